@@ -1,0 +1,63 @@
+//! Monotonic time; the only caller of `Instant::now`.
+
+use std::{
+    fmt::Debug,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant, SystemTime},
+};
+
+/// Where the time comes from: the system's, or a test's.
+pub trait Clock: Send + Sync + Debug {
+    /// Time since some fixed moment of this process.
+    fn now(&self) -> Duration;
+}
+
+/// The system's monotonic clock (`CLOCK_BOOTTIME` where a suspended machine must count as time that passed).
+#[derive(Debug, Clone)]
+pub struct SystemClock {
+    start: Instant,
+}
+
+impl SystemClock {
+    /// Starts at zero now.
+    #[expect(clippy::disallowed_methods, reason = "this is where time comes from")]
+    #[expect(clippy::new_without_default, reason = "reading the clock is not a default value")]
+    pub fn new() -> SystemClock {
+        SystemClock { start: Instant::now() }
+    }
+}
+
+impl Clock for SystemClock {
+    fn now(&self) -> Duration {
+        self.start.elapsed()
+    }
+}
+
+/// Wall-clock time: for INTERNALDATE, Received and what people read; no decision of the protocol depends on it.
+#[expect(clippy::disallowed_methods, reason = "this is where time comes from")]
+pub fn wall_clock() -> SystemTime {
+    SystemTime::now()
+}
+
+/// A clock that a test moves.
+#[derive(Debug, Clone, Default)]
+pub struct TestClock {
+    micros: Arc<AtomicU64>,
+}
+
+impl TestClock {
+    /// Lets time pass.
+    pub fn advance(&self, by: Duration) {
+        let micros = u64::try_from(by.as_micros()).unwrap_or(u64::MAX);
+        self.micros.fetch_add(micros, Ordering::SeqCst);
+    }
+}
+
+impl Clock for TestClock {
+    fn now(&self) -> Duration {
+        Duration::from_micros(self.micros.load(Ordering::SeqCst))
+    }
+}

@@ -1,0 +1,18 @@
+//! Which node may serve a user.
+//!
+//! State lives in the *names* of files on a shared directory, changed by compare-and-rename alone, so that no lock, broker or
+//! agreed wall clock is needed (ARCHITECTURE.md, Affinity).
+
+pub mod clock;
+pub mod error;
+pub mod ids;
+pub mod keeper;
+pub mod lease;
+pub mod root;
+
+pub use clock::{Clock, SystemClock, TestClock};
+pub use error::AffinityError;
+pub use ids::{Address, Epoch, HolderId, Incarnation, NameError, NameRules, NodeName, UserName};
+pub use keeper::{Acquired, Event, Keeper, KeeperConfig, NodeState, Peer, Seen};
+pub use lease::{Handover, Lease, LeaseLost, Tenure};
+pub use root::{ClusterFile, NodeInfo, Root, Timings};

@@ -1,0 +1,131 @@
+//! Socket ↔ protocol core: buffers, timeouts, byte counts, TLS upgrade.
+
+use std::{io, time::Duration};
+
+use bytes::{Buf, BytesMut};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    time::timeout,
+};
+
+use crate::{client::Client, tls::TlsAcceptor};
+
+/// Anything that carries a session: TCP, TLS, or one stream of a relay link.
+pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
+
+/// How much is read at once: one TLS record.
+const READ_CHUNK_BYTES: usize = 16 * 1024;
+/// Output beyond this is sent before more is made.
+pub const OUTPUT_HIGH_WATER_BYTES: usize = 64 * 1024;
+/// A buffer larger than this is given back when it is empty, so that an idle session keeps none.
+const IDLE_BUFFER_BYTES: usize = 1024;
+
+/// Why a connection ended without a LOGOUT or QUIT.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectionError {
+    /// The client closed it.
+    #[error("the client closed the connection")]
+    Closed,
+    /// Nothing came, or nothing could be sent, for too long.
+    #[error("no progress for {}", humantime::format_duration(*.0))]
+    Timeout(Duration),
+    /// The network's error.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+}
+
+/// A client's connection with its buffers.
+pub struct Connection {
+    stream: Box<dyn Stream>,
+    /// What is known of the client; log lines take it from here.
+    pub client: Client,
+    input: BytesMut,
+    output: BytesMut,
+    write_timeout: Duration,
+    bytes_in: u64,
+    bytes_out: u64,
+}
+
+impl Connection {
+    /// Wraps a stream; `input` was read ahead (a relayed session's pipelined commands). `write_timeout`: how long a client may take nothing.
+    pub fn new(stream: Box<dyn Stream>, client: Client, input: BytesMut, write_timeout: Duration) -> Connection {
+        Connection { stream, client, input, output: BytesMut::new(), write_timeout, bytes_in: 0, bytes_out: 0 }
+    }
+
+    /// What was read and not used yet; take bytes from its front.
+    pub fn input(&mut self) -> &mut BytesMut {
+        &mut self.input
+    }
+
+    /// Waits for more input, at most `limit`. Safe to cancel: nothing is lost.
+    pub async fn fill(&mut self, limit: Duration) -> Result<(), ConnectionError> {
+        if self.input.is_empty() && self.input.capacity() > IDLE_BUFFER_BYTES {
+            self.input = BytesMut::new();
+        }
+        // Wait on a small buffer, then read on with a large one: an idle session costs no 16 KiB.
+        if self.input.capacity() - self.input.len() < IDLE_BUFFER_BYTES {
+            let want = if self.input.is_empty() { IDLE_BUFFER_BYTES } else { READ_CHUNK_BYTES };
+            self.input.reserve(want);
+        }
+        let read = timeout(limit, self.stream.read_buf(&mut self.input)).await.map_err(|_| ConnectionError::Timeout(limit))??;
+        self.bytes_in += read as u64;
+        if read == 0 { Err(ConnectionError::Closed) } else { Ok(()) }
+    }
+
+    /// Where replies are written; [`Connection::flush`] sends them.
+    pub fn output(&mut self) -> &mut BytesMut {
+        &mut self.output
+    }
+
+    /// Sends what was written once it is much, so that a large FETCH takes bounded memory.
+    pub async fn flush_if_large(&mut self) -> Result<(), ConnectionError> {
+        if self.output.len() >= OUTPUT_HIGH_WATER_BYTES { self.flush().await } else { Ok(()) }
+    }
+
+    /// Sends all that was written.
+    pub async fn flush(&mut self) -> Result<(), ConnectionError> {
+        while self.output.has_remaining() {
+            let written = timeout(self.write_timeout, self.stream.write(&self.output))
+                .await
+                .map_err(|_| ConnectionError::Timeout(self.write_timeout))??;
+            if written == 0 {
+                return Err(ConnectionError::Closed);
+            }
+            self.bytes_out += written as u64;
+            self.output.advance(written);
+        }
+        if self.output.capacity() > IDLE_BUFFER_BYTES {
+            self.output = BytesMut::new();
+        }
+        timeout(self.write_timeout, self.stream.flush()).await.map_err(|_| ConnectionError::Timeout(self.write_timeout))??;
+        Ok(())
+    }
+
+    /// Turns the connection into a TLS one (STARTTLS, STLS). Plain text that was sent ahead is thrown away: it must not be taken for commands inside TLS.
+    pub async fn start_tls(mut self, acceptor: &TlsAcceptor, limit: Duration) -> Result<Connection, ConnectionError> {
+        self.flush().await?;
+        self.input.clear();
+        let (stream, facts) = timeout(limit, acceptor.accept(self.stream)).await.map_err(|_| ConnectionError::Timeout(limit))??;
+        self.client.tls = Some(facts);
+        Ok(Connection { stream, ..self })
+    }
+
+    /// Sends what is left and closes the sending side.
+    pub async fn close(mut self) {
+        if self.flush().await.is_ok() {
+            // The client may be gone already; there is nobody to tell.
+            drop(timeout(self.write_timeout, self.stream.shutdown()).await);
+        }
+    }
+
+    /// The parts, for relaying: the stream and what was read ahead.
+    pub fn into_parts(self) -> (Box<dyn Stream>, Client, BytesMut) {
+        (self.stream, self.client, self.input)
+    }
+
+    /// Bytes received and sent so far.
+    pub fn traffic(&self) -> (u64, u64) {
+        (self.bytes_in, self.bytes_out)
+    }
+}

@@ -1,0 +1,291 @@
+//! Commands as values: what `parse.rs` makes and `imap/command/` runs.
+//!
+//! Mailbox names are decoded (UTF-8), strings are bytes, sets are ranges that are never expanded.
+
+use index::Flag;
+use smallvec::SmallVec;
+use storage::{MailboxName, SpecialUse, mime::Section};
+
+/// A tagged command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tagged {
+    /// Its tag.
+    pub tag: String,
+    /// What to do.
+    pub command: Command,
+}
+
+/// Every command that is implemented. Commands that are known but not allowed in a state are refused by the state machine, not here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(missing_docs, reason = "named as in the RFCs")]
+pub enum Command {
+    Capability,
+    Noop,
+    Logout,
+    /// RFC 2971; `None` for NIL.
+    Id(Option<Vec<(Vec<u8>, Option<Vec<u8>>)>>),
+    StartTls,
+    /// Mechanism and initial response, already decoded from base64 (`=` is an empty one).
+    Authenticate {
+        mechanism: String,
+        initial: Option<Vec<u8>>,
+    },
+    Login {
+        user: Vec<u8>,
+        password: Vec<u8>,
+    },
+    Enable(Vec<String>),
+    Select(Select),
+    Create {
+        mailbox: MailboxArgument,
+        special_use: Vec<SpecialUse>,
+    },
+    Delete(MailboxArgument),
+    Rename {
+        from: MailboxArgument,
+        to: MailboxArgument,
+    },
+    Subscribe(MailboxArgument),
+    Unsubscribe(MailboxArgument),
+    List(List),
+    Lsub {
+        reference: String,
+        pattern: String,
+    },
+    Namespace,
+    Status {
+        mailbox: MailboxArgument,
+        items: Vec<StatusItem>,
+    },
+    /// The message literal is still on the wire: the session streams it (see `framing.rs`).
+    Append {
+        mailbox: MailboxArgument,
+    },
+    Idle,
+    Check,
+    Close,
+    Unselect,
+    Expunge,
+    /// UID EXPUNGE (RFC 4315).
+    UidExpunge(SequenceSet),
+    Search {
+        uid: bool,
+        search: Search,
+    },
+    Fetch {
+        uid: bool,
+        set: SequenceSet,
+        items: Vec<FetchItem>,
+        changed_since: Option<u64>,
+        vanished: bool,
+    },
+    Store {
+        uid: bool,
+        set: SequenceSet,
+        unchanged_since: Option<u64>,
+        how: StoreHow,
+        silent: bool,
+        flags: Vec<FlagArgument>,
+    },
+    Copy {
+        uid: bool,
+        set: SequenceSet,
+        mailbox: MailboxArgument,
+    },
+    Move {
+        uid: bool,
+        set: SequenceSet,
+        mailbox: MailboxArgument,
+    },
+}
+
+/// A mailbox as a client names it. A name that no mailbox can have is kept, so that the answer is NO (or an empty LIST), not BAD.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MailboxArgument {
+    /// A possible name.
+    Valid(MailboxName),
+    /// Not a possible name; the text is for the NO.
+    Impossible(String),
+}
+
+/// SELECT and EXAMINE with parameters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Select {
+    /// Which mailbox.
+    pub mailbox: MailboxArgument,
+    /// EXAMINE.
+    pub read_only: bool,
+    /// `(CONDSTORE)`, RFC 7162.
+    pub condstore: bool,
+}
+
+/// LIST, basic and extended (RFC 5258, 5819, 6154).
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[expect(missing_docs, reason = "named as in the RFCs")]
+pub struct List {
+    pub reference: String,
+    /// UTF-8, with `*` and `%`.
+    pub patterns: Vec<String>,
+    pub select_subscribed: bool,
+    pub select_remote: bool,
+    pub select_recursive_match: bool,
+    pub select_special_use: bool,
+    pub return_subscribed: bool,
+    pub return_children: bool,
+    pub return_special_use: bool,
+    pub return_status: Option<Vec<StatusItem>>,
+    /// Whether any extended syntax was used: answers must then say CHILDREN-free basics as RFC 5258 wants.
+    pub extended: bool,
+}
+
+/// STATUS data items.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "named as in the RFCs")]
+pub enum StatusItem {
+    Messages,
+    Recent,
+    UidNext,
+    UidValidity,
+    Unseen,
+    Deleted,
+    Size,
+    HighestModSeq,
+}
+
+/// FETCH data items; macros are expanded by the parser.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(missing_docs, reason = "named as in the RFCs")]
+pub enum FetchItem {
+    Uid,
+    Flags,
+    InternalDate,
+    Rfc822Size,
+    Envelope,
+    /// `BODY` without a section.
+    Body,
+    BodyStructure,
+    ModSeq,
+    /// RFC822 (= BODY[]), but answered under its own name.
+    Rfc822,
+    Rfc822Header,
+    Rfc822Text,
+    /// `BODY[section]<partial>`; `peek`: does not set \Seen. `name` is what the answer repeats: the section as the client wrote it, in capitals, as in `HEADER.FIELDS (FROM TO)`.
+    Section {
+        section: Section,
+        peek: bool,
+        partial: Option<(u64, u64)>,
+        name: String,
+    },
+}
+
+/// How STORE changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "named as in the RFCs")]
+pub enum StoreHow {
+    Replace,
+    Add,
+    Remove,
+}
+
+/// A flag as a client names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FlagArgument {
+    /// A system flag.
+    System(Flag),
+    /// A keyword, as written.
+    Keyword(String),
+}
+
+/// `1:4,7,9:*`, as ranges; `*` is [`u32::MAX`] plus `star`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SequenceSet {
+    /// Ranges in the order of the client.
+    Ranges(SmallVec<[SequenceRange; 4]>),
+    /// `$` (RFC 5182): not offered yet, kept for the grammar.
+    Saved,
+}
+
+/// One range; `low` may be larger than `high` until resolved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SequenceRange {
+    /// First.
+    pub low: SequenceBound,
+    /// Last.
+    pub high: SequenceBound,
+}
+
+/// A number or `*`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SequenceBound {
+    /// From 1.
+    Number(u32),
+    /// The largest in use.
+    Star,
+}
+
+/// SEARCH (RFC 9051 §6.4.4, RFC 4731).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Search {
+    /// `RETURN (…)`: `None` asks for the old `* SEARCH`; `Some([])` means ALL.
+    pub return_options: Option<Vec<SearchReturn>>,
+    /// The charset as named; strings in `key` are UTF-8 already. An unknown charset is the parser's `BadCharset`.
+    pub charset: Option<String>,
+    /// What to find.
+    pub key: SearchKey,
+}
+
+/// RFC 4731 §3.1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "named as in the RFCs")]
+pub enum SearchReturn {
+    Min,
+    Max,
+    All,
+    Count,
+}
+
+/// A calendar day.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Date {
+    /// As written.
+    pub year: i16,
+    /// 1 to 12.
+    pub month: u8,
+    /// 1 to 31, valid for the month.
+    pub day: u8,
+}
+
+/// Search keys. Negations such as UNSEEN are `Not(Flag(Seen))`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(missing_docs, reason = "named as in the RFCs")]
+pub enum SearchKey {
+    All,
+    And(Vec<SearchKey>),
+    Or(Box<SearchKey>, Box<SearchKey>),
+    Not(Box<SearchKey>),
+    Flag(FlagArgument),
+    Recent,
+    /// RECENT UNSEEN.
+    New,
+    Header {
+        field: String,
+        value: String,
+    },
+    Body(String),
+    Text(String),
+    Before(Date),
+    On(Date),
+    Since(Date),
+    SentBefore(Date),
+    SentOn(Date),
+    SentSince(Date),
+    Larger(u64),
+    Smaller(u64),
+    /// RFC 5032, seconds.
+    Older(u32),
+    Younger(u32),
+    Uid(SequenceSet),
+    Sequence(SequenceSet),
+    /// RFC 7162 §3.1.5; the entry name and type are accepted and count for all flags.
+    ModSeq(u64),
+}

@@ -1,0 +1,3 @@
+//! Lines, literals and grammar. No I/O.
+
+pub mod command;

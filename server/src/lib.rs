@@ -1,0 +1,13 @@
+//! The Berth mail server: every node takes any connection and forwards it to the holder of the user's lease.
+
+pub mod auth;
+pub mod client;
+pub mod config;
+pub mod connection;
+pub mod forward;
+pub mod imap;
+pub mod lmtp;
+pub mod node;
+pub mod pop3;
+pub mod session;
+pub mod tls;

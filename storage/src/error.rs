@@ -1,0 +1,72 @@
+//! What can go wrong with mail on disk. The variants are named for the situation; each protocol's `reply.rs` turns them into what a client sees.
+
+use std::{io, path::PathBuf};
+
+use affinity::{LeaseLost, UserName};
+
+use crate::MailboxName;
+
+/// An error of the mail store.
+#[derive(Debug, thiserror::Error)]
+pub enum StorageError {
+    /// No mailbox of this name.
+    #[error("no mailbox {0}")]
+    NoMailbox(MailboxName),
+    /// A mailbox of this name is there.
+    #[error("mailbox {0} exists already")]
+    MailboxExists(MailboxName),
+    /// The operation is not for this mailbox (DELETE INBOX, a name with children, and the like).
+    #[error("{0}")]
+    NotAllowed(&'static str),
+    /// A mailbox name that the store can't hold.
+    #[error("the mailbox name is not allowed: {0}")]
+    BadName(String),
+    /// The message was expunged meanwhile.
+    #[error("the message was expunged")]
+    Expunged,
+    /// More keywords than a mailbox can have.
+    #[error("the mailbox has as many keywords as it can hold")]
+    TooManyKeywords,
+    /// A limit of the configuration.
+    #[error("{what} is over the limit of {limit}")]
+    Limit {
+        /// What is too large or too many.
+        what: &'static str,
+        /// The limit.
+        limit: u64,
+    },
+    /// ENOSPC or EDQUOT.
+    #[error("no space to store a message under {}: free some, the sender will retry", .path.display())]
+    NoSpace {
+        /// Where.
+        path: PathBuf,
+        /// The system's answer.
+        #[source]
+        cause: io::Error,
+    },
+    /// The account is closed or closing: route again.
+    #[error("the account of {0} is closing")]
+    Closing(UserName),
+    /// The lease is gone: nothing may be acknowledged.
+    #[error(transparent)]
+    LeaseLost(#[from] LeaseLost),
+    /// The index failed; it is rebuilt from the Maildir at the next opening.
+    #[error("the index of {user} failed: {reason}")]
+    Index {
+        /// Whose.
+        user: UserName,
+        /// How.
+        reason: String,
+    },
+    /// The file system said no.
+    #[error("{doing} {}: {cause}", .path.display())]
+    Io {
+        /// What was tried, as in "can't rename".
+        doing: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// The system's answer.
+        #[source]
+        cause: io::Error,
+    },
+}
