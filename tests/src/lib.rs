@@ -21,4 +21,4 @@ pub mod site;
 pub mod tls;
 pub mod wait;
 
-pub use anyhow::{Context, Result, bail, ensure};
+pub use anyhow::{Context, Error as Report, Result, bail, ensure};

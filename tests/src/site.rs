@@ -1,6 +1,13 @@
 //! The server under test: its doors and its users.
 
-use std::{env, fmt};
+use std::{
+    env, fmt,
+    ops::Deref,
+    sync::{
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use anyhow::{Context, Result};
 use serde_json::Value;
@@ -66,8 +73,28 @@ impl User {
     }
 }
 
+/// Users of a shared site: more than one suite has tests.
+const SHARED_USERS: usize = 60;
+/// Nodes of a shared site: a session that comes in through the second one may be relayed.
+const SHARED_NODES: usize = 2;
+
+/// A site that the tests of one program share, and a user of it that no other test has.
+pub struct Own {
+    site: Arc<Site>,
+    /// This test's user.
+    pub user: User,
+}
+
+impl Deref for Own {
+    type Target = Site;
+    fn deref(&self) -> &Site {
+        &self.site
+    }
+}
+
 /// A server with its doors and users; it ends with this value.
 pub struct Site {
+    users_given: AtomicUsize,
     /// One per node.
     pub nodes: Vec<Doors>,
     /// `user1` …
@@ -86,10 +113,29 @@ impl Site {
         if Site::is_dovecot() {
             let users: Vec<User> = (1..=users).map(|n| User { name: format!("user{n}"), password: PASSWORD.to_owned() }).collect();
             let dovecot = Dovecot::start(&users)?;
-            return Ok(Site { nodes: vec![dovecot.doors().clone(); nodes], users, server: Server::Dovecot(dovecot) });
+            return Ok(Site {
+                nodes: vec![dovecot.doors().clone(); nodes],
+                users,
+                server: Server::Dovecot(dovecot),
+                users_given: AtomicUsize::new(0),
+            });
         }
         let cluster = Cluster::start(&Demo { nodes, users, ..Demo::default() })?;
-        Ok(Site { nodes: cluster.doors(), users: cluster.users.clone(), server: Server::Berth(cluster) })
+        Ok(Site { nodes: cluster.doors(), users: cluster.users.clone(), server: Server::Berth(cluster), users_given: AtomicUsize::new(0) })
+    }
+
+    /// A running site that other tests use too, or a new one where there is none, with a user for this test alone.
+    pub fn shared() -> Result<Own> {
+        static SITE: Mutex<Weak<Site>> = Mutex::new(Weak::new());
+        let mut running = SITE.lock().unwrap_or_else(PoisonError::into_inner);
+        let site = match running.upgrade() {
+            Some(site) => site,
+            None => Arc::new(Site::start(SHARED_NODES, SHARED_USERS)?),
+        };
+        *running = Arc::downgrade(&site);
+        let next = site.users_given.fetch_add(1, Ordering::Relaxed);
+        let user = site.users.get(next).context("more tests than SHARED_USERS")?.clone();
+        Ok(Own { site, user })
     }
 
     /// Whether the suites run against Dovecot.

@@ -50,7 +50,7 @@ impl Dovecot {
                  auth_username_format = %n\nmail_max_userip_connections = 0\nprotocol imap {{\n  mail_max_userip_connections = 0\n}}\n\
                  passdb {{\n  driver = passwd-file\n  args = {base}/users\n}}\n\
                  userdb {{\n  driver = static\n  args = uid={MAIL_UID} gid={MAIL_UID} home={base}/mail/%n\n}}\n\
-                 namespace inbox {{\n  inbox = yes\n}}\ndefault_process_limit = 2000\ndefault_client_limit = 20000\n\
+                 namespace inbox {{\n  inbox = yes\n  mailbox Sent {{\n    auto = create\n    special_use = \\Sent\n  }}\n}}\ndefault_process_limit = 2000\ndefault_client_limit = 20000\n\
                  service anvil {{\n  chroot =\n}}\n\
                  service imap-login {{\n  chroot =\n  inet_listener imap {{\n    port = {imap}\n  }}\n  inet_listener imaps {{\n    port = {imaps}\n    ssl = yes\n  }}\n}}\n\
                  service pop3-login {{\n  chroot =\n  inet_listener pop3 {{\n    port = {pop3}\n  }}\n  inet_listener pop3s {{\n    port = {pop3s}\n    ssl = yes\n  }}\n}}\n\
