@@ -38,7 +38,7 @@ pub struct Demo {
     pub nodes: usize,
     /// Users `user1` …
     pub users: usize,
-    /// Start on this directory again instead of a new one.
+    /// Start on the directory of a cluster before ([`Cluster::stop`]) instead of a new one.
     pub dir: Option<PathBuf>,
 }
 
@@ -57,6 +57,8 @@ pub struct Node {
     pub process: Process,
     /// Its configuration file.
     pub config: PathBuf,
+    /// Its log.
+    pub log: PathBuf,
     /// When a test started it again by hand.
     restarted: Option<Guarded>,
 }
@@ -100,9 +102,10 @@ impl Cluster {
             None => Dir::Own(tempfile::Builder::new().prefix("berth-tests-").tempdir()?),
         };
         let log = dir.path().join("demo.log");
-        let mut command = berth::command(&["demo", "--json", "--password", PASSWORD])?;
+        let root = dir.path().join("shared");
+        let mut command = berth::command(&["demo", "--json", "--sample-mail", "0", "--password", PASSWORD])?;
         command.args(["--nodes", &options.nodes.to_string(), "--users", &options.users.to_string()]);
-        command.args(["--base-port", &ports.base.to_string()]).arg("--dir").arg(dir.path());
+        command.args(["--base-port", &ports.base.to_string()]).arg("--dir").arg(&root);
         let stderr = File::options().create(true).append(true).open(&log)?;
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr);
         let mut demo = Guarded::start("berth demo", &mut command)?;
@@ -111,7 +114,6 @@ impl Cluster {
         let nodes = json["nodes"].as_array().context("no nodes in the JSON")?.iter().map(Node::from_json).collect::<Result<Vec<_>>>()?;
         let users = json["users"].as_array().context("no users in the JSON")?.iter().map(user_from_json).collect::<Result<Vec<_>>>()?;
         ensure!(nodes.len() == options.nodes && users.len() == options.users, "nodes or users are missing in {line}");
-        let root = PathBuf::from(json["root"].as_str().context("no root in the JSON")?);
         Ok(Cluster { nodes, users, root, demo: Some(demo), _ports: ports, dir })
     }
 
@@ -127,6 +129,10 @@ impl Cluster {
                 restarted.stop()?;
             }
         }
+        for node in self.nodes.iter().filter(|node| node.process.is_running()) {
+            // A paused node would keep the demo waiting.
+            node.process.resume()?;
+        }
         if let Some(mut demo) = self.demo.take() {
             demo.stop()?;
         }
@@ -138,8 +144,8 @@ impl Cluster {
 
     /// Starts a node again by its configuration, as its supervisor would; waits until it takes connections.
     pub fn restart(&mut self, index: usize) -> Result<()> {
-        let log = File::options().create(true).append(true).open(self.log_file())?;
         let node = &mut self.nodes[index];
+        let log = File::options().create(true).append(true).open(&node.log)?;
         ensure!(!node.process.is_running(), "{} still runs", node.doors.name);
         let config = node.config.to_str().context("the path of the configuration is not UTF-8")?;
         let mut command = berth::command(&["serve", "--config", config])?;
@@ -175,18 +181,18 @@ impl Cluster {
         }
     }
 
-    /// The last lines of what the nodes logged.
+    /// The last lines of what the demo and each node logged.
     pub fn log(&self) -> String {
-        process::tail(&self.log_file(), 60)
-    }
-
-    fn log_file(&self) -> PathBuf {
-        self.dir.path().join("demo.log")
+        let demo = ("demo", self.dir.path().join("demo.log"));
+        let nodes = self.nodes.iter().map(|node| (node.doors.name.as_str(), node.log.clone()));
+        std::iter::once(demo).chain(nodes).map(|(name, log)| format!("{name}:\n{}\n", process::tail(&log, 25))).collect()
     }
 }
 
 impl Drop for Cluster {
     fn drop(&mut self) {
+        // Shown only where the test fails.
+        eprintln!("the logs of the demo and its nodes end:\n{}", self.log());
         if let Err(error) = self.stop() {
             eprintln!("{error:#}");
         }
@@ -196,17 +202,20 @@ impl Drop for Cluster {
                 eprintln!("{error:#}");
             }
         }
-        if thread::panicking() {
-            eprintln!("the nodes' log ends:\n{}", self.log());
-        }
     }
 }
 
 impl Node {
     fn from_json(json: &Value) -> Result<Node> {
         let pid = json["pid"].as_i64().with_context(|| format!("no pid in {json}"))?;
-        let config = json["config"].as_str().with_context(|| format!("no config in {json}"))?;
-        Ok(Node { doors: Doors::from_json(json)?, process: Process::from_raw(pid)?, config: PathBuf::from(config), restarted: None })
+        let path = |name: &str| Ok::<_, anyhow::Error>(PathBuf::from(json[name].as_str().with_context(|| format!("no {name} in {json}"))?));
+        Ok(Node {
+            doors: Doors::from_json(json)?,
+            process: Process::from_raw(pid)?,
+            config: path("config")?,
+            log: path("log")?,
+            restarted: None,
+        })
     }
 }
 

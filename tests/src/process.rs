@@ -14,8 +14,8 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::wait;
 
-/// How long a program may take to end after SIGTERM before it is killed.
-const GRACE: Duration = Duration::from_secs(10);
+/// How long a program may take to end after SIGTERM before it is killed: longer than a demo gives its nodes.
+const GRACE: Duration = Duration::from_secs(25);
 
 /// A process by number. Signals go to exactly this one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,7 +82,7 @@ impl Process {
     }
 }
 
-/// A child that ends when its handle goes: SIGTERM first, SIGKILL after ten seconds.
+/// A child that ends when its handle goes: SIGTERM first, and SIGKILL where that does not help.
 #[derive(Debug)]
 pub struct Guarded {
     child: Child,
