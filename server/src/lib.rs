@@ -4,6 +4,7 @@ pub mod auth;
 pub mod client;
 pub mod config;
 pub mod connection;
+pub mod demo;
 pub mod forward;
 pub mod imap;
 pub mod lmtp;

@@ -26,7 +26,7 @@ use super::RouteError;
 
 /// Accounts whose background work runs at once: each is mostly waiting for the shared file system.
 const BACKGROUND_PARALLEL: usize = 16;
-/// Accounts that are closed at once while the node leaves.
+/// Accounts that are being closed at once.
 const CLOSE_PARALLEL: usize = 32;
 
 /// The answer to [`Accounts::open`].
@@ -52,6 +52,7 @@ pub struct Accounts {
     /// No more accounts are opened: the node leaves.
     leaving: AtomicBool,
     background: Arc<Semaphore>,
+    closing: Arc<Semaphore>,
 }
 
 type Slot = tokio::sync::Mutex<Option<Arc<OpenAccount>>>;
@@ -178,6 +179,7 @@ impl Accounts {
             open: Mutex::default(),
             leaving: AtomicBool::new(false),
             background: Arc::new(Semaphore::new(BACKGROUND_PARALLEL)),
+            closing: Arc::new(Semaphore::new(CLOSE_PARALLEL)),
         }
     }
 
@@ -292,8 +294,8 @@ impl Accounts {
         }
     }
 
-    /// Closes accounts that nobody has used for `linger`, and releases their leases.
-    pub async fn close_idle(&self, linger: Duration) {
+    /// Starts closing accounts that nobody has used for `linger`; their leases are released.
+    pub fn close_idle(self: &Arc<Self>, linger: Duration) {
         let now = self.clock.now();
         let idle: Vec<UserName> = {
             let open = self.open.lock();
@@ -303,7 +305,12 @@ impl Accounts {
                 .collect()
         };
         for user in idle {
-            self.close(&user, Some(linger)).await;
+            let Ok(permit) = self.closing.clone().try_acquire_owned() else { break };
+            let accounts = self.clone();
+            tokio::spawn(async move {
+                accounts.close(&user, Some(linger)).await;
+                drop(permit);
+            });
         }
         self.slots.lock().retain(|_, slot| Arc::strong_count(slot) > 1 || slot.try_lock().map_or(true, |state| state.is_some()));
     }
@@ -347,10 +354,9 @@ impl Accounts {
         for (_, account) in &open {
             account.take_away(why);
         }
-        let permits = Arc::new(Semaphore::new(CLOSE_PARALLEL));
         let mut closing = tokio::task::JoinSet::new();
         for (user, account) in open {
-            let (accounts, permits) = (self.clone(), permits.clone());
+            let (accounts, permits) = (self.clone(), self.closing.clone());
             closing.spawn(async move {
                 let Ok(_permit) = permits.acquire_owned().await else { return };
                 // Sessions finish the command they are in; close() waits for changes that are under way in any case.

@@ -75,7 +75,6 @@ pub enum Route {
 }
 
 /// One attempt to find a user's holder, with what earlier answers said.
-#[derive(Debug)]
 pub struct Router<'a> {
     node: &'a Arc<Node>,
     user: UserName,

@@ -224,7 +224,7 @@ async fn housekeeping(node: Arc<Node>) {
             _ = idle.tick() => {
                 let linger = node.config().mail.linger;
                 node.links.retain(&node.keeper.peers());
-                node.accounts.close_idle(linger).await;
+                node.accounts.close_idle(linger);
             }
             () = node.stop_listening.cancelled() => return,
         }
