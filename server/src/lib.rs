@@ -6,6 +6,7 @@ pub mod config;
 pub mod connection;
 pub mod forward;
 pub mod imap;
+pub mod lines;
 pub mod lmtp;
 pub mod node;
 pub mod pop3;
