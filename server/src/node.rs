@@ -5,7 +5,7 @@ use std::sync::Arc;
 use affinity::Keeper;
 use arc_swap::ArcSwap;
 
-use crate::{auth::Authenticator, config::Config, tls::TlsAcceptor};
+use crate::{auth::Authenticator, config::Config, pop3::MaildropLocks, tls::TlsAcceptor};
 
 /// What all sessions of this process share.
 pub struct Node {
@@ -17,6 +17,8 @@ pub struct Node {
     pub tls: Option<TlsAcceptor>,
     /// Membership and leases.
     pub keeper: Keeper,
+    /// Maildrops that POP3 sessions of this node have open.
+    pub maildrop_locks: MaildropLocks,
 }
 
 impl Node {
