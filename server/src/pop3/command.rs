@@ -2,6 +2,8 @@
 //!
 //! Invariants, each with the test that guards it:
 //! - a password is all that follows `PASS `, spaces included (`a_password_may_hold_spaces`)
+//! - no name holds a control character: inside, NUL stands between a user and the master user who logs in
+//!   (`control_characters_are_refused_but_in_passwords`)
 //! - only AUTH may be longer than other commands (`only_auth_may_be_long`)
 
 /// Longest line with its line end: RFC 5034 §4 lets an initial response make AUTH longer than other commands; the same holds for later responses.
@@ -82,6 +84,9 @@ pub fn parse(line: &[u8]) -> Result<Command, Wrong> {
         return if rest.is_empty() { Err("Syntax: PASS password") } else { Ok(Command::Pass(rest.to_vec())) };
     }
     let rest = std::str::from_utf8(rest).map_err(|_| "The command is not UTF-8")?;
+    if rest.contains(|c: char| c.is_control()) {
+        return Err("The command holds control characters");
+    }
     let mut arguments = rest.split(' ').filter(|argument| !argument.is_empty());
     let command = match verb.as_slice() {
         b"USER" => {
@@ -89,9 +94,7 @@ pub fn parse(line: &[u8]) -> Result<Command, Wrong> {
             return if name.is_empty() { Err("Syntax: USER name") } else { Ok(Command::User(name.to_owned())) };
         }
         b"AUTH" => match arguments.next() {
-            Some(mechanism) => {
-                Command::Auth { mechanism: mechanism.to_owned(), initial_response: arguments.next().map(str::to_owned) }
-            }
+            Some(mechanism) => Command::Auth { mechanism: mechanism.to_owned(), initial_response: arguments.next().map(str::to_owned) },
             None => Command::Mechanisms,
         },
         b"STLS" => Command::Stls,
@@ -149,8 +152,32 @@ mod tests {
     }
 
     #[test]
+    fn control_characters_are_refused_but_in_passwords() {
+        for line in ["USER ada\0root", "USER a\tb", "LIST 1\r", "AUTH PLAIN\x7f"] {
+            assert_eq!(parse(line.as_bytes()), Err("The command holds control characters"), "{line:?}");
+        }
+        assert!(parse(b"PASS a\tb").is_ok());
+    }
+
+    #[test]
     fn malformed_commands_are_refused() {
-        for line in ["", " ", "LAST", "RETR", "RETR x", "RETR -1", "RETR 1 2", "TOP 1", "TOP 1 -1", "STAT 1", "USER", "USER  ", "PASS", "PASS ", "AUTH a b c"] {
+        for line in [
+            "",
+            " ",
+            "LAST",
+            "RETR",
+            "RETR x",
+            "RETR -1",
+            "RETR 1 2",
+            "TOP 1",
+            "TOP 1 -1",
+            "STAT 1",
+            "USER",
+            "USER  ",
+            "PASS",
+            "PASS ",
+            "AUTH a b c",
+        ] {
             assert!(parse(line.as_bytes()).is_err(), "{line}");
         }
         assert_eq!(parse(b"RETR 99999999999"), Ok(Command::Retr(MessageNumber(u32::MAX))));

@@ -53,7 +53,7 @@ pub trait Gate: Sync {
 /// How the AUTHORIZATION state ended.
 pub enum Outcome {
     /// Somebody is in: hand the connection over. All replies so far were sent, but none to the login.
-    Login(Connection, Login),
+    Login(Box<Connection>, Login),
     /// The session is over.
     End(End),
 }
@@ -85,7 +85,7 @@ impl<'a, G: Gate> Authorization<'a, G> {
         loop {
             match self.converse(&mut connection).await {
                 Ok(Leave::Login(login)) => match connection.flush().await {
-                    Ok(()) => return Outcome::Login(connection, login),
+                    Ok(()) => return Outcome::Login(Box::new(connection), login),
                     Err(error) => return Outcome::End(error.into()),
                 },
                 Ok(Leave::StartTls(acceptor)) => match connection.start_tls(&acceptor, HANDSHAKE_MAX).await {

@@ -33,7 +33,7 @@ pub async fn accept(node: Arc<Node>, mut connection: Connection) -> End {
     let mut authorization = Authorization::greet(&node, &mut connection);
     loop {
         let (entering, login) = match authorization.run(connection).await {
-            login::Outcome::Login(connection, login) => (connection, login),
+            login::Outcome::Login(connection, login) => (*connection, login),
             login::Outcome::End(end) => return end,
         };
         let preamble = Preamble {
@@ -70,10 +70,8 @@ pub async fn serve(node: Arc<Node>, mut connection: Connection, held: Held, prea
             return End::because(format!("the maildrop could not be opened: {error}"));
         }
     };
-    let settings = transaction::Settings {
-        offers: login::offers(&node, &preamble.client),
-        bad_commands_max: node.config().limits.bad_commands,
-    };
+    let settings =
+        transaction::Settings { offers: login::offers(&node, &preamble.client), bad_commands_max: node.config().limits.bad_commands };
     transaction::run(&inbox, connection, settings).await
 }
 

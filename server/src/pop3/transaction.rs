@@ -132,7 +132,7 @@ impl<M: Maildrop> Transaction<'_, M> {
     async fn answer(&mut self, connection: &mut Connection, command: Command) -> Answered {
         match command {
             Command::Stat => {
-                let (count, bytes) = self.drop_listing();
+                let (count, bytes) = self.totals();
                 reply::ok(connection.output(), &format!("{count} {bytes}"));
             }
             Command::List(Some(number)) => {
@@ -158,7 +158,7 @@ impl<M: Maildrop> Transaction<'_, M> {
             }
             Command::Rset => {
                 self.deleted.fill(false);
-                let (count, bytes) = self.drop_listing();
+                let (count, bytes) = self.totals();
                 reply::ok(connection.output(), &format!("maildrop has {count} messages ({bytes} octets)"));
             }
             Command::Noop => reply::ok(connection.output(), "Done"),
@@ -188,12 +188,12 @@ impl<M: Maildrop> Transaction<'_, M> {
         sizes.zip(&self.deleted).filter(|(_, deleted)| !**deleted).map(|(message, _)| message)
     }
 
-    fn drop_listing(&self) -> (usize, u64) {
+    fn totals(&self) -> (usize, u64) {
         self.remaining().fold((0, 0), |(count, bytes), (_, size)| (count + 1, bytes + size))
     }
 
     async fn list(&self, connection: &mut Connection) -> Answered {
-        let (count, bytes) = self.drop_listing();
+        let (count, bytes) = self.totals();
         reply::ok(connection.output(), &format!("{count} messages ({bytes} octets)"));
         for (position, size) in self.remaining() {
             connection.output().put_slice(format!("{} {size}\r\n", MessageNumber::of(position)).as_bytes());
@@ -233,7 +233,7 @@ impl<M: Maildrop> Transaction<'_, M> {
         // Before +OK, so that a message that can't be read is an error and no torn response.
         let mut piece = self.maildrop.read(&message, 0, PIECE_BYTES).await.map_err(Refusal::Store)?;
         reply::ok(connection.output(), announcement);
-        let mut stuffer = Stuffer::new();
+        let mut stuffer = Stuffer::default();
         let mut offset = 0;
         loop {
             let wanted = top.as_mut().map_or(piece.len(), |top| top.take(&piece));
@@ -252,8 +252,7 @@ impl<M: Maildrop> Transaction<'_, M> {
 
     /// The UPDATE state.
     async fn quit(&self, connection: &mut Connection) -> End {
-        let positions: Vec<usize> =
-            self.deleted.iter().enumerate().filter_map(|(position, deleted)| deleted.then_some(position)).collect();
+        let positions: Vec<usize> = self.deleted.iter().enumerate().filter_map(|(position, deleted)| deleted.then_some(position)).collect();
         if positions.is_empty() {
             reply::ok(connection.output(), "Bye");
             return End::logout();

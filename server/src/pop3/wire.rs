@@ -8,36 +8,31 @@ use bytes::{BufMut, BytesMut};
 use memchr::memchr;
 
 /// Adds dots to lines that begin with one, and ends the response.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Stuffer {
-    line_start: bool,
+    inside_line: bool,
 }
 
 impl Stuffer {
-    /// At the start of a message.
-    pub fn new() -> Stuffer {
-        Stuffer { line_start: true }
-    }
-
     /// Writes one piece of the message. Its lines end with CRLF: the store gives no others.
     pub fn write(&mut self, piece: &[u8], out: &mut BytesMut) {
         out.reserve(piece.len() + 16);
         let mut rest = piece;
         while let Some(first) = rest.first() {
-            if self.line_start && *first == b'.' {
+            if !self.inside_line && *first == b'.' {
                 out.put_u8(b'.');
             }
             let end = memchr(b'\n', rest).map_or(rest.len(), |at| at + 1);
             let (line, after) = rest.split_at_checked(end).unwrap_or((rest, &[]));
             out.put_slice(line);
-            self.line_start = line.ends_with(b"\n");
+            self.inside_line = !line.ends_with(b"\n");
             rest = after;
         }
     }
 
     /// Writes the end of the response.
     pub fn finish(self, out: &mut BytesMut) {
-        out.put_slice(if self.line_start { b".\r\n" } else { b"\r\n.\r\n" });
+        out.put_slice(if self.inside_line { b"\r\n.\r\n" } else { b".\r\n" });
     }
 }
 
@@ -96,7 +91,7 @@ mod tests {
 
     fn stuffed(pieces: &[&[u8]]) -> Vec<u8> {
         let mut out = BytesMut::new();
-        let mut stuffer = Stuffer::new();
+        let mut stuffer = Stuffer::default();
         for piece in pieces {
             stuffer.write(piece, &mut out);
         }

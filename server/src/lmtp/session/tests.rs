@@ -7,11 +7,17 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
 use super::*;
 
+struct Delivered {
+    envelope: Envelope,
+    to: Vec<Addressee>,
+    bytes: Vec<u8>,
+}
+
 #[derive(Default)]
 struct FakeNode {
     message_bytes_max: Option<u64>,
     spool_dir: Option<PathBuf>,
-    delivered: Mutex<Vec<(Envelope, Vec<Addressee>, Vec<u8>)>>,
+    delivered: Mutex<Vec<Delivered>>,
 }
 
 impl Backend for FakeNode {
@@ -44,7 +50,7 @@ impl Backend for FakeNode {
     async fn deliver(&self, _client: &Client, envelope: &Envelope, to: &[Addressee], message: &Message) -> Vec<Outcome> {
         let mut bytes = vec![0; usize::try_from(message.len()).unwrap()];
         assert_eq!(message.read_at(0, &mut bytes).unwrap(), bytes.len());
-        self.delivered.lock().unwrap().push((envelope.clone(), to.to_vec(), bytes));
+        self.delivered.lock().unwrap().push(Delivered { envelope: envelope.clone(), to: to.to_vec(), bytes });
         to.iter()
             .map(|to| match to.user.as_str() {
                 "full" => Outcome { code: 452, enhanced: "4.2.2".into(), text: format!("<{}> Mailbox is full", to.address) },
@@ -109,7 +115,7 @@ async fn the_example_of_rfc_2033_goes_as_the_rfc_says() {
         ]
     );
     let delivered = node.delivered.lock().unwrap();
-    let (envelope, to, bytes) = &delivered[0];
+    let Delivered { envelope, to, bytes } = &delivered[0];
     assert_eq!(*envelope, Envelope { sender: "chris@bar.com".into(), lhlo: "foo.edu".into(), with: "LMTP".into() });
     assert_eq!(to.iter().map(|to| to.user.as_str()).collect::<Vec<_>>(), ["pat", "full"]);
     assert_eq!(String::from_utf8_lossy(bytes), "Blah blah blah...\r\n.etc. etc. etc.\r\n");
@@ -126,9 +132,9 @@ async fn each_accepted_recipient_has_its_own_reply_in_order() {
     assert_eq!(codes(&said[7..]), ["250", "250", "250", "452", "354", "250", "452", "250"]);
     assert!(said[10].starts_with("452 4.5.3 "), "{}", said[10]);
     let delivered = node.delivered.lock().unwrap();
-    assert_eq!(delivered[0].0.sender, "");
-    assert_eq!(delivered[0].1[0].detail.as_deref(), Some("x"));
-    assert_eq!(delivered[0].2, b"");
+    assert_eq!(delivered[0].envelope.sender, "");
+    assert_eq!(delivered[0].to[0].detail.as_deref(), Some("x"));
+    assert_eq!(delivered[0].bytes, b"");
 }
 
 #[tokio::test]
@@ -152,7 +158,7 @@ async fn a_message_is_the_same_byte_by_byte() {
         }
     };
     tokio::join!(feed, run(&node, connection));
-    assert_eq!(node.delivered.lock().unwrap()[0].2, b".a\n.\r\nb\r\n");
+    assert_eq!(node.delivered.lock().unwrap()[0].bytes, b".a\n.\r\nb\r\n");
 }
 
 #[tokio::test]
@@ -216,7 +222,7 @@ async fn a_large_message_passes_through_the_spool_folder() {
     let message = "0123456789abcdef\r\n".repeat(40_000);
     let script = format!("LHLO a\r\nMAIL FROM:<a@b>\r\nRCPT TO:<ada@a>\r\nDATA\r\n{message}.\r\nQUIT\r\n");
     assert_eq!(talk(&node, &script).await.last().unwrap(), "221 2.0.0 Bye");
-    assert!(node.delivered.lock().unwrap()[0].2 == message.as_bytes());
+    assert!(node.delivered.lock().unwrap()[0].bytes == message.as_bytes());
 }
 
 #[tokio::test]
