@@ -11,7 +11,11 @@ use serde::{Deserialize, Serialize};
 use storage::{Account, CreateOptions, Mailbox, MailboxName, StorageError};
 
 use super::{message::Message, reply};
-use crate::{client::Client, config::LmtpSection, forward::Held};
+use crate::{
+    client::{Client, SessionId},
+    config::LmtpSection,
+    forward::Held,
+};
 
 /// How much of a message is read at once while it is stored.
 const COPY_BYTES: usize = 64 * 1024;
@@ -65,50 +69,60 @@ pub async fn store(
     message: &Message,
     settings: &LmtpSection,
 ) -> Outcome {
-    let trace = trace_fields(client, envelope, to, &now());
-    let work = {
-        let (to, message, settings) = (to.clone(), message.clone(), settings.clone());
-        move |account: &Arc<Account>| store_in(account, &trace, &to, &message, &settings)
+    let job = Job {
+        session: client.session,
+        sender: envelope.sender.clone(),
+        trace: trace_fields(client, envelope, to, &now()),
+        to: to.clone(),
+        message: message.clone(),
+        create_mailbox: settings.detail_creates_mailbox,
     };
-    held.run(work).await.unwrap_or_else(|error| {
-        tracing::warn!(session = %client.session, user = %to.user, %error, "a message was not stored");
+    held.run(move |account| job.run(account)).await.unwrap_or_else(|error| {
+        tracing::warn!(session = %client.session, sender = envelope.sender, user = %to.user, %error, "a message was not stored");
         reply::storage_error(&error)
     })
 }
 
-/// The same with the account at hand. Blocking.
-fn store_in(
-    account: &Arc<Account>,
-    trace: &str,
-    to: &Addressee,
-    message: &Message,
-    settings: &LmtpSection,
-) -> Result<Outcome, StorageError> {
-    let mailbox = target(account, to.detail.as_deref(), settings.detail_creates_mailbox)?;
-    let mut staged = mailbox.stage(message.len().saturating_add(trace.len() as u64))?;
-    staged.write(trace.as_bytes())?;
-    let mut buffer = vec![0; COPY_BYTES];
-    let mut offset = 0;
-    while offset < message.len() {
-        match message.read_at(offset, &mut buffer) {
-            Ok(count @ 1..) => {
-                staged.write(buffer.get(..count).unwrap_or_default())?;
-                offset += count as u64;
-            }
-            Ok(0) => return Ok(spool_failed(to, &"the file is shorter than what was received")),
-            Err(error) => return Ok(spool_failed(to, &error)),
-        }
-    }
-    let bytes = staged.len();
-    let appended = mailbox.append(staged, FlagSet::EMPTY, None)?;
-    account.lease().ensure_live()?;
-    tracing::info!(user = %to.user, mailbox = %mailbox.name(), uid = %appended.uid, bytes, "stored");
-    Ok(Outcome { code: 250, enhanced: "2.0.0".into(), text: format!("<{}> Saved", to.address) })
+/// One delivery, with all it needs on the blocking pool.
+struct Job {
+    session: SessionId,
+    sender: String,
+    trace: String,
+    to: Addressee,
+    message: Message,
+    create_mailbox: bool,
 }
 
-fn spool_failed(to: &Addressee, error: &dyn std::fmt::Display) -> Outcome {
-    tracing::error!(user = %to.user, %error, "a spooled message can't be read back");
-    Outcome::temporary("The message could not be read back, try again")
+impl Job {
+    /// Stores the message. Blocking.
+    fn run(&self, account: &Arc<Account>) -> Result<Outcome, StorageError> {
+        let mailbox = target(account, self.to.detail.as_deref(), self.create_mailbox)?;
+        let mut staged = mailbox.stage(self.message.len().saturating_add(self.trace.len() as u64))?;
+        staged.write(self.trace.as_bytes())?;
+        let mut buffer = vec![0; COPY_BYTES];
+        let mut offset = 0;
+        while offset < self.message.len() {
+            match self.message.read_at(offset, &mut buffer) {
+                Ok(count @ 1..) => {
+                    staged.write(buffer.get(..count).unwrap_or_default())?;
+                    offset += count as u64;
+                }
+                Ok(0) => return Ok(self.spool_failed(&"the file is shorter than what was received")),
+                Err(error) => return Ok(self.spool_failed(&error)),
+            }
+        }
+        let bytes = staged.len();
+        let appended = mailbox.append(staged, FlagSet::EMPTY, None)?;
+        account.lease().ensure_live()?;
+        let Job { session, sender, to, .. } = self;
+        tracing::info!(%session, sender, user = %to.user, mailbox = %mailbox.name(), uid = %appended.uid, bytes, "stored");
+        Ok(Outcome { code: 250, enhanced: "2.0.0".into(), text: format!("<{}> Saved", to.address) })
+    }
+
+    fn spool_failed(&self, error: &dyn std::fmt::Display) -> Outcome {
+        tracing::error!(session = %self.session, user = %self.to.user, %error, "a spooled message can't be read back");
+        Outcome::temporary("The message could not be read back, try again")
+    }
 }
 
 /// The mailbox of a detail, or INBOX.
@@ -165,44 +179,4 @@ fn now() -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use affinity::UserName;
-
-    use super::*;
-
-    fn client(address: &str) -> Client {
-        Client {
-            session: "00000000000000ff".parse().unwrap(),
-            address: address.parse().unwrap(),
-            local: "192.0.2.1:24".parse().unwrap(),
-            ingress: "node-a".parse().unwrap(),
-            tls: None,
-        }
-    }
-
-    fn envelope() -> Envelope {
-        Envelope { sender: "grace@example.com".into(), lhlo: "mx.example.com".into(), with: "LMTP".into() }
-    }
-
-    fn addressee(detail: Option<&str>) -> Addressee {
-        Addressee { address: "Ada@example.org".into(), user: UserName::normalise("ada").unwrap(), detail: detail.map(str::to_owned) }
-    }
-
-    #[test]
-    fn the_trace_fields_say_who_sent_it_from_where_to_whom() {
-        let fields = trace_fields(&client("192.0.2.7:999"), &envelope(), &addressee(None), "Fri, 21 Nov 2026 09:55:06 -0600");
-        assert_eq!(
-            fields,
-            "Return-Path: <grace@example.com>\r\nDelivered-To: Ada@example.org\r\nReceived: from mx.example.com ([192.0.2.7])\r\n\
-             \tby node-a with LMTP id 00000000000000ff\r\n\tfor <Ada@example.org>; Fri, 21 Nov 2026 09:55:06 -0600\r\n"
-        );
-        let fields = trace_fields(&client("[2001:db8::1]:9"), &Envelope { sender: String::new(), ..envelope() }, &addressee(None), "");
-        assert!(fields.starts_with("Return-Path: <>\r\n") && fields.contains("([IPv6:2001:db8::1])"), "{fields}");
-        assert!(trace_fields(&client("[::ffff:10.0.0.1]:9"), &envelope(), &addressee(None), "").contains("([10.0.0.1])"));
-    }
-
-    #[test]
-    fn dates_are_as_rfc_5322_writes_them() {
-        assert!(jiff::fmt::rfc2822::parse(&now()).is_ok(), "{}", now());
-    }
-}
+pub(crate) mod tests;

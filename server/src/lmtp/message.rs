@@ -45,7 +45,11 @@ impl Spool {
             self.bytes = Bytes::File { file, len };
         }
         match &mut self.bytes {
-            Bytes::Memory(so_far) => so_far.extend_from_slice(bytes),
+            Bytes::Memory(so_far) => {
+                // Exactly: doubling would take up to twice the limit.
+                so_far.reserve_exact(bytes.len());
+                so_far.extend_from_slice(bytes);
+            }
             Bytes::File { file, len } => {
                 file.write_all(bytes)?;
                 *len += bytes.len() as u64;

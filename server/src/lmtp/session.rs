@@ -59,7 +59,7 @@ pub trait Backend: Sync {
     fn may_deliver(&self, client: &Client) -> bool;
     /// `None`: STARTTLS is not offered.
     fn tls(&self) -> Option<TlsAcceptor>;
-    /// Who an address is; `None`: nobody here.
+    /// Who an address, as the client wrote it, is; `None`: nobody here.
     fn recipient(&self, address: &str) -> impl Future<Output = Result<Option<Recipient>, AuthError>> + Send;
     /// Delivers to every recipient; the outcomes are in the order of `to`.
     fn deliver(
@@ -244,7 +244,7 @@ impl<B: Backend> Session<'_, B> {
             return Ok(Reply::new(553, "5.6.7", "The address needs SMTPUTF8"));
         }
         // Unknown users are not counted as wrong commands: the sender passes on what others wrote.
-        Ok(match self.backend.recipient(&command::without_quotes(&address)).await {
+        Ok(match self.backend.recipient(&address).await {
             Ok(Some(recipient)) => {
                 transaction.to.push(Addressee { address, user: recipient.user, detail: recipient.detail });
                 Reply::new(250, "2.1.5", "OK")

@@ -146,7 +146,7 @@ impl<'a, G: Gate> Authorization<'a, G> {
                     continue;
                 }
                 Ok(Command::Pass(password)) => match self.user.take() {
-                    Some(user) => match self.verify(connection, &user, &password).await {
+                    Some(user) => match self.verify(&connection.client, &user, &password).await {
                         Ok(login) => return Ok(Leave::Login(login)),
                         Err(text) => text,
                     },
@@ -201,12 +201,8 @@ impl<'a, G: Gate> Authorization<'a, G> {
         out.put_slice(b".\r\n");
     }
 
-    async fn verify(&self, connection: &mut Connection, login: &str, password: &[u8]) -> Result<Login, &'static str> {
-        self.gate.verify(login, password, &connection.client).await.map_err(|error| {
-            let client = &connection.client;
-            tracing::info!(session = %client.session, address = %client.address, login, %error, "login refused");
-            reply::auth_error(&error)
-        })
+    async fn verify(&self, client: &Client, login: &str, password: &[u8]) -> Result<Login, &'static str> {
+        self.gate.verify(login, password, client).await.map_err(|error| reply::auth_error(&error))
     }
 
     /// AUTH (RFC 5034 §4).
@@ -231,7 +227,7 @@ impl<'a, G: Gate> Authorization<'a, G> {
         };
         loop {
             match exchange.respond(response.as_deref()) {
-                Step::Verify { login, password } => return Ok(self.verify(connection, &login, &password).await),
+                Step::Verify { login, password } => return Ok(self.verify(&connection.client, &login, &password).await),
                 Step::Malformed(text) => return Ok(Err(text)),
                 Step::Challenge(challenge) => {
                     let challenge = format!("+ {}\r\n", BASE64_STANDARD.encode(challenge));

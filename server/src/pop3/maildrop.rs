@@ -116,3 +116,6 @@ impl Maildrop for HeldInbox {
         self.held.taken_away().await
     }
 }
+
+#[cfg(test)]
+mod tests;
