@@ -7,6 +7,7 @@ pub mod connection;
 pub mod demo;
 pub mod forward;
 pub mod imap;
+pub mod lines;
 pub mod lmtp;
 pub mod node;
 pub mod pop3;
