@@ -6,11 +6,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use affinity::{AffinityError, Root, Timings};
+use affinity::{AffinityError, NameRules, Root, Timings, UserName};
 use anyhow::Context;
 
 use super::Options;
-use crate::{auth::passwd_file, tls};
+use crate::{
+    auth::{edit, scheme::Scheme},
+    tls,
+};
 
 /// Ports of one node.
 const PORTS: u16 = 6;
@@ -155,10 +158,17 @@ fn configuration(node: &NodeFiles, root: &Path, local: &Path, (certificate, key)
 
 /// One hash for all: they share the password, and hashing takes its time on purpose.
 fn write_users(file: &Path, users: u32, password: &str) -> anyhow::Result<()> {
-    let hash = crate::auth::scheme::hash("SHA512-CRYPT", password.as_bytes())?;
-    let entries: Vec<(affinity::UserName, String)> =
-        (1..=users).map(|n| Ok((affinity::UserName::normalise(&user(n))?, hash.clone()))).collect::<Result<_, affinity::NameError>>()?;
-    passwd_file::set_all(file, &entries)
+    let hash = Scheme::Sha512Crypt.hash(password.as_bytes())?;
+    edit::edit(file, &NameRules::default(), |lines| {
+        for n in 1..=users {
+            let user = UserName::normalise(&user(n))?;
+            // Users of an earlier run get the new password.
+            if lines.set_password(&user, &hash).is_err() {
+                lines.add(&user, &hash)?;
+            }
+        }
+        Ok(())
+    })
 }
 
 fn write_private(file: &Path, bytes: &[u8]) -> anyhow::Result<()> {

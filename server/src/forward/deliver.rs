@@ -9,13 +9,14 @@ use super::{
     accounts::Use,
     frames::{self, DeliveryReply, Request},
     link::RelayStream,
-    route::{Route, RouteError, Router},
+    route::{Route, Router},
 };
 use crate::{
     client::Client,
     lmtp::{
         delivery::{self, Addressee, Envelope, Outcome},
         message::Message,
+        reply,
     },
     node::Node,
 };
@@ -67,7 +68,7 @@ pub async fn deliver(node: &Arc<Node>, client: &Client, envelope: &Envelope, to:
                 }
                 Err(error) => {
                     tracing::warn!(user = %addressee.user, %error, "delivery deferred");
-                    work.spawn(async move { vec![(index, Round::Done(outcome_of(&error)))] });
+                    work.spawn(async move { vec![(index, Round::Done(reply::route_error(&error)))] });
                 }
             }
         }
@@ -95,7 +96,7 @@ pub async fn deliver(node: &Arc<Node>, client: &Client, envelope: &Envelope, to:
                 Again::NotMine(redirect) => {
                     if let Err(error) = router.not_mine(redirect) {
                         if let Some(slot) = outcomes.get_mut(index) {
-                            *slot = Some(outcome_of(&error));
+                            *slot = Some(reply::route_error(&error));
                         }
                         continue;
                     }
@@ -118,19 +119,6 @@ enum Round {
 enum Again {
     NotMine(frames::Redirect),
     Unreachable { placement: bool, reason: String },
-}
-
-/// What the sender is told when no holder could be found.
-fn outcome_of(error: &RouteError) -> Outcome {
-    match error {
-        RouteError::Storage(storage) => crate::lmtp::reply::outcome_of(storage),
-        RouteError::Unavailable { .. }
-        | RouteError::TooManyHops { .. }
-        | RouteError::TooManySessions { .. }
-        | RouteError::Refused(_)
-        | RouteError::Leaving
-        | RouteError::Affinity(_) => Outcome::temporary("the mailbox can't be reached at present, please try again"),
-    }
 }
 
 async fn deliver_there(job: Job, holder: HolderId, placement: bool, group: Vec<(usize, Addressee)>) -> Vec<(usize, Round)> {

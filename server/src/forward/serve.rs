@@ -19,6 +19,7 @@ use crate::{
     lmtp::{
         delivery::{self, Addressee, Envelope, Outcome},
         message::{Message, Spool},
+        reply,
     },
     node::{Node, control, traffic::Counted},
 };
@@ -99,7 +100,7 @@ async fn deliver(node: &Arc<Node>, stream: &mut RelayStream, client: Client, env
             let reply = match open(&node, &addressee.user, Use::Delivery).await {
                 Ok(held) => DeliveryReply::Done(delivery::store(&held, &client, &envelope, &addressee, &message, &node.config().lmtp).await),
                 Err(NotHere::Redirect(redirect)) => DeliveryReply::NotMine(redirect),
-                Err(NotHere::Error(RouteError::Storage(error))) => DeliveryReply::Done(crate::lmtp::reply::outcome_of(&error)),
+                Err(NotHere::Error(RouteError::Storage(error))) => DeliveryReply::Done(reply::storage_error(&error)),
                 Err(NotHere::Error(_)) => DeliveryReply::Done(Outcome::temporary("the mailbox can't be opened at present, please try again")),
             };
             (index, reply)

@@ -93,9 +93,12 @@ pub fn storage_error(error: &StorageError) -> Outcome {
 pub fn route_error(error: &RouteError) -> Outcome {
     match error {
         RouteError::Storage(error) => storage_error(error),
-        RouteError::Unavailable { .. } | RouteError::TooManyHops { .. } | RouteError::TooManySessions { .. } => {
-            Outcome::temporary("The mailbox can't be reached now, try again")
-        }
+        RouteError::Unavailable { .. }
+        | RouteError::TooManyHops { .. }
+        | RouteError::TooManySessions { .. }
+        | RouteError::Refused(_)
+        | RouteError::Leaving
+        | RouteError::Affinity(_) => Outcome::temporary("The mailbox can't be reached now, try again"),
     }
 }
 

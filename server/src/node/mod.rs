@@ -18,7 +18,7 @@ use std::{
 use affinity::{Event, Keeper, KeeperConfig, NodeInfo, Root, SystemClock};
 use anyhow::Context;
 use arc_swap::ArcSwap;
-use storage::{MailboxName, StorageSettings};
+use storage::{MailboxName, SpecialUse, StorageSettings};
 use tokio::sync::broadcast::error::RecvError;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -162,8 +162,11 @@ async fn start(config: Config, config_file: &Path) -> anyhow::Result<Arc<Node>> 
 
 /// What the store wants to know of the configuration.
 fn storage_settings(config: &Config, settle_after: Duration) -> anyhow::Result<StorageSettings> {
-    let auto_create = config.auto_create_mailboxes()?;
-    debug_assert!(!auto_create.iter().any(|(name, _): &(MailboxName, _)| name.is_inbox()));
+    let mut auto_create = Vec::new();
+    for (name, special_use) in &config.mail.auto_create {
+        let name = MailboxName::parse(name).with_context(|| format!("mail.auto_create: {name:?} can't be a mailbox"))?;
+        auto_create.push((name, SpecialUse::parse(special_use)));
+    }
     Ok(StorageSettings {
         node: config.node.name.clone(),
         auto_create,

@@ -73,7 +73,11 @@ pub fn route_error(error: &RouteError) -> &'static str {
     match error {
         RouteError::Storage(error) => storage_error(error),
         RouteError::TooManySessions { .. } => "[IN-USE] You have as many sessions as are allowed",
-        RouteError::Unavailable { .. } | RouteError::TooManyHops { .. } => "[SYS/TEMP] The maildrop can't be reached now, try again later",
+        RouteError::Unavailable { .. }
+        | RouteError::TooManyHops { .. }
+        | RouteError::Refused(_)
+        | RouteError::Leaving
+        | RouteError::Affinity(_) => "[SYS/TEMP] The maildrop can't be reached now, try again later",
     }
 }
 
