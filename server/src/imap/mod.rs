@@ -1,5 +1,6 @@
 //! IMAP4rev1 (RFC 3501) and its extensions.
 
+pub mod command;
 pub mod wire;
 
 use std::sync::Arc;

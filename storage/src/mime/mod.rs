@@ -116,6 +116,11 @@ impl<'a> Structure<'a> {
         let _ = name;
         todo!()
     }
+    /// Calls `visit` with each header field (`Name: value`, decoded and unfolded) of the message and of its parts (SEARCH TEXT) until it says stop (`false`).
+    pub fn header_texts(&self, visit: &mut dyn FnMut(&str) -> bool) {
+        let _ = visit;
+        todo!()
+    }
     /// The Date field as Unix seconds and the date as written there (year, month, day; RFC 9051 SENTON disregards time and zone).
     pub fn sent_date(&self) -> Option<(i64, (i16, u8, u8))> {
         todo!()
