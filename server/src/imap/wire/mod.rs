@@ -1,6 +1,7 @@
 //! Lines, literals, grammar and responses of IMAP. No I/O.
 
 pub mod command;
+pub mod date;
 pub mod framing;
 pub mod parse;
 pub mod response;

@@ -1,7 +1,12 @@
 //! Response codes: `[UIDNEXT 7]` and the like.
 
-use bytes::BytesMut;
+use bytes::{BufMut, BytesMut};
 use index::{ModSeq, Uid, UidValidity};
+
+use super::{
+    fetch::{SYSTEM_FLAGS, parenthesised},
+    primitives::{number, uid_set},
+};
 
 /// A response code, RFC 3501 §7.1 unless another is named.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -11,7 +16,10 @@ pub enum Code<'a> {
     /// RFC 5530.
     AlreadyExists,
     /// RFC 4315; one UID, or those of a MULTIAPPEND, ascending.
-    AppendUid { validity: UidValidity, uids: &'a [Uid] },
+    AppendUid {
+        validity: UidValidity,
+        uids: &'a [Uid],
+    },
     /// RFC 5530.
     AuthenticationFailed,
     /// RFC 5530.
@@ -27,7 +35,10 @@ pub enum Code<'a> {
     /// RFC 5530.
     ContactAdmin,
     /// RFC 4315: old and new UID, both ascending.
-    CopyUid { validity: UidValidity, pairs: &'a [(Uid, Uid)] },
+    CopyUid {
+        validity: UidValidity,
+        pairs: &'a [(Uid, Uid)],
+    },
     /// RFC 5530.
     Corruption,
     /// RFC 5530.
@@ -52,7 +63,10 @@ pub enum Code<'a> {
     OverQuota,
     Parse,
     /// The system flags and these keywords; `more`: `\*`.
-    PermanentFlags { keywords: &'a [String], more: bool },
+    PermanentFlags {
+        keywords: &'a [String],
+        more: bool,
+    },
     /// `PERMANENTFLAGS ()`: a mailbox that is open read-only.
     NoPermanentFlags,
     /// RFC 5530.
@@ -79,7 +93,95 @@ pub enum Code<'a> {
 impl Code<'_> {
     /// Writes the code without its brackets.
     pub(super) fn write(&self, out: &mut BytesMut) {
-        let _ = out;
-        todo!()
+        match self {
+            Code::AppendUid { validity, uids } => {
+                out.put_slice(b"APPENDUID ");
+                number(out, validity.get().into());
+                out.put_u8(b' ');
+                uid_set(out, uids.iter().map(|uid| uid.get()));
+            }
+            Code::BadCharset(charsets) => {
+                out.put_slice(b"BADCHARSET ");
+                parenthesised(out, charsets.iter().copied());
+            }
+            Code::Capability(capabilities) => {
+                out.put_slice(b"CAPABILITY");
+                for capability in *capabilities {
+                    out.put_u8(b' ');
+                    out.put_slice(capability.as_bytes());
+                }
+            }
+            Code::CopyUid { validity, pairs } => {
+                out.put_slice(b"COPYUID ");
+                number(out, validity.get().into());
+                out.put_u8(b' ');
+                uid_set(out, pairs.iter().map(|(old, _)| old.get()));
+                out.put_u8(b' ');
+                uid_set(out, pairs.iter().map(|(_, new)| new.get()));
+            }
+            Code::HighestModSeq(modseq) => numbered(out, "HIGHESTMODSEQ ", modseq.get()),
+            Code::Modified(numbers) => {
+                out.put_slice(b"MODIFIED ");
+                uid_set(out, numbers.iter().copied());
+            }
+            Code::NoPermanentFlags => out.put_slice(b"PERMANENTFLAGS ()"),
+            Code::PermanentFlags { keywords, more } => {
+                out.put_slice(b"PERMANENTFLAGS ");
+                let system = SYSTEM_FLAGS.iter().map(|(_, name)| *name);
+                parenthesised(out, system.chain(keywords.iter().map(String::as_str)).chain(more.then_some("\\*")));
+            }
+            Code::UidNext(next) => numbered(out, "UIDNEXT ", (*next).into()),
+            Code::UidValidity(validity) => numbered(out, "UIDVALIDITY ", validity.get().into()),
+            Code::Unseen(sequence) => numbered(out, "UNSEEN ", (*sequence).into()),
+            word => out.put_slice(word.bare_word().as_bytes()),
+        }
     }
+
+    /// The whole code, for those without arguments.
+    fn bare_word(&self) -> &'static str {
+        match self {
+            Code::Alert => "ALERT",
+            Code::AlreadyExists => "ALREADYEXISTS",
+            Code::AppendUid { .. } => "APPENDUID",
+            Code::AuthenticationFailed => "AUTHENTICATIONFAILED",
+            Code::AuthorizationFailed => "AUTHORIZATIONFAILED",
+            Code::BadCharset(_) => "BADCHARSET",
+            Code::Cannot => "CANNOT",
+            Code::Capability(_) => "CAPABILITY",
+            Code::ClientBug => "CLIENTBUG",
+            Code::Closed => "CLOSED",
+            Code::ContactAdmin => "CONTACTADMIN",
+            Code::CopyUid { .. } => "COPYUID",
+            Code::Corruption => "CORRUPTION",
+            Code::ExpungeIssued => "EXPUNGEISSUED",
+            Code::HasChildren => "HASCHILDREN",
+            Code::HighestModSeq(_) => "HIGHESTMODSEQ",
+            Code::InUse => "INUSE",
+            Code::Limit => "LIMIT",
+            Code::Modified(_) => "MODIFIED",
+            Code::NoModSeq => "NOMODSEQ",
+            Code::Nonexistent => "NONEXISTENT",
+            Code::NoPerm => "NOPERM",
+            Code::OverQuota => "OVERQUOTA",
+            Code::Parse => "PARSE",
+            Code::PermanentFlags { .. } | Code::NoPermanentFlags => "PERMANENTFLAGS",
+            Code::PrivacyRequired => "PRIVACYREQUIRED",
+            Code::ReadOnly => "READ-ONLY",
+            Code::ReadWrite => "READ-WRITE",
+            Code::ServerBug => "SERVERBUG",
+            Code::TooBig => "TOOBIG",
+            Code::TryCreate => "TRYCREATE",
+            Code::UidNext(_) => "UIDNEXT",
+            Code::UidValidity(_) => "UIDVALIDITY",
+            Code::Unavailable => "UNAVAILABLE",
+            Code::UnknownCte => "UNKNOWN-CTE",
+            Code::Unseen(_) => "UNSEEN",
+            Code::UseAttr => "USEATTR",
+        }
+    }
+}
+
+fn numbered(out: &mut BytesMut, word: &str, value: u64) {
+    out.put_slice(word.as_bytes());
+    number(out, value);
 }
