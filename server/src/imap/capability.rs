@@ -2,30 +2,42 @@
 
 use crate::{auth::sasl::MECHANISMS, client::Client};
 
-/// Extensions of a logged-in session.
-const EXTENSIONS: &str = "IMAP4rev1 SASL-IR LITERAL+ ID ENABLE IDLE NAMESPACE UIDPLUS MOVE UNSELECT CHILDREN SPECIAL-USE \
-                          CREATE-SPECIAL-USE CONDSTORE ESEARCH LIST-EXTENDED LIST-STATUS STATUS=SIZE WITHIN";
+/// After login.
+pub const AFTER_LOGIN: &[&str] = &[
+    "IMAP4rev1",
+    "SASL-IR",
+    "LITERAL+",
+    "ID",
+    "ENABLE",
+    "IDLE",
+    "NAMESPACE",
+    "UIDPLUS",
+    "MOVE",
+    "UNSELECT",
+    "CHILDREN",
+    "SPECIAL-USE",
+    "CREATE-SPECIAL-USE",
+    "LIST-EXTENDED",
+    "LIST-STATUS",
+    "STATUS=SIZE",
+    "CONDSTORE",
+    "ESEARCH",
+    "WITHIN",
+    "MULTIAPPEND",
+];
 
 /// Before login. `start_tls`: a certificate is there; `password`: this connection may send one.
-pub fn before_login(client: &Client, start_tls: bool, password: bool) -> String {
-    let mut capabilities = String::from("IMAP4rev1 SASL-IR LITERAL+ ID ENABLE");
+pub fn before_login(client: &Client, start_tls: bool, password: bool) -> Vec<String> {
+    let mut capabilities: Vec<String> = ["IMAP4rev1", "SASL-IR", "LITERAL+", "ID", "ENABLE", "IDLE"].map(str::to_owned).into();
     if start_tls && client.tls.is_none() {
-        capabilities.push_str(" STARTTLS");
+        capabilities.push("STARTTLS".to_owned());
     }
     if password {
-        for mechanism in MECHANISMS {
-            capabilities.push_str(" AUTH=");
-            capabilities.push_str(mechanism);
-        }
+        capabilities.extend(MECHANISMS.iter().map(|mechanism| format!("AUTH={mechanism}")));
     } else {
-        capabilities.push_str(" LOGINDISABLED");
+        capabilities.push("LOGINDISABLED".to_owned());
     }
     capabilities
-}
-
-/// After login.
-pub fn after_login() -> &'static str {
-    EXTENSIONS
 }
 
 #[cfg(test)]
@@ -33,21 +45,22 @@ mod tests {
     use super::*;
     use crate::client::SessionId;
 
-    fn client(tls: Option<&str>) -> Client {
-        Client {
+    fn before(tls: Option<&str>, password: bool) -> String {
+        let client = Client {
             session: SessionId::random(),
             address: "192.0.2.1:1234".parse().unwrap(),
             local: "192.0.2.2:143".parse().unwrap(),
             ingress: "a".parse().unwrap(),
             tls: tls.map(str::to_owned),
-        }
+        };
+        before_login(&client, true, password).join(" ")
     }
 
     #[test]
     fn a_plain_connection_is_told_to_use_tls_first() {
-        let plain = before_login(&client(None), true, false);
-        assert!(plain.contains(" STARTTLS") && plain.contains(" LOGINDISABLED") && !plain.contains("AUTH="), "{plain}");
-        let inside = before_login(&client(Some("TLSv1.3")), true, true);
-        assert!(!inside.contains("STARTTLS") && inside.contains(" AUTH=PLAIN") && !inside.contains("LOGINDISABLED"), "{inside}");
+        let plain = before(None, false);
+        assert!(plain.ends_with(" STARTTLS LOGINDISABLED"), "{plain}");
+        let inside = before(Some("TLSv1.3"), true);
+        assert!(inside.contains(" AUTH=PLAIN") && !inside.contains("STARTTLS") && !inside.contains("LOGINDISABLED"), "{inside}");
     }
 }

@@ -136,9 +136,14 @@ impl View {
     }
 
     /// How many messages are \Recent in this session.
-    pub fn recent_count(&self) -> usize {
+    pub fn recent_count(&self) -> u32 {
         let below = |bound: u32| self.uids.partition_point(|uid| uid.get() < bound);
-        self.recent.iter().map(|(first, end)| below(*end).saturating_sub(below(*first))).sum()
+        count(self.recent.iter().map(|(first, end)| below(*end).saturating_sub(below(*first))).sum())
+    }
+
+    /// EXISTS: [`View::len`] as the protocol counts.
+    pub fn exists(&self) -> u32 {
+        count(self.uids.len())
     }
 
     /// Whether [`View::update`] may have something to tell.
