@@ -1,0 +1,1 @@
+//! Sessions over a stream in memory, against a real mail store.
