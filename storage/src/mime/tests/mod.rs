@@ -2,6 +2,7 @@
 
 mod decoding;
 mod envelopes;
+mod generated;
 mod hostile;
 mod odd_mail;
 mod sections;
