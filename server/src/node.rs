@@ -25,3 +25,9 @@ impl Node {
         self.config.load_full()
     }
 }
+
+/// Runs a node until it is told to stop.
+pub fn run(config: Config) -> anyhow::Result<()> {
+    let _ = config;
+    todo!()
+}

@@ -47,7 +47,7 @@ use crate::{
 };
 
 /// Longest password that is hashed: some schemes take time for each byte.
-const PASSWORD_BYTES_MAX: usize = 1024;
+pub const PASSWORD_BYTES_MAX: usize = 1024;
 /// Hashes at once per core: one that computes, one that is next.
 const HASHES_PER_CORE: usize = 2;
 /// How often the users file is looked at for changes, one request each on NFS.

@@ -23,6 +23,7 @@ fn the_example_is_the_defaults() {
     let as_shipped = parse(EXAMPLE).unwrap();
     let mut defaults = Config::new(Path::new("/srv/berth"));
     defaults.fill_in_advertise();
+    defaults.file = as_shipped.file.clone();
     assert_eq!(as_shipped, defaults);
     // What is switched off says the default too, apart from settings whose default is "not set".
     let mut all = parse(&example_with_all_settings()).unwrap();
