@@ -13,7 +13,6 @@ use serde_json::json;
 
 pub use super::control::{HeldRow, NodeRow, NodesReply, Request, SessionRow, WhoReply};
 use super::{ConfigFile, control, directory, table};
-use crate::config::DEFAULT_FILE;
 
 /// Show the nodes of the cluster
 ///
@@ -41,8 +40,8 @@ pub struct WhoArgs {
 
 #[derive(Debug, Args)]
 struct Place {
-    /// The configuration of the node on this host [default: /etc/berth/berth.toml]
-    #[arg(long, short = 'c', value_name = "FILE", env = "BERTH_CONFIG", conflicts_with = "root")]
+    /// The configuration of the node on this host [env: BERTH_CONFIG] [default: /etc/berth/berth.toml]
+    #[arg(long, short = 'c', value_name = "FILE", conflicts_with = "root")]
     config: Option<PathBuf>,
     /// Read this shared directory, ask no node
     #[arg(long, value_name = "DIR")]
@@ -65,7 +64,7 @@ impl Place {
         if let Some(root) = &self.root {
             return Ok(Found { socket: None, root: root.clone(), cluster_id: None, rules: NameRules::default() });
         }
-        let config = ConfigFile { config: self.config.clone().unwrap_or_else(|| DEFAULT_FILE.into()) }.load()?;
+        let config = ConfigFile::or_default(self.config.as_ref()).load()?;
         Ok(Found {
             socket: Some(config.control_socket()),
             root: config.node.root,

@@ -67,6 +67,13 @@ pub struct ConfigFile {
 }
 
 impl ConfigFile {
+    /// What `--config` gave where it may be left out; clap's own `env` would count as given, and then exclude other options.
+    fn or_default(given: Option<&PathBuf>) -> ConfigFile {
+        let from_environment = || std::env::var_os("BERTH_CONFIG").map(PathBuf::from);
+        let config = given.cloned().or_else(from_environment).unwrap_or_else(|| DEFAULT_FILE.into());
+        ConfigFile { config }
+    }
+
     /// Reads and checks it.
     pub fn load(&self) -> anyhow::Result<Config> {
         Config::load(&self.config)
@@ -190,6 +197,17 @@ mod tests {
             assert_eq!(parse(line).unwrap_err().exit_code(), code, "{line}");
         }
         assert!(parse("berth serv").unwrap_err().to_string().contains("'serve'"));
+    }
+
+    #[test]
+    fn a_configuration_from_the_environment_excludes_no_option() {
+        // clap counts a value from the environment as given, so these options don't have one (the variable itself is read in `or_default`).
+        let cli = Cli::command();
+        for command in [&["who"][..], &["nodes"], &["user", "add"]] {
+            let found = command.iter().fold(&cli, |cli, name| cli.find_subcommand(name).unwrap());
+            let option = found.get_arguments().find(|option| option.get_id() == "config").unwrap();
+            assert_eq!(option.get_env(), None, "{command:?}");
+        }
     }
 
     #[test]

@@ -12,15 +12,13 @@ use clap::{Args, Subcommand};
 use super::{ConfigFile, table};
 use crate::{
     auth::{
-        edit::edit,
+        PASSWORD_BYTES_MAX,
+        edit::{contains, edit},
         passwd_file::{Users, user_of},
         scheme::Scheme,
     },
-    config::{AuthSection, Config, DEFAULT_FILE},
+    config::{AuthSection, Config},
 };
-
-/// Longest password: the same as at login.
-use crate::auth::PASSWORD_BYTES_MAX;
 
 /// Add, list and remove users, change passwords
 ///
@@ -91,8 +89,8 @@ fn scheme(name: &str) -> Result<Scheme, String> {
 /// Which users file.
 #[derive(Debug, Args)]
 struct Place {
-    /// The configuration that names the users file [default: /etc/berth/berth.toml]
-    #[arg(long, short = 'c', value_name = "FILE", env = "BERTH_CONFIG", conflicts_with = "file")]
+    /// The configuration that names the users file [env: BERTH_CONFIG] [default: /etc/berth/berth.toml]
+    #[arg(long, short = 'c', value_name = "FILE", conflicts_with = "file")]
     config: Option<PathBuf>,
     /// The users file itself
     #[arg(long, short = 'f', value_name = "FILE")]
@@ -111,7 +109,7 @@ impl Place {
         let (file, auth) = match &self.file {
             Some(file) => (file.clone(), AuthSection::default()),
             None => {
-                let config = ConfigFile { config: self.config.clone().unwrap_or_else(|| DEFAULT_FILE.into()) }.load()?;
+                let config = ConfigFile::or_default(self.config.as_ref()).load()?;
                 let file = config.passwd_file();
                 ensure_mounted(&config)?;
                 (file, config.auth)
@@ -135,6 +133,9 @@ pub(super) fn run(args: &UserArgs) -> anyhow::Result<()> {
         UserCommand::Add { name, password, place } => {
             let found = place.find()?;
             let user = named(name, &found.rules)?;
+            if contains(&found.file, &found.rules, &user)? {
+                bail!("{user} is there already: `berth user passwd {user}` changes the password");
+            }
             let stored = password.hash(&found)?;
             edit(&found.file, &found.rules, |lines| lines.add(&user, &stored))?;
             tell(format_args!("{user} added to {}", found.file.display()))
@@ -142,6 +143,9 @@ pub(super) fn run(args: &UserArgs) -> anyhow::Result<()> {
         UserCommand::Passwd { name, password, place } => {
             let found = place.find()?;
             let user = named(name, &found.rules)?;
+            if !contains(&found.file, &found.rules, &user)? {
+                bail!("no user {user}: `berth user list` shows all, `berth user add {user}` makes it");
+            }
             let stored = password.hash(&found)?;
             edit(&found.file, &found.rules, |lines| lines.set_password(&user, &stored))?;
             tell(format_args!("password of {user} changed in {}", found.file.display()))
