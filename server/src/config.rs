@@ -12,7 +12,7 @@ pub mod network;
 
 use std::{
     collections::BTreeMap,
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -261,6 +261,13 @@ impl Default for AuthSection {
 impl Default for LmtpSection {
     fn default() -> Self {
         LmtpSection { allow: vec!["127.0.0.0/8".to_owned(), "::1".to_owned()], detail_creates_mailbox: false }
+    }
+}
+
+impl LmtpSection {
+    /// Whether a client at `address` may deliver.
+    pub fn allows(&self, address: IpAddr) -> bool {
+        self.allow.iter().filter_map(|network| network.parse::<Network>().ok()).any(|network| network.contains(address))
     }
 }
 

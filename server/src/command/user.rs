@@ -14,7 +14,7 @@ use crate::{
     auth::{
         PASSWORD_BYTES_MAX,
         edit::{contains, edit},
-        passwd_file::{Users, user_of},
+        passwd_file::{Users, ensure_reachable, user_of},
         scheme::Scheme,
     },
     config::{AuthSection, Config},
@@ -133,6 +133,7 @@ pub(super) fn run(args: &UserArgs) -> anyhow::Result<()> {
         UserCommand::Add { name, password, place } => {
             let found = place.find()?;
             let user = named(name, &found.rules)?;
+            ensure_reachable(&user, &found.rules).map_err(anyhow::Error::msg)?;
             if contains(&found.file, &found.rules, &user)? {
                 bail!("{user} is there already: `berth user passwd {user}` changes the password");
             }
