@@ -239,9 +239,8 @@ fn status_text(out: &mut BytesMut, condition: &str, code: Option<&Code<'_>>, tex
 /// Writes `text` as at least one and at most [`TEXT_BYTES_MAX`] printable ASCII characters.
 fn safe_text(out: &mut BytesMut, text: impl fmt::Display, after_code: bool) {
     let mut writer = SafeText { out, left: TEXT_BYTES_MAX, may_start_with_bracket: after_code };
-    // An error only means that the limit is reached.
-    drop(write!(writer, "{text}"));
-    if writer.left == TEXT_BYTES_MAX {
+    let whole = write!(writer, "{text}").is_ok(); // an error only means that the limit is reached
+    if whole && writer.left == TEXT_BYTES_MAX {
         out.put_u8(b'.'); // the grammar wants some text
     }
 }
