@@ -160,7 +160,7 @@ pub fn for_target(error: StorageError) -> Stop {
 pub fn route_error(error: &RouteError) -> Reply {
     match error {
         RouteError::TooManySessions { .. } => Reply::no(Code::Limit, error.to_string()),
-        RouteError::Unavailable { .. } | RouteError::TooManyHops { .. } | RouteError::Storage(_) => {
+        _ => {
             tracing::warn!(%error, "no node serves this login");
             Reply::no(Code::Unavailable, "The mailbox can't be reached at the moment, please try again")
         }

@@ -212,7 +212,7 @@ async fn deliver<H: Holding>(
     mut batch: VecDeque<Message>,
     told: &mut Told,
 ) -> Result<(), Stop> {
-    let mut rendered = render(session, selected, plan, &batch).await?;
+    let mut rendered = render(&session.held, selected, plan, &batch).await?;
     let (connection, held) = (&mut session.connection, &session.held);
     let keywords = selected.mailbox.keywords();
     let mut ahead = Ahead::new(held, &selected.mailbox, &plan.request, batch.iter().map(|message| message.row).collect());
@@ -242,7 +242,7 @@ async fn deliver<H: Holding>(
 
 /// What is rendered of a batch's messages, if the plan needs any of it.
 async fn render<H: Holding>(
-    session: &Session<H>,
+    held: &H,
     selected: &Selected,
     plan: &Plan,
     batch: &VecDeque<Message>,
@@ -252,7 +252,7 @@ async fn render<H: Holding>(
     }
     let uids: Vec<Uid> = batch.iter().map(|message| message.row.uid).collect();
     let mailbox = Arc::clone(&selected.mailbox);
-    Ok(Some(session.held.run(move |_| mailbox.rendered(&uids)).await?.into()))
+    Ok(Some(held.run(move |_| mailbox.rendered(&uids)).await?.into()))
 }
 
 /// Reads message files ahead of the client, in order.
