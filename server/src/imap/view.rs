@@ -148,9 +148,7 @@ impl View {
 
     /// Whether [`View::update`] may have something to tell.
     pub fn is_behind(&self, messages: &impl Messages, expunges: Expunges) -> bool {
-        self.told != messages.highest_modseq()
-            || self.uid_next != messages.uid_next()
-            || (expunges == Expunges::Tell && self.kept_back > 0)
+        self.told != messages.highest_modseq() || self.uid_next != messages.uid_next() || (expunges == Expunges::Tell && self.kept_back > 0)
     }
 
     /// Moves the view to what the mailbox holds, as far as `expunges` lets it, and says what to tell.

@@ -94,13 +94,9 @@ impl Plan {
                 items.insert(0, item);
             }
         }
-        let request = Request {
-            sections: items.iter().filter_map(wanted).collect(),
-            body_structure: items.contains(&FetchItem::Body),
-        };
-        let needs_rendered = items
-            .iter()
-            .any(|item| matches!(item, FetchItem::Envelope | FetchItem::BodyStructure) || cached_names(item).is_some());
+        let request = Request { sections: items.iter().filter_map(wanted).collect(), body_structure: items.contains(&FetchItem::Body) };
+        let needs_rendered =
+            items.iter().any(|item| matches!(item, FetchItem::Envelope | FetchItem::BodyStructure) || cached_names(item).is_some());
         let sets_seen = items.iter().any(sets_seen);
         Plan { items, request: Arc::new(request), needs_rendered, sets_seen, awareness, seen_now: Vec::new() }
     }
