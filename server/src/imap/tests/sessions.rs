@@ -120,3 +120,9 @@ async fn id_namespace_and_capability_are_answered() {
     assert!(talk.ok("CAPABILITY").await.contains(" CONDSTORE "));
     assert!(talk.ok("ENABLE CONDSTORE X-UNKNOWN").await.starts_with("* ENABLED CONDSTORE\r\n"));
 }
+
+/// Sessions run on any thread of the runtime: this need only compile.
+#[expect(dead_code, reason = "the compiler checks it")]
+fn connections_can_be_served_on_any_thread(node: Arc<crate::node::Node>, connection: Connection) -> impl Future + Send {
+    crate::imap::accept(node, connection)
+}
