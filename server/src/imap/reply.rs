@@ -155,7 +155,12 @@ pub fn for_target(error: StorageError) -> Stop {
 pub fn route_error(error: &RouteError) -> Reply {
     match error {
         RouteError::TooManySessions { .. } => Reply::no(Code::Limit, error.to_string()),
-        _ => {
+        RouteError::Unavailable { .. }
+        | RouteError::TooManyHops { .. }
+        | RouteError::Refused(_)
+        | RouteError::Leaving
+        | RouteError::Affinity(_)
+        | RouteError::Storage(_) => {
             tracing::warn!(%error, "no node serves this login");
             Reply::no(Code::Unavailable, "The mailbox can't be reached at the moment, please try again")
         }
