@@ -9,8 +9,9 @@
 //! any case, `]` in atoms, macros in parentheses, days with one digit.
 //!
 //! imap-codec covers the simple verbs (LOGIN, DELETE, LSUB, …) completely but reads none of them here, only in the tests: it
-//! refuses a trailing space, takes 8-bit mailbox names without UTF8=ACCEPT, and its one error says neither what is wrong nor
-//! where (`tests::oracle::why_imap_codec_is_only_the_oracle`). Two grammars would also differ in what they tolerate from verb to verb.
+//! refuses a trailing space, takes names in UTF-8 either never or always (a feature of the build, where a session chooses with
+//! ENABLE), and its one error says neither what is wrong nor where (`tests::oracle::why_imap_codec_is_only_the_oracle`). Two
+//! grammars would also differ in what they tolerate from verb to verb.
 
 use storage::{MailboxName, names::decode_utf7};
 

@@ -2,7 +2,7 @@
 //!
 //! Invariants, each with the test that guards it:
 //! - no text, wherever it comes from, starts a second line or ends a response early (`hostile_texts_stay_one_line`)
-//! - what imap-codec can read of what we write, it reads with the same meaning (`tests::oracle`)
+//! - what imap-codec can read of what we write, it reads whole (`tests`)
 
 use std::fmt::{self, Write as _};
 
@@ -304,3 +304,6 @@ fn status_item(item: StatusItem) -> &'static str {
         StatusItem::HighestModSeq => "HIGHESTMODSEQ",
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,6 @@
 //! Numbers, strings, names and sets.
 //!
-//! Invariant: whatever bytes are given, what is written is one well-formed token (`any_bytes_become_one_string`).
+//! Invariant: whatever bytes are given, what is written is one well-formed token (`response::tests::any_string_is_read_back`).
 
 use bytes::{BufMut, BytesMut};
 
