@@ -7,7 +7,7 @@
 use std::{pin::Pin, time::Duration};
 
 use tokio::time::{Sleep, sleep};
-use tracing::{debug, info};
+use tracing::debug;
 
 use crate::{
     auth::{
@@ -23,7 +23,7 @@ use crate::{
         reply::{Reply, Stop},
         wire::{
             command::{Command, Tagged},
-            framing::{Framer, LineStep, Limits, Step},
+            framing::{Framer, Limits, LineStep, Step},
             parse::{self, Options, SaslLine},
             response::{self, Code, Condition},
         },
@@ -271,11 +271,8 @@ impl<'a> Door<'a> {
                 debug!(session = %connection.client.session, user = login.user.as_str(), "password accepted");
                 Ok(login)
             }
-            Err(error) => {
-                let session = connection.client.session;
-                info!(%session, address = %connection.client.address, user = %user.escape_debug(), %error, "login failed");
-                Err(auth_error(&error).into())
-            }
+            // `verify` wrote the log line: it knows the reason that a client must not.
+            Err(error) => Err(auth_error(&error).into()),
         }
     }
 

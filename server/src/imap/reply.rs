@@ -33,12 +33,7 @@ pub enum ReplyCode {
     /// One that borrows nothing.
     Plain(Code<'static>),
     /// APPENDUID: of one APPEND, ascending.
-    Appended {
-        #[expect(missing_docs, reason = "RFC 4315 names it")]
-        uid_validity: UidValidity,
-        #[expect(missing_docs, reason = "RFC 4315 names it")]
-        uids: Vec<Uid>,
-    },
+    Appended { uid_validity: UidValidity, uids: Vec<Uid> },
     /// COPYUID.
     Copied(Copied),
     /// MODIFIED: sequence numbers or UIDs, ascending.

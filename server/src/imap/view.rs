@@ -60,13 +60,6 @@ pub struct Updates {
     pub changed: Vec<(u32, Row)>,
 }
 
-impl Updates {
-    /// Whether there is nothing to tell.
-    pub fn is_empty(&self) -> bool {
-        self.expunged.is_empty() && self.exists.is_none() && self.changed.is_empty()
-    }
-}
-
 /// Sequence number → UID, and up to which change the client was told.
 #[derive(Debug)]
 pub struct View {
@@ -97,11 +90,6 @@ impl View {
     /// How many messages the client counts.
     pub fn len(&self) -> usize {
         self.uids.len()
-    }
-
-    /// Whether it counts none.
-    pub fn is_empty(&self) -> bool {
-        self.uids.is_empty()
     }
 
     /// The UIDs by position (sequence number less one), ascending.
@@ -148,9 +136,7 @@ impl View {
 
     /// Whether [`View::update`] may have something to tell.
     pub fn is_behind(&self, messages: &impl Messages, expunges: Expunges) -> bool {
-        self.told != messages.highest_modseq()
-            || self.uid_next != messages.uid_next()
-            || (expunges == Expunges::Tell && self.kept_back > 0)
+        self.told != messages.highest_modseq() || self.uid_next != messages.uid_next() || (expunges == Expunges::Tell && self.kept_back > 0)
     }
 
     /// Moves the view to what the mailbox holds, as far as `expunges` lets it, and says what to tell.
@@ -333,7 +319,7 @@ pub mod tests {
         let rows = Rows::with(3);
         let mut view = View::open(&rows);
         assert!(!view.is_behind(&rows, Expunges::Tell));
-        assert!(view.update(&rows, Expunges::Tell, &[]).is_empty());
+        assert_eq!(view.update(&rows, Expunges::Tell, &[]), Updates::default());
     }
 
     #[test]
@@ -371,7 +357,7 @@ pub mod tests {
         let mut view = View::open(&rows);
         rows.flag(2);
         assert_eq!(changed(&view.update(&rows, Expunges::KeepBack, &[])), [(2, 2)]);
-        assert!(view.update(&rows, Expunges::Tell, &[]).is_empty());
+        assert_eq!(view.update(&rows, Expunges::Tell, &[]), Updates::default());
     }
 
     #[test]
@@ -401,7 +387,7 @@ pub mod tests {
         let mut view = View::open(&rows);
         rows.add();
         rows.expunge(2);
-        assert!(view.update(&rows, Expunges::Tell, &[]).is_empty());
+        assert_eq!(view.update(&rows, Expunges::Tell, &[]), Updates::default());
     }
 
     #[test]

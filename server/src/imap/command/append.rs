@@ -38,12 +38,13 @@ pub async fn append<H: Holding>(session: &mut Session<H>, start: AppendStart) ->
             Ok(message) => messages.push(message),
             Err(stop) => {
                 session.framer.refuse_literal();
-                return Err(stop);
+                return Err(discard(session, messages, stop).await);
             }
         }
-        next = match after_message(session).await? {
-            Some(start) => start,
-            None => break,
+        next = match after_message(session).await {
+            Ok(Some(start)) => start,
+            Ok(None) => break,
+            Err(stop) => return Err(discard(session, messages, stop).await),
         };
     }
     let Some(target) = target else { return Err(Reply::bad("APPEND needs a message literal").into()) };
@@ -51,6 +52,18 @@ pub async fn append<H: Holding>(session: &mut Session<H>, start: AppendStart) ->
     let Some(first) = appended.first() else { return Ok(Reply::ok("Append completed")) };
     let uids: Vec<Uid> = appended.iter().map(|message| message.uid).collect();
     Ok(Reply::ok("Append completed").with(ReplyCode::Appended { uid_validity: first.uid_validity, uids }))
+}
+
+/// Throws away what was taken: that removes files, so it is done on the blocking pool.
+async fn discard<H: Holding>(session: &mut Session<H>, messages: Vec<Message>, stop: Stop) -> Stop {
+    let removed = session.held.run(move |_| {
+        drop(messages);
+        Ok(())
+    });
+    match removed.await.map_err(Stop::from) {
+        Ok(()) | Err(Stop::Reply(_)) => stop,
+        Err(worse) => worse,
+    }
 }
 
 /// Takes one message.

@@ -94,13 +94,9 @@ impl Plan {
                 items.insert(0, item);
             }
         }
-        let request = Request {
-            sections: items.iter().filter_map(wanted).collect(),
-            body_structure: items.contains(&FetchItem::Body),
-        };
-        let needs_rendered = items
-            .iter()
-            .any(|item| matches!(item, FetchItem::Envelope | FetchItem::BodyStructure) || cached_names(item).is_some());
+        let request = Request { sections: items.iter().filter_map(wanted).collect(), body_structure: items.contains(&FetchItem::Body) };
+        let needs_rendered =
+            items.iter().any(|item| matches!(item, FetchItem::Envelope | FetchItem::BodyStructure) || cached_names(item).is_some());
         let sets_seen = items.iter().any(sets_seen);
         Plan { items, request: Arc::new(request), needs_rendered, sets_seen, awareness, seen_now: Vec::new() }
     }
@@ -212,7 +208,7 @@ async fn deliver<H: Holding>(
     mut batch: VecDeque<Message>,
     told: &mut Told,
 ) -> Result<(), Stop> {
-    let mut rendered = render(session, selected, plan, &batch).await?;
+    let mut rendered = render(&session.held, selected, plan, &batch).await?;
     let (connection, held) = (&mut session.connection, &session.held);
     let keywords = selected.mailbox.keywords();
     let mut ahead = Ahead::new(held, &selected.mailbox, &plan.request, batch.iter().map(|message| message.row).collect());
@@ -242,7 +238,7 @@ async fn deliver<H: Holding>(
 
 /// What is rendered of a batch's messages, if the plan needs any of it.
 async fn render<H: Holding>(
-    session: &Session<H>,
+    held: &H,
     selected: &Selected,
     plan: &Plan,
     batch: &VecDeque<Message>,
@@ -252,7 +248,7 @@ async fn render<H: Holding>(
     }
     let uids: Vec<Uid> = batch.iter().map(|message| message.row.uid).collect();
     let mailbox = Arc::clone(&selected.mailbox);
-    Ok(Some(session.held.run(move |_| mailbox.rendered(&uids)).await?.into()))
+    Ok(Some(held.run(move |_| mailbox.rendered(&uids)).await?.into()))
 }
 
 /// Reads message files ahead of the client, in order.

@@ -38,8 +38,7 @@ pub async fn list<H: Holding>(session: &mut Session<H>, state: &State, list: &Li
     }
     for line in lines {
         let attributes = attributes(line.entry, list);
-        let printed =
-            ListLine { attributes: &attributes, mailbox: line.entry.name.as_str(), subscribed_child: line.subscribed_child };
+        let printed = ListLine { attributes: &attributes, mailbox: line.entry.name.as_str(), subscribed_child: line.subscribed_child };
         response::list(session.connection.output(), printed, Names::ModifiedUtf7);
         if let Some(items) = &list.return_status
             && line.entry.selectable

@@ -19,11 +19,7 @@ pub fn valid(mailbox: MailboxArgument) -> Result<MailboxName, Reply> {
 }
 
 /// CREATE (RFC 3501 §6.3.3) with a special use (RFC 6154 §3).
-pub async fn create<H: Holding>(
-    session: &mut Session<H>,
-    mailbox: MailboxArgument,
-    special_use: &[SpecialUse],
-) -> Result<Reply, Stop> {
+pub async fn create<H: Holding>(session: &mut Session<H>, mailbox: MailboxArgument, special_use: &[SpecialUse]) -> Result<Reply, Stop> {
     let name = valid(mailbox)?;
     let special_use = match special_use {
         [] => None,

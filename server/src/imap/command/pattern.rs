@@ -55,7 +55,9 @@ impl Pattern {
                     b'*' => self.enter(&mut next, at),
                     b'%' if byte != SEPARATOR => self.enter(&mut next, at),
                     b'%' => {}
-                    plain if *plain == byte || (position < inbox_bytes && plain.eq_ignore_ascii_case(&byte)) => self.enter(&mut next, at + 1),
+                    plain if *plain == byte || (position < inbox_bytes && plain.eq_ignore_ascii_case(&byte)) => {
+                        self.enter(&mut next, at + 1)
+                    }
                     _ => {}
                 }
             }

@@ -49,8 +49,8 @@ pub async fn search<H: Holding>(
         session.enable_condstore(Some(selected));
     }
     let (mut found, open) = decide_from_memory(selected, &query);
-    let open = if query.reads_headers() { decide_from_headers(session, selected, &query, open, &mut found).await? } else { open };
-    decide_from_messages(session, selected, &query, open, &mut found).await?;
+    let open = if query.reads_headers() { decide_from_headers(&session.held, selected, &query, open, &mut found).await? } else { open };
+    decide_from_messages(&session.held, selected, &query, open, &mut found).await?;
     found.sort_unstable_by_key(|row| row.sequence);
 
     let number = |row: &RowFacts| Match { number: if uid { row.uid.get() } else { row.sequence }, modseq: row.modseq };
@@ -112,7 +112,7 @@ fn facts(selected: &Selected, sequence: u32, row: &Row) -> RowFacts {
 
 /// Decides what cached headers can; gives back what is still open.
 async fn decide_from_headers<H: Holding>(
-    session: &Session<H>,
+    held: &H,
     selected: &Selected,
     query: &Arc<Query>,
     open: Vec<RowFacts>,
@@ -121,7 +121,7 @@ async fn decide_from_headers<H: Holding>(
     let mut undecided = Vec::new();
     for batch in open.chunks(BATCH_MESSAGES) {
         let (mailbox, query, rows) = (Arc::clone(&selected.mailbox), Arc::clone(query), batch.to_vec());
-        let decided = session.held.run(move |_| from_headers(&mailbox, &query, &rows)).await?;
+        let decided = held.run(move |_| from_headers(&mailbox, &query, &rows)).await?;
         for (row, answer) in batch.iter().zip(decided) {
             match answer {
                 Some(true) => found.push(*row),
@@ -145,13 +145,12 @@ fn from_headers(mailbox: &Mailbox, query: &Query, rows: &[RowFacts]) -> Result<V
 
 /// Reads what is still open.
 async fn decide_from_messages<H: Holding>(
-    session: &Session<H>,
+    held: &H,
     selected: &Selected,
     query: &Arc<Query>,
     open: Vec<RowFacts>,
     found: &mut Vec<RowFacts>,
 ) -> Result<(), Stop> {
-    let held = &session.held;
     let reading = open.into_iter().map(|row| {
         let (mailbox, query) = (Arc::clone(&selected.mailbox), Arc::clone(query));
         let decided = held.run(move |_| from_message(&mailbox, &query, &row));
