@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tests::{
-    Result,
+    Context, Result, berth,
     clients::lmtp::Lmtp,
     cluster::{Cluster, Demo},
     ensure, mail,
@@ -51,7 +51,11 @@ fn the_operator_sees_the_nodes_and_who_holds_whom() -> Result<()> {
     for node in &cluster.nodes {
         ensure!(nodes.contains(&node.doors.name), "berth nodes does not name {}: {nodes}", node.doors.name);
     }
-    let who = cluster.command(&["who"])?;
+    // A node knows its own sessions; the shared directory knows every lease.
+    let _idle = open(&cluster.nodes[1].doors, &cluster.users[0])?;
+    let sessions = cluster.command(&["who"])?;
+    ensure!(sessions.contains("HELD BY"), "{sessions}");
+    let who = berth::run_ok(&["who", "--root", cluster.root.to_str().context("path")?])?;
     for user in &cluster.users {
         ensure!(who.contains(&user.name), "berth who does not name {}: {who}", user.name);
     }

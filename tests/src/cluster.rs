@@ -169,16 +169,15 @@ impl Cluster {
         berth::run_ok(&all)
     }
 
-    /// Index of the node that `berth who` names as the user's holder.
+    /// Index of the node that `berth who` names as the user's holder, by the shared directory.
     pub fn holder(&self, user: &str) -> Result<usize> {
-        let said = self.command(&["who", user])?;
-        let named =
-            |node: &Node| said.split(|c: char| !(c.is_ascii_alphanumeric() || "-.".contains(c))).any(|word| word == node.doors.name);
-        let mut holders = self.nodes.iter().enumerate().filter(|(_, node)| named(node)).map(|(index, _)| index);
-        match (holders.next(), holders.next()) {
-            (Some(index), None) => Ok(index),
-            _ => bail!("berth who {user} does not name one holder: {said:?}"),
-        }
+        let root = self.root.to_str().context("the path of the shared directory is not UTF-8")?;
+        let said: Value = serde_json::from_str(&berth::run_ok(&["who", "--json", "--root", root, user])?)?;
+        let name = said["held"][0]["node"].as_str().with_context(|| format!("berth who {user} names no holder: {said}"))?;
+        self.nodes
+            .iter()
+            .position(|node| node.doors.name == name)
+            .with_context(|| format!("berth who {user} names {name}, which is no node"))
     }
 
     /// The last lines of what the demo and each node logged.
