@@ -1,4 +1,7 @@
 //! x
 use super::layout::Layout;
 /// x
-pub async fn follow(layout: &Layout, print: bool) -> anyhow::Result<()> { let _ = (layout, print); todo!() }
+pub async fn follow(layout: &Layout, print: bool) -> anyhow::Result<()> {
+    let _ = (layout, print);
+    todo!()
+}
