@@ -8,6 +8,7 @@ pub mod connection;
 pub mod demo;
 pub mod forward;
 pub mod imap;
+pub mod lines;
 pub mod lmtp;
 pub mod log;
 pub mod node;

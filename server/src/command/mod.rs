@@ -120,6 +120,11 @@ impl Command {
     }
 }
 
+/// The asynchronous runtime of a long-running command.
+fn runtime() -> io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("berth").build()
+}
+
 /// Whoever read our output has enough, as in `berth who | head`.
 fn is_closed_pipe(error: &anyhow::Error) -> bool {
     error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::ConfigFile;
+use super::{ConfigFile, runtime};
 
 /// Run a node of the cluster
 ///
@@ -13,10 +13,13 @@ use super::ConfigFile;
 pub struct ServeArgs {
     #[command(flatten)]
     config: ConfigFile,
+    /// Leave the cluster when standard input ends: for programs that start nodes and may die
+    #[arg(long, hide = true)]
+    stop_at_end_of_input: bool,
 }
 
 pub(super) fn run(args: &ServeArgs) -> anyhow::Result<()> {
     let config = args.config.load()?;
     crate::log::init(&config.log)?;
-    crate::node::run(config)
+    runtime()?.block_on(crate::node::run(config, &args.config.config, args.stop_at_end_of_input))
 }
