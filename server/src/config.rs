@@ -1,16 +1,36 @@
 //! The configuration file: one commented TOML file (`config.example.toml` has every setting with its unit and default).
 //!
-//! Unknown keys are refused with file, line and a suggestion.
+//! Invariants, each with the test that guards it:
+//! - a key that nobody reads is refused, with file, line and what may have been meant (`a_misspelt_setting_is_named_with_its_line_and_the_likely_one`)
+//! - what serde can't check is checked before anything starts, all of it at once (`every_problem_is_reported_at_once_with_its_line`)
+//! - the example file is whole and true (`the_example_is_the_defaults`, `the_example_has_every_setting`)
+//! - two users never share a Maildir (`users_never_share_a_folder`)
+
+mod check;
+mod explain;
+pub mod network;
 
 use std::{
-    net::SocketAddr,
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use affinity::{NameRules, NodeName};
+use anyhow::Context;
+
+use affinity::{NameRules, NodeName, UserName, ids::encode};
 use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
+use storage::AccountPaths;
+
+pub use check::Problem;
+pub use network::Network;
+
+/// The settings reference, as shipped.
+pub const EXAMPLE: &str = include_str!("../config.example.toml");
+/// Where the configuration is unless the command line says otherwise.
+pub const DEFAULT_FILE: &str = "/etc/berth/berth.toml";
 
 /// All settings of one node.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -39,6 +59,9 @@ pub struct Config {
     /// Logs.
     #[serde(default)]
     pub log: LogSection,
+    /// Where all this was read from, for reading it again.
+    #[serde(skip)]
+    pub file: Option<PathBuf>,
 }
 
 /// `[node]`
@@ -46,6 +69,7 @@ pub struct Config {
 #[serde(deny_unknown_fields)]
 pub struct NodeSection {
     /// This node's name, `a-z 0-9 - .`; default: the host name.
+    #[serde(default = "defaults::node_name")]
     pub name: NodeName,
     /// The shared directory (holds `berth.toml`).
     pub root: PathBuf,
@@ -55,7 +79,7 @@ pub struct NodeSection {
     /// Host-local state: the lock on the node name, the control socket, spool files.
     #[serde(default = "defaults::local_dir")]
     pub local_dir: PathBuf,
-    /// Where other nodes reach this node's relay, `host:port`; default: the relay's listen address (which then must not be a wildcard).
+    /// Where other nodes reach this node's relay, `host:port`; default: the relay's listen address, or the host name where that is a wildcard.
     #[serde(default)]
     pub advertise: Vec<String>,
 }
@@ -92,7 +116,7 @@ pub struct MailSection {
     #[serde(with = "humantime_serde")]
     pub rescan_interval: Duration,
     /// Mailboxes made for a new user: name = special use (or "").
-    pub auto_create: std::collections::BTreeMap<String, String>,
+    pub auto_create: BTreeMap<String, String>,
 }
 
 /// `[auth]`
@@ -188,58 +212,200 @@ pub struct Limits {
     pub route_wait: Duration,
 }
 
-mod defaults {
-    use super::*;
-    pub fn local_dir() -> PathBuf {
-        PathBuf::from("/var/lib/berth")
+impl Default for ListenSection {
+    fn default() -> Self {
+        // A listener on `::` takes IPv4 as well. LMTP has no login, so by default only this host may deliver.
+        let everywhere = |port| vec![SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))];
+        ListenSection {
+            imap: everywhere(143),
+            imaps: everywhere(993),
+            pop3: everywhere(110),
+            pop3s: everywhere(995),
+            lmtp: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 24))],
+            relay: SocketAddr::from((Ipv4Addr::UNSPECIFIED, RELAY_PORT)),
+        }
     }
 }
 
-impl Default for ListenSection {
-    fn default() -> Self {
-        todo!()
-    }
-}
+/// The relay's port: not assigned by IANA, needs no privilege (above 1023), and is never taken by an outgoing connection (below 32768).
+const RELAY_PORT: u16 = 8143;
+
 impl Default for MailSection {
     fn default() -> Self {
-        todo!()
+        let special = ["Archive", "Drafts", "Junk", "Sent", "Trash"];
+        MailSection {
+            maildir: "mail/{domain}/{local}/Maildir".to_owned(),
+            index: "mail/{domain}/{local}/index".to_owned(),
+            linger: Duration::from_secs(15 * 60),
+            write_back_after: Duration::from_secs(1),
+            rescan_interval: Duration::from_secs(60),
+            auto_create: special.iter().map(|name| ((*name).to_owned(), format!("\\{name}"))).collect(),
+        }
     }
 }
+
 impl Default for AuthSection {
     fn default() -> Self {
-        todo!()
+        AuthSection {
+            passwd_file: None,
+            default_scheme: "ARGON2ID".to_owned(),
+            names: NameRules::default(),
+            allow_plaintext: false,
+            cache_ttl: Duration::from_secs(5 * 60),
+            failure_delay: Duration::from_secs(1),
+            failure_delay_max: Duration::from_secs(15),
+        }
     }
 }
+
 impl Default for LmtpSection {
     fn default() -> Self {
-        todo!()
+        LmtpSection { allow: vec!["127.0.0.0/8".to_owned(), "::1".to_owned()], detail_creates_mailbox: false }
     }
 }
+
+impl LmtpSection {
+    /// Whether a client at `address` may deliver.
+    pub fn allows(&self, address: IpAddr) -> bool {
+        self.allow.iter().filter_map(|network| network.parse::<Network>().ok()).any(|network| network.contains(address))
+    }
+}
+
 impl Default for LogSection {
     fn default() -> Self {
-        todo!()
+        LogSection { level: "info".to_owned(), json: false }
     }
 }
+
 impl Default for Limits {
     fn default() -> Self {
-        todo!()
+        Limits {
+            connections: 20_000,
+            connections_per_address: 1_000,
+            sessions_per_user: 64,
+            message_bytes: ByteSize::mib(64),
+            line_bytes: ByteSize::kib(64),
+            literal_bytes: ByteSize::kib(64),
+            command_bytes: ByteSize::kib(512),
+            nesting: 32,
+            recipients: 1_000,
+            mailboxes: 10_000,
+            bad_commands: 20,
+            login_timeout: Duration::from_secs(2 * 60),
+            idle_timeout: Duration::from_secs(30 * 60),
+            write_timeout: Duration::from_secs(2 * 60),
+            route_wait: Duration::from_secs(30),
+        }
+    }
+}
+
+mod defaults {
+    use std::path::PathBuf;
+
+    use affinity::{NodeName, ids::NODE_NAME_BYTES_MAX};
+
+    pub fn local_dir() -> PathBuf {
+        PathBuf::from("/var/lib/berth")
+    }
+
+    /// The host name as a node name: lower case, `-` for what a node name can't hold.
+    pub fn node_name() -> NodeName {
+        let plain: String = host_name()
+            .to_ascii_lowercase()
+            .chars()
+            .map(|c| if c.is_ascii_lowercase() || c.is_ascii_digit() || c == '.' { c } else { '-' })
+            .take(NODE_NAME_BYTES_MAX)
+            .collect();
+        let node = plain.trim_start_matches(['.', '-']);
+        node.parse().unwrap_or_else(|_| "localhost".parse().expect("a valid node name"))
+    }
+
+    pub fn host_name() -> String {
+        rustix::system::uname().nodename().to_string_lossy().into_owned()
     }
 }
 
 impl Config {
+    /// The defaults for a cluster at `root`.
+    pub fn new(root: &Path) -> Config {
+        Config {
+            node: NodeSection {
+                name: defaults::node_name(),
+                root: root.to_owned(),
+                cluster_id: None,
+                local_dir: defaults::local_dir(),
+                advertise: Vec::new(),
+            },
+            listen: ListenSection::default(),
+            mail: MailSection::default(),
+            auth: AuthSection::default(),
+            tls: TlsSection::default(),
+            limits: Limits::default(),
+            lmtp: LmtpSection::default(),
+            log: LogSection::default(),
+            file: None,
+        }
+    }
+
     /// Reads and checks a file; the error names file, line and what to write instead.
     pub fn load(file: &Path) -> anyhow::Result<Config> {
-        let _ = file;
-        todo!()
+        let text = std::fs::read_to_string(file).with_context(|| {
+            format!("can't read the configuration {} (`berth config show --default` prints one to start from)", file.display())
+        })?;
+        Config::parse(&text, file)
     }
-    /// The same from text, `file` for messages.
+
+    /// The same from text, `file` for messages. `advertise` is filled in where it was left to its default.
     pub fn parse(text: &str, file: &Path) -> anyhow::Result<Config> {
-        let _ = (text, file);
-        todo!()
+        let mut config: Config = toml::from_str(text).map_err(|error| explain::toml_error(&error, text, file))?;
+        config.file = Some(file.to_owned());
+        let written = explain::Written::read(text);
+        config.fill_in_advertise();
+        let mut problems = config.check();
+        problems.extend(config.check_written(&written));
+        if problems.is_empty() { Ok(config) } else { Err(explain::problems(&problems, &written, file)) }
     }
+
+    /// Port 0 is chosen when the relay listens: then nothing can be filled in here.
+    fn fill_in_advertise(&mut self) {
+        let relay = self.listen.relay;
+        if self.node.advertise.is_empty() && relay.port() != 0 {
+            let host = defaults::host_name();
+            if !relay.ip().is_unspecified() {
+                self.node.advertise.push(relay.to_string());
+            } else if !host.is_empty() && !host.starts_with("localhost") {
+                self.node.advertise.push(format!("{host}:{}", relay.port()));
+            }
+        }
+    }
+
     /// Maildir and index of a user.
-    pub fn account_paths(&self, user: &affinity::UserName) -> storage::AccountPaths {
-        let _ = user;
-        todo!()
+    pub fn account_paths(&self, user: &UserName) -> AccountPaths {
+        let fill = |template: &str| {
+            let filled = template
+                .split_inclusive('}')
+                .map(|piece| match piece.rsplit_once('{') {
+                    Some((before, "user}")) => format!("{before}{}", user.encoded()),
+                    Some((before, "local}")) => format!("{before}{}", encode(user.local_part())),
+                    Some((before, "domain}")) => format!("{before}{}", user.domain().map_or_else(|| "_".to_owned(), encode)),
+                    _ => piece.to_owned(),
+                })
+                .collect::<String>();
+            self.node.root.join(filled)
+        };
+        AccountPaths { maildir: fill(&self.mail.maildir), index: fill(&self.mail.index) }
+    }
+
+    /// Where the users are.
+    pub fn passwd_file(&self) -> PathBuf {
+        self.auth.passwd_file.clone().unwrap_or_else(|| self.node.root.join("users"))
+    }
+
+    /// The control socket of a node that runs on this host.
+    pub fn control_socket(&self) -> PathBuf {
+        self.node.local_dir.join("control.sock")
     }
 }
+
+#[cfg(test)]
+mod tests;

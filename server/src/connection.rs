@@ -11,8 +11,8 @@ use tokio::{
 use crate::{client::Client, tls::TlsAcceptor};
 
 /// Anything that carries a session: TCP, TLS, or one stream of a relay link.
-pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
-impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
+pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send + Sync {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send + Sync> Stream for T {}
 
 /// How much is read at once: one TLS record.
 const READ_CHUNK_BYTES: usize = 16 * 1024;

@@ -65,6 +65,28 @@ pub enum SpecialUse {
     Trash,
 }
 
+impl SpecialUse {
+    /// Every one.
+    pub const ALL: [SpecialUse; 7] =
+        [SpecialUse::All, SpecialUse::Archive, SpecialUse::Drafts, SpecialUse::Flagged, SpecialUse::Junk, SpecialUse::Sent, SpecialUse::Trash];
+    /// As IMAP writes it: `\Drafts`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            SpecialUse::All => "\\All",
+            SpecialUse::Archive => "\\Archive",
+            SpecialUse::Drafts => "\\Drafts",
+            SpecialUse::Flagged => "\\Flagged",
+            SpecialUse::Junk => "\\Junk",
+            SpecialUse::Sent => "\\Sent",
+            SpecialUse::Trash => "\\Trash",
+        }
+    }
+    /// Reads what [`SpecialUse::as_str`] gives, in any case.
+    pub fn parse(attribute: &str) -> Option<SpecialUse> {
+        SpecialUse::ALL.into_iter().find(|special_use| special_use.as_str().eq_ignore_ascii_case(attribute))
+    }
+}
+
 /// One line of LIST.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MailboxEntry {

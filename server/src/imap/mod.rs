@@ -1,24 +1,86 @@
 //! IMAP4rev1 (RFC 3501) and its extensions.
+//!
+//! [`accept`] runs on the node that a client reached, up to its login; [`serve`] on the holder of the user's lease, from there on.
+//! `session.rs` reads commands and runs them (`command/`), `view.rs` keeps what the client believes, `updates.rs` tells it what changed,
+//! `reply.rs` has the words for errors, `wire/` the grammar.
 
+mod capability;
+mod command;
+mod holding;
+mod login;
+mod reply;
+mod session;
+mod sets;
+mod state;
+mod updates;
+mod view;
 pub mod wire;
+
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
+use self::{
+    login::{Admission, Door},
+    session::{Session, Settings},
+};
 use crate::{
+    client::Protocol,
+    config::Config,
     connection::Connection,
-    forward::{Held, Preamble},
+    forward::{self, Held, Preamble},
     node::Node,
     session::End,
 };
 
 /// A fresh client connection: greets, answers what may be asked before login, and hands the connection over after it (`forward::enter`).
 pub async fn accept(node: Arc<Node>, connection: Connection) -> End {
-    let _ = (node, connection);
-    todo!()
+    let limits = node.config().limits.clone();
+    let mut door = Door::new(&node.auth, node.tls.as_ref(), &limits);
+    let mut connection = door.greet(connection);
+    loop {
+        let (admitted, login, tag) = match door.admit(connection).await {
+            Admission::Admitted { connection, login, tag } => (connection, login, tag),
+            Admission::Left(end) => return end,
+        };
+        let preamble = Preamble {
+            client: admitted.client.clone(),
+            protocol: Protocol::Imap,
+            user: login.user,
+            master: login.master,
+            login_tag: tag.clone(),
+        };
+        match forward::enter(Arc::clone(&node), *admitted, preamble).await {
+            Ok(end) => return end,
+            Err((back, error)) => {
+                connection = *back;
+                reply::route_error(&error).write(connection.output(), &tag);
+            }
+        }
+    }
 }
 
 /// A logged-in session on its holder: answers the login command first (`preamble.login_tag`), then runs until LOGOUT.
 pub async fn serve(node: Arc<Node>, connection: Connection, held: Held, preamble: Preamble) -> End {
-    let _ = (node, connection, held, preamble);
-    todo!()
+    let settings = settings(&node.config());
+    drop(node);
+    Session::new(connection, held, settings).run(&preamble.login_tag).await
+}
+
+fn settings(config: &Config) -> Settings {
+    let limits = &config.limits;
+    let bytes = |size: bytesize::ByteSize| usize::try_from(size.as_u64()).unwrap_or(usize::MAX);
+    Settings {
+        limits: wire::framing::Limits {
+            line_bytes: bytes(limits.line_bytes),
+            literal_bytes: bytes(limits.literal_bytes),
+            command_bytes: bytes(limits.command_bytes),
+        },
+        nesting: limits.nesting,
+        message_bytes: limits.message_bytes.as_u64(),
+        bad_commands: limits.bad_commands,
+        idle_timeout: limits.idle_timeout,
+        rescan_interval: config.mail.rescan_interval,
+    }
 }

@@ -1,14 +1,63 @@
 //! LMTP (RFC 2033): any node takes a delivery, each recipient is stored by the holder of their lease.
 
+pub mod command;
 pub mod delivery;
 pub mod message;
+pub mod reply;
+pub mod session;
+pub mod wire;
 
 use std::sync::Arc;
 
-use crate::{connection::Connection, node::Node, session::End};
+use self::{
+    delivery::{Addressee, Envelope, Outcome},
+    message::Message,
+    session::{Backend, Settings},
+};
+use crate::{
+    auth::{AuthError, Recipient},
+    client::Client,
+    config::Network,
+    connection::Connection,
+    forward,
+    node::Node,
+    session::End,
+    tls::TlsAcceptor,
+};
 
 /// A connection of a mail transfer agent, until QUIT.
 pub async fn accept(node: Arc<Node>, connection: Connection) -> End {
-    let _ = (node, connection);
-    todo!()
+    session::run(&node, connection).await
+}
+
+impl Backend for Arc<Node> {
+    fn settings(&self) -> Settings {
+        let config = self.config();
+        Settings {
+            node: config.node.name.clone(),
+            message_bytes_max: config.limits.message_bytes.as_u64(),
+            recipients_max: config.limits.recipients,
+            bad_commands_max: config.limits.bad_commands,
+            spool_dir: config.node.local_dir.clone(),
+        }
+    }
+
+    fn may_deliver(&self, client: &Client) -> bool {
+        // LMTP has no authentication: this list is who may put mail into mailboxes. Its entries were checked when the
+        // configuration was read; one that is no network would allow nobody.
+        let config = self.config();
+        config.lmtp.allow.iter().filter_map(|entry| entry.parse::<Network>().ok()).any(|network| network.contains(client.address.ip()))
+    }
+
+    fn tls(&self) -> Option<TlsAcceptor> {
+        self.tls.clone()
+    }
+
+    async fn recipient(&self, address: &str) -> Result<Option<Recipient>, AuthError> {
+        self.auth.recipient(address).await
+    }
+
+    async fn deliver(&self, client: &Client, envelope: &Envelope, to: &[Addressee], message: &Message) -> Vec<Outcome> {
+        forward::deliver(self, client, envelope, to, message).await
+    }
 }

@@ -1,22 +1,95 @@
-//! POP3 (RFC 1939, 2449, 2595).
+//! POP3 (RFC 1939, 2449, 2595, 3206, 5034).
+//!
+//! `login` is the AUTHORIZATION state on whatever node the client reached; `transaction` is the rest, on the holder of the
+//! user's lease. Nothing is removed before QUIT.
+
+pub mod command;
+pub mod lock;
+pub mod login;
+pub mod maildrop;
+pub mod reply;
+pub mod transaction;
+pub mod wire;
 
 use std::sync::Arc;
 
+pub use self::lock::{MaildropLock, MaildropLocks};
+use self::{
+    login::{Authorization, Gate},
+    maildrop::HeldInbox,
+};
 use crate::{
+    auth::{AuthError, Login},
+    client::{Client, Protocol},
     connection::Connection,
-    forward::{Held, Preamble},
+    forward::{self, Held, Preamble},
     node::Node,
     session::End,
+    tls::TlsAcceptor,
 };
 
 /// A fresh client connection: the AUTHORIZATION state; hands the connection over after login (`forward::enter`).
-pub async fn accept(node: Arc<Node>, connection: Connection) -> End {
-    let _ = (node, connection);
-    todo!()
+pub async fn accept(node: Arc<Node>, mut connection: Connection) -> End {
+    let mut authorization = Authorization::greet(&node, &mut connection);
+    loop {
+        let (entering, login) = match authorization.run(connection).await {
+            login::Outcome::Login(connection, login) => (*connection, login),
+            login::Outcome::End(end) => return end,
+        };
+        let preamble = Preamble {
+            client: entering.client.clone(),
+            protocol: Protocol::Pop3,
+            user: login.user,
+            master: login.master,
+            login_tag: String::new(),
+        };
+        match forward::enter(Arc::clone(&node), entering, preamble).await {
+            Ok(end) => return end,
+            Err((returned, error)) => {
+                connection = *returned;
+                tracing::warn!(session = %connection.client.session, %error, "a POP3 login could not be served");
+                authorization.refuse(&mut connection, reply::route_error(&error));
+            }
+        }
+    }
 }
 
 /// The TRANSACTION and UPDATE states on the holder: sends the `+OK` of the login first.
-pub async fn serve(node: Arc<Node>, connection: Connection, held: Held, preamble: Preamble) -> End {
-    let _ = (node, connection, held, preamble);
-    todo!()
+pub async fn serve(node: Arc<Node>, mut connection: Connection, held: Held, preamble: Preamble) -> End {
+    let Some(_lock) = node.maildrop_locks.try_lock(&preamble.user) else {
+        reply::err(connection.output(), "[IN-USE] Another POP3 session has the maildrop");
+        connection.close().await;
+        return End::because("another POP3 session has the maildrop");
+    };
+    let inbox = match HeldInbox::open(held).await {
+        Ok(inbox) => inbox,
+        Err(error) => {
+            tracing::warn!(session = %preamble.client.session, user = %preamble.user, %error, "a maildrop could not be opened");
+            reply::err(connection.output(), reply::storage_error(&error));
+            connection.close().await;
+            return End::because(format!("the maildrop could not be opened: {error}"));
+        }
+    };
+    let settings =
+        transaction::Settings { offers: login::offers(&node, &preamble.client), bad_commands_max: node.config().limits.bad_commands };
+    transaction::run(&inbox, connection, settings).await
+}
+
+impl Gate for Arc<Node> {
+    fn settings(&self) -> login::Settings {
+        let limits = &self.config().limits;
+        login::Settings { login_timeout: limits.login_timeout, bad_commands_max: limits.bad_commands }
+    }
+
+    fn tls(&self) -> Option<TlsAcceptor> {
+        self.tls.clone()
+    }
+
+    fn allows_password(&self, client: &Client) -> bool {
+        self.auth.allows_password(client)
+    }
+
+    async fn verify(&self, login: &str, password: &[u8], client: &Client) -> Result<Login, AuthError> {
+        self.auth.verify(login, password, client, Protocol::Pop3).await
+    }
 }

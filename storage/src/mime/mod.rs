@@ -1,6 +1,28 @@
 //! A message's structure: ENVELOPE, BODYSTRUCTURE, BODY[section]. mail-parser finds the parts; what IMAP wants of them raw is ours. No I/O.
 //!
 //! Input always has CRLF line ends.
+//!
+//! Invariants, each with the test that guards it:
+//! - no bytes panic, ranges lie inside the message, sections nest (`any_message_has_a_structure`)
+//! - time is linear in the size (`hostile_sizes_take_linear_time`)
+//! - answers are what IMAP's grammar allows, whatever the message (`answers_are_well_formed`)
+
+mod address;
+mod decode;
+mod envelope;
+mod fields;
+mod section;
+mod structure;
+#[cfg(test)]
+mod tests;
+mod tokens;
+mod write;
+
+use std::borrow::Cow;
+
+pub use fields::select_fields;
+
+use structure::Part;
 
 /// The header fields that are kept ready to send, because mail programs ask for them when they list a mailbox. Lower case.
 pub const CACHED_FIELDS: &[&str] = &[
@@ -36,6 +58,8 @@ pub const CACHED_FIELDS: &[&str] = &[
 #[derive(Debug)]
 pub struct Structure<'a> {
     raw: &'a [u8],
+    /// Never empty; the first is the message.
+    parts: Vec<Part>,
 }
 
 /// `1.2.MIME` and the like (RFC 9051 §6.4.5).
@@ -77,7 +101,7 @@ pub enum Found {
 impl<'a> Structure<'a> {
     /// Parses; never fails: what is not MIME is text/plain.
     pub fn parse(raw: &'a [u8]) -> Structure<'a> {
-        Structure { raw }
+        Structure { raw, parts: structure::find_parts(raw) }
     }
     /// The message.
     pub fn raw(&self) -> &'a [u8] {
@@ -85,49 +109,63 @@ impl<'a> Structure<'a> {
     }
     /// The parenthesised ENVELOPE (RFC 9051 §7.5.2): raw strings, encoded-words not decoded; quoted or literal as needed.
     pub fn envelope(&self) -> Vec<u8> {
-        todo!()
+        let mut out = Vec::new();
+        envelope::write(&mut out, self.header());
+        out
     }
     /// The parenthesised BODYSTRUCTURE (`extended`) or BODY.
     pub fn body_structure(&self, extended: bool) -> Vec<u8> {
-        let _ = extended;
-        todo!()
+        let mut out = Vec::new();
+        structure::write(&mut out, self.raw, &self.parts, 0, extended);
+        out
     }
     /// Where a section is; `None`: no such part (IMAP answers NIL or an empty string).
     pub fn section(&self, section: &Section) -> Option<Found> {
-        let _ = section;
-        todo!()
+        section::find(self.raw, &self.parts, section)
     }
     /// The fields of [`CACHED_FIELDS`] as they stand in the header.
     pub fn cached_headers(&self) -> Vec<u8> {
-        todo!()
+        fields::collect(self.header(), |name| {
+            CACHED_FIELDS.binary_search_by(|cached| fields::compare_ignoring_case(cached.as_bytes(), name)).is_ok()
+        })
     }
     /// The part's content with its transfer encoding removed (RFC 3516); `None`: no such part; `Err`: unknown or broken encoding (UNKNOWN-CTE).
-    pub fn decoded_part(&self, part: &[u32]) -> Option<Result<std::borrow::Cow<'a, [u8]>, UnknownEncoding>> {
-        let _ = part;
-        todo!()
+    pub fn decoded_part(&self, part: &[u32]) -> Option<Result<Cow<'a, [u8]>, UnknownEncoding>> {
+        if part.is_empty() {
+            return Some(Ok(Cow::Borrowed(self.raw))); // the message, which is in no encoding as a whole
+        }
+        section::locate(&self.parts, part).map(|position| decode::part(self.raw, &self.parts[position]))
     }
-    /// Calls `visit` with each text part decoded to UTF-8 (SEARCH BODY/TEXT) until it says stop (`false`).
+    /// Calls `visit` with each text part decoded to UTF-8 (SEARCH BODY/TEXT) until it says stop (`false`). HTML comes twice: as written, and as text.
     pub fn text_parts(&self, visit: &mut dyn FnMut(&str) -> bool) {
-        let _ = visit;
-        todo!()
+        for part in &self.parts {
+            if !decode::visit_text(self.raw, part, visit) {
+                return;
+            }
+        }
     }
     /// The values of header field `name` (of the message itself) decoded to UTF-8: encoded-words decoded, unfolded.
     pub fn header_values(&self, name: &str) -> Vec<String> {
-        let _ = name;
-        todo!()
+        fields::fields(self.header()).filter(|field| field.is(name)).map(|field| decode::header_value(&field)).collect()
+    }
+    /// Calls `visit` with each header field (`Name: value`, decoded and unfolded) of the message and of its parts (SEARCH TEXT) until it says stop (`false`).
+    pub fn header_texts(&self, visit: &mut dyn FnMut(&str) -> bool) {
+        for part in &self.parts {
+            if !decode::visit_header(&self.raw[part.header.clone()], visit) {
+                return;
+            }
+        }
     }
     /// The Date field as Unix seconds and the date as written there (year, month, day; RFC 9051 SENTON disregards time and zone).
     pub fn sent_date(&self) -> Option<(i64, (i16, u8, u8))> {
-        todo!()
+        decode::sent_date(self.header())
+    }
+    /// The message's own header.
+    fn header(&self) -> &'a [u8] {
+        &self.raw[self.parts[0].header.clone()]
     }
 }
 
 /// The transfer encoding can't be undone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UnknownEncoding;
-
-/// Only the header fields `names` (or all but them) of a raw header block, with the blank line at the end (HEADER.FIELDS).
-pub fn select_fields(header: &[u8], names: &[String], invert: bool) -> Vec<u8> {
-    let _ = (header, names, invert);
-    todo!()
-}

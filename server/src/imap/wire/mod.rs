@@ -1,3 +1,8 @@
-//! Lines, literals and grammar. No I/O.
+//! Lines, literals, grammar and responses of IMAP. No I/O.
 
 pub mod command;
+pub mod date;
+pub mod framing;
+pub mod parse;
+pub mod response;
+pub mod sequence_set;

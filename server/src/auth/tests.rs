@@ -1,0 +1,192 @@
+use std::net::SocketAddr;
+
+use super::*;
+use crate::client::SessionId;
+
+struct Fixture {
+    folder: tempfile::TempDir,
+    section: AuthSection,
+}
+
+impl Fixture {
+    fn new(users: &str) -> Fixture {
+        let folder = tempfile::tempdir().unwrap();
+        let names =
+            NameRules { local_domains: vec!["localhost".to_owned()], detail_delimiter: "+".to_owned(), master_separator: "*".to_owned() };
+        let section = AuthSection { default_scheme: "PLAIN".to_owned(), names, ..AuthSection::default() };
+        let fixture = Fixture { folder, section };
+        fixture.write(users);
+        fixture
+    }
+    fn file(&self) -> PathBuf {
+        self.folder.path().join("users")
+    }
+    fn write(&self, users: &str) {
+        fs::write(self.file(), users).unwrap();
+    }
+    fn open(&self) -> Authenticator {
+        Authenticator::open(&self.section, self.file()).unwrap()
+    }
+}
+
+fn client(address: &str, tls: bool) -> Client {
+    Client {
+        session: SessionId::random(),
+        address: SocketAddr::new(address.parse().unwrap(), 40_000),
+        local: "192.0.2.99:143".parse().unwrap(),
+        ingress: "a".parse().unwrap(),
+        tls: tls.then(|| "TLSv1.3".to_owned()),
+    }
+}
+fn user(name: &str) -> UserName {
+    UserName::normalise(name).unwrap()
+}
+async fn verify_from(address: &str, auth: &Authenticator, login: &str, password: &str) -> Result<Login, AuthError> {
+    auth.verify(login, password.as_bytes(), &client(address, true), Protocol::Imap).await
+}
+async fn verify(auth: &Authenticator, login: &str, password: &str) -> Result<Login, AuthError> {
+    verify_from("192.0.2.1", auth, login, password).await
+}
+fn accepted(name: &str) -> Result<Login, AuthError> {
+    Ok(Login { user: user(name), master: None })
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_spelling_logs_in_with_the_password() {
+    let auth = Fixture::new("ada:{SHA1.HEX}5baa61e4c9b93f3f0682250b6cf8331b7ee68fd8\n").open();
+    for login in ["ada", "ADA", "ada@localhost", "ada+lists"] {
+        assert_eq!(verify(&auth, login, "password").await, accepted("ada"), "{login}");
+    }
+    for (login, password) in [("ada", "Password"), ("ada", ""), ("eve", "password"), ("", "password"), ("a/b", "x")] {
+        assert_eq!(verify(&auth, login, password).await, Err(AuthError::WrongCredentials), "{login}");
+    }
+    assert_eq!(verify(&auth, "ada", &"x".repeat(PASSWORD_BYTES_MAX + 1)).await, Err(AuthError::WrongCredentials));
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_a_master_user_logs_in_for_others() {
+    let auth = Fixture::new("ada:a\nadmin:secret::::::master=yes\nbob:b\nboss:c::::::master=no\n").open();
+    let by_admin = Ok(Login { user: user("ada"), master: Some(user("admin")) });
+    assert_eq!(verify(&auth, "ada*admin", "secret").await, by_admin);
+    assert_eq!(verify(&auth, "ada\0admin", "secret").await, by_admin);
+    assert_eq!(verify(&auth, "admin", "secret").await, accepted("admin"));
+    assert_eq!(verify(&auth, "ADA\0ada@localhost", "a").await, accepted("ada"), "an authorization identity that is the same user");
+    for (login, password) in [("ada*admin", "a"), ("ada*bob", "b"), ("ada\0bob", "b"), ("ada*boss", "c"), ("eve*admin", "secret")] {
+        assert_eq!(verify(&auth, login, password).await, Err(AuthError::WrongCredentials), "{login:?}");
+    }
+    assert_eq!(verify(&auth, "ada*x\0admin", "secret").await, Err(AuthError::WrongCredentials));
+}
+
+#[tokio::test(start_paused = true)]
+async fn disabled_users_and_foreign_networks_are_refused_after_the_password() {
+    let auth = Fixture::new("ada:a::::::nologin reason=moved\nbob:b::::::allow_nets=10.0.0.0/8\n").open();
+    assert_eq!(verify(&auth, "ada", "a").await, Err(AuthError::NotAllowed("moved".to_owned())));
+    assert_eq!(verify(&auth, "ada", "x").await, Err(AuthError::WrongCredentials));
+    assert_eq!(verify(&auth, "bob", "b").await, Err(AuthError::NotAllowed("not from this network".to_owned())));
+    assert_eq!(verify_from("10.1.2.3", &auth, "bob", "b").await, accepted("bob"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn passwords_need_tls_or_loopback() {
+    let mut fixture = Fixture::new("ada:a\n");
+    let auth = fixture.open();
+    let plain = client("192.0.2.1", false);
+    let refused = auth.verify("ada", b"a", &plain, Protocol::Pop3).await;
+    assert_eq!(refused, Err(AuthError::NotAllowed("passwords are only accepted over TLS".to_owned())));
+    assert!(auth.allows_password(&client("127.0.0.1", false)));
+    assert!(auth.allows_password(&client("192.0.2.1", true)));
+    fixture.section.allow_plaintext = true;
+    auth.reload(&fixture.section).unwrap();
+    assert_eq!(auth.verify("ada", b"a", &plain, Protocol::Pop3).await, accepted("ada"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn failures_delay_the_next_attempt_and_a_success_ends_that() {
+    let auth = Fixture::new("ada:a\n").open();
+    let timed = async |password: &str| {
+        let start = Instant::now();
+        let outcome = verify(&auth, "ada", password).await;
+        (outcome.is_ok(), start.elapsed().as_secs())
+    };
+    assert_eq!(timed("x").await, (false, 0));
+    assert_eq!(timed("y").await, (false, 1));
+    assert_eq!(timed("z").await, (false, 2));
+    assert_eq!(timed("a").await, (true, 4));
+    assert_eq!(timed("x").await, (false, 0));
+    // The right password is remembered, so a guesser can't keep the user out.
+    assert_eq!(timed("a").await, (true, 0));
+}
+
+#[tokio::test]
+async fn an_unknown_user_costs_a_hash_too() {
+    let mut fixture = Fixture::new("ada:{PLAIN}a\n");
+    fixture.section.default_scheme = "ARGON2ID".to_owned();
+    let auth = fixture.open();
+    let state = auth.inner.state.load_full();
+    assert!(format!("{:?}", state.dummy).contains("ARGON2ID"));
+    // While every permit is taken, an unknown user waits for one as a known user does.
+    let permits = u32::try_from(auth.inner.hashing.available_permits()).unwrap();
+    let all = auth.inner.hashing.acquire_many(permits).await.unwrap();
+    for login in ["ada", "eve", "a/b"] {
+        assert!(timeout(Duration::from_millis(50), verify(&auth, login, "x")).await.is_err(), "{login}");
+    }
+    drop(all);
+    assert_eq!(verify(&auth, "eve", "x").await, Err(AuthError::WrongCredentials));
+}
+
+#[tokio::test(start_paused = true)]
+async fn recipients_are_found_by_address() {
+    let auth = Fixture::new("user1@localhost:x\nada@example.org:x::::::nologin\n").open();
+    let found = async |address: &str| auth.recipient(address).await.unwrap();
+    let recipient = |name: &str, detail: Option<&str>| Some(Recipient { user: user(name), detail: detail.map(str::to_owned) });
+    assert_eq!(found("user1@localhost").await, recipient("user1", None));
+    assert_eq!(found("user1").await, recipient("user1", None));
+    assert_eq!(found("User1+Lists@LOCALHOST").await, recipient("user1", Some("Lists")));
+    assert_eq!(found("\"user1\"@localhost").await, recipient("user1", None));
+    assert_eq!(found("ada@example.org").await, recipient("ada@example.org", None), "who may not log in still gets mail");
+    for unknown in
+        ["user2@localhost", "user1@example.org", "user1*admin@localhost", "", "@", "\"user1", "\"a\"b@localhost", "a b@localhost"]
+    {
+        assert_eq!(found(unknown).await, None, "{unknown}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_user_who_was_just_added_is_found_without_a_reload() {
+    let fixture = Fixture::new("ada:a\n");
+    let auth = fixture.open();
+    assert_eq!(auth.recipient("bob").await, Ok(None));
+    fixture.write("ada:a\nbob:b\n");
+    tokio::time::advance(REFRESH_INTERVAL_UNKNOWN).await;
+    assert_eq!(verify(&auth, "bob", "b").await, accepted("bob"));
+    assert_eq!(auth.users(), [UserRecord { user: user("ada") }, UserRecord { user: user("bob") }]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_changed_password_counts_at_once_after_a_reload() {
+    let fixture = Fixture::new("ada:old\n");
+    let auth = fixture.open();
+    assert_eq!(verify(&auth, "ada", "old").await, accepted("ada"));
+    fixture.write("ada:new!\n");
+    auth.reload(&fixture.section).unwrap();
+    assert_eq!(verify(&auth, "ada", "old").await, Err(AuthError::WrongCredentials));
+    assert_eq!(verify(&auth, "ada", "new!").await, accepted("ada"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reload_that_fails_keeps_the_users() {
+    let fixture = Fixture::new("ada:a\n");
+    let auth = fixture.open();
+    fs::remove_file(fixture.file()).unwrap();
+    assert!(auth.reload(&fixture.section).is_err());
+    assert_eq!(verify(&auth, "ada", "a").await, accepted("ada"));
+}
+
+#[test]
+fn a_missing_users_file_says_how_to_make_one() {
+    let fixture = Fixture::new("");
+    let missing = fixture.folder.path().join("none");
+    let error = Authenticator::open(&fixture.section, missing.clone()).err().unwrap().to_string();
+    let expected = format!("there is no users file {}: make it with `berth user add NAME`, or set `auth.passwd_file`", missing.display());
+    assert_eq!(error, expected);
+}

@@ -1,0 +1,209 @@
+//! What serde can't say about the settings: ranges, and settings that need or exclude each other.
+
+use std::time::Duration;
+
+use super::{Config, Network, explain::Written};
+use crate::auth::scheme::Scheme;
+
+/// RFC 9051 §5.4: an inactivity timer must not be shorter.
+const IDLE_TIMEOUT_MIN: Duration = Duration::from_secs(30 * 60);
+/// Below this, header fields of ordinary mail don't fit (RFC 5322 §2.1.1 allows lines of 998 bytes).
+const LINE_BYTES_MIN: u64 = 1024;
+/// RFC 5321 §4.5.3.1.8: an LMTP server takes this many at least.
+const RECIPIENTS_MIN: usize = 100;
+/// RFC 6154 §2, and `` for an ordinary mailbox.
+const SPECIAL_USES: [&str; 8] = ["", "\\All", "\\Archive", "\\Drafts", "\\Flagged", "\\Junk", "\\Sent", "\\Trash"];
+
+/// A setting that can't be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// The setting, as in `tls.key`.
+    pub key: &'static str,
+    /// What is wrong and what to write.
+    pub text: String,
+}
+
+impl Config {
+    /// Everything that is wrong with the settings as they are.
+    pub fn check(&self) -> Vec<Problem> {
+        let mut found = Vec::new();
+        let mut say = |key, text: String| found.push(Problem { key, text });
+        self.check_node(&mut say);
+        self.check_mail(&mut say);
+        self.check_auth(&mut say);
+        self.check_limits(&mut say);
+        match (&self.tls.certificate, &self.tls.key) {
+            (Some(_), None) => say("tls.certificate", "has no `tls.key` beside it: name the file with the private key".to_owned()),
+            (None, Some(_)) => say("tls.key", "has no `tls.certificate` beside it: name the file with the certificate chain".to_owned()),
+            _ => {}
+        }
+        for network in &self.lmtp.allow {
+            if let Err(error) = network.parse::<Network>() {
+                say("lmtp.allow", error.to_string());
+            }
+        }
+        if let Err(error) = tracing_subscriber::EnvFilter::builder().parse(&self.log.level) {
+            say("log.level", format!("{:?} is not a level: {error}", self.log.level));
+        }
+        found
+    }
+
+    /// What depends on whether a setting was written or is the default.
+    pub(super) fn check_written(&self, written: &Written<'_>) -> Vec<Problem> {
+        let mut found = Vec::new();
+        if !written.has("node.name") && self.node.name.as_str().starts_with("localhost") {
+            let text = "this host has no name of its own, and two nodes must not have the same: set it";
+            found.push(Problem { key: "node.name", text: text.to_owned() });
+        }
+        if self.tls.certificate.is_none() {
+            for (key, addresses) in [("listen.imaps", &self.listen.imaps), ("listen.pop3s", &self.listen.pop3s)] {
+                if written.has(key) && !addresses.is_empty() {
+                    found.push(Problem { key, text: "needs `tls.certificate` and `tls.key`".to_owned() });
+                }
+            }
+        }
+        found
+    }
+
+    fn check_node(&self, say: &mut impl FnMut(&'static str, String)) {
+        for (key, path) in [("node.root", &self.node.root), ("node.local_dir", &self.node.local_dir)] {
+            if !path.is_absolute() {
+                say(key, format!("{} is relative: write the path from /", path.display()));
+            }
+        }
+        if self.node.local_dir.starts_with(&self.node.root) && self.node.root.is_absolute() {
+            say("node.local_dir", "lies in the shared directory, but is for this host alone: choose a local folder".to_owned());
+        }
+        let relay = self.listen.relay;
+        if relay.ip().is_unspecified() && self.node.advertise.is_empty() {
+            let text =
+                format!("other nodes can't be told to reach {relay}: say where they can, as in [\"mail1.example.org:{}\"]", relay.port());
+            say("node.advertise", text);
+        }
+        for address in &self.node.advertise {
+            let valid = address.rsplit_once(':').is_some_and(|(host, port)| {
+                let host_is_whole = !host.is_empty() && (!host.contains(':') || (host.starts_with('[') && host.ends_with(']')));
+                host_is_whole && port.parse::<u16>().is_ok_and(|port| port != 0)
+            });
+            if !valid {
+                say("node.advertise", format!("{address:?} is not host:port, as in \"mail1.example.org:8143\""));
+            }
+        }
+    }
+
+    fn check_mail(&self, say: &mut impl FnMut(&'static str, String)) {
+        for (key, template) in [("mail.maildir", &self.mail.maildir), ("mail.index", &self.mail.index)] {
+            check_template(key, template, say);
+        }
+        let (maildir, index) = (self.mail.maildir.trim_end_matches('/'), self.mail.index.trim_end_matches('/'));
+        if index == maildir || index.starts_with(&format!("{maildir}/")) {
+            say("mail.index", "lies in the Maildir, where other programs would take it for a mailbox: put it beside".to_owned());
+        }
+        for (mailbox, special_use) in &self.mail.auto_create {
+            if !SPECIAL_USES.iter().any(|known| known.eq_ignore_ascii_case(special_use)) {
+                let known = SPECIAL_USES.join(" ");
+                say("mail.auto_create", format!("{special_use:?} of {mailbox} is not a special use: use \"\" or one of{known}"));
+            }
+        }
+        for (key, value) in [("mail.write_back_after", self.mail.write_back_after), ("mail.rescan_interval", self.mail.rescan_interval)] {
+            if value.is_zero() {
+                say(key, "must be longer than zero".to_owned());
+            }
+        }
+    }
+
+    fn check_auth(&self, say: &mut impl FnMut(&'static str, String)) {
+        let auth = &self.auth;
+        if Scheme::parse(&auth.default_scheme).is_none() {
+            say("auth.default_scheme", format!("{:?} is not supported: known are {}", auth.default_scheme, Scheme::NAMES.join(", ")));
+        }
+        if auth.failure_delay_max < auth.failure_delay {
+            say("auth.failure_delay_max", "must not be shorter than `auth.failure_delay`".to_owned());
+        }
+        if auth.failure_delay_max >= self.limits.login_timeout {
+            say("auth.failure_delay_max", "must be shorter than `limits.login_timeout`, or nobody could log in after it".to_owned());
+        }
+        if auth.passwd_file.as_ref().is_some_and(|file| !file.is_absolute()) {
+            say("auth.passwd_file", "is relative: write the path from /".to_owned());
+        }
+        let names = &auth.names;
+        for (key, separator) in
+            [("auth.names.detail_delimiter", &names.detail_delimiter), ("auth.names.master_separator", &names.master_separator)]
+        {
+            if separator.contains(['@', '/', '\0']) || separator.chars().any(char::is_alphanumeric) {
+                say(key, format!("{separator:?} occurs in user names: choose a sign such as \"+\" or \"*\""));
+            }
+        }
+        if !names.detail_delimiter.is_empty() && names.detail_delimiter == names.master_separator {
+            say("auth.names.master_separator", "is `auth.names.detail_delimiter` as well: choose another sign".to_owned());
+        }
+    }
+
+    fn check_limits(&self, say: &mut impl FnMut(&'static str, String)) {
+        let limits = &self.limits;
+        for (key, value) in [
+            ("limits.connections", limits.connections),
+            ("limits.connections_per_address", limits.connections_per_address),
+            ("limits.sessions_per_user", limits.sessions_per_user),
+            ("limits.nesting", limits.nesting),
+            ("limits.mailboxes", limits.mailboxes),
+            ("limits.bad_commands", limits.bad_commands),
+        ] {
+            if value == 0 {
+                say(key, "must be 1 at least".to_owned());
+            }
+        }
+        if limits.recipients < RECIPIENTS_MIN {
+            say("limits.recipients", format!("must be {RECIPIENTS_MIN} at least (RFC 5321 §4.5.3.1.8)"));
+        }
+        for (key, value) in [
+            ("limits.message_bytes", limits.message_bytes),
+            ("limits.line_bytes", limits.line_bytes),
+            ("limits.literal_bytes", limits.literal_bytes),
+        ] {
+            if value.as_u64() < LINE_BYTES_MIN {
+                say(key, format!("must be {LINE_BYTES_MIN} bytes at least"));
+            }
+        }
+        if limits.command_bytes < limits.line_bytes.max(limits.literal_bytes) {
+            say("limits.command_bytes", "must not be less than `limits.line_bytes` and `limits.literal_bytes`".to_owned());
+        }
+        for (key, value) in [
+            ("limits.login_timeout", limits.login_timeout),
+            ("limits.write_timeout", limits.write_timeout),
+            ("limits.route_wait", limits.route_wait),
+        ] {
+            if value.is_zero() {
+                say(key, "must be longer than zero".to_owned());
+            }
+        }
+        if limits.idle_timeout < IDLE_TIMEOUT_MIN {
+            say("limits.idle_timeout", "must be 30m at least (RFC 9051 §5.4)".to_owned());
+        }
+    }
+}
+
+/// A template must give every user a folder of their own.
+fn check_template(key: &'static str, template: &str, say: &mut impl FnMut(&'static str, String)) {
+    let mut rest = template;
+    while let Some((before, after)) = rest.split_once('{') {
+        let Some((variable, after)) = after.split_once('}').filter(|_| !before.contains('}')) else {
+            return say(key, format!("{template:?} has a brace without its partner"));
+        };
+        if !["user", "local", "domain"].contains(&variable) {
+            return say(key, format!("{{{variable}}} is unknown: use {{user}}, or {{domain}} and {{local}}"));
+        }
+        rest = after;
+    }
+    if rest.contains('}') {
+        return say(key, format!("{template:?} has a brace without its partner"));
+    }
+    let own = template.contains("{user}") || (template.contains("{local}") && template.contains("{domain}"));
+    if !own {
+        let text = "must contain {user}, or {domain} and {local}: two users must never share a folder (to leave a domain out of paths, name it in `auth.names.local_domains`)";
+        say(key, text.to_owned());
+    }
+    if template.split('/').any(|part| part == ".." || part == ".") || template.contains('\0') {
+        say(key, "must not contain `.` or `..` as a folder".to_owned());
+    }
+}

@@ -1,0 +1,162 @@
+use super::*;
+
+const FILE: &str = "berth.toml";
+
+fn parse(text: &str) -> anyhow::Result<Config> {
+    Config::parse(text, Path::new(FILE))
+}
+fn error(text: &str) -> String {
+    parse(text).unwrap_err().to_string()
+}
+fn user(name: &str) -> UserName {
+    UserName::normalise(name).unwrap()
+}
+
+/// The example with every setting switched on: `#key = value` is a setting, `# text` is prose.
+fn example_with_all_settings() -> String {
+    let is_setting = |line: &&str| line.strip_prefix('#').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_lowercase()));
+    EXAMPLE.lines().map(|line| if is_setting(&line) { &line[1..] } else { line }).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn the_example_is_the_defaults() {
+    // Name and address come from the host where they aren't set, and there may be none.
+    let as_shipped = parse(&EXAMPLE.replace("#name = ", "name = ").replace("#advertise = ", "advertise = ")).unwrap();
+    let mut defaults = Config::new(Path::new("/srv/berth"));
+    defaults.node.name = "mail1".parse().unwrap();
+    defaults.node.advertise = vec!["mail1.example.org:8143".to_owned()];
+    defaults.file = Some(PathBuf::from(FILE));
+    assert_eq!(as_shipped, defaults);
+    // What is switched off says the default too, apart from settings whose default is "not set".
+    let mut all = parse(&example_with_all_settings()).unwrap();
+    all.node = defaults.node.clone();
+    all.tls = TlsSection::default();
+    all.auth.passwd_file = None;
+    assert_eq!(all, defaults);
+}
+
+#[test]
+fn the_example_has_every_setting() {
+    let example: toml::Table = example_with_all_settings().parse().unwrap();
+    // serde lists the settings of a table when it refuses one: that list can't be out of date.
+    for section in ["node", "listen", "mail", "auth", "auth.names", "tls", "limits", "lmtp", "log"] {
+        let error = toml::from_str::<Config>(&format!("[{section}]\nno-such-setting = 1\n")).unwrap_err();
+        let known: Vec<&str> = error.message().split('`').skip(1).step_by(2).skip(1).collect();
+        assert!(known.len() > 1, "{section}: {error}");
+        let mut table = &example;
+        for part in section.split('.') {
+            table = table[part].as_table().unwrap();
+        }
+        for key in known {
+            assert!(table.contains_key(key), "config.example.toml lacks {key} in [{section}]");
+        }
+    }
+}
+
+#[test]
+fn a_misspelt_setting_is_named_with_its_line_and_the_likely_one() {
+    assert_eq!(
+        error("[node]\nname = \"a\"\nrooot = \"/srv/berth\"\n"),
+        "berth.toml, line 3, column 1: unknown setting `rooot`, did you mean `root`?\n  |\n3 | rooot = \"/srv/berth\"\n  | ^^^^^"
+    );
+    assert_eq!(
+        error("[node]\nroot = \"/srv/berth\"\n[limit]\n"),
+        "berth.toml, line 3, column 2: unknown setting `limit`, did you mean `limits`?\n  |\n3 | [limit]\n  |  ^^^^^"
+    );
+    assert_eq!(
+        error("[node]\nroot = \"/srv/berth\"\n[auth]\nnames = { detail_delimeter = \"+\" }\n"),
+        "berth.toml, line 4, column 11: unknown setting `detail_delimeter`, did you mean `detail_delimiter`?\n  |\n4 | names = { detail_delimeter = \"+\" }\n  |           ^^^^^^^^^^^^^^^^"
+    );
+    assert_eq!(
+        error("[node]\nroot = \"/srv/berth\"\n[tls]\nqqq = 1\n").lines().next().unwrap(),
+        "berth.toml, line 4, column 1: unknown setting `qqq`, known here are `certificate`, `key`"
+    );
+}
+
+#[test]
+fn a_wrong_value_is_shown_in_its_line() {
+    assert_eq!(
+        error("[node]\nroot = \"/srv/berth\"\n[limits]\nidle_timeout = \"soon\"\n").lines().next().unwrap(),
+        "berth.toml, line 4, column 16: invalid value: string \"soon\", expected a duration"
+    );
+    assert!(error("[node]\nname = \"a\"\n").contains("the setting `root` is missing"));
+    assert!(error("[node\n").starts_with("berth.toml, line 1, column 6: "), "{}", error("[node\n"));
+    assert!(error("").contains("the setting `node` is missing"));
+}
+
+#[test]
+fn every_problem_is_reported_at_once_with_its_line() {
+    let said = error(concat!(
+        "[node]\nname = \"a\"\nroot = \"srv\"\nadvertise = [\"mail1\"]\n",
+        "[mail]\nmaildir = \"{local}/Maildir\"\nindex = \"{usr}\"\n",
+        "[auth]\ndefault_scheme = \"ROT13\"\n",
+        "[tls]\ncertificate = \"/etc/berth/cert.pem\"\n",
+        "[limits]\nconnections = 0\nidle_timeout = \"29m\"\n",
+        "[lmtp]\nallow = [\"everybody\"]\n",
+    ));
+    let lines: Vec<&str> = said.lines().filter(|line| line.starts_with("berth.toml")).collect();
+    let expected = [
+        "berth.toml, line 3, column 1: `node.root`: srv is relative: write the path from /",
+        "berth.toml, line 4, column 1: `node.advertise`: \"mail1\" is not host:port, as in \"mail1.example.org:8143\"",
+        "berth.toml, line 6, column 1: `mail.maildir`: must contain {user}, or {domain} and {local}: two users must never share a folder (to leave a domain out of paths, name it in `auth.names.local_domains`)",
+        "berth.toml, line 7, column 1: `mail.index`: {usr} is unknown: use {user}, or {domain} and {local}",
+        "berth.toml, line 9, column 1: `auth.default_scheme`: \"ROT13\" is not supported: known are ",
+        "berth.toml, line 13, column 1: `limits.connections`: must be 1 at least",
+        "berth.toml, line 14, column 1: `limits.idle_timeout`: must be 30m at least (RFC 9051 §5.4)",
+        "berth.toml, line 11, column 1: `tls.certificate`: has no `tls.key` beside it: name the file with the private key",
+        "berth.toml, line 16, column 1: `lmtp.allow`: \"everybody\" is not a network: write an address with a prefix length as in 10.0.0.0/8 or 2001:db8::/32, or one address",
+    ];
+    assert_eq!(lines.len(), expected.len(), "{said}");
+    for (line, expected) in lines.iter().zip(expected) {
+        assert!(line.starts_with(expected), "{line}\n{expected}");
+    }
+}
+
+#[test]
+fn a_tls_listener_needs_a_certificate_only_where_it_was_asked_for() {
+    assert!(parse("[node]\nname = \"a\"\nroot = \"/srv/berth\"\nadvertise = [\"a:8143\"]\n").is_ok());
+    let said = error("[node]\nname = \"a\"\nroot = \"/srv/berth\"\nadvertise = [\"a:8143\"]\n[listen]\nimaps = [\"[::]:993\"]\n");
+    assert!(said.starts_with("berth.toml, line 6, column 1: `listen.imaps`: needs `tls.certificate`"), "{said}");
+}
+
+#[test]
+fn the_advertised_address_is_the_relays_unless_that_is_a_wildcard() {
+    let config = parse("[node]\nname = \"a\"\nroot = \"/srv/berth\"\n[listen]\nrelay = \"192.0.2.1:8143\"\n").unwrap();
+    assert_eq!(config.node.advertise, ["192.0.2.1:8143"]);
+    let mut wildcard = Config::new(Path::new("/srv/berth"));
+    assert_eq!(wildcard.check().iter().map(|problem| problem.key).collect::<Vec<_>>(), ["node.advertise"]);
+    wildcard.node.advertise.push("[2001:db8::1]:8143".to_owned());
+    assert_eq!(wildcard.check(), []);
+    // Port 0 is only known once the relay listens.
+    let config = parse("[node]\nname = \"a\"\nroot = \"/srv/berth\"\n[listen]\nrelay = \"127.0.0.1:0\"\n").unwrap();
+    assert!(config.node.advertise.is_empty());
+}
+
+#[test]
+fn by_default_only_this_host_may_deliver() {
+    let lmtp = LmtpSection::default();
+    for (address, allowed) in [("127.0.0.1", true), ("::1", true), ("::ffff:127.0.0.1", true), ("192.0.2.1", false), ("::2", false)] {
+        assert_eq!(lmtp.allows(address.parse().unwrap()), allowed, "{address}");
+    }
+}
+
+#[test]
+fn users_never_share_a_folder() {
+    let config = Config::new(Path::new("/srv/berth"));
+    let maildir = |name: &str| config.account_paths(&user(name)).maildir.display().to_string();
+    assert_eq!(maildir("ada"), "/srv/berth/mail/_/ada/Maildir");
+    assert_eq!(maildir("ada@example.org"), "/srv/berth/mail/example.org/ada/Maildir");
+    assert_eq!(maildir("o'neill@example.org"), "/srv/berth/mail/example.org/o%27neill/Maildir");
+    assert_eq!(maildir("{user}"), "/srv/berth/mail/_/%7Buser%7D/Maildir");
+    assert_eq!(config.account_paths(&user("ada")).index, Path::new("/srv/berth/mail/_/ada/index"));
+
+    let mut elsewhere = config;
+    elsewhere.mail.maildir = "/var/vmail/{user}".to_owned();
+    assert_eq!(elsewhere.account_paths(&user("ada@example.org")).maildir, Path::new("/var/vmail/ada@example.org"));
+}
+
+#[test]
+fn settings_survive_being_printed() {
+    let config = parse(&example_with_all_settings()).unwrap();
+    assert_eq!(parse(&toml::to_string(&config).unwrap()).unwrap(), config);
+}

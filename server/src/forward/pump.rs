@@ -1,0 +1,100 @@
+//! Moves bytes between a client and its holder. An idle session keeps no buffers: each direction waits on a few bytes inside its own task and takes a
+//! large buffer only while data flows.
+
+use std::{io, pin::Pin, task::Poll, time::Duration};
+
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
+    time::timeout,
+};
+
+/// What a direction waits on.
+const WAIT_BYTES: usize = 128;
+/// What it moves at once while data flows.
+const FLOW_BYTES: usize = 32 * 1024;
+
+/// Copies both ways until both sides have ended or one fails, or a receiver takes nothing for `write_timeout`.
+pub async fn both_ways<A, B>(a: A, b: B, write_timeout: Duration) -> io::Result<()>
+where
+    A: AsyncRead + AsyncWrite + Unpin,
+    B: AsyncRead + AsyncWrite + Unpin,
+{
+    let (mut a_read, mut a_write) = tokio::io::split(a);
+    let (mut b_read, mut b_write) = tokio::io::split(b);
+    tokio::try_join!(one_way(&mut a_read, &mut b_write, write_timeout), one_way(&mut b_read, &mut a_write, write_timeout)).map(|_| ())
+}
+
+async fn one_way<R, W>(from: &mut R, to: &mut W, write_timeout: Duration) -> io::Result<()>
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
+    let stuck = |_| io::Error::new(io::ErrorKind::TimedOut, "the receiver takes nothing");
+    let mut first = [0; WAIT_BYTES];
+    loop {
+        let mut read = from.read(&mut first).await?;
+        if read == 0 {
+            // One side may end early while the other still sends (a client that shuts down its sending half).
+            return timeout(write_timeout, to.shutdown()).await.map_err(stuck)?;
+        }
+        timeout(write_timeout, to.write_all(first.get(..read).unwrap_or_default())).await.map_err(stuck)??;
+        if read == WAIT_BYTES {
+            let mut flow = vec![0; FLOW_BYTES];
+            loop {
+                read = match read_ready(from, &mut flow).await? {
+                    Some(read) if read > 0 => read,
+                    // Nothing more at present, or the end, which the next read says again.
+                    _ => break,
+                };
+                timeout(write_timeout, to.write_all(flow.get(..read).unwrap_or_default())).await.map_err(stuck)??;
+            }
+        }
+        timeout(write_timeout, to.flush()).await.map_err(stuck)??;
+    }
+}
+
+/// Reads what is there without waiting; `None`: nothing is.
+async fn read_ready<R: AsyncRead + Unpin>(from: &mut R, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+    std::future::poll_fn(|cx| {
+        let mut into = ReadBuf::new(buffer);
+        match Pin::new(&mut *from).poll_read(cx, &mut into) {
+            Poll::Ready(Ok(())) => Poll::Ready(Ok(Some(into.filled().len()))),
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Pending => Poll::Ready(Ok(None)),
+        }
+    })
+    .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn bytes_pass_both_ways_and_the_end_is_passed_on() {
+        let (mut client, client_side) = tokio::io::duplex(100_000);
+        let (mut holder, holder_side) = tokio::io::duplex(50);
+        let pump = tokio::spawn(both_ways(client_side, holder_side, Duration::from_secs(5)));
+        let sent: Vec<u8> = (0..70_000u32).map(|i| i.to_le_bytes()[0]).collect();
+        client.write_all(&sent).await.unwrap();
+        client.shutdown().await.unwrap();
+        let mut got = Vec::new();
+        holder.read_to_end(&mut got).await.unwrap();
+        assert_eq!(got, sent);
+        holder.write_all(b"bye").await.unwrap();
+        holder.shutdown().await.unwrap();
+        let mut answer = Vec::new();
+        client.read_to_end(&mut answer).await.unwrap();
+        assert_eq!(answer, b"bye");
+        pump.await.unwrap().unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_receiver_that_takes_nothing_ends_the_session() {
+        let (mut client, client_side) = tokio::io::duplex(1000);
+        let (_holder, holder_side) = tokio::io::duplex(10);
+        client.write_all(&[0; 500]).await.unwrap();
+        let error = both_ways(client_side, holder_side, Duration::from_secs(60)).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
+}

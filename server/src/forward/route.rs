@@ -1,0 +1,193 @@
+//! Finds who serves a user: the open account here, the holder, or the node that is to become it.
+//!
+//! While a holder is suspect or this node is suspended, callers wait (bounded by `limits.route_wait`): a failover is a pause, not an error.
+
+use std::{sync::Arc, time::Duration};
+
+use affinity::{AffinityError, HolderId, UserName};
+use storage::StorageError;
+use tokio::time::Instant;
+
+use super::accounts::{Opened, Use};
+use super::{Held, frames::Redirect};
+use crate::node::Node;
+
+/// "Not mine" answers that are followed before giving up: the first answer of a live node is nearly always right.
+pub const HOPS_MAX: u8 = 3;
+/// Between two looks while a failover is under way.
+const RETRY: Duration = Duration::from_millis(150);
+
+/// Why no node can serve a user now. The client gets a temporary error (`NO [UNAVAILABLE]`, `-ERR [SYS/TEMP]`, 451 4.3.0).
+#[derive(Debug, thiserror::Error)]
+pub enum RouteError {
+    /// Waited for a failover that did not end in time.
+    #[error("no node could serve {user} within {}: {reason}", humantime::format_duration(*.waited))]
+    Unavailable {
+        /// Whose mail.
+        user: UserName,
+        /// The limit.
+        waited: Duration,
+        /// What the last try met.
+        reason: String,
+    },
+    /// Forwarded too often.
+    #[error("{user} was forwarded {hops} times without finding a holder")]
+    TooManyHops {
+        /// Whose mail.
+        user: UserName,
+        /// How often.
+        hops: u8,
+    },
+    /// The user has as many sessions as allowed.
+    #[error("{user} has {limit} sessions, the most allowed")]
+    TooManySessions {
+        /// Whose.
+        user: UserName,
+        /// The limit.
+        limit: usize,
+    },
+    /// The holder said no.
+    #[error("the holder refused the session: {0}")]
+    Refused(String),
+    /// This node takes nobody any more.
+    #[error("this node is shutting down")]
+    Leaving,
+    /// The store could not be opened.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// The lease could not be had.
+    #[error(transparent)]
+    Affinity(#[from] AffinityError),
+}
+
+/// Where a user is served.
+#[derive(Debug)]
+pub enum Route {
+    /// Here.
+    Here(Held),
+    /// Ask that node; it says whether it is right.
+    There {
+        /// Which.
+        node: HolderId,
+        /// Whether it is only the place for a user that nobody holds: if it can't be reached, the account is opened here.
+        placement: bool,
+    },
+}
+
+/// One attempt to find a user's holder, with what earlier answers said.
+pub struct Router<'a> {
+    node: &'a Arc<Node>,
+    user: UserName,
+    what_for: Use,
+    hops: u8,
+    deadline: Instant,
+    waited: Duration,
+    hint: Option<HolderId>,
+    /// A placement that can't be reached: serve here instead.
+    here: bool,
+    last: String,
+}
+
+impl<'a> Router<'a> {
+    /// Starts the search for `user`'s holder.
+    pub fn new(node: &'a Arc<Node>, user: UserName, what_for: Use) -> Router<'a> {
+        let waited = node.config().limits.route_wait;
+        Router { node, user, what_for, hops: 0, deadline: Instant::now() + waited, waited, hint: None, here: false, last: "no answer yet".into() }
+    }
+
+    /// Where to go next. Waits while that is unclear; an error only when the time is up or waiting can't help.
+    pub async fn next(&mut self) -> Result<Route, RouteError> {
+        loop {
+            if Instant::now() >= self.deadline {
+                return Err(RouteError::Unavailable { user: self.user.clone(), waited: self.waited, reason: self.last.clone() });
+            }
+            if !self.node.keeper.wait_until_up(self.deadline - Instant::now()).await {
+                "this node has no contact with the shared directory".clone_into(&mut self.last);
+                continue;
+            }
+            let attempt = tokio::time::timeout_at(self.deadline, self.attempt()).await;
+            match attempt {
+                Ok(Ok(Some(route))) => return Ok(route),
+                Ok(Ok(None)) => tokio::time::sleep(RETRY).await,
+                Ok(Err(RouteError::Affinity(AffinityError::Suspended))) => "this node has no contact with the shared directory".clone_into(&mut self.last),
+                Ok(Err(error)) => return Err(error),
+                Err(_) => "the shared directory does not answer".clone_into(&mut self.last),
+            }
+        }
+    }
+
+    async fn attempt(&mut self) -> Result<Option<Route>, RouteError> {
+        if self.node.accounts.is_open(&self.user) || std::mem::take(&mut self.here) {
+            return self.open_here().await;
+        }
+        let me = self.node.keeper.me();
+        let holder = match self.hint.take() {
+            Some(hint) => Some(hint),
+            None => self.node.keeper.look(&self.user).await?.holder,
+        };
+        match holder {
+            Some(holder) if holder == me => self.open_here().await,
+            Some(holder) => match self.node.keeper.peer(&holder) {
+                Some(peer) if !peer.suspect => Ok(Some(Route::There { node: holder, placement: false })),
+                Some(_) => {
+                    self.last = format!("its holder {holder} gives no sign of life");
+                    Ok(None)
+                }
+                // Dead, or so new that the watch has not seen it: whoever acquires finds out by a fresh listing.
+                None => self.place().await,
+            },
+            None => self.place().await,
+        }
+    }
+
+    async fn place(&mut self) -> Result<Option<Route>, RouteError> {
+        match self.node.keeper.place(&self.user) {
+            Some(node) if node != self.node.keeper.me() => Ok(Some(Route::There { node, placement: true })),
+            _ => self.open_here().await,
+        }
+    }
+
+    async fn open_here(&mut self) -> Result<Option<Route>, RouteError> {
+        let paths = self.node.config().account_paths(&self.user);
+        match self.node.accounts.open(&self.user, paths, self.what_for).await? {
+            Opened::Here(held) => Ok(Some(Route::Here(held))),
+            Opened::HeldBy(holder) => {
+                self.not_mine(Redirect { holder: Some(holder) })?;
+                Ok(None)
+            }
+            Opened::Suspect(holder) => {
+                self.last = format!("its holder {holder} gives no sign of life");
+                Ok(None)
+            }
+        }
+    }
+
+    /// The node that was asked is not the holder.
+    pub fn not_mine(&mut self, redirect: Redirect) -> Result<(), RouteError> {
+        match redirect.holder {
+            Some(holder) => {
+                self.hops += 1;
+                if self.hops > HOPS_MAX {
+                    return Err(RouteError::TooManyHops { user: self.user.clone(), hops: self.hops });
+                }
+                // A holder that the watch has not listed yet can't be dialled: the next look finds it.
+                self.hint = self.node.keeper.peer(&holder).is_some().then_some(holder.clone());
+                self.last = format!("sent on to {holder}");
+            }
+            None => "the node that was asked could not tell yet".clone_into(&mut self.last),
+        }
+        Ok(())
+    }
+
+    /// The node that was asked can't be reached.
+    pub async fn unreachable(&mut self, placement: bool, reason: String) {
+        self.last = reason;
+        if placement {
+            // A mailbox that can be served is served.
+            self.here = true;
+        } else {
+            // The holder may be dying: the watch decides.
+            tokio::time::sleep(RETRY).await;
+        }
+    }
+}

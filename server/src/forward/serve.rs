@@ -1,0 +1,135 @@
+//! Answers other nodes: one task per stream of a relay link.
+
+use std::{io, sync::Arc, time::Duration};
+
+use tokio::{io::AsyncReadExt, task::JoinSet, time::timeout};
+use tracing::Instrument;
+
+use super::{
+    Held,
+    accounts::{Opened, Use},
+    frames::{self, DeliveryReply, Redirect, Request, SessionReply},
+    link::RelayStream,
+    route::RouteError,
+    session::serve_here,
+};
+use crate::{
+    client::Client,
+    connection::Connection,
+    lmtp::{
+        delivery::{self, Addressee, Envelope, Outcome},
+        message::{Message, Spool},
+        reply,
+    },
+    node::{Node, control, traffic::Counted},
+};
+
+/// How long a node may take to say what it wants on a stream that it opened.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a relayed message may take to arrive.
+const MESSAGE_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// One stream that another node opened.
+pub async fn stream(node: Arc<Node>, mut stream: RelayStream) {
+    let request = match timeout(REQUEST_TIMEOUT, frames::read::<Request, _>(&mut stream)).await {
+        Ok(Ok(request)) => request,
+        Ok(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => return,
+        Ok(Err(error)) => {
+            tracing::warn!(%error, "a relay request can't be understood: do all nodes run the same version?");
+            return;
+        }
+        Err(_) => return,
+    };
+    let result = match request {
+        Request::Session(preamble) => session(&node, stream, preamble).await,
+        Request::Deliver { client, envelope, to, bytes } => deliver(&node, &mut stream, client, envelope, to, bytes).await,
+        Request::Who { user } => frames::write(&mut stream, &control::own(&node, user.as_ref())).await,
+    };
+    if let Err(error) = result {
+        tracing::debug!(%error, "a relay stream ended early");
+    }
+}
+
+async fn session(node: &Arc<Node>, mut stream: RelayStream, preamble: super::Preamble) -> io::Result<()> {
+    let max = node.config().limits.sessions_per_user;
+    let reply = match open(node, &preamble.user, Use::Session { max }).await {
+        Ok(held) => {
+            frames::write(&mut stream, &SessionReply::Accepted).await?;
+            let client = preamble.client.clone();
+            let span = tracing::info_span!("session", session = %client.session, protocol = %preamble.protocol, client = %client.address, ingress = %client.ingress, user = %preamble.user);
+            let write_timeout = node.config().limits.write_timeout;
+            let (counted, traffic) = Counted::new(stream);
+            let connection = Connection::new(Box::new(counted), client, bytes::BytesMut::new(), write_timeout);
+            async {
+                tracing::info!("relayed session start");
+                let end = serve_here(node.clone(), connection, held, preamble).await;
+                tracing::info!(bytes_in = traffic.bytes_in(), bytes_out = traffic.bytes_out(), reason = end.0, "relayed session end");
+            }
+            .instrument(span)
+            .await;
+            return Ok(());
+        }
+        Err(NotHere::Redirect(redirect)) => SessionReply::NotMine(redirect),
+        Err(NotHere::Error(error)) => SessionReply::Refused(error.to_string()),
+    };
+    frames::write(&mut stream, &reply).await
+}
+
+enum NotHere {
+    Redirect(Redirect),
+    Error(RouteError),
+}
+
+/// Opens the account here if the lease is or can be ours: this answer is authoritative.
+async fn open(node: &Arc<Node>, user: &affinity::UserName, what_for: Use) -> Result<Held, NotHere> {
+    let paths = node.config().account_paths(user);
+    match node.accounts.open(user, paths, what_for).await {
+        Ok(Opened::Here(held)) => Ok(held),
+        Ok(Opened::HeldBy(holder)) => Err(NotHere::Redirect(Redirect { holder: Some(holder) })),
+        Ok(Opened::Suspect(_)) | Err(RouteError::Leaving | RouteError::Affinity(_)) => Err(NotHere::Redirect(Redirect { holder: None })),
+        Err(error) => Err(NotHere::Error(error)),
+    }
+}
+
+async fn deliver(node: &Arc<Node>, stream: &mut RelayStream, client: Client, envelope: Envelope, to: Vec<Addressee>, bytes: u64) -> io::Result<()> {
+    let message = timeout(MESSAGE_TIMEOUT, receive(node, stream, bytes)).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+    let mut storing = JoinSet::new();
+    for (index, addressee) in to.into_iter().enumerate() {
+        let (node, client, envelope, message) = (node.clone(), client.clone(), envelope.clone(), message.clone());
+        storing.spawn(async move {
+            let reply = match open(&node, &addressee.user, Use::Delivery).await {
+                Ok(held) => DeliveryReply::Done(delivery::store(&held, &client, &envelope, &addressee, &message, &node.config().lmtp).await),
+                Err(NotHere::Redirect(redirect)) => DeliveryReply::NotMine(redirect),
+                Err(NotHere::Error(RouteError::Storage(error))) => DeliveryReply::Done(reply::storage_error(&error)),
+                Err(NotHere::Error(_)) => DeliveryReply::Done(Outcome::temporary("the mailbox can't be opened at present, please try again")),
+            };
+            (index, reply)
+        });
+    }
+    let mut replies: Vec<(usize, DeliveryReply)> = Vec::new();
+    while let Some(stored) = storing.join_next().await {
+        replies.push(stored.map_err(io::Error::other)?);
+    }
+    replies.sort_by_key(|(index, _)| *index);
+    frames::write(stream, &replies.into_iter().map(|(_, reply)| reply).collect::<Vec<_>>()).await
+}
+
+async fn receive(node: &Arc<Node>, stream: &mut RelayStream, bytes: u64) -> io::Result<Message> {
+    let limit = node.config().limits.message_bytes.as_u64();
+    if bytes > limit {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("a relayed message of {bytes} bytes is over this node's limit of {limit}")));
+    }
+    let mut spool = Spool::new(&node.config().node.local_dir);
+    let mut chunk = vec![0; 64 * 1024];
+    let mut left = bytes;
+    while left > 0 {
+        let want = usize::try_from(left).unwrap_or(usize::MAX).min(chunk.len());
+        let read = stream.read(chunk.get_mut(..want).unwrap_or_default()).await?;
+        if read == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        spool.write(chunk.get(..read).unwrap_or_default())?;
+        left -= read as u64;
+    }
+    Ok(spool.finish())
+}

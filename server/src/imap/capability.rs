@@ -1,0 +1,66 @@
+//! What is advertised: exactly what is whole, in each state.
+
+use crate::{auth::sasl::MECHANISMS, client::Client};
+
+/// After login.
+pub const AFTER_LOGIN: &[&str] = &[
+    "IMAP4rev1",
+    "SASL-IR",
+    "LITERAL+",
+    "ID",
+    "ENABLE",
+    "IDLE",
+    "NAMESPACE",
+    "UIDPLUS",
+    "MOVE",
+    "UNSELECT",
+    "CHILDREN",
+    "SPECIAL-USE",
+    "CREATE-SPECIAL-USE",
+    "LIST-EXTENDED",
+    "LIST-STATUS",
+    "STATUS=SIZE",
+    "CONDSTORE",
+    "ESEARCH",
+    "WITHIN",
+    "MULTIAPPEND",
+];
+
+/// Before login. `start_tls`: a certificate is there; `password`: this connection may send one.
+pub fn before_login(client: &Client, start_tls: bool, password: bool) -> Vec<String> {
+    let mut capabilities: Vec<String> = ["IMAP4rev1", "SASL-IR", "LITERAL+", "ID", "ENABLE", "IDLE"].map(str::to_owned).into();
+    if start_tls && client.tls.is_none() {
+        capabilities.push("STARTTLS".to_owned());
+    }
+    if password {
+        capabilities.extend(MECHANISMS.iter().map(|mechanism| format!("AUTH={mechanism}")));
+    } else {
+        capabilities.push("LOGINDISABLED".to_owned());
+    }
+    capabilities
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::SessionId;
+
+    fn before(tls: Option<&str>, password: bool) -> String {
+        let client = Client {
+            session: SessionId::random(),
+            address: "192.0.2.1:1234".parse().unwrap(),
+            local: "192.0.2.2:143".parse().unwrap(),
+            ingress: "a".parse().unwrap(),
+            tls: tls.map(str::to_owned),
+        };
+        before_login(&client, true, password).join(" ")
+    }
+
+    #[test]
+    fn a_plain_connection_is_told_to_use_tls_first() {
+        let plain = before(None, false);
+        assert!(plain.ends_with(" STARTTLS LOGINDISABLED"), "{plain}");
+        let inside = before(Some("TLSv1.3"), true);
+        assert!(inside.contains(" AUTH=PLAIN") && !inside.contains("STARTTLS") && !inside.contains("LOGINDISABLED"), "{inside}");
+    }
+}

@@ -1,0 +1,203 @@
+//! What FETCH reads of message files: sections of bodies. Blocking; runs on the blocking pool.
+//!
+//! A large message of which only the whole, the header, the text or a range of these is wanted is never held whole: its header is
+//! found, and the rest is streamed (`Part::Streamed`).
+
+use std::{ops::Range, sync::Arc};
+
+use index::Uid;
+use memchr::memmem;
+use storage::{
+    Mailbox, MessageReader, StorageError,
+    mime::{Found, Section, SectionText, Structure, select_fields},
+};
+
+/// Messages up to this size are read whole: one or two requests, whatever is wanted of them.
+pub const READ_WHOLE_BYTES: u64 = 256 * 1024;
+/// How much of a large message is read at once.
+pub const CHUNK_BYTES: usize = 64 * 1024;
+
+/// One section that a client asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted {
+    /// Which.
+    pub section: Section,
+    /// Offset and length in it.
+    pub partial: Option<(u64, u64)>,
+}
+
+/// All that a FETCH reads of each message.
+#[derive(Debug, Default)]
+pub struct Request {
+    /// Sections, in the order of the items that answer them.
+    pub sections: Vec<Wanted>,
+    /// `BODY` without extension data.
+    pub body_structure: bool,
+}
+
+/// Bytes of one section.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Part {
+    /// There is no such part.
+    Nil,
+    /// Put together.
+    Owned(Vec<u8>),
+    /// A range of [`Prepared::raw`].
+    Held(Range<usize>),
+    /// A range of the message, to be read while it is sent.
+    Streamed(Range<u64>),
+}
+
+/// What was read of one message.
+#[derive(Debug)]
+pub struct Prepared {
+    /// The message or its header.
+    pub raw: Vec<u8>,
+    /// As in [`Request::sections`].
+    pub parts: Vec<Part>,
+    /// If [`Request::body_structure`].
+    pub body_structure: Option<Vec<u8>>,
+    /// For [`Part::Streamed`].
+    pub reader: Arc<MessageReader>,
+}
+
+impl Request {
+    /// Whether no message file is needed.
+    pub fn is_empty(&self) -> bool {
+        self.sections.is_empty() && !self.body_structure
+    }
+
+    /// Whether a message of this size is streamed instead of held.
+    fn streams(&self, size: u64) -> bool {
+        size > READ_WHOLE_BYTES && !self.body_structure && self.sections.iter().all(|wanted| wanted.section.part.is_empty())
+    }
+
+    /// Most bytes that reading a message ahead holds in memory (a streamed one: its header, which is small but for hostile ones).
+    pub fn cost(&self, size: u64) -> u64 {
+        if self.streams(size) { CHUNK_BYTES as u64 } else { size }
+    }
+
+    /// Opens a message and reads what is wanted.
+    pub fn prepare(&self, mailbox: &Mailbox, uid: Uid) -> Result<Prepared, StorageError> {
+        let reader = Arc::new(mailbox.open_message(uid)?);
+        if self.streams(reader.len()) {
+            return self.prepare_streamed(reader);
+        }
+        let raw = reader.read_all()?;
+        let structure = Structure::parse(&raw);
+        let parts = self.sections.iter().map(|wanted| held_part(structure.section(&wanted.section), wanted.partial)).collect();
+        let body_structure = self.body_structure.then(|| structure.body_structure(false));
+        Ok(Prepared { parts, body_structure, reader, raw })
+    }
+
+    fn prepare_streamed(&self, reader: Arc<MessageReader>) -> Result<Prepared, StorageError> {
+        let size = reader.len();
+        let raw = if self.sections.iter().any(|wanted| wanted.section.text != SectionText::Whole) { header(&reader)? } else { Vec::new() };
+        let header_bytes = raw.len() as u64;
+        let parts = self.sections.iter().map(|wanted| match &wanted.section.text {
+            SectionText::Whole => Part::Streamed(window(0..size, wanted.partial)),
+            SectionText::Text => Part::Streamed(window(header_bytes..size, wanted.partial)),
+            SectionText::Header => held_part(Some(Found::Range(0..raw.len())), wanted.partial),
+            SectionText::HeaderFields(names) => held_part(Some(Found::Owned(select_fields(&raw, names, false))), wanted.partial),
+            SectionText::HeaderFieldsNot(names) => held_part(Some(Found::Owned(select_fields(&raw, names, true))), wanted.partial),
+            SectionText::Mime => Part::Nil, // only parts have one (RFC 3501 §6.4.5)
+        });
+        Ok(Prepared { parts: parts.collect(), body_structure: None, raw, reader })
+    }
+}
+
+/// The header of a message with its blank line; of one without a blank line, all of it.
+fn header(reader: &MessageReader) -> Result<Vec<u8>, StorageError> {
+    let mut read = Vec::new();
+    loop {
+        let old = read.len();
+        read.resize(old + CHUNK_BYTES, 0);
+        let got = match read.get_mut(old..) {
+            Some(buffer) => reader.read_at(old as u64, buffer)?,
+            None => 0,
+        };
+        read.truncate(old + got);
+        if let Some(end) = header_end(&read, old) {
+            read.truncate(end);
+            return Ok(read);
+        }
+        if got == 0 {
+            return Ok(read);
+        }
+    }
+}
+
+/// Where the header ends; what lies before `searched` was looked at.
+fn header_end(raw: &[u8], searched: usize) -> Option<usize> {
+    if raw.starts_with(b"\r\n") {
+        return Some(2);
+    }
+    let from = searched.saturating_sub(3);
+    memmem::find(raw.get(from..)?, b"\r\n\r\n").map(|at| from + at + 4)
+}
+
+fn held_part(found: Option<Found>, partial: Option<(u64, u64)>) -> Part {
+    match found {
+        None => Part::Nil,
+        Some(Found::Range(range)) => Part::Held(window_in_memory(range, partial)),
+        Some(Found::Owned(bytes)) => match partial {
+            None => Part::Owned(bytes),
+            Some(_) => Part::Owned(bytes.get(window_in_memory(0..bytes.len(), partial)).unwrap_or_default().to_vec()),
+        },
+    }
+}
+
+/// The bytes of `range` that `<offset.length>` wants: fewer, or none, beyond its end.
+fn window(range: Range<u64>, partial: Option<(u64, u64)>) -> Range<u64> {
+    let Some((offset, length)) = partial else { return range };
+    let start = range.start.saturating_add(offset).min(range.end);
+    start..start.saturating_add(length).min(range.end)
+}
+
+fn window_in_memory(range: Range<usize>, partial: Option<(u64, u64)>) -> Range<usize> {
+    let window = window(range.start as u64..range.end as u64, partial);
+    // The window lies within the range, whose ends are usize.
+    usize::try_from(window.start).unwrap_or(range.end)..usize::try_from(window.end).unwrap_or(range.end)
+}
+
+/// Cached header fields as a section's bytes.
+pub fn cached_fields(headers: &[u8], names: &[String], partial: Option<(u64, u64)>) -> Vec<u8> {
+    match held_part(Some(Found::Owned(select_fields(headers, names, false))), partial) {
+        Part::Owned(bytes) => bytes,
+        Part::Nil | Part::Held(_) | Part::Streamed(_) => Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_partial_beyond_the_end_is_short_or_empty() {
+        assert_eq!(window(10..100, None), 10..100);
+        assert_eq!(window(10..100, Some((0, 20))), 10..30);
+        assert_eq!(window(10..100, Some((80, 20))), 90..100);
+        assert_eq!(window(10..100, Some((90, 1))), 100..100);
+        assert_eq!(window(10..100, Some((u64::MAX, u64::MAX))), 100..100);
+        assert_eq!(held_part(Some(Found::Owned(b"abcdef".to_vec())), Some((4, 9))), Part::Owned(b"ef".to_vec()));
+        assert_eq!(held_part(None, Some((0, 1))), Part::Nil);
+    }
+
+    #[test]
+    fn the_header_ends_with_its_blank_line_even_across_two_reads() {
+        assert_eq!(header_end(b"A: b\r\n\r\nbody", 0), Some(8));
+        assert_eq!(header_end(b"A: b\r\n\r\nbody", 7), Some(8));
+        assert_eq!(header_end(b"\r\nbody", 0), Some(2));
+        assert_eq!(header_end(b"A: b\r\n", 0), None);
+    }
+
+    #[test]
+    fn only_large_messages_are_streamed_and_only_without_parts() {
+        let whole = Request { sections: vec![Wanted { section: Section::default(), partial: None }], body_structure: false };
+        assert!(whole.streams(READ_WHOLE_BYTES + 1) && !whole.streams(READ_WHOLE_BYTES));
+        let part = Section { part: vec![1], text: SectionText::Whole };
+        let part = Request { sections: vec![Wanted { section: part, partial: None }], body_structure: false };
+        assert!(!part.streams(READ_WHOLE_BYTES + 1));
+        assert_eq!(part.cost(9_000_000), 9_000_000);
+    }
+}

@@ -1,0 +1,67 @@
+//! COPY and MOVE (RFC 3501 §6.4.7, RFC 6851), answered with COPYUID (RFC 4315 §3).
+
+use index::Uid;
+use storage::Copied;
+
+use super::mailboxes::valid;
+use crate::imap::{
+    holding::Holding,
+    reply::{self, Reply, ReplyCode, Stop},
+    session::Session,
+    sets::{self, Numbers},
+    state::Selected,
+    wire::command::{MailboxArgument, SequenceSet},
+};
+
+/// COPY and UID COPY: all or none.
+pub async fn copy<H: Holding>(
+    session: &mut Session<H>,
+    selected: &mut Selected,
+    uid: bool,
+    set: &SequenceSet,
+    target: MailboxArgument,
+) -> Result<Reply, Stop> {
+    let name = valid(target)?;
+    let uids = present(selected, uid, set)?;
+    let target = session.held.run(move |account| account.mailbox(&name)).await.map_err(reply::for_target)?;
+    if uids.is_empty() {
+        return Ok(Reply::ok("No messages to copy"));
+    }
+    let source = selected.mailbox.clone();
+    let copied = session.held.run(move |_| source.copy_to(&uids, &target)).await?;
+    Ok(done("Copy completed", copied))
+}
+
+/// MOVE and UID MOVE. COPYUID comes before the EXPUNGEs, untagged (RFC 6851 §4.3).
+pub async fn move_messages<H: Holding>(
+    session: &mut Session<H>,
+    selected: &mut Selected,
+    uid: bool,
+    set: &SequenceSet,
+    target: MailboxArgument,
+) -> Result<Reply, Stop> {
+    let name = valid(target)?;
+    let source = selected.writable()?;
+    let uids = present(selected, uid, set)?;
+    let target = session.held.run(move |account| account.mailbox(&name)).await.map_err(reply::for_target)?;
+    if uids.is_empty() {
+        return Ok(Reply::ok("No messages to move"));
+    }
+    let moved = session.held.run(move |_| source.move_to(&uids, &target)).await?;
+    session.acknowledge().await?;
+    done("Moved", moved).write_untagged(session.connection.output());
+    Ok(Reply::ok("Move completed"))
+}
+
+/// The UIDs that a set names and that are still there. A sequence number whose message is gone is an error: the client believes in it.
+fn present(selected: &Selected, uid: bool, set: &SequenceSet) -> Result<Vec<Uid>, Reply> {
+    let named = sets::uids(&sets::positions(set, Numbers::new(uid), &selected.view)?, &selected.view);
+    let messages = selected.mailbox.read();
+    let there: Vec<Uid> = named.iter().copied().filter(|uid| messages.position(*uid).is_some()).collect();
+    if !uid && there.len() < named.len() { Err(reply::expunged()) } else { Ok(there) }
+}
+
+fn done(text: &'static str, copied: Copied) -> Reply {
+    let reply = Reply::ok(text);
+    if copied.pairs.is_empty() { reply } else { reply.with(ReplyCode::Copied(copied)) }
+}

@@ -1,0 +1,500 @@
+//! FETCH and UID FETCH (RFC 3501 §6.4.5, RFC 7162 §3.1.4).
+//!
+//! - Metadata comes from memory, straight into the output buffer.
+//! - Bodies are read several messages ahead of the client, within `AHEAD_MESSAGES` and `AHEAD_BYTES`.
+//! - \Seen is set for all messages in one call before the first is sent, so that FLAGS are right in the same response.
+//! - Messages that are gone are left out; by sequence number the command then ends with NO (RFC 2180 §4.1.2).
+
+use std::{collections::VecDeque, ops::Range, sync::Arc};
+
+use futures::{StreamExt, future::BoxFuture, stream::FuturesOrdered};
+use index::{Flag, FlagSet, ModSeq, Uid};
+use storage::{
+    Mailbox, Rendered, Row, StorageError, StoreOperation,
+    mime::{CACHED_FIELDS, Section, SectionText},
+};
+
+use super::body::{CHUNK_BYTES, Part, Prepared, Request, Wanted, cached_fields};
+use crate::{
+    connection::{Connection, ConnectionError},
+    imap::{
+        holding::Holding,
+        reply::{self, Reply, Stop},
+        session::Session,
+        sets::{self, Numbers},
+        state::{Access, Selected},
+        updates::{self, Awareness},
+        view::{Expunges, View, sequence},
+        wire::{
+            command::{FetchItem, SequenceSet},
+            response::FetchWriter,
+            sequence_set::Positions,
+        },
+    },
+};
+
+/// Rows looked at while the mailbox's lock is held once, and rendered by one call.
+const BATCH_MESSAGES: usize = 256;
+/// How many messages are read at once: enough to hide a server's latency.
+const AHEAD_MESSAGES: usize = 8;
+/// How many bytes reading ahead may hold for one session.
+const AHEAD_BYTES: u64 = 4 * 1024 * 1024;
+
+/// FETCH and UID FETCH.
+pub async fn fetch<H: Holding>(
+    session: &mut Session<H>,
+    selected: &mut Selected,
+    uid: bool,
+    set: &SequenceSet,
+    items: Vec<FetchItem>,
+    changed_since: Option<u64>,
+) -> Result<Reply, Stop> {
+    let positions = sets::positions(set, Numbers::new(uid), &selected.view)?;
+    if changed_since.is_some() || items.contains(&FetchItem::ModSeq) {
+        session.enable_condstore(Some(selected));
+    }
+    let mut plan = Plan::new(items, uid, changed_since, session.awareness);
+    if plan.sets_seen && selected.access == Access::ReadWrite {
+        plan.seen_now = set_seen(session, selected, &positions, changed_since).await?;
+    }
+    updates::tell_keywords(&mut session.connection, selected);
+
+    let mut told = Told { known: Vec::new(), missing: false };
+    let mut rest = positions.iter().cloned().flatten();
+    loop {
+        let batch = next_batch(&mut rest, selected, changed_since, &mut told);
+        match batch {
+            Some(messages) if messages.is_empty() => {}
+            Some(messages) => deliver(session, selected, &plan, messages, &mut told).await?,
+            None => break,
+        }
+    }
+    let expunges = if uid { Expunges::Tell } else { Expunges::KeepBack };
+    updates::tell(&mut session.connection, selected, session.awareness, expunges, &told.known).await?;
+    Ok(if told.missing && !uid { reply::expunged() } else { Reply::ok("Fetch completed") })
+}
+
+/// What each response has, and what must be read for it.
+struct Plan {
+    items: Vec<FetchItem>,
+    /// Answers items that need the message, in their order.
+    request: Arc<Request>,
+    needs_rendered: bool,
+    sets_seen: bool,
+    /// Whether MODSEQ goes with FLAGS that were not asked for.
+    awareness: Awareness,
+    /// Messages that this command made \Seen, ascending.
+    seen_now: Vec<Uid>,
+}
+
+impl Plan {
+    fn new(mut items: Vec<FetchItem>, uid: bool, changed_since: Option<u64>, awareness: Awareness) -> Plan {
+        for (wanted, item) in [(uid, FetchItem::Uid), (changed_since.is_some(), FetchItem::ModSeq)] {
+            if wanted && !items.contains(&item) {
+                items.insert(0, item);
+            }
+        }
+        let request = Request { sections: items.iter().filter_map(wanted).collect(), body_structure: items.contains(&FetchItem::Body) };
+        let needs_rendered =
+            items.iter().any(|item| matches!(item, FetchItem::Envelope | FetchItem::BodyStructure) || cached_names(item).is_some());
+        let sets_seen = items.iter().any(sets_seen);
+        Plan { items, request: Arc::new(request), needs_rendered, sets_seen, awareness, seen_now: Vec::new() }
+    }
+}
+
+/// Whether answering an item makes the message \Seen.
+fn sets_seen(item: &FetchItem) -> bool {
+    matches!(item, FetchItem::Rfc822 | FetchItem::Rfc822Text | FetchItem::Section { peek: false, .. })
+}
+
+/// The section of the message file that answers an item.
+fn wanted(item: &FetchItem) -> Option<Wanted> {
+    let whole = |text| Some(Wanted { section: Section { part: Vec::new(), text }, partial: None });
+    match item {
+        FetchItem::Rfc822 => whole(SectionText::Whole),
+        FetchItem::Rfc822Header => whole(SectionText::Header),
+        FetchItem::Rfc822Text => whole(SectionText::Text),
+        FetchItem::Section { section, partial, .. } if cached_names(item).is_none() => {
+            Some(Wanted { section: section.clone(), partial: *partial })
+        }
+        FetchItem::Section { .. }
+        | FetchItem::Uid
+        | FetchItem::Flags
+        | FetchItem::InternalDate
+        | FetchItem::Rfc822Size
+        | FetchItem::Envelope
+        | FetchItem::Body
+        | FetchItem::BodyStructure
+        | FetchItem::ModSeq => None,
+    }
+}
+
+/// The names of HEADER.FIELDS that the cached headers can answer.
+fn cached_names(item: &FetchItem) -> Option<&[String]> {
+    let FetchItem::Section { section: Section { part, text: SectionText::HeaderFields(names) }, .. } = item else { return None };
+    let cached = part.is_empty() && names.iter().all(|name| CACHED_FIELDS.iter().any(|field| field.eq_ignore_ascii_case(name)));
+    cached.then_some(names)
+}
+
+/// What the client was told while the command ran.
+struct Told {
+    /// Messages whose present metadata it got.
+    known: Vec<(Uid, ModSeq)>,
+    /// Whether a message was left out because it is gone.
+    missing: bool,
+}
+
+/// A message to be sent.
+#[derive(Debug, Clone, Copy)]
+struct Message {
+    sequence: u32,
+    row: Row,
+}
+
+/// Makes messages \Seen that are not; which they were.
+async fn set_seen<H: Holding>(
+    session: &mut Session<H>,
+    selected: &Selected,
+    positions: &Positions,
+    changed_since: Option<u64>,
+) -> Result<Vec<Uid>, Stop> {
+    let unseen: Vec<Uid> = {
+        let messages = selected.mailbox.read();
+        let rows = sets::uids(positions, &selected.view).into_iter().filter_map(|uid| messages.get(uid));
+        let unseen = rows.filter(|row| !row.flags.contains(Flag::Seen) && changed_since.is_none_or(|since| row.modseq.get() > since));
+        unseen.map(|row| row.uid).collect()
+    };
+    if unseen.is_empty() {
+        return Ok(unseen);
+    }
+    let mailbox = selected.writable()?;
+    let stored = session.held.run(move |_| mailbox.store(&unseen, StoreOperation::Add(FlagSet::of(&[Flag::Seen])), None)).await;
+    match stored.map_err(Stop::from) {
+        Ok(stored) => Ok(stored.rows.iter().map(|row| row.uid).collect()),
+        // The client wants its mail: that it could not be marked (no space, say) is in the log.
+        Err(Stop::Reply(_)) => Ok(Vec::new()),
+        Err(stop) => Err(stop),
+    }
+}
+
+/// The next messages with their rows; `None` at the end.
+fn next_batch(
+    rest: &mut impl Iterator<Item = usize>,
+    selected: &Selected,
+    changed_since: Option<u64>,
+    told: &mut Told,
+) -> Option<VecDeque<Message>> {
+    let view: &View = &selected.view;
+    let messages = selected.mailbox.read();
+    let mut batch = VecDeque::new();
+    let mut looked_at = 0;
+    for position in rest.take(BATCH_MESSAGES) {
+        looked_at += 1;
+        let Some(uid) = view.uids().get(position) else { continue };
+        match messages.get(*uid) {
+            Some(row) if changed_since.is_some_and(|since| row.modseq.get() <= since) => {}
+            Some(row) => batch.push_back(Message { sequence: sequence(position), row }),
+            None => told.missing = true,
+        }
+    }
+    (looked_at > 0).then_some(batch)
+}
+
+/// Sends a batch.
+async fn deliver<H: Holding>(
+    session: &mut Session<H>,
+    selected: &Selected,
+    plan: &Plan,
+    mut batch: VecDeque<Message>,
+    told: &mut Told,
+) -> Result<(), Stop> {
+    let mut rendered = render(&session.held, selected, plan, &batch).await?;
+    let (connection, held) = (&mut session.connection, &session.held);
+    let keywords = selected.mailbox.keywords();
+    let mut ahead = Ahead::new(held, &selected.mailbox, &plan.request, batch.iter().map(|message| message.row).collect());
+    while let Some(message) = batch.pop_front() {
+        let rendered = match rendered.as_mut().map(VecDeque::pop_front) {
+            None => None,
+            Some(Some(Some(rendered))) => Some(rendered),
+            Some(Some(None) | None) => {
+                ahead.skip().await?;
+                told.missing = true;
+                continue;
+            }
+        };
+        let Some(prepared) = ahead.next().await? else {
+            told.missing = true;
+            continue;
+        };
+        let response = Response { plan, message, keywords: &keywords, recent: selected.view.is_recent(message.row.uid) };
+        response.send(connection, held, rendered.as_ref(), prepared.as_ref()).await?;
+        if response.tells_all() && message.row.modseq.get() > selected.view.highest_modseq() {
+            told.known.push((message.row.uid, message.row.modseq));
+        }
+        connection.flush_if_large().await?;
+    }
+    Ok(())
+}
+
+/// What is rendered of a batch's messages, if the plan needs any of it.
+async fn render<H: Holding>(
+    held: &H,
+    selected: &Selected,
+    plan: &Plan,
+    batch: &VecDeque<Message>,
+) -> Result<Option<VecDeque<Option<Rendered>>>, Stop> {
+    if !plan.needs_rendered {
+        return Ok(None);
+    }
+    let uids: Vec<Uid> = batch.iter().map(|message| message.row.uid).collect();
+    let mailbox = Arc::clone(&selected.mailbox);
+    Ok(Some(held.run(move |_| mailbox.rendered(&uids)).await?.into()))
+}
+
+/// Reads message files ahead of the client, in order.
+struct Ahead<'a, H> {
+    held: &'a H,
+    mailbox: &'a Arc<Mailbox>,
+    request: &'a Arc<Request>,
+    /// Not started yet.
+    rows: VecDeque<Row>,
+    /// Their costs, as started.
+    costs: VecDeque<u64>,
+    bytes: u64,
+    reading: FuturesOrdered<BoxFuture<'a, Result<Prepared, StorageError>>>,
+}
+
+impl<'a, H: Holding> Ahead<'a, H> {
+    fn new(held: &'a H, mailbox: &'a Arc<Mailbox>, request: &'a Arc<Request>, rows: VecDeque<Row>) -> Ahead<'a, H> {
+        Ahead { held, mailbox, request, rows, costs: VecDeque::new(), bytes: 0, reading: FuturesOrdered::new() }
+    }
+
+    fn start(&mut self) {
+        while let Some(row) = self.rows.front() {
+            let cost = self.request.cost(row.size);
+            let full = self.reading.len() >= AHEAD_MESSAGES || self.bytes.saturating_add(cost) > AHEAD_BYTES;
+            if full && !self.reading.is_empty() {
+                return;
+            }
+            let (uid, mailbox, request) = (row.uid, Arc::clone(self.mailbox), Arc::clone(self.request));
+            self.reading.push_back(Box::pin(self.held.run(move |_| request.prepare(&mailbox, uid))));
+            self.costs.push_back(cost);
+            self.bytes += cost;
+            self.rows.pop_front();
+        }
+    }
+
+    /// What was read of the next message (`Some(None)`: nothing is needed); `None`: it is gone.
+    async fn next(&mut self) -> Result<Option<Option<Prepared>>, Stop> {
+        if self.request.is_empty() {
+            return Ok(Some(None));
+        }
+        self.start();
+        let Some(prepared) = self.reading.next().await else { return Ok(None) };
+        self.bytes -= self.costs.pop_front().unwrap_or_default();
+        match prepared {
+            Ok(prepared) => Ok(Some(Some(prepared))),
+            Err(StorageError::Expunged) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Leaves the next message out.
+    async fn skip(&mut self) -> Result<(), Stop> {
+        self.next().await.map(drop)
+    }
+}
+
+/// One FETCH response.
+struct Response<'a> {
+    plan: &'a Plan,
+    message: Message,
+    keywords: &'a [String],
+    recent: bool,
+}
+
+impl Response<'_> {
+    /// Whether FLAGS go with it although nobody asked: this command changed them.
+    fn adds_flags(&self) -> bool {
+        self.plan.seen_now.binary_search(&self.message.row.uid).is_ok() && !self.plan.items.contains(&FetchItem::Flags)
+    }
+    fn adds_modseq(&self) -> bool {
+        self.has_flags() && self.plan.awareness == Awareness::CondStore && !self.plan.items.contains(&FetchItem::ModSeq)
+    }
+    fn has_flags(&self) -> bool {
+        self.adds_flags() || self.plan.items.contains(&FetchItem::Flags)
+    }
+    /// Whether the client needs no other response to know the message's present flags.
+    fn tells_all(&self) -> bool {
+        self.has_flags()
+    }
+
+    async fn send<H: Holding>(
+        &self,
+        connection: &mut Connection,
+        held: &H,
+        rendered: Option<&Rendered>,
+        prepared: Option<&Prepared>,
+    ) -> Result<(), Stop> {
+        let row = &self.message.row;
+        let mut writer = FetchWriter::begin(connection.output(), self.message.sequence);
+        let mut parts = prepared.map_or([].as_slice(), |prepared| prepared.parts.as_slice()).iter();
+        if self.adds_modseq() {
+            writer.modseq(connection.output(), row.modseq);
+        }
+        if self.adds_flags() {
+            writer.flags(connection.output(), row.flags, self.keywords, self.recent);
+        }
+        for item in &self.plan.items {
+            let out = connection.output();
+            match (item, rendered) {
+                (FetchItem::Uid, _) => writer.uid(out, row.uid),
+                (FetchItem::Flags, _) => writer.flags(out, row.flags, self.keywords, self.recent),
+                (FetchItem::InternalDate, _) => writer.internal_date(out, row.internal_date),
+                (FetchItem::Rfc822Size, _) => writer.size(out, row.size),
+                (FetchItem::ModSeq, _) => writer.modseq(out, row.modseq),
+                (FetchItem::Envelope, Some(rendered)) => writer.envelope(out, &rendered.envelope),
+                (FetchItem::BodyStructure, Some(rendered)) => writer.body_structure(out, &rendered.body_structure),
+                (FetchItem::Body, _) => {
+                    if let Some(structure) = prepared.and_then(|prepared| prepared.body_structure.as_deref()) {
+                        writer.body(out, structure);
+                    }
+                }
+                (FetchItem::Section { name, partial, .. }, Some(rendered)) if let Some(names) = cached_names(item) => {
+                    let bytes = cached_fields(&rendered.headers, names, *partial);
+                    writer.section(out, name, partial.map(|(origin, _)| origin), Some(&bytes));
+                }
+                (FetchItem::Section { .. } | FetchItem::Rfc822 | FetchItem::Rfc822Header | FetchItem::Rfc822Text, _) => {
+                    if let (Some(part), Some(prepared)) = (parts.next(), prepared) {
+                        send_part(connection, held, &mut writer, item, part, prepared).await?;
+                    }
+                }
+                // Planned and rendered together.
+                (FetchItem::Envelope | FetchItem::BodyStructure, None) => {}
+            }
+        }
+        writer.finish(connection.output());
+        Ok(())
+    }
+}
+
+/// Sends one section's bytes.
+async fn send_part<H: Holding>(
+    connection: &mut Connection,
+    held: &H,
+    writer: &mut FetchWriter,
+    item: &FetchItem,
+    part: &Part,
+    prepared: &Prepared,
+) -> Result<(), Stop> {
+    let bytes: &[u8] = match part {
+        Part::Nil => {
+            if let FetchItem::Section { name, partial, .. } = item {
+                writer.section(connection.output(), name, partial.map(|(origin, _)| origin), None);
+            }
+            return Ok(());
+        }
+        Part::Owned(bytes) => bytes,
+        Part::Held(range) => prepared.raw.get(range.clone()).unwrap_or_default(),
+        Part::Streamed(range) => {
+            begin_literal(connection, writer, item, range.end - range.start);
+            return stream(connection, held, prepared, range.clone()).await;
+        }
+    };
+    begin_literal(connection, writer, item, bytes.len() as u64);
+    for chunk in bytes.chunks(CHUNK_BYTES) {
+        connection.output().extend_from_slice(chunk);
+        connection.flush_if_large().await?;
+    }
+    Ok(())
+}
+
+fn begin_literal(connection: &mut Connection, writer: &mut FetchWriter, item: &FetchItem, bytes: u64) {
+    let out = connection.output();
+    match item {
+        FetchItem::Section { name, partial, .. } => writer.section_header(out, name, partial.map(|(origin, _)| origin), bytes),
+        FetchItem::Rfc822Header => writer.literal_header(out, "RFC822.HEADER", bytes),
+        FetchItem::Rfc822Text => writer.literal_header(out, "RFC822.TEXT", bytes),
+        _ => writer.literal_header(out, "RFC822", bytes),
+    }
+}
+
+/// Sends a range of a large message, reading one chunk ahead.
+async fn stream<H: Holding>(connection: &mut Connection, held: &H, prepared: &Prepared, range: Range<u64>) -> Result<(), Stop> {
+    let mut at = range.start;
+    let mut ready = read_chunk(held, prepared, at..range.end).await?;
+    loop {
+        if ready.is_empty() {
+            break;
+        }
+        at += ready.len() as u64;
+        connection.output().extend_from_slice(&ready);
+        let (flushed, next) = tokio::join!(connection.flush_if_large(), read_chunk(held, prepared, at..range.end));
+        flushed?;
+        ready = next?;
+    }
+    if at == range.end {
+        return Ok(());
+    }
+    tracing::error!(expected = range.end - range.start, sent = at - range.start, "a message file is shorter than its size");
+    Err(cut_off())
+}
+
+/// The next bytes of `range`, at most a chunk. An error in the middle of a literal can only end the connection: its length was announced.
+async fn read_chunk<H: Holding>(held: &H, prepared: &Prepared, range: Range<u64>) -> Result<Vec<u8>, Stop> {
+    if range.is_empty() {
+        return Ok(Vec::new());
+    }
+    let reader = Arc::clone(&prepared.reader);
+    let length = usize::try_from(range.end - range.start).unwrap_or(CHUNK_BYTES).min(CHUNK_BYTES);
+    let read = held.run(move |_| {
+        let mut chunk = vec![0; length];
+        let got = reader.read_at(range.start, &mut chunk)?;
+        chunk.truncate(got);
+        Ok(chunk)
+    });
+    read.await.map_err(|error| {
+        tracing::error!(%error, "a message can't be read to its end");
+        cut_off()
+    })
+}
+
+fn cut_off() -> Stop {
+    Stop::Connection(ConnectionError::Io(std::io::Error::other("a message could not be read to its end")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn section(text: SectionText, peek: bool) -> FetchItem {
+        FetchItem::Section { section: Section { part: vec![], text }, peek, partial: None, name: String::new() }
+    }
+    fn fields(names: &[&str]) -> FetchItem {
+        section(SectionText::HeaderFields(names.iter().map(|name| (*name).to_owned()).collect()), true)
+    }
+
+    #[test]
+    fn header_fields_of_a_list_view_need_no_message_file() {
+        let plan = Plan::new(vec![FetchItem::Flags, fields(&["From", "SUBJECT", "date"])], true, None, Awareness::Plain);
+        assert!(plan.request.is_empty() && plan.needs_rendered && !plan.sets_seen);
+        let plan = Plan::new(vec![fields(&["From", "X-Other"])], true, None, Awareness::Plain);
+        assert_eq!(plan.request.sections.len(), 1);
+        assert!(!plan.needs_rendered);
+    }
+
+    #[test]
+    fn only_reading_the_text_marks_a_message_as_seen() {
+        assert!(sets_seen(&FetchItem::Rfc822) && sets_seen(&FetchItem::Rfc822Text) && !sets_seen(&FetchItem::Rfc822Header));
+        assert!(sets_seen(&section(SectionText::Whole, false)) && !sets_seen(&section(SectionText::Whole, true)));
+        assert!(!sets_seen(&FetchItem::Envelope) && !sets_seen(&FetchItem::Body));
+    }
+
+    #[test]
+    fn uid_and_modseq_are_added_where_the_command_implies_them() {
+        let plan = Plan::new(vec![FetchItem::Flags], true, Some(7), Awareness::CondStore);
+        assert_eq!(plan.items, [FetchItem::ModSeq, FetchItem::Uid, FetchItem::Flags]);
+        let plan = Plan::new(vec![FetchItem::Uid], true, None, Awareness::Plain);
+        assert_eq!(plan.items, [FetchItem::Uid]);
+    }
+}

@@ -1,0 +1,84 @@
+//! IDLE (RFC 2177): changes are told at once, until DONE.
+
+use std::{future::pending, time::Duration};
+
+use tokio::time::{interval, sleep};
+
+use crate::imap::{
+    holding::Holding,
+    reply::{Reply, Stop},
+    session::Session,
+    state::State,
+    updates,
+    view::Expunges,
+    wire::{
+        framing::LineStep,
+        response::{self, Condition},
+    },
+};
+
+/// How often something is sent although nothing happened: home routers forget a silent connection after five minutes or so.
+const STILL_HERE: Duration = Duration::from_secs(120);
+/// The only line that may come is DONE; a longer one need not be kept.
+const DONE_BYTES_MAX: usize = 64;
+
+enum Event {
+    Input,
+    Changed,
+    StillHere,
+    Rescan,
+}
+
+/// IDLE, with or without a selected mailbox.
+pub async fn idle<H: Holding>(session: &mut Session<H>, state: &mut State) -> Result<Reply, Stop> {
+    response::continuation(session.connection.output(), "idling");
+    let mut still_here = interval(STILL_HERE);
+    let mut rescan = interval(session.settings.rescan_interval.max(Duration::from_secs(1)));
+    still_here.reset();
+    rescan.reset();
+    let silence = sleep(session.settings.idle_timeout);
+    tokio::pin!(silence);
+    loop {
+        if let State::Selected(selected) = state {
+            // Marked first: what changes while it is told wakes us again.
+            selected.changes.mark_unchanged();
+            updates::tell(&mut session.connection, selected, session.awareness, Expunges::Tell, &[]).await?;
+        }
+        session.connection.flush().await?;
+        let event = tokio::select! {
+            biased;
+            text = session.held.taken_away() => return Err(updates::farewell(&text)),
+            filled = session.connection.fill(session.settings.idle_timeout) => { filled?; Event::Input }
+            () = changed(state) => Event::Changed,
+            _ = still_here.tick() => Event::StillHere,
+            _ = rescan.tick() => Event::Rescan,
+            () = &mut silence => return Err(Stop::Bye("Disconnected for inactivity".into())),
+        };
+        match event {
+            Event::Input => match session.framer.next_line(session.connection.input(), DONE_BYTES_MAX) {
+                LineStep::NeedInput => {}
+                LineStep::Line(line) if line.eq_ignore_ascii_case(b"DONE") => return Ok(Reply::ok("Idle completed")),
+                LineStep::Line(_) | LineStep::TooLong => return Err(Reply::bad("Expected DONE").into()),
+            },
+            Event::Changed => {}
+            Event::StillHere => response::untagged(session.connection.output(), Condition::Ok, None, "Still here"),
+            Event::Rescan => {
+                if let State::Selected(selected) = state {
+                    let mailbox = selected.mailbox.clone();
+                    session.held.run(move |_| mailbox.refresh(false)).await?;
+                }
+            }
+        }
+    }
+}
+
+/// Resolves when the selected mailbox changes; never without one. Safe to cancel.
+async fn changed(state: &mut State) {
+    if let State::Selected(selected) = state
+        && selected.changes.changed().await.is_ok()
+    {
+        return;
+    }
+    // A sender that is gone means an account that is gone: `taken_away` says so.
+    pending().await
+}

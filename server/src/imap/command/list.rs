@@ -1,0 +1,216 @@
+//! LIST, basic and extended (RFC 3501 §6.3.8, RFC 5258, RFC 5819, RFC 6154), and LSUB.
+
+use std::collections::BTreeMap;
+
+use storage::{MailboxEntry, MailboxName, SpecialUse, Status, StorageError};
+
+use super::{
+    pattern::Pattern,
+    status::{self, look},
+};
+use crate::imap::{
+    holding::Holding,
+    reply::{Reply, Stop},
+    session::Session,
+    state::State,
+    wire::{
+        command::List,
+        response::{self, ListLine, Names},
+    },
+};
+
+/// LIST.
+pub async fn list<H: Holding>(session: &mut Session<H>, state: &State, list: &List) -> Result<Reply, Stop> {
+    if let ([pattern], false) = (list.patterns.as_slice(), list.extended)
+        && pattern.is_empty()
+    {
+        let root = ListLine { attributes: &["\\NoSelect"], mailbox: "", subscribed_child: false };
+        response::list(session.connection.output(), root, Names::ModifiedUtf7);
+        return Ok(Reply::ok("List completed"));
+    }
+    if list.select_recursive_match && !list.select_subscribed {
+        return Err(Reply::bad("RECURSIVEMATCH needs SUBSCRIBED beside it").into());
+    }
+    let entries = session.held.run(|account| account.list()).await?;
+    let lines = select(&entries, list);
+    if let Some(items) = &list.return_status {
+        status::notice(session, state, items);
+    }
+    for line in lines {
+        let attributes = attributes(line.entry, list);
+        let printed = ListLine { attributes: &attributes, mailbox: line.entry.name.as_str(), subscribed_child: line.subscribed_child };
+        response::list(session.connection.output(), printed, Names::ModifiedUtf7);
+        if let Some(items) = &list.return_status
+            && line.entry.selectable
+            && let Some(numbers) = numbers(session, &line.entry.name).await?
+        {
+            let values = status::values(items, &numbers);
+            response::status(session.connection.output(), line.entry.name.as_str(), &values, Names::ModifiedUtf7);
+        }
+        session.connection.flush_if_large().await?;
+    }
+    Ok(Reply::ok("List completed"))
+}
+
+/// A mailbox's numbers; `None` if it can't be opened now: LIST goes on without them (RFC 5819 §2).
+async fn numbers<H: Holding>(session: &mut Session<H>, name: &MailboxName) -> Result<Option<Status>, Stop> {
+    let asked = name.clone();
+    match session.held.run(move |account| look(account, &asked)).await {
+        Ok(numbers) => Ok(Some(numbers)),
+        Err(error @ (StorageError::LeaseLost(_) | StorageError::Closing(_))) => Err(error.into()),
+        Err(error) => {
+            tracing::debug!(mailbox = %name, %error, "LIST leaves STATUS out");
+            Ok(None)
+        }
+    }
+}
+
+/// One line of the answer.
+struct Line<'a> {
+    entry: &'a MailboxEntry,
+    subscribed_child: bool,
+}
+
+/// Which entries a LIST names, in order.
+fn select<'a>(entries: &'a [MailboxEntry], list: &List) -> Vec<Line<'a>> {
+    let patterns: Vec<Pattern> = list.patterns.iter().map(|pattern| Pattern::new(&list.reference, pattern)).collect();
+    let matching = entries.iter().filter(|entry| patterns.iter().any(|pattern| pattern.matches(&entry.name)));
+    matching
+        .filter_map(|entry| {
+            let subscribed_child = list.select_recursive_match && has_subscribed_child(entries, &entry.name);
+            let selected = if list.select_subscribed {
+                entry.subscribed
+            } else {
+                entry.selectable || entry.has_children // a subscription alone is no mailbox
+            };
+            let selected = selected && (!list.select_special_use || entry.special_use.is_some());
+            (selected || subscribed_child).then_some(Line { entry, subscribed_child })
+        })
+        .collect()
+}
+
+fn has_subscribed_child(entries: &[MailboxEntry], name: &MailboxName) -> bool {
+    entries.iter().any(|entry| entry.subscribed && entry.name.is_below(name))
+}
+
+fn attributes(entry: &MailboxEntry, list: &List) -> Vec<&'static str> {
+    let mut attributes = Vec::with_capacity(4);
+    if !entry.selectable {
+        attributes.push(if list.extended { "\\NonExistent" } else { "\\NoSelect" });
+    }
+    if list.select_subscribed || list.return_subscribed {
+        attributes.extend(entry.subscribed.then_some("\\Subscribed"));
+    }
+    attributes.push(if entry.has_children { "\\HasChildren" } else { "\\HasNoChildren" });
+    attributes.extend(entry.special_use.map(special_use));
+    attributes
+}
+
+fn special_use(special_use: SpecialUse) -> &'static str {
+    match special_use {
+        SpecialUse::All => "\\All",
+        SpecialUse::Archive => "\\Archive",
+        SpecialUse::Drafts => "\\Drafts",
+        SpecialUse::Flagged => "\\Flagged",
+        SpecialUse::Junk => "\\Junk",
+        SpecialUse::Sent => "\\Sent",
+        SpecialUse::Trash => "\\Trash",
+    }
+}
+
+/// LSUB (RFC 3501 §6.3.9).
+pub async fn lsub<H: Holding>(session: &mut Session<H>, reference: &str, pattern: &str) -> Result<Reply, Stop> {
+    let entries = session.held.run(|account| account.list()).await?;
+    for (mailbox, attributes) in subscriptions(&entries, reference, pattern) {
+        response::lsub(session.connection.output(), ListLine { attributes, mailbox, subscribed_child: false }, Names::ModifiedUtf7);
+        session.connection.flush_if_large().await?;
+    }
+    Ok(Reply::ok("Lsub completed"))
+}
+
+/// Subscribed names that fit; with `%` also levels above subscribed names, as \NoSelect: they are not subscribed themselves.
+fn subscriptions<'a>(entries: &'a [MailboxEntry], reference: &str, pattern: &str) -> BTreeMap<&'a str, &'static [&'static str]> {
+    let wants_levels = pattern.contains('%');
+    let pattern = Pattern::new(reference, pattern);
+    let mut found: BTreeMap<&str, &'static [&'static str]> = BTreeMap::new();
+    for entry in entries.iter().filter(|entry| entry.subscribed) {
+        if pattern.matches(&entry.name) {
+            found.insert(entry.name.as_str(), &[]);
+        } else if wants_levels {
+            for parent in pattern.matching_parents(&entry.name) {
+                found.entry(parent).or_insert(&["\\NoSelect"]);
+            }
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(name: &str) -> MailboxEntry {
+        let name = MailboxName::parse(name).unwrap();
+        MailboxEntry { name, selectable: true, subscribed: false, special_use: None, has_children: false }
+    }
+    fn entries() -> Vec<MailboxEntry> {
+        vec![
+            MailboxEntry { subscribed: true, ..entry("INBOX") },
+            MailboxEntry { selectable: false, has_children: true, ..entry("Archive") },
+            MailboxEntry { subscribed: true, ..entry("Archive/2026") },
+            MailboxEntry { special_use: Some(SpecialUse::Sent), ..entry("Sent") },
+            MailboxEntry { subscribed: true, selectable: false, ..entry("Gone") },
+        ]
+    }
+    fn named(list: &List) -> Vec<String> {
+        let entries = entries();
+        select(&entries, list).iter().map(|line| format!("{}{}", line.entry.name, if line.subscribed_child { "+" } else { "" })).collect()
+    }
+    fn list(pattern: &str) -> List {
+        List { patterns: vec![pattern.to_owned()], ..List::default() }
+    }
+
+    #[test]
+    fn plain_list_names_what_is_there() {
+        assert_eq!(named(&list("*")), ["INBOX", "Archive", "Archive/2026", "Sent"]);
+        assert_eq!(named(&list("%")), ["INBOX", "Archive", "Sent"]);
+    }
+
+    #[test]
+    fn subscribed_names_need_no_mailbox() {
+        assert_eq!(named(&List { select_subscribed: true, ..list("*") }), ["INBOX", "Archive/2026", "Gone"]);
+    }
+
+    #[test]
+    fn recursive_match_names_the_levels_above() {
+        let asked = List { select_subscribed: true, select_recursive_match: true, ..list("%") };
+        assert_eq!(named(&asked), ["INBOX", "Archive+", "Gone"]);
+    }
+
+    #[test]
+    fn special_use_selects() {
+        assert_eq!(named(&List { select_special_use: true, ..list("*") }), ["Sent"]);
+        assert_eq!(attributes(&entries()[3], &list("*")), ["\\HasNoChildren", "\\Sent"]);
+    }
+
+    #[test]
+    fn several_patterns_name_each_mailbox_once() {
+        let asked = List { patterns: vec!["*".into(), "INBOX".into()], ..List::default() };
+        assert_eq!(named(&asked).iter().filter(|name| *name == "INBOX").count(), 1);
+    }
+
+    #[test]
+    fn a_level_that_is_no_mailbox_says_so() {
+        assert_eq!(attributes(&entries()[1], &list("*")), ["\\NoSelect", "\\HasChildren"]);
+        assert_eq!(attributes(&entries()[1], &List { extended: true, ..list("*") }), ["\\NonExistent", "\\HasChildren"]);
+    }
+
+    #[test]
+    fn lsub_names_levels_above_subscriptions_only_for_percent_signs() {
+        let entries = entries();
+        let names = |pattern: &str| subscriptions(&entries, "", pattern).into_iter().collect::<Vec<_>>();
+        let none: &[&str] = &[];
+        assert_eq!(names("%"), [("Archive", ["\\NoSelect"].as_slice()), ("Gone", none), ("INBOX", none)]);
+        assert_eq!(names("*"), [("Archive/2026", none), ("Gone", none), ("INBOX", none)]);
+    }
+}

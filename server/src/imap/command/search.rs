@@ -1,0 +1,412 @@
+//! Evaluates SEARCH keys (RFC 9051 §6.4.4) without I/O of its own, cheapest facts first.
+//!
+//! The caller goes through three steps and stops for a message as soon as one gives an answer:
+//! ```text
+//! let query = compile(&search.key, &context);
+//! 1. query.decide_row(&row)                              every message, from memory
+//! 2. query.decide_full(&row, Some(&headers), None)       the undecided ones, if query.reads_headers():
+//!                                                        `headers` is Rendered::headers, fetched for many at once
+//! 3. query.decide_full(&row, headers, Some(&message))    the rest: `message` is MessageReader::read_all()
+//! ```
+//! Step 1 decides all when [`Query::needs`] says `Nothing`, step 2 when it says `Headers`, step 3 always.
+//! A message that can't be read any more (expunged meanwhile) simply does not match.
+//!
+//! Invariants, each with the test that guards it:
+//! - a step never contradicts a later one (`an_early_answer_is_the_final_answer`)
+//! - the cost of a message is linear in its size, whatever is searched for (`long_repetitive_needles_are_cheap`)
+//!
+//! Text is compared by substring, without regard to case in any script (simple case folding of composed characters).
+//! INTERNALDATE is printed in UTC, so its day is the UTC day; a Date field's day is the one written there.
+//! How deep keys nest is the parser's limit.
+
+use std::cell::OnceCell;
+
+use index::{Flag, FlagSet, KeywordId, ModSeq, Uid};
+use memchr::memmem::Finder;
+use storage::mime::{CACHED_FIELDS, Structure};
+use unicode_normalization::UnicodeNormalization;
+
+use crate::imap::wire::command::{Date, FlagArgument, SearchKey, SequenceBound, SequenceSet};
+
+const SECONDS_PER_DAY: i64 = 86_400;
+
+/// What keys are resolved against.
+#[derive(Debug, Clone, Copy)]
+pub struct Context<'a> {
+    /// Messages in the session's view: what `*` is as a sequence number; 0: none.
+    pub message_count: u32,
+    /// The largest UID in the view: what `*` is as a UID; 0: none.
+    pub largest_uid: u32,
+    /// The mailbox's keywords by position ([`storage::Mailbox::keywords`]).
+    pub keywords: &'a [String],
+    /// Unix seconds, for OLDER and YOUNGER.
+    pub now: i64,
+}
+
+/// What is in memory about a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RowFacts {
+    /// Its sequence number in the session's view, from 1.
+    pub sequence: u32,
+    /// Its UID.
+    pub uid: Uid,
+    /// Its flags and keywords.
+    pub flags: FlagSet,
+    /// Whether it is \Recent in this session.
+    pub recent: bool,
+    /// RFC822.SIZE.
+    pub size: u64,
+    /// INTERNALDATE, Unix seconds.
+    pub internal_date: i64,
+    /// Its MODSEQ.
+    pub modseq: ModSeq,
+}
+
+/// The most that deciding a message can take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Needs {
+    /// The row.
+    Nothing,
+    /// The row and the cached header fields.
+    Headers,
+    /// The message.
+    Body,
+}
+
+/// SEARCH keys made ready for many messages.
+#[derive(Debug)]
+pub struct Query {
+    root: Node,
+    /// What BODY and TEXT look for, folded.
+    needles: Vec<Finder<'static>>,
+    needs: Needs,
+    reads_headers: bool,
+    uses_modseq: bool,
+}
+
+/// Makes `key` ready: sets are resolved and sorted, days become seconds, keywords become bits, text is folded.
+pub fn compile(key: &SearchKey, context: &Context<'_>) -> Query {
+    let mut query =
+        Query { root: Node::Constant(true), needles: Vec::new(), needs: Needs::Nothing, reads_headers: false, uses_modseq: false };
+    query.root = query.compile_node(key, context);
+    query
+}
+
+impl Query {
+    /// The most that deciding a message can take.
+    pub fn needs(&self) -> Needs {
+        self.needs
+    }
+    /// Whether the cached header fields can decide anything that the row can't.
+    pub fn reads_headers(&self) -> bool {
+        self.reads_headers
+    }
+    /// Whether MODSEQ is among the keys: the answer then ends with the highest MODSEQ of the messages found (RFC 7162 §3.1.5).
+    pub fn uses_modseq(&self) -> bool {
+        self.uses_modseq
+    }
+    /// Decides from the row alone; `None`: that is not enough.
+    pub fn decide_row(&self, row: &RowFacts) -> Option<bool> {
+        self.decide_full(row, None, None)
+    }
+    /// Decides from what is given; never `None` when `message` is.
+    ///
+    /// `headers`: the cached fields ([`storage::Rendered::headers`]); `message`: all of it, with CRLF line ends.
+    pub fn decide_full(&self, row: &RowFacts, headers: Option<&[u8]>, message: Option<&[u8]>) -> Option<bool> {
+        let evidence = Evidence {
+            query: self,
+            row,
+            message: message.map(|raw| Parsed { raw, structure: OnceCell::new() }),
+            headers: headers.map(|raw| Parsed { raw, structure: OnceCell::new() }),
+            found: OnceCell::new(),
+        };
+        evidence.decide(&self.root)
+    }
+}
+
+/// A key, resolved.
+#[derive(Debug)]
+enum Node {
+    Constant(bool),
+    And(Vec<Node>),
+    Or(Box<Node>, Box<Node>),
+    Not(Box<Node>),
+    Flag(Flag),
+    Recent,
+    /// Sorted, not overlapping, inclusive.
+    Uid(Vec<(u32, u32)>),
+    Sequence(Vec<(u32, u32)>),
+    /// INTERNALDATE in `from..until`.
+    Internal {
+        from: i64,
+        until: i64,
+    },
+    Sent(SentTest, Date),
+    Larger(u64),
+    Smaller(u64),
+    ModSeq(u64),
+    Header {
+        field: String,
+        needle: Finder<'static>,
+        cached: bool,
+    },
+    /// Position in [`Query::needles`].
+    Body(usize),
+    Text(usize),
+}
+
+#[derive(Debug, Clone, Copy)]
+enum SentTest {
+    Before,
+    On,
+    Since,
+}
+
+impl Query {
+    fn compile_node(&mut self, key: &SearchKey, context: &Context<'_>) -> Node {
+        let day = |date: &Date| unix_day(date).saturating_mul(SECONDS_PER_DAY);
+        match key {
+            SearchKey::All => Node::Constant(true),
+            SearchKey::And(keys) => Node::And(keys.iter().map(|key| self.compile_node(key, context)).collect()),
+            SearchKey::Or(one, other) => Node::Or(Box::new(self.compile_node(one, context)), Box::new(self.compile_node(other, context))),
+            SearchKey::Not(key) => Node::Not(Box::new(self.compile_node(key, context))),
+            SearchKey::Flag(FlagArgument::System(flag)) => Node::Flag(*flag),
+            SearchKey::Flag(FlagArgument::Keyword(name)) => {
+                keyword(name, context.keywords).map_or(Node::Constant(false), |id| Node::Flag(Flag::Keyword(id)))
+            }
+            SearchKey::Recent => Node::Recent,
+            SearchKey::New => Node::And(vec![Node::Recent, Node::Not(Box::new(Node::Flag(Flag::Seen)))]),
+            SearchKey::Before(date) => Node::Internal { from: i64::MIN, until: day(date) },
+            SearchKey::On(date) => Node::Internal { from: day(date), until: day(date) + SECONDS_PER_DAY },
+            SearchKey::Since(date) => Node::Internal { from: day(date), until: i64::MAX },
+            SearchKey::Older(seconds) => {
+                Node::Internal { from: i64::MIN, until: context.now.saturating_sub(i64::from(*seconds)).saturating_add(1) }
+            }
+            SearchKey::Younger(seconds) => Node::Internal { from: context.now.saturating_sub(i64::from(*seconds)), until: i64::MAX },
+            SearchKey::SentBefore(date) => self.sent(SentTest::Before, *date),
+            SearchKey::SentOn(date) => self.sent(SentTest::On, *date),
+            SearchKey::SentSince(date) => self.sent(SentTest::Since, *date),
+            SearchKey::Larger(size) => Node::Larger(*size),
+            SearchKey::Smaller(size) => Node::Smaller(*size),
+            SearchKey::Uid(set) => Node::Uid(resolve(set, context.largest_uid)),
+            SearchKey::Sequence(set) => Node::Sequence(resolve(set, context.message_count)),
+            SearchKey::ModSeq(modseq) => {
+                self.uses_modseq = true;
+                Node::ModSeq(*modseq)
+            }
+            SearchKey::Header { field, value } => {
+                let cached = CACHED_FIELDS.iter().any(|name| name.eq_ignore_ascii_case(field));
+                self.note(if cached { Needs::Headers } else { Needs::Body }, cached);
+                Node::Header { field: field.clone(), needle: needle(value), cached }
+            }
+            SearchKey::Body(text) | SearchKey::Text(text) if text.is_empty() => Node::Constant(true),
+            SearchKey::Body(text) => {
+                self.note(Needs::Body, false);
+                Node::Body(self.add_needle(text))
+            }
+            SearchKey::Text(text) => {
+                self.note(Needs::Body, true);
+                Node::Text(self.add_needle(text))
+            }
+        }
+    }
+    fn sent(&mut self, test: SentTest, date: Date) -> Node {
+        self.note(Needs::Headers, true);
+        Node::Sent(test, date)
+    }
+    fn note(&mut self, needs: Needs, reads_headers: bool) {
+        self.needs = self.needs.max(needs);
+        self.reads_headers |= reads_headers;
+    }
+    fn add_needle(&mut self, text: &str) -> usize {
+        self.needles.push(needle(text));
+        self.needles.len() - 1
+    }
+}
+
+/// What is known about one message, worked out when first asked for.
+struct Evidence<'q, 'm> {
+    query: &'q Query,
+    row: &'q RowFacts,
+    headers: Option<Parsed<'m>>,
+    message: Option<Parsed<'m>>,
+    found: OnceCell<Found>,
+}
+
+struct Parsed<'m> {
+    raw: &'m [u8],
+    structure: OnceCell<Structure<'m>>,
+}
+
+/// For each of [`Query::needles`]: whether the message's text parts, or its header fields, have it.
+struct Found {
+    in_body: Vec<bool>,
+    in_headers: Vec<bool>,
+}
+
+impl<'m> Parsed<'m> {
+    fn structure(&self) -> &Structure<'m> {
+        self.structure.get_or_init(|| Structure::parse(self.raw))
+    }
+}
+
+impl<'m> Evidence<'_, 'm> {
+    fn decide(&self, node: &Node) -> Option<bool> {
+        let row = self.row;
+        match node {
+            Node::Constant(answer) => Some(*answer),
+            Node::And(nodes) => self.all(nodes),
+            Node::Or(one, other) => match self.decide(one) {
+                Some(true) => Some(true),
+                Some(false) => self.decide(other),
+                None => self.decide(other).filter(|matches| *matches),
+            },
+            Node::Not(node) => self.decide(node).map(|matches| !matches),
+            Node::Flag(flag) => Some(row.flags.contains(*flag)),
+            Node::Recent => Some(row.recent),
+            Node::Uid(ranges) => Some(within(ranges, row.uid.get())),
+            Node::Sequence(ranges) => Some(within(ranges, row.sequence)),
+            Node::Internal { from, until } => Some((*from..*until).contains(&row.internal_date)),
+            Node::Larger(size) => Some(row.size > *size),
+            Node::Smaller(size) => Some(row.size < *size),
+            Node::ModSeq(modseq) => Some(row.modseq.get() >= *modseq),
+            Node::Sent(test, date) => self.cached_fields().map(|fields| sent_matches(fields, *test, *date)),
+            Node::Header { field, needle, cached } => {
+                let fields = if *cached { self.cached_fields() } else { self.message.as_ref() };
+                fields.map(|fields| header_has(fields, field, needle))
+            }
+            Node::Body(needle) => self.found().map(|found| found.in_body[*needle]),
+            Node::Text(needle) => self.decide_text(*needle),
+        }
+    }
+    /// Every node is looked at until one says no: a later, cheaper one may know.
+    fn all(&self, nodes: &[Node]) -> Option<bool> {
+        let mut answer = Some(true);
+        for node in nodes {
+            match self.decide(node) {
+                Some(false) => return Some(false),
+                Some(true) => {}
+                None => answer = None,
+            }
+        }
+        answer
+    }
+    /// Where the cached fields can be read: in the copy of them, else in the message.
+    fn cached_fields(&self) -> Option<&Parsed<'m>> {
+        self.headers.as_ref().or(self.message.as_ref())
+    }
+    fn decide_text(&self, needle: usize) -> Option<bool> {
+        match (self.found(), &self.headers) {
+            (Some(found), _) => Some(found.in_headers[needle] || found.in_body[needle]),
+            // A hit in the cached fields is a hit in the message; no hit there says nothing.
+            (None, Some(headers)) => {
+                let mut hit = false;
+                headers.structure().header_texts(&mut |text| {
+                    hit = has(text, &self.query.needles[needle]);
+                    !hit
+                });
+                hit.then_some(true)
+            }
+            (None, None) => None,
+        }
+    }
+    /// Looks for all needles in one pass, so that each part is decoded once.
+    fn found(&self) -> Option<&Found> {
+        let message = self.message.as_ref()?;
+        Some(self.found.get_or_init(|| {
+            let mut in_headers = vec![false; self.query.needles.len()];
+            let mut in_body = in_headers.clone();
+            message.structure().header_texts(&mut |text| look(text, &self.query.needles, &mut in_headers));
+            message.structure().text_parts(&mut |text| look(text, &self.query.needles, &mut in_body));
+            Found { in_body, in_headers }
+        }))
+    }
+}
+
+/// Notes which needles `text` has; `false` when all were found.
+fn look(text: &str, needles: &[Finder<'static>], hits: &mut [bool]) -> bool {
+    let folded = fold(text);
+    for (needle, hit) in needles.iter().zip(hits.iter_mut()) {
+        *hit = *hit || needle.find(folded.as_bytes()).is_some();
+    }
+    hits.contains(&false)
+}
+
+fn header_has(fields: &Parsed<'_>, field: &str, needle: &Finder<'static>) -> bool {
+    fields.structure().header_values(field).iter().any(|value| has(value, needle))
+}
+
+fn sent_matches(fields: &Parsed<'_>, test: SentTest, date: Date) -> bool {
+    let Some((_, (year, month, day))) = fields.structure().sent_date() else { return false };
+    let sent = Date { year, month, day };
+    match test {
+        SentTest::Before => sent < date,
+        SentTest::On => sent == date,
+        SentTest::Since => sent >= date,
+    }
+}
+
+fn has(text: &str, needle: &Finder<'static>) -> bool {
+    needle.needle().is_empty() || needle.find(fold(text).as_bytes()).is_some()
+}
+
+fn needle(text: &str) -> Finder<'static> {
+    Finder::new(fold(text).as_bytes()).into_owned()
+}
+
+/// Text in the form in which it is compared. ASCII, which most mail is, takes one pass over bytes.
+fn fold(text: &str) -> String {
+    if text.is_ascii() { text.to_ascii_lowercase() } else { text.nfc().map(fold_char).collect() }
+}
+
+/// Simple case folding: one character for one, so `ß` is not `ss`.
+fn fold_char(c: char) -> char {
+    fn single(mut chars: impl Iterator<Item = char>, otherwise: char) -> char {
+        match (chars.next(), chars.next()) {
+            (Some(c), None) => c,
+            _ => otherwise,
+        }
+    }
+    let upper = single(c.to_uppercase(), c); // first to capitals, so that `ς` and `σ` meet
+    single(upper.to_lowercase(), upper)
+}
+
+fn keyword(name: &str, keywords: &[String]) -> Option<KeywordId> {
+    KeywordId::new(keywords.iter().position(|keyword| keyword.eq_ignore_ascii_case(name))?)
+}
+
+/// Sorted ranges that don't overlap; `*` is `largest`, and in an empty mailbox nothing matches.
+fn resolve(set: &SequenceSet, largest: u32) -> Vec<(u32, u32)> {
+    let SequenceSet::Ranges(ranges) = set else { return Vec::new() }; // `$` is not offered
+    if largest == 0 {
+        return Vec::new();
+    }
+    let number = |bound| match bound {
+        SequenceBound::Number(number) => number,
+        SequenceBound::Star => largest,
+    };
+    let mut resolved: Vec<(u32, u32)> =
+        ranges.iter().map(|range| (number(range.low), number(range.high))).map(|(one, other)| (one.min(other), one.max(other))).collect();
+    resolved.sort_unstable();
+    resolved.dedup_by(|next, previous| {
+        let joins = next.0 <= previous.1;
+        if joins {
+            previous.1 = previous.1.max(next.1);
+        }
+        joins
+    });
+    resolved
+}
+
+fn within(ranges: &[(u32, u32)], number: u32) -> bool {
+    let candidate = ranges.partition_point(|range| range.1 < number);
+    ranges.get(candidate).is_some_and(|range| range.0 <= number)
+}
+
+/// Days from 1970-01-01 in the Gregorian calendar, for any date (years counted from March, so that the leap day is the last).
+fn unix_day(date: &Date) -> i64 {
+    let (year, month) = (i64::from(date.year), i64::from(date.month));
+    let year = if month <= 2 { year - 1 } else { year };
+    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + i64::from(date.day) - 1;
+    365 * year + year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400) + day_of_year - 719_468
+}

@@ -1,0 +1,71 @@
+//! SELECT and EXAMINE (RFC 3501 §6.3.1, RFC 7162 §3.1.8).
+
+use index::{Flag, ModSeq};
+use storage::Columns;
+
+use super::mailboxes::valid;
+use crate::imap::{
+    holding::Holding,
+    reply::{Reply, Stop},
+    session::Session,
+    state::{Access, Selected, State},
+    updates,
+    view::{View, sequence},
+    wire::{
+        command::Select,
+        response::{self, Code, Condition},
+    },
+};
+
+/// More than the keywords a mailbox can have: FLAGS is told at once.
+const NOTHING_TOLD: usize = usize::MAX;
+
+/// SELECT and EXAMINE. Whatever was selected is not any more, also when this fails.
+pub async fn select<H: Holding>(session: &mut Session<H>, state: &mut State, select: Select) -> Result<Reply, Stop> {
+    *state = State::Authenticated;
+    let name = valid(select.mailbox)?;
+    let mailbox = session
+        .held
+        .run(move |account| {
+            let mailbox = account.mailbox(&name)?;
+            mailbox.refresh(false)?;
+            Ok(mailbox)
+        })
+        .await?;
+    if select.condstore {
+        session.enable_condstore(None);
+    }
+    let access = if select.read_only { Access::ReadOnly } else { Access::ReadWrite };
+    let mut changes = mailbox.changes();
+    changes.mark_unchanged();
+    let first_recent = mailbox.recent(access == Access::ReadWrite);
+    let (mut view, uid_next, unseen) = {
+        let messages = mailbox.read();
+        (View::open(&*messages), messages.uid_next(), first_unseen(&messages))
+    };
+    view.claim_recent(first_recent, uid_next);
+
+    let mut selected = Selected { mailbox, access, view, changes, keywords_told: NOTHING_TOLD };
+    updates::tell_keywords(&mut session.connection, &mut selected);
+    let Selected { mailbox, view, .. } = &selected;
+    let out = session.connection.output();
+    response::exists(out, view.exists());
+    response::recent(out, view.recent_count());
+    if let Some(sequence) = unseen {
+        response::untagged(out, Condition::Ok, Some(&Code::Unseen(sequence)), "First unseen");
+    }
+    response::untagged(out, Condition::Ok, Some(&Code::UidValidity(mailbox.uid_validity())), "UIDs valid");
+    response::untagged(out, Condition::Ok, Some(&Code::UidNext(uid_next)), "Predicted next UID");
+    if let Some(modseq) = ModSeq::new(view.highest_modseq()) {
+        response::untagged(out, Condition::Ok, Some(&Code::HighestModSeq(modseq)), "Highest");
+    }
+    *state = State::Selected(selected);
+    Ok(match access {
+        Access::ReadWrite => Reply::ok("Select completed").with(Code::ReadWrite.into()),
+        Access::ReadOnly => Reply::ok("Examine completed").with(Code::ReadOnly.into()),
+    })
+}
+
+fn first_unseen(messages: &Columns) -> Option<u32> {
+    (0..messages.len()).find(|position| !messages.row(*position).flags.contains(Flag::Seen)).map(sequence)
+}

@@ -1,0 +1,65 @@
+//! STATUS (RFC 3501 §6.3.10, RFC 8438, RFC 7162 §3.1.7).
+
+use std::sync::Arc;
+
+use storage::{Account, MailboxName, Status, StorageError};
+
+use super::mailboxes::valid;
+use crate::imap::{
+    holding::Holding,
+    reply::{Reply, Stop},
+    session::Session,
+    state::State,
+    wire::{
+        command::{MailboxArgument, StatusItem},
+        response::{self, Names},
+    },
+};
+
+/// STATUS.
+pub async fn status<H: Holding>(
+    session: &mut Session<H>,
+    state: &State,
+    mailbox: MailboxArgument,
+    items: &[StatusItem],
+) -> Result<Reply, Stop> {
+    let name = valid(mailbox)?;
+    notice(session, state, items);
+    let asked = name.clone();
+    let numbers = session.held.run(move |account| look(account, &asked)).await?;
+    response::status(session.connection.output(), name.as_str(), &values(items, &numbers), Names::ModifiedUtf7);
+    Ok(Reply::ok("Status completed"))
+}
+
+/// HIGHESTMODSEQ enables CONDSTORE (RFC 7162 §3.1).
+pub fn notice<H: Holding>(session: &mut Session<H>, state: &State, items: &[StatusItem]) {
+    if items.contains(&StatusItem::HighestModSeq) {
+        let selected = match state {
+            State::Selected(selected) => Some(selected),
+            State::Authenticated => None,
+        };
+        session.enable_condstore(selected);
+    }
+}
+
+/// A mailbox's numbers, with what other programs brought. Blocking.
+pub fn look(account: &Arc<Account>, name: &MailboxName) -> Result<Status, StorageError> {
+    let mailbox = account.mailbox(name)?;
+    mailbox.refresh(false)?;
+    Ok(mailbox.status())
+}
+
+/// What was asked for, in the client's order.
+pub fn values(items: &[StatusItem], numbers: &Status) -> Vec<(StatusItem, u64)> {
+    let value = |item: StatusItem| match item {
+        StatusItem::Messages => u64::from(numbers.messages),
+        StatusItem::Recent => u64::from(numbers.recent),
+        StatusItem::UidNext => u64::from(numbers.uid_next),
+        StatusItem::UidValidity => u64::from(numbers.uid_validity.get()),
+        StatusItem::Unseen => u64::from(numbers.unseen),
+        StatusItem::Deleted => u64::from(numbers.deleted),
+        StatusItem::Size => numbers.size,
+        StatusItem::HighestModSeq => numbers.highest_modseq.get(),
+    };
+    items.iter().map(|item| (*item, value(*item))).collect()
+}

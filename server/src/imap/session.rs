@@ -1,0 +1,285 @@
+//! One logged-in session on its holder: input → command → reply, until LOGOUT.
+//!
+//! - Commands run in the order in which they came; replies are sent when the client has nothing more to say, or much is ready.
+//! - A change is acknowledged only while the lease is provably held (`Session::acknowledge`).
+//! - While a session waits it keeps no buffers (`connection.rs`).
+
+use std::{borrow::Cow, time::Duration};
+
+use tracing::debug;
+
+use crate::{
+    connection::{Connection, ConnectionError},
+    imap::{
+        command,
+        holding::Holding,
+        reply::{Reply, Stop},
+        state::State,
+        updates::{self, Awareness},
+        view::Expunges,
+        wire::{
+            command::{Command, Tagged},
+            framing::{Framer, Limits, Step},
+            parse::{self, Options, ParseError, ParseErrorKind},
+            response::{self, Code, Condition},
+        },
+    },
+    session::End,
+};
+
+/// How often a node that has no contact with the shared directory looks whether it may acknowledge again.
+const LEASE_POLL: Duration = Duration::from_millis(100);
+
+/// The settings of one session.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// How much one command may take.
+    pub limits: Limits,
+    /// Deepest nesting of SEARCH keys.
+    pub nesting: usize,
+    /// Largest message of APPEND.
+    pub message_bytes: u64,
+    /// Wrong commands in a row before the session is closed.
+    pub bad_commands: usize,
+    /// How long a client may be silent.
+    pub idle_timeout: Duration,
+    /// How often IDLE looks for other programs' changes.
+    pub rescan_interval: Duration,
+}
+
+/// What every command of a session works with.
+pub struct Session<H> {
+    /// The client.
+    pub connection: Connection,
+    /// The user's mail.
+    pub held: H,
+    /// Its settings.
+    pub settings: Settings,
+    /// Cuts the input into commands.
+    pub framer: Framer,
+    /// Whether a CONDSTORE enabling command was given.
+    pub awareness: Awareness,
+    commands: u64,
+    bad_in_a_row: usize,
+}
+
+/// How a command left the session.
+enum Next {
+    GoOn,
+    Logout,
+}
+
+impl<H: Holding> Session<H> {
+    /// A session at its start.
+    pub fn new(connection: Connection, held: H, settings: Settings) -> Session<H> {
+        let framer = Framer::new(settings.limits);
+        Session { connection, held, settings, framer, awareness: Awareness::Plain, commands: 0, bad_in_a_row: 0 }
+    }
+
+    /// Answers the login command, then every other until the session ends.
+    pub async fn run(mut self, login_tag: &str) -> End {
+        let login = Reply::ok("Logged in").with(Code::Capability(super::capability::AFTER_LOGIN).into());
+        login.write(self.connection.output(), login_tag);
+        let end = match self.converse().await {
+            Ok(end) => end,
+            Err(Stop::Bye(text)) => {
+                response::bye(self.connection.output(), Some(&Code::Unavailable), &text);
+                End::because(text)
+            }
+            Err(Stop::Reply(reply)) => End::because(reply.text),
+            Err(Stop::Connection(error)) => {
+                if matches!(error, ConnectionError::Timeout(_)) && self.framer.is_idle() {
+                    response::bye(self.connection.output(), None, "Disconnected for inactivity");
+                }
+                End::from(error)
+            }
+        };
+        debug!(session = %self.connection.client.session, commands = self.commands, end = %end.0, "IMAP session ends");
+        self.connection.close().await;
+        end
+    }
+
+    async fn converse(&mut self) -> Result<End, Stop> {
+        let mut state = State::Authenticated;
+        loop {
+            match self.framer.next(self.connection.input()) {
+                Step::NeedInput => self.fill().await?,
+                Step::Continue { text } => response::continuation(self.connection.output(), text),
+                Step::Command(line) => {
+                    if matches!(self.command(&mut state, &line).await?, Next::Logout) {
+                        return Ok(End::logout());
+                    }
+                }
+                Step::Append(start) => {
+                    let tag = start.tag.clone();
+                    let result = command::append::append(self, start).await;
+                    self.finish(&mut state, &tag, Expunges::Tell, result).await?;
+                }
+                // Messages are taken by `append` up to their end.
+                Step::AppendEnd => {}
+                Step::Refused(refusal) if refusal.fatal => {
+                    response::bye(self.connection.output(), None, &refusal.reason);
+                    return Ok(End::because(refusal.reason));
+                }
+                Step::Refused(refusal) => {
+                    let reply = Reply::bad(refusal.reason);
+                    self.write_reply(refusal.tag.as_deref(), &reply);
+                }
+            }
+            if self.bad_in_a_row > self.settings.bad_commands {
+                response::bye(self.connection.output(), None, "Too many commands that could not be understood");
+                return Ok(End::because("too many bad commands"));
+            }
+            self.connection.flush_if_large().await?;
+        }
+    }
+
+    async fn command(&mut self, state: &mut State, line: &[u8]) -> Result<Next, Stop> {
+        let Tagged { tag, command } = match parse::parse(line, Options { utf8: false, nesting: self.settings.nesting }) {
+            Ok(tagged) => tagged,
+            Err(error) => {
+                self.write_reply(error.tag.as_deref(), &not_understood(&error));
+                return Ok(Next::GoOn);
+            }
+        };
+        if matches!(command, Command::Logout) {
+            self.commands += 1;
+            response::bye(self.connection.output(), None, "Logging out");
+            Reply::ok("Logout completed").write(self.connection.output(), &tag);
+            return Ok(Next::Logout);
+        }
+        let expunges = expunges_after(&command);
+        let result = self.dispatch(state, &tag, command).await;
+        self.finish(state, &tag, expunges, result).await?;
+        Ok(Next::GoOn)
+    }
+
+    async fn dispatch(&mut self, state: &mut State, tag: &str, command: Command) -> Result<Reply, Stop> {
+        match command {
+            Command::Capability => {
+                response::capability(self.connection.output(), super::capability::AFTER_LOGIN);
+                Ok(Reply::ok("Capability completed"))
+            }
+            Command::Noop | Command::Check => command::noop(self, state).await,
+            Command::Id(fields) => Ok(command::id(&mut self.connection, fields.as_deref())),
+            Command::Enable(names) => Ok(command::enable(self, state, &names)),
+            Command::Namespace => {
+                response::namespace(self.connection.output());
+                Ok(Reply::ok("Namespace completed"))
+            }
+            Command::Idle => command::idle::idle(self, state).await,
+            Command::Select(select) => command::select::select(self, state, select).await,
+            Command::Create { mailbox, special_use } => command::mailboxes::create(self, mailbox, &special_use).await,
+            Command::Delete(mailbox) => command::mailboxes::delete(self, state, mailbox).await,
+            Command::Rename { from, to } => command::mailboxes::rename(self, from, to).await,
+            Command::Subscribe(mailbox) => command::mailboxes::subscribe(self, mailbox, true).await,
+            Command::Unsubscribe(mailbox) => command::mailboxes::subscribe(self, mailbox, false).await,
+            Command::List(list) => command::list::list(self, state, &list).await,
+            Command::Lsub { reference, pattern } => command::list::lsub(self, &reference, &pattern).await,
+            Command::Status { mailbox, items } => command::status::status(self, state, mailbox, &items).await,
+            Command::Close => command::expunge::close(self, state).await,
+            Command::Unselect => {
+                state.selected()?;
+                *state = State::Authenticated;
+                Ok(Reply::ok("Unselect completed"))
+            }
+            Command::Expunge => command::expunge::expunge(self, state.selected()?, None).await,
+            Command::UidExpunge(set) => command::expunge::expunge(self, state.selected()?, Some(&set)).await,
+            Command::Search { uid, search } => command::search_command::search(self, state.selected()?, tag, uid, search).await,
+            Command::Fetch { vanished: true, .. } => Err(Reply::bad("VANISHED needs QRESYNC, which is not offered").into()),
+            Command::Fetch { uid, set, items, changed_since, vanished: false } => {
+                command::fetch::fetch(self, state.selected()?, uid, &set, items, changed_since).await
+            }
+            Command::Store { uid, set, unchanged_since, how, silent, flags } => {
+                let change = command::store::Change { unchanged_since, how, silent, flags };
+                command::store::store(self, state.selected()?, uid, &set, change).await
+            }
+            Command::Copy { uid, set, mailbox } => command::copy_move::copy(self, state.selected()?, uid, &set, mailbox).await,
+            Command::Move { uid, set, mailbox } => command::copy_move::move_messages(self, state.selected()?, uid, &set, mailbox).await,
+            Command::StartTls | Command::Authenticate { .. } | Command::Login { .. } => Err(Reply::bad("Already logged in").into()),
+            // The framer cuts APPEND off before its message; `Step::Append` runs it.
+            Command::Append { .. } => Err(Reply::bad("APPEND needs a message literal").into()),
+            Command::Logout => Ok(Reply::ok("Logout completed")),
+        }
+    }
+
+    /// Tells what changed meanwhile, then answers the command.
+    async fn finish(&mut self, state: &mut State, tag: &str, expunges: Expunges, result: Result<Reply, Stop>) -> Result<(), Stop> {
+        let reply = match result {
+            Ok(reply) | Err(Stop::Reply(reply)) => reply,
+            Err(stop) => return Err(stop),
+        };
+        if let State::Selected(selected) = state {
+            updates::tell(&mut self.connection, selected, self.awareness, expunges, &[]).await?;
+        }
+        if reply.condition == Condition::Ok {
+            self.acknowledge().await?;
+        }
+        self.write_reply(Some(tag), &reply);
+        Ok(())
+    }
+
+    /// Waits until this node may acknowledge: at once, unless contact with the shared directory is lost. A lease that is gone ends the session.
+    pub async fn acknowledge(&mut self) -> Result<(), Stop> {
+        loop {
+            let lease = self.held.account().lease();
+            if lease.ensure_live().is_ok() {
+                return Ok(());
+            }
+            if lease.tenure().is_over() {
+                return Err(Stop::Bye(super::reply::MOVED_AWAY.into()));
+            }
+            tokio::select! {
+                text = self.held.taken_away() => return Err(updates::farewell(&text)),
+                () = tokio::time::sleep(LEASE_POLL) => {}
+            }
+        }
+    }
+
+    fn write_reply(&mut self, tag: Option<&str>, reply: &Reply) {
+        self.commands += 1;
+        self.bad_in_a_row = if reply.condition == Condition::Bad { self.bad_in_a_row + 1 } else { 0 };
+        match tag {
+            Some(tag) => reply.write(self.connection.output(), tag),
+            None => reply.write_untagged(self.connection.output()),
+        }
+    }
+
+    /// Sends what is ready and waits for more input.
+    pub async fn fill(&mut self) -> Result<(), Stop> {
+        self.connection.flush().await?;
+        tokio::select! {
+            biased;
+            text = self.held.taken_away() => Err(updates::farewell(&text)),
+            filled = self.connection.fill(self.settings.idle_timeout) => Ok(filled?),
+        }
+    }
+
+    /// A CONDSTORE enabling command was given (RFC 7162 §3.1): from now on unasked FETCH responses have MODSEQ.
+    pub fn enable_condstore(&mut self, state: Option<&super::state::Selected>) {
+        if self.awareness == Awareness::CondStore {
+            return;
+        }
+        self.awareness = Awareness::CondStore;
+        if let Some(modseq) = state.and_then(|selected| index::ModSeq::new(selected.view.highest_modseq())) {
+            response::untagged(self.connection.output(), Condition::Ok, Some(&Code::HighestModSeq(modseq)), "Highest");
+        }
+    }
+}
+
+fn not_understood(error: &ParseError) -> Reply {
+    let text: Cow<'static, str> = error.reason.clone().into();
+    match error.kind {
+        ParseErrorKind::Bad => Reply::bad(text),
+        ParseErrorKind::BadCharset(known) => Reply::no(Code::BadCharset(known), text),
+        ParseErrorKind::UnknownUse => Reply::no(Code::UseAttr, text),
+    }
+}
+
+/// Whether sequence numbers may move before the command's answer (RFC 3501 §7.4.1).
+fn expunges_after(command: &Command) -> Expunges {
+    match command {
+        Command::Fetch { uid: false, .. } | Command::Store { uid: false, .. } | Command::Search { uid: false, .. } => Expunges::KeepBack,
+        _ => Expunges::Tell,
+    }
+}

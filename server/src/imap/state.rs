@@ -1,0 +1,129 @@
+//! The states of a logged-in session (RFC 3501 §3): each holds what its commands work on, so that a command in the wrong state has
+//! nothing to be called with. Before login is `login.rs`; after LOGOUT the session is over.
+
+use std::sync::Arc;
+
+use index::{FlagSet, Uid};
+use storage::{Copied, Mailbox, StorageError, StoreOperation, Stored};
+use tokio::sync::watch;
+
+use crate::imap::{
+    reply::Reply,
+    view::View,
+    wire::{command::FlagArgument, response::Code},
+};
+
+/// Where a session is.
+pub enum State {
+    /// No mailbox is selected.
+    Authenticated,
+    /// One is.
+    Selected(Selected),
+}
+
+/// An open mailbox as one session sees it.
+pub struct Selected {
+    /// The mailbox, shared with all sessions of the user.
+    pub mailbox: Arc<Mailbox>,
+    /// SELECT or EXAMINE.
+    pub access: Access,
+    /// What the client believes it holds.
+    pub view: View,
+    /// Moves when the mailbox changes.
+    pub changes: watch::Receiver<u64>,
+    /// How many keywords the client knows by name.
+    pub keywords_told: usize,
+}
+
+/// What the client asked to do with a mailbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// EXAMINE.
+    ReadOnly,
+    /// SELECT.
+    ReadWrite,
+}
+
+impl State {
+    /// The selected mailbox, or the reply for commands that need one.
+    pub fn selected(&mut self) -> Result<&mut Selected, Reply> {
+        match self {
+            State::Selected(selected) => Ok(selected),
+            State::Authenticated => Err(Reply::bad("No mailbox is selected")),
+        }
+    }
+}
+
+impl Selected {
+    /// The mailbox for changing it; EXAMINE has none.
+    pub fn writable(&self) -> Result<Writable, Reply> {
+        match self.access {
+            Access::ReadWrite => Ok(Writable(Arc::clone(&self.mailbox))),
+            Access::ReadOnly => Err(Reply::no(Code::ReadOnly, "The mailbox is open read-only, use SELECT to change it")),
+        }
+    }
+}
+
+/// A mailbox that this session may change. Only [`Selected::writable`] makes one.
+pub struct Writable(Arc<Mailbox>);
+
+impl Writable {
+    /// Changes flags. Blocking.
+    pub fn store(&self, uids: &[Uid], operation: StoreOperation, unchanged_since: Option<u64>) -> Result<Stored, StorageError> {
+        self.0.store(uids, operation, unchanged_since)
+    }
+    /// Removes what has \Deleted, of `uids` or of all. Blocking.
+    pub fn expunge(&self, uids: Option<&[Uid]>) -> Result<Vec<Uid>, StorageError> {
+        self.0.expunge(uids)
+    }
+    /// Moves messages away. Blocking.
+    pub fn move_to(&self, uids: &[Uid], target: &Mailbox) -> Result<Copied, StorageError> {
+        self.0.move_to(uids, target)
+    }
+    /// The flags a client names, new keywords made on the way. Blocking.
+    pub fn make_flags(&self, flags: &[FlagArgument]) -> Result<FlagSet, StorageError> {
+        make_flags(&self.0, flags)
+    }
+}
+
+/// The flags a client names for a message in `mailbox`, new keywords made on the way. Blocking.
+pub fn make_flags(mailbox: &Mailbox, flags: &[FlagArgument]) -> Result<FlagSet, StorageError> {
+    flags.iter().try_fold(FlagSet::EMPTY, |set, flag| {
+        Ok(set.with(match flag {
+            FlagArgument::System(flag) => *flag,
+            FlagArgument::Keyword(name) => index::Flag::Keyword(mailbox.keyword(name)?),
+        }))
+    })
+}
+
+/// The flags a client names, as far as `keywords` has them: what isn't there can't be taken away either.
+pub fn known_flags(keywords: &[String], flags: &[FlagArgument]) -> FlagSet {
+    flags.iter().fold(FlagSet::EMPTY, |set, flag| match flag {
+        FlagArgument::System(flag) => set.with(*flag),
+        FlagArgument::Keyword(name) => {
+            let position = keywords.iter().position(|keyword| keyword.eq_ignore_ascii_case(name));
+            position.and_then(index::KeywordId::new).map_or(set, |id| set.with(index::Flag::Keyword(id)))
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use index::{Flag, KeywordId};
+
+    use super::*;
+
+    #[test]
+    fn commands_for_a_mailbox_have_none_before_select() {
+        let reply = State::Authenticated.selected().err().unwrap();
+        assert_eq!(reply, Reply::bad("No mailbox is selected"));
+    }
+
+    #[test]
+    fn a_keyword_that_no_message_can_have_is_not_taken_away() {
+        let keywords = ["$Junk".to_owned()];
+        let named = [FlagArgument::System(Flag::Seen), FlagArgument::Keyword("$junk".into()), FlagArgument::Keyword("other".into())];
+        let expected = FlagSet::of(&[Flag::Seen, Flag::Keyword(KeywordId::new(0).unwrap())]);
+        assert_eq!(known_flags(&keywords, &named), expected);
+    }
+}

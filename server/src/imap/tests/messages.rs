@@ -1,0 +1,212 @@
+//! APPEND, FETCH, STORE, SEARCH, COPY, MOVE, EXPUNGE.
+
+use super::*;
+
+#[tokio::test]
+async fn an_appended_message_is_fetched_as_it_was_sent() {
+    let house = House::new();
+    let mut talk = house.session().await;
+    let text = message("hello", "one\r\ntwo");
+    let answer = talk.append("INBOX (\\Seen $Work) \"17-Jul-1996 02:44:25 -0700\"", &text).await;
+    assert!(answer.contains("T OK [APPENDUID "), "{answer}");
+    talk.ok("SELECT INBOX").await;
+    let answer = talk.ok("UID FETCH 1:* (FLAGS INTERNALDATE RFC822.SIZE BODY.PEEK[])").await;
+    assert!(answer.contains("INTERNALDATE \"17-Jul-1996 09:44:25 +0000\""), "{answer}");
+    assert!(answer.contains("\\Seen $Work"), "{answer}");
+    assert!(answer.contains(&format!("RFC822.SIZE {}", text.len())), "{answer}");
+    assert!(answer.contains(&format!("BODY[] {{{}}}\r\n{text}", text.len())), "{answer}");
+}
+
+#[tokio::test]
+async fn a_synchronising_literal_is_asked_for() {
+    let house = House::new();
+    let mut talk = house.session().await;
+    talk.send("a APPEND INBOX {12}\r\n").await;
+    assert!(talk.until("+ ").await.starts_with("+ "));
+    talk.send("Subject: x\r\n\r\n").await;
+    assert!(talk.until("a ").await.starts_with("a OK [APPENDUID "));
+}
+
+#[tokio::test]
+async fn several_messages_are_appended_at_once() {
+    let house = House::new();
+    let mut talk = house.session().await;
+    let answer = talk.ask("APPEND INBOX (\\Seen) {12+}\r\nSubject: x\r\n {12+}\r\nSubject: y\r\n").await;
+    assert!(answer.contains(" 1:2] "), "{answer}");
+    assert!(talk.ok("STATUS INBOX (MESSAGES UNSEEN)").await.contains("(MESSAGES 2 UNSEEN 1)"));
+}
+
+#[tokio::test]
+async fn append_is_refused_before_the_message_is_sent() {
+    let house = House::new();
+    let mut talk = house.session().await;
+    talk.send("a APPEND Missing {12}\r\n").await;
+    assert!(talk.until("a ").await.starts_with("a NO [TRYCREATE]"));
+    talk.send("b APPEND INBOX {10000001}\r\n").await;
+    assert!(talk.until("b ").await.starts_with("b NO [TOOBIG]"));
+    let answer = talk.append("Missing", &message("x", "y")).await;
+    assert!(answer.starts_with("T NO [TRYCREATE]"), "{answer}");
+    talk.ok("NOOP").await;
+}
+
+#[tokio::test]
+async fn reading_a_message_marks_it_as_seen_in_the_same_response() {
+    let house = House::new();
+    let mut talk = inbox_of(&house, 3).await;
+    let answer = talk.ok("FETCH 1:2 (BODY[TEXT])").await;
+    assert!(answer.contains("FLAGS (\\Seen") && answer.contains("body 2"), "{answer}");
+    assert_eq!(answer.matches(" FETCH ").count(), 2, "{answer}");
+    let answer = talk.ok("FETCH 1:* (FLAGS)").await;
+    assert_eq!(answer.matches("\\Seen").count(), 2, "{answer}");
+    assert!(!talk.ok("FETCH 3 BODY.PEEK[]").await.contains("\\Seen"));
+}
+
+#[tokio::test]
+async fn sections_and_partials_are_cut_out() {
+    let house = House::new();
+    let mut talk = inbox_of(&house, 1).await;
+    let answer = talk.ok("FETCH 1 (BODY.PEEK[HEADER.FIELDS (SUBJECT X-OTHER)])").await;
+    assert!(answer.contains("Subject: s1\r\nX-Other: yes\r\n\r\n"), "{answer}");
+    let answer = talk.ok("FETCH 1 (BODY.PEEK[HEADER.FIELDS (SUBJECT FROM)])").await;
+    assert!(answer.contains("From: Ada <ada@example.org>\r\nSubject: s1\r\n\r\n"), "{answer}");
+    let answer = talk.ok("FETCH 1 (BODY.PEEK[TEXT]<2.3>)").await;
+    assert!(answer.contains("BODY[TEXT]<2> {3}\r\ndy )") || answer.contains("BODY[TEXT]<2> \"dy \""), "{answer}");
+    assert!(talk.ok("FETCH 1 (BODY.PEEK[7])").await.contains("BODY[7] NIL"));
+    assert!(talk.ok("FETCH 1 (RFC822.HEADER)").await.contains("RFC822.HEADER {"));
+}
+
+#[tokio::test]
+async fn envelope_and_structure_are_rendered() {
+    let house = House::new();
+    let mut talk = inbox_of(&house, 1).await;
+    let answer = talk.ok("FETCH 1 (ENVELOPE BODYSTRUCTURE BODY)").await;
+    assert!(answer.contains("\"s1\" ((\"Ada\" NIL \"ada\" \"example.org\"))"), "{answer}");
+    assert!(answer.to_ascii_uppercase().contains("BODYSTRUCTURE (\"TEXT\" \"PLAIN\""), "{answer}");
+    assert!(answer.to_ascii_uppercase().contains(" BODY (\"TEXT\" \"PLAIN\""), "{answer}");
+}
+
+#[tokio::test]
+async fn a_large_message_is_streamed_whole_and_in_ranges() {
+    let house = House::new();
+    let mut talk = house.session().await;
+    let text = message("large", &"0123456789abcde\r\n".repeat(60_000));
+    talk.append("INBOX", &text).await;
+    talk.ok("SELECT INBOX").await;
+    let answer = talk.ok("UID FETCH 1 (BODY.PEEK[])").await;
+    assert!(answer.contains(&format!("BODY[] {{{}}}\r\n{text})\r\n", text.len())));
+    let answer = talk.ok("UID FETCH 1 (BODY.PEEK[]<500000.40>)").await;
+    assert!(answer.contains(&text[500_000..500_040]), "{answer}");
+    let answer = talk.ok("UID FETCH 1 (BODY.PEEK[TEXT]<0.15> BODY.PEEK[HEADER])").await;
+    assert!(answer.contains("0123456789abcde") && answer.contains("X-Other: yes\r\n\r\n"), "{answer}");
+}
+
+#[tokio::test]
+async fn many_messages_are_fetched_in_order() {
+    let house = House::new();
+    let mut talk = inbox_of(&house, 30).await;
+    let answer = talk.ok("UID FETCH 1:* (UID BODY.PEEK[TEXT] ENVELOPE)").await;
+    let found: Vec<usize> = (1..=30).map(|number| answer.find(&format!("body {number}\r\n")).expect("a body")).collect();
+    assert!(found.is_sorted());
+}
+
+#[tokio::test]
+async fn store_answers_with_the_new_flags_unless_silent() {
+    let house = House::new();
+    let mut talk = inbox_of(&house, 2).await;
+    talk.ok("NOOP").await;
+    let answer = talk.ok("STORE 1:2 +FLAGS (\\Flagged $Todo)").await;
+    assert_eq!(answer.matches(" FETCH (FLAGS (\\Flagged $Todo").count(), 2, "{answer}");
+    assert!(answer.contains("* FLAGS (\\Answered \\Flagged \\Deleted \\Seen \\Draft $Todo)"), "a new keyword is named first: {answer}");
+    assert_eq!(talk.ok("STORE 1 -FLAGS.SILENT (\\Flagged)").await, "T OK Store completed\r\n");
+    let answer = talk.ok("UID STORE 1 FLAGS (\\Answered)").await;
+    assert!(answer.contains("UID 1") && answer.contains("FLAGS (\\Answered"), "{answer}");
+}
+
+#[tokio::test]
+async fn a_silent_store_still_tells_what_others_did() {
+    let house = House::new();
+    let mut mine = inbox_of(&house, 1).await;
+    let mut other = house.session().await;
+    other.ok("SELECT INBOX").await;
+    other.ok("STORE 1 +FLAGS (\\Flagged)").await;
+    let answer = mine.ok("STORE 1 +FLAGS.SILENT (\\Seen)").await;
+    assert!(answer.contains("* 1 FETCH (FLAGS (\\Flagged"), "{answer}");
+}
+
+#[tokio::test]
+async fn expunges_of_others_wait_while_sequence_numbers_are_in_use() {
+    let house = House::new();
+    let mut mine = inbox_of(&house, 3).await;
+    let mut other = house.session().await;
+    other.ok("SELECT INBOX").await;
+    other.ok("STORE 1 +FLAGS.SILENT (\\Deleted)").await;
+    other.ok("EXPUNGE").await;
+    let answer = mine.ask("FETCH 1:3 (UID)").await;
+    assert!(answer.ends_with("T NO [EXPUNGEISSUED] Some of the messages no longer exist\r\n"), "{answer}");
+    assert!(answer.contains("* 2 FETCH (UID 2)") && !answer.contains("EXPUNGE\r\n"), "{answer}");
+    assert!(mine.ok("NOOP").await.contains("* 1 EXPUNGE\r\n"));
+    assert!(mine.ok("FETCH 1 (UID)").await.contains("* 1 FETCH (UID 2)"));
+}
+
+#[tokio::test]
+async fn expunge_removes_deleted_messages_and_uid_expunge_only_those_named() {
+    let house = House::new();
+    let mut talk = inbox_of(&house, 4).await;
+    talk.ok("STORE 1,2,4 +FLAGS.SILENT (\\Deleted)").await;
+    assert_eq!(talk.ok("UID EXPUNGE 2:3").await, "* 2 EXPUNGE\r\nT OK Expunge completed\r\n");
+    let answer = talk.ok("EXPUNGE").await;
+    assert!(answer.starts_with("* 3 EXPUNGE\r\n* 1 EXPUNGE\r\n"), "{answer}");
+    assert!(talk.ok("FETCH 1:* (UID)").await.contains("* 1 FETCH (UID 3)"));
+}
+
+#[tokio::test]
+async fn close_expunges_in_silence_and_unselect_does_not() {
+    let house = House::new();
+    let mut talk = inbox_of(&house, 2).await;
+    talk.ok("STORE 1 +FLAGS.SILENT (\\Deleted)").await;
+    talk.ok("UNSELECT").await;
+    assert!(talk.ok("SELECT INBOX").await.contains("* 2 EXISTS"));
+    assert_eq!(talk.ok("CLOSE").await, "T OK Close completed\r\n");
+    assert!(talk.ok("SELECT INBOX").await.contains("* 1 EXISTS"));
+}
+
+#[tokio::test]
+async fn copies_and_moves_say_which_uids_came_of_them() {
+    let house = House::new();
+    let mut talk = inbox_of(&house, 3).await;
+    let answer = talk.ok("COPY 1:2 Sent").await;
+    assert!(answer.contains("T OK [COPYUID ") && answer.contains(" 1:2 1:2]"), "{answer}");
+    let answer = talk.ok("UID MOVE 2:3 Sent").await;
+    let (copyuid, expunge) = (answer.find("* OK [COPYUID ").unwrap(), answer.find("* 3 EXPUNGE").unwrap());
+    assert!(copyuid < expunge && answer.contains(" 2:3 3:4]"), "{answer}");
+    assert!(talk.ask("COPY 1 Missing").await.starts_with("T NO [TRYCREATE]"));
+    assert!(talk.ask("MOVE 1 Missing").await.starts_with("T NO [TRYCREATE]"));
+    assert_eq!(talk.ok("UID COPY 900 Sent").await, "T OK No messages to copy\r\n");
+    assert!(talk.ask("COPY 9 Sent").await.starts_with("T BAD "));
+}
+
+#[tokio::test]
+async fn search_answers_in_both_forms() {
+    let house = House::new();
+    let mut talk = inbox_of(&house, 4).await;
+    talk.ok("STORE 2,4 +FLAGS.SILENT (\\Seen)").await;
+    assert!(talk.ok("SEARCH UNSEEN").await.contains("* SEARCH 1 3\r\n"));
+    assert!(talk.ok("SEARCH SUBJECT s3").await.contains("* SEARCH 3\r\n"));
+    assert!(talk.ok("UID SEARCH BODY \"body 4\"").await.contains("* SEARCH 4\r\n"));
+    assert!(talk.ok("SEARCH SUBJECT nothing").await.contains("* SEARCH\r\n"));
+    let answer = talk.ok("UID SEARCH RETURN (MIN MAX COUNT) SEEN").await;
+    assert!(answer.contains("UID MIN 2 MAX 4 COUNT 2\r\n"), "{answer}");
+    assert!(talk.ok("SEARCH RETURN () ALL").await.contains(" ALL 1:4\r\n"));
+    assert!(talk.ok("SEARCH YOUNGER 3600").await.contains("* SEARCH 1 2 3 4\r\n"));
+}
+
+#[tokio::test]
+async fn sequence_numbers_beyond_the_mailbox_are_bad_and_unknown_uids_are_nobody() {
+    let house = House::new();
+    let mut talk = inbox_of(&house, 1).await;
+    assert!(talk.ask("FETCH 2 FLAGS").await.starts_with("T BAD "));
+    assert_eq!(talk.ok("UID FETCH 7:9 FLAGS").await, "T OK Fetch completed\r\n");
+    talk.ok("STORE 1 +FLAGS.SILENT (\\Deleted)").await;
+    talk.ok("EXPUNGE").await;
+    assert_eq!(talk.ok("FETCH 1:* FLAGS").await, "T OK Fetch completed\r\n");
+}

@@ -1,0 +1,88 @@
+//! Telling a client what happened in its mailbox: EXPUNGE, EXISTS, RECENT, FLAGS and FETCH that nobody asked for.
+
+use index::{ModSeq, Uid};
+
+use crate::{
+    connection::Connection,
+    imap::{
+        reply::{MOVED_AWAY, Stop},
+        state::{Access, Selected},
+        view::Expunges,
+        wire::response::{self, Code, Condition, FetchWriter},
+    },
+};
+
+/// Which items unasked FETCH responses have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Awareness {
+    /// FLAGS.
+    Plain,
+    /// UID and MODSEQ too (RFC 7162 §3.1: after a CONDSTORE enabling command; §3.2.4 wants the UID).
+    CondStore,
+}
+
+/// Moves the view and writes what changed. `known`: see [`crate::imap::view::View::update`].
+pub async fn tell(
+    connection: &mut Connection,
+    selected: &mut Selected,
+    awareness: Awareness,
+    expunges: Expunges,
+    known: &[(Uid, ModSeq)],
+) -> Result<(), Stop> {
+    if selected.mailbox.is_deleted() {
+        return Err(Stop::Bye("The selected mailbox was deleted".into()));
+    }
+    if !selected.view.is_behind(&*selected.mailbox.read(), expunges) {
+        return Ok(());
+    }
+    let first_recent = selected.mailbox.recent(selected.access == Access::ReadWrite);
+    let (updates, uid_next) = {
+        let messages = selected.mailbox.read();
+        (selected.view.update(&*messages, expunges, known), messages.uid_next())
+    };
+    tell_keywords(connection, selected);
+    for sequence in updates.expunged {
+        response::expunge(connection.output(), sequence);
+        connection.flush_if_large().await?;
+    }
+    if let Some(exists) = updates.exists {
+        selected.view.claim_recent(first_recent, uid_next);
+        response::exists(connection.output(), exists);
+        response::recent(connection.output(), selected.view.recent_count());
+    }
+    let keywords = selected.mailbox.keywords();
+    for (sequence, row) in updates.changed {
+        let recent = selected.view.is_recent(row.uid);
+        let out = connection.output();
+        let mut fetch = FetchWriter::begin(out, sequence);
+        if awareness == Awareness::CondStore {
+            fetch.uid(out, row.uid);
+            fetch.modseq(out, row.modseq);
+        }
+        fetch.flags(out, row.flags, &keywords, recent);
+        fetch.finish(out);
+        connection.flush_if_large().await?;
+    }
+    Ok(())
+}
+
+/// Names keywords that came up since the client was last told, before they are used.
+pub fn tell_keywords(connection: &mut Connection, selected: &mut Selected) {
+    let keywords = selected.mailbox.keywords();
+    if keywords.len() == selected.keywords_told {
+        return;
+    }
+    selected.keywords_told = keywords.len();
+    let out = connection.output();
+    response::flags(out, &keywords);
+    let code = match selected.access {
+        Access::ReadWrite => Code::PermanentFlags { keywords: &keywords, more: selected.mailbox.accepts_new_keywords() },
+        Access::ReadOnly => Code::NoPermanentFlags,
+    };
+    response::untagged(out, Condition::Ok, Some(&code), "Flags that are kept");
+}
+
+/// What a session says when its account is taken away.
+pub fn farewell(text: &str) -> Stop {
+    Stop::Bye(if text.is_empty() { MOVED_AWAY.into() } else { text.to_owned().into() })
+}

@@ -1,0 +1,176 @@
+//! FETCH (RFC 3501 §6.4.5, RFC 7162 §3.1.4).
+
+use storage::mime::{Section, SectionText};
+
+use super::cursor::{Cursor, Fail, Parsed, is_atom_char};
+use crate::imap::wire::command::{Command, FetchItem};
+
+/// Most items of one FETCH: each is answered for every message, so a short command must not ask for a message 10,000 times. Clients ask for less than 20.
+const ITEMS_MAX: usize = 256;
+
+pub(super) fn fetch(cursor: &mut Cursor<'_>, uid: bool) -> Parsed<Command> {
+    let set = cursor.sequence_set()?;
+    cursor.space()?;
+    let mut items = Vec::new();
+    if cursor.peek() == Some(b'(') {
+        cursor.parenthesised("a list of items", |cursor| item(cursor, &mut items))?;
+        if items.is_empty() {
+            return Err(Fail::new("FETCH asks for nothing: name an item such as FLAGS"));
+        }
+    } else {
+        item(cursor, &mut items)?;
+    }
+    let (mut changed_since, mut vanished) = (None, false);
+    if cursor.more() {
+        cursor.parenthesised("a list of modifiers", |cursor| match cursor.word().as_str() {
+            "CHANGEDSINCE" => {
+                cursor.space()?;
+                changed_since = Some(cursor.number("a MODSEQ")?);
+                Ok(())
+            }
+            "VANISHED" if uid => {
+                vanished = true;
+                Ok(())
+            }
+            _ => Err(Fail::new("the modifiers of FETCH are CHANGEDSINCE and, for UID FETCH, VANISHED")),
+        })?;
+        if vanished && changed_since.is_none() {
+            return Err(Fail::new("VANISHED needs CHANGEDSINCE beside it (RFC 7162, 3.2.6)"));
+        }
+    }
+    Ok(Command::Fetch { uid, set, items, changed_since, vanished })
+}
+
+/// Reads one item or macro.
+fn item(cursor: &mut Cursor<'_>, items: &mut Vec<FetchItem>) -> Parsed<()> {
+    let start = cursor.position();
+    let name = cursor.word();
+    let simple = match name.as_str() {
+        "BODY" | "BODY.PEEK" if cursor.peek() == Some(b'[') => {
+            let read = section(cursor, name == "BODY.PEEK")?;
+            return push(items, read);
+        }
+        "ALL" | "FAST" | "FULL" => {
+            let parts = [FetchItem::Flags, FetchItem::InternalDate, FetchItem::Rfc822Size, FetchItem::Envelope, FetchItem::Body];
+            let count = match name.as_str() {
+                "FAST" => 3,
+                "ALL" => 4,
+                _ => 5,
+            };
+            return parts.into_iter().take(count).try_for_each(|part| push(items, part));
+        }
+        "UID" => FetchItem::Uid,
+        "FLAGS" => FetchItem::Flags,
+        "INTERNALDATE" => FetchItem::InternalDate,
+        "RFC822.SIZE" => FetchItem::Rfc822Size,
+        "ENVELOPE" => FetchItem::Envelope,
+        "BODY" => FetchItem::Body,
+        "BODYSTRUCTURE" => FetchItem::BodyStructure,
+        "MODSEQ" => FetchItem::ModSeq,
+        "RFC822" => FetchItem::Rfc822,
+        "RFC822.HEADER" => FetchItem::Rfc822Header,
+        "RFC822.TEXT" => FetchItem::Rfc822Text,
+        _ => return Err(cursor.expected_at(start, "a FETCH item such as FLAGS or BODY[]")),
+    };
+    push(items, simple)
+}
+
+/// Keeps each item once: a second answer would say nothing new.
+fn push(items: &mut Vec<FetchItem>, item: FetchItem) -> Parsed<()> {
+    if items.contains(&item) {
+        return Ok(());
+    }
+    if items.len() == ITEMS_MAX {
+        return Err(Fail::new(format!("FETCH has more than {ITEMS_MAX} items")));
+    }
+    items.push(item);
+    Ok(())
+}
+
+/// Reads `[section]<partial>`.
+fn section(cursor: &mut Cursor<'_>, peek: bool) -> Parsed<FetchItem> {
+    cursor.require(b'[', "\"[\"")?;
+    let section = section_spec(cursor)?;
+    cursor.require(b']', "\"]\" after the section")?;
+    let mut partial = None;
+    if cursor.take(b'<') {
+        let origin = cursor.number("the first byte")?;
+        cursor.require(b'.', "\".\" and a number of bytes")?;
+        let count = cursor.number("a number of bytes")?;
+        if count == 0 {
+            return Err(Fail::new("a partial fetch of 0 bytes is not possible"));
+        }
+        cursor.require(b'>', "\">\"")?;
+        partial = Some((origin, count));
+    }
+    Ok(FetchItem::Section { name: section_name(&section), section, peek, partial })
+}
+
+fn section_spec(cursor: &mut Cursor<'_>) -> Parsed<Section> {
+    let mut part = Vec::new();
+    while cursor.peek().is_some_and(|byte| byte.is_ascii_digit()) {
+        part.push(cursor.nz_number("a part number")?);
+        if !cursor.take(b'.') {
+            return Ok(Section { part, text: SectionText::Whole });
+        }
+    }
+    if part.is_empty() && cursor.peek() == Some(b']') {
+        return Ok(Section::default());
+    }
+    let start = cursor.position();
+    let text = match cursor.word().as_str() {
+        "HEADER" => SectionText::Header,
+        "TEXT" => SectionText::Text,
+        "MIME" if !part.is_empty() => SectionText::Mime,
+        "HEADER.FIELDS" => SectionText::HeaderFields(header_fields(cursor)?),
+        "HEADER.FIELDS.NOT" => SectionText::HeaderFieldsNot(header_fields(cursor)?),
+        _ => {
+            return Err(
+                cursor.expected_at(start, "a section: a part number, HEADER, HEADER.FIELDS (...), TEXT, or MIME after a part number")
+            );
+        }
+    };
+    Ok(Section { part, text })
+}
+
+fn header_fields(cursor: &mut Cursor<'_>) -> Parsed<Vec<String>> {
+    cursor.space()?;
+    let mut fields = Vec::new();
+    cursor.parenthesised("a list of header fields", |cursor| {
+        let name = cursor.astring("a header field")?;
+        // The answer repeats the name, so it must fit into a line.
+        match std::str::from_utf8(&name) {
+            Ok(name) if name.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ') => fields.push(name.to_ascii_uppercase()),
+            _ => return Err(Fail::new("a header field's name has characters that no field can have")),
+        }
+        Ok(())
+    })?;
+    if fields.is_empty() { Err(Fail::new("the list of header fields is empty")) } else { Ok(fields) }
+}
+
+/// The section as the answer repeats it.
+fn section_name(section: &Section) -> String {
+    let mut name = section.part.iter().map(u32::to_string).collect::<Vec<_>>().join(".");
+    let (word, fields) = match &section.text {
+        SectionText::Whole => return name,
+        SectionText::Header => ("HEADER", None),
+        SectionText::HeaderFields(fields) => ("HEADER.FIELDS", Some(fields)),
+        SectionText::HeaderFieldsNot(fields) => ("HEADER.FIELDS.NOT", Some(fields)),
+        SectionText::Text => ("TEXT", None),
+        SectionText::Mime => ("MIME", None),
+    };
+    if !name.is_empty() {
+        name.push('.');
+    }
+    name.push_str(word);
+    if let Some(fields) = fields {
+        let fields: Vec<String> = fields.iter().map(|field| repeated_field(field)).collect();
+        name.push_str(&format!(" ({})", fields.join(" ")));
+    }
+    name
+}
+
+fn repeated_field(field: &str) -> String {
+    let plain = !field.is_empty() && field.bytes().all(|byte| is_atom_char(byte) && byte != b'[');
+    if plain { field.to_owned() } else { format!("\"{}\"", field.replace('\\', "\\\\").replace('"', "\\\"")) }
+}

@@ -1,0 +1,258 @@
+//! SEARCH (RFC 3501 §6.4.4, RFC 4731, 5032, 7162).
+//!
+//! Invariant: recursion ends at the configured nesting (`nesting_is_limited`).
+
+use encoding_rs::Encoding;
+use index::Flag;
+
+use super::{
+    NESTING_MAX, ParseErrorKind,
+    cursor::{Cursor, Fail, Parsed},
+    flags,
+};
+use crate::imap::wire::{
+    command::{Date, FlagArgument, Search, SearchKey, SearchReturn},
+    date::parse_date,
+};
+
+/// Charsets named when another is asked for: those that clients use. More labels work.
+const CHARSETS: &[&str] = &[
+    "US-ASCII",
+    "UTF-8",
+    "ISO-8859-1",
+    "ISO-8859-2",
+    "ISO-8859-15",
+    "WINDOWS-1251",
+    "WINDOWS-1252",
+    "KOI8-R",
+    "ISO-2022-JP",
+    "SHIFT_JIS",
+    "EUC-JP",
+    "EUC-KR",
+    "BIG5",
+    "GB18030",
+];
+
+pub(super) fn search(cursor: &mut Cursor<'_>) -> Parsed<Search> {
+    let mut search = Search { return_options: None, charset: None, key: SearchKey::All };
+    if cursor.take_word("RETURN") {
+        cursor.space()?;
+        search.return_options = Some(return_options(cursor)?);
+        cursor.space()?;
+    }
+    let mut encoding = None;
+    if cursor.take_word("CHARSET") {
+        if cursor.options.utf8 {
+            return Err(Fail::new("SEARCH has no CHARSET after ENABLE UTF8=ACCEPT (RFC 6855, 3)"));
+        }
+        cursor.space()?;
+        let name = cursor.astring("a charset")?;
+        encoding = charset(&name)?;
+        search.charset = Some(String::from_utf8_lossy(&name).into_owned());
+        cursor.space()?;
+    }
+    let depth = cursor.options.nesting.min(NESTING_MAX);
+    let mut keys = vec![key(cursor, encoding, depth)?];
+    while cursor.more() {
+        keys.push(key(cursor, encoding, depth)?);
+    }
+    search.key = all_of(keys);
+    Ok(search)
+}
+
+fn return_options(cursor: &mut Cursor<'_>) -> Parsed<Vec<SearchReturn>> {
+    let mut options = Vec::new();
+    cursor.parenthesised("a list of results to return", |cursor| {
+        let start = cursor.position();
+        let option = match cursor.word().as_str() {
+            "MIN" => SearchReturn::Min,
+            "MAX" => SearchReturn::Max,
+            "ALL" => SearchReturn::All,
+            "COUNT" => SearchReturn::Count,
+            "SAVE" => return Err(Fail::new("RETURN (SAVE) (RFC 5182) is not offered")),
+            _ => return Err(cursor.expected_at(start, "MIN, MAX, ALL or COUNT")),
+        };
+        if !options.contains(&option) {
+            options.push(option);
+        }
+        Ok(())
+    })?;
+    Ok(options)
+}
+
+/// The encoding of a charset; `None`: UTF-8, of which US-ASCII is a part.
+fn charset(name: &[u8]) -> Parsed<Option<&'static Encoding>> {
+    if name.eq_ignore_ascii_case(b"US-ASCII") {
+        return Ok(None);
+    }
+    let usable = |encoding: &&Encoding| {
+        ![encoding_rs::REPLACEMENT, encoding_rs::X_USER_DEFINED, encoding_rs::UTF_16LE, encoding_rs::UTF_16BE].contains(encoding)
+    };
+    match Encoding::for_label(name).filter(usable) {
+        Some(encoding) if encoding == encoding_rs::UTF_8 => Ok(None),
+        Some(encoding) => Ok(Some(encoding)),
+        None => Err(Fail { reason: "this charset is not supported".to_owned(), kind: ParseErrorKind::BadCharset(CHARSETS) }),
+    }
+}
+
+fn all_of(mut keys: Vec<SearchKey>) -> SearchKey {
+    match keys.len() {
+        1 => keys.swap_remove(0),
+        _ => SearchKey::And(keys),
+    }
+}
+
+/// Reads one key; `depth` levels may be opened below it.
+fn key(cursor: &mut Cursor<'_>, encoding: Option<&'static Encoding>, depth: usize) -> Parsed<SearchKey> {
+    let levels = cursor.options.nesting.min(NESTING_MAX);
+    let deeper = || depth.checked_sub(1).ok_or_else(|| Fail::new(format!("the search keys are nested deeper than {levels} levels")));
+    match cursor.peek() {
+        Some(b'(') => {
+            let depth = deeper()?;
+            let mut keys = Vec::new();
+            cursor.parenthesised("search keys", |cursor| {
+                keys.push(key(cursor, encoding, depth)?);
+                Ok(())
+            })?;
+            return if keys.is_empty() { Err(Fail::new("there is no search key between \"(\" and \")\"")) } else { Ok(all_of(keys)) };
+        }
+        Some(b'0'..=b'9' | b'*' | b'$') => return cursor.sequence_set().map(SearchKey::Sequence),
+        _ => {}
+    }
+    let start = cursor.position();
+    let name = cursor.word();
+    match name.as_str() {
+        "NOT" => {
+            cursor.space()?;
+            Ok(not(key(cursor, encoding, deeper()?)?))
+        }
+        "OR" => {
+            let depth = deeper()?;
+            cursor.space()?;
+            let left = key(cursor, encoding, depth)?;
+            cursor.space()?;
+            Ok(SearchKey::Or(Box::new(left), Box::new(key(cursor, encoding, depth)?)))
+        }
+        _ => match without_argument(&name) {
+            Some(key) => Ok(key),
+            None => with_argument(cursor, &name, encoding)?.ok_or_else(|| cursor.expected_at(start, "a search key such as ALL")),
+        },
+    }
+}
+
+fn not(key: SearchKey) -> SearchKey {
+    SearchKey::Not(Box::new(key))
+}
+
+fn without_argument(name: &str) -> Option<SearchKey> {
+    let flag = |flag| SearchKey::Flag(FlagArgument::System(flag));
+    Some(match name {
+        "ALL" => SearchKey::All,
+        "ANSWERED" => flag(Flag::Answered),
+        "DELETED" => flag(Flag::Deleted),
+        "DRAFT" => flag(Flag::Draft),
+        "FLAGGED" => flag(Flag::Flagged),
+        "SEEN" => flag(Flag::Seen),
+        "UNANSWERED" => not(flag(Flag::Answered)),
+        "UNDELETED" => not(flag(Flag::Deleted)),
+        "UNDRAFT" => not(flag(Flag::Draft)),
+        "UNFLAGGED" => not(flag(Flag::Flagged)),
+        "UNSEEN" => not(flag(Flag::Seen)),
+        "RECENT" => SearchKey::Recent,
+        "OLD" => not(SearchKey::Recent),
+        "NEW" => SearchKey::New,
+        _ => return None,
+    })
+}
+
+/// Reads the argument of the key `name`; `None`: there is no such key.
+fn with_argument(cursor: &mut Cursor<'_>, name: &str, encoding: Option<&'static Encoding>) -> Parsed<Option<SearchKey>> {
+    let known = [
+        "BCC",
+        "BEFORE",
+        "BODY",
+        "CC",
+        "FROM",
+        "HEADER",
+        "KEYWORD",
+        "LARGER",
+        "MODSEQ",
+        "OLDER",
+        "ON",
+        "SENTBEFORE",
+        "SENTON",
+        "SENTSINCE",
+        "SINCE",
+        "SMALLER",
+        "SUBJECT",
+        "TEXT",
+        "TO",
+        "UID",
+        "UNKEYWORD",
+        "YOUNGER",
+    ];
+    if !known.contains(&name) {
+        return Ok(None);
+    }
+    cursor.space()?;
+    let key = match name {
+        "BCC" | "CC" | "FROM" | "SUBJECT" | "TO" => SearchKey::Header { field: name.to_ascii_lowercase(), value: text(cursor, encoding)? },
+        "HEADER" => {
+            let field = text(cursor, encoding)?;
+            cursor.space()?;
+            SearchKey::Header { field, value: text(cursor, encoding)? }
+        }
+        "BODY" => SearchKey::Body(text(cursor, encoding)?),
+        "TEXT" => SearchKey::Text(text(cursor, encoding)?),
+        "BEFORE" => SearchKey::Before(date(cursor)?),
+        "ON" => SearchKey::On(date(cursor)?),
+        "SINCE" => SearchKey::Since(date(cursor)?),
+        "SENTBEFORE" => SearchKey::SentBefore(date(cursor)?),
+        "SENTON" => SearchKey::SentOn(date(cursor)?),
+        "SENTSINCE" => SearchKey::SentSince(date(cursor)?),
+        "LARGER" => SearchKey::Larger(cursor.number("a number of bytes")?),
+        "SMALLER" => SearchKey::Smaller(cursor.number("a number of bytes")?),
+        "OLDER" => SearchKey::Older(cursor.nz_number("a number of seconds")?),
+        "YOUNGER" => SearchKey::Younger(cursor.nz_number("a number of seconds")?),
+        "KEYWORD" => SearchKey::Flag(flags::keyword(cursor)?),
+        "UNKEYWORD" => not(SearchKey::Flag(flags::keyword(cursor)?)),
+        "UID" => SearchKey::Uid(cursor.sequence_set()?),
+        _ => SearchKey::ModSeq(modseq(cursor)?),
+    };
+    Ok(Some(key))
+}
+
+/// Reads `["/flags/\\Seen" all] 620162338`; MODSEQs are kept per message, so the entry makes no difference.
+fn modseq(cursor: &mut Cursor<'_>) -> Parsed<u64> {
+    if cursor.peek() == Some(b'"') {
+        cursor.string("a metadata entry")?;
+        cursor.space()?;
+        let start = cursor.position();
+        if !["PRIV", "SHARED", "ALL"].contains(&cursor.word().as_str()) {
+            return Err(cursor.expected_at(start, "priv, shared or all"));
+        }
+        cursor.space()?;
+    }
+    cursor.number("a MODSEQ")
+}
+
+fn text(cursor: &mut Cursor<'_>, encoding: Option<&'static Encoding>) -> Parsed<String> {
+    let bytes = cursor.astring("a string to search for")?;
+    let decoded = match encoding {
+        Some(encoding) => encoding.decode_without_bom_handling_and_without_replacement(&bytes).map(|text| text.into_owned()),
+        None => String::from_utf8(bytes.into_owned()).ok(),
+    };
+    decoded.ok_or_else(|| match encoding {
+        Some(encoding) => Fail::new(format!("a string is not valid {}", encoding.name())),
+        None => Fail::new("a string is not valid UTF-8: name its charset, as in SEARCH CHARSET ISO-8859-1"),
+    })
+}
+
+fn date(cursor: &mut Cursor<'_>) -> Parsed<Date> {
+    let text = match cursor.peek() {
+        Some(b'"') => cursor.string("a date")?,
+        _ => cursor.take_while(|byte| byte.is_ascii_alphanumeric() || byte == b'-').into(),
+    };
+    parse_date(&text)
+        .ok_or_else(|| Fail::new(format!("the date before byte {} is not like 1-Feb-2026, or no such day exists", cursor.position())))
+}

@@ -1,0 +1,187 @@
+//! Response codes: `[UIDNEXT 7]` and the like.
+
+use bytes::{BufMut, BytesMut};
+use index::{ModSeq, Uid, UidValidity};
+
+use super::{
+    fetch::{SYSTEM_FLAGS, parenthesised},
+    primitives::{number, uid_set},
+};
+
+/// A response code, RFC 3501 §7.1 unless another is named.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "named as in the RFCs")]
+pub enum Code<'a> {
+    Alert,
+    /// RFC 5530.
+    AlreadyExists,
+    /// RFC 4315; one UID, or those of a MULTIAPPEND, ascending.
+    AppendUid {
+        validity: UidValidity,
+        uids: &'a [Uid],
+    },
+    /// RFC 5530.
+    AuthenticationFailed,
+    /// RFC 5530.
+    AuthorizationFailed,
+    BadCharset(&'a [&'a str]),
+    /// RFC 5530.
+    Cannot,
+    Capability(&'a [&'a str]),
+    /// RFC 5530.
+    ClientBug,
+    /// RFC 7162.
+    Closed,
+    /// RFC 5530.
+    ContactAdmin,
+    /// RFC 4315: old and new UID, both ascending.
+    CopyUid {
+        validity: UidValidity,
+        pairs: &'a [(Uid, Uid)],
+    },
+    /// RFC 5530.
+    Corruption,
+    /// RFC 5530.
+    ExpungeIssued,
+    /// RFC 9051.
+    HasChildren,
+    /// RFC 7162.
+    HighestModSeq(ModSeq),
+    /// RFC 5530.
+    InUse,
+    /// RFC 5530.
+    Limit,
+    /// RFC 7162: sequence numbers or UIDs, ascending.
+    Modified(&'a [u32]),
+    /// RFC 7162.
+    NoModSeq,
+    /// RFC 5530.
+    Nonexistent,
+    /// RFC 5530.
+    NoPerm,
+    /// RFC 5530.
+    OverQuota,
+    Parse,
+    /// The system flags and these keywords; `more`: `\*`.
+    PermanentFlags {
+        keywords: &'a [String],
+        more: bool,
+    },
+    /// `PERMANENTFLAGS ()`: a mailbox that is open read-only.
+    NoPermanentFlags,
+    /// RFC 5530.
+    PrivacyRequired,
+    ReadOnly,
+    ReadWrite,
+    /// RFC 5530.
+    ServerBug,
+    /// RFC 4469, 7888.
+    TooBig,
+    TryCreate,
+    UidNext(u32),
+    UidValidity(UidValidity),
+    /// RFC 5530.
+    Unavailable,
+    /// RFC 3516.
+    UnknownCte,
+    /// The first unseen message's sequence number.
+    Unseen(u32),
+    /// RFC 6154.
+    UseAttr,
+}
+
+impl Code<'_> {
+    /// Writes the code without its brackets.
+    pub(super) fn write(&self, out: &mut BytesMut) {
+        match self {
+            Code::AppendUid { validity, uids } => {
+                out.put_slice(b"APPENDUID ");
+                number(out, validity.get().into());
+                out.put_u8(b' ');
+                uid_set(out, uids.iter().map(|uid| uid.get()));
+            }
+            Code::BadCharset(charsets) => {
+                out.put_slice(b"BADCHARSET ");
+                parenthesised(out, charsets.iter().copied());
+            }
+            Code::Capability(capabilities) => {
+                out.put_slice(b"CAPABILITY");
+                for capability in *capabilities {
+                    out.put_u8(b' ');
+                    out.put_slice(capability.as_bytes());
+                }
+            }
+            Code::CopyUid { validity, pairs } => {
+                out.put_slice(b"COPYUID ");
+                number(out, validity.get().into());
+                out.put_u8(b' ');
+                uid_set(out, pairs.iter().map(|(old, _)| old.get()));
+                out.put_u8(b' ');
+                uid_set(out, pairs.iter().map(|(_, new)| new.get()));
+            }
+            Code::HighestModSeq(modseq) => numbered(out, "HIGHESTMODSEQ ", modseq.get()),
+            Code::Modified(numbers) => {
+                out.put_slice(b"MODIFIED ");
+                uid_set(out, numbers.iter().copied());
+            }
+            Code::NoPermanentFlags => out.put_slice(b"PERMANENTFLAGS ()"),
+            Code::PermanentFlags { keywords, more } => {
+                out.put_slice(b"PERMANENTFLAGS ");
+                let system = SYSTEM_FLAGS.iter().map(|(_, name)| *name);
+                parenthesised(out, system.chain(keywords.iter().map(String::as_str)).chain(more.then_some("\\*")));
+            }
+            Code::UidNext(next) => numbered(out, "UIDNEXT ", (*next).into()),
+            Code::UidValidity(validity) => numbered(out, "UIDVALIDITY ", validity.get().into()),
+            Code::Unseen(sequence) => numbered(out, "UNSEEN ", (*sequence).into()),
+            word => out.put_slice(word.bare_word().as_bytes()),
+        }
+    }
+
+    /// The whole code, for those without arguments.
+    fn bare_word(&self) -> &'static str {
+        match self {
+            Code::Alert => "ALERT",
+            Code::AlreadyExists => "ALREADYEXISTS",
+            Code::AppendUid { .. } => "APPENDUID",
+            Code::AuthenticationFailed => "AUTHENTICATIONFAILED",
+            Code::AuthorizationFailed => "AUTHORIZATIONFAILED",
+            Code::BadCharset(_) => "BADCHARSET",
+            Code::Cannot => "CANNOT",
+            Code::Capability(_) => "CAPABILITY",
+            Code::ClientBug => "CLIENTBUG",
+            Code::Closed => "CLOSED",
+            Code::ContactAdmin => "CONTACTADMIN",
+            Code::CopyUid { .. } => "COPYUID",
+            Code::Corruption => "CORRUPTION",
+            Code::ExpungeIssued => "EXPUNGEISSUED",
+            Code::HasChildren => "HASCHILDREN",
+            Code::HighestModSeq(_) => "HIGHESTMODSEQ",
+            Code::InUse => "INUSE",
+            Code::Limit => "LIMIT",
+            Code::Modified(_) => "MODIFIED",
+            Code::NoModSeq => "NOMODSEQ",
+            Code::Nonexistent => "NONEXISTENT",
+            Code::NoPerm => "NOPERM",
+            Code::OverQuota => "OVERQUOTA",
+            Code::Parse => "PARSE",
+            Code::PermanentFlags { .. } | Code::NoPermanentFlags => "PERMANENTFLAGS",
+            Code::PrivacyRequired => "PRIVACYREQUIRED",
+            Code::ReadOnly => "READ-ONLY",
+            Code::ReadWrite => "READ-WRITE",
+            Code::ServerBug => "SERVERBUG",
+            Code::TooBig => "TOOBIG",
+            Code::TryCreate => "TRYCREATE",
+            Code::UidNext(_) => "UIDNEXT",
+            Code::UidValidity(_) => "UIDVALIDITY",
+            Code::Unavailable => "UNAVAILABLE",
+            Code::UnknownCte => "UNKNOWN-CTE",
+            Code::Unseen(_) => "UNSEEN",
+            Code::UseAttr => "USEATTR",
+        }
+    }
+}
+
+fn numbered(out: &mut BytesMut, word: &str, value: u64) {
+    out.put_slice(word.as_bytes());
+    number(out, value);
+}

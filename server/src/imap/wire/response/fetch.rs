@@ -1,0 +1,137 @@
+//! FETCH responses, item by item.
+
+use bytes::{BufMut, BytesMut};
+use index::{Flag, FlagSet, ModSeq, Uid};
+
+use super::primitives::{literal_header, number};
+use crate::imap::wire::date::write_date_time;
+
+/// Writes one `* n FETCH (…)`. It does not hold the buffer, so that a long literal can be sent piece by piece between two calls.
+#[derive(Debug)]
+#[must_use = "a FETCH response ends with `finish`"]
+pub struct FetchWriter {
+    first: bool,
+}
+
+impl FetchWriter {
+    /// `* sequence FETCH (`.
+    pub fn begin(out: &mut BytesMut, sequence: u32) -> FetchWriter {
+        out.put_slice(b"* ");
+        number(out, sequence.into());
+        out.put_slice(b" FETCH (");
+        FetchWriter { first: true }
+    }
+    /// `UID n`.
+    pub fn uid(&mut self, out: &mut BytesMut, uid: Uid) {
+        self.item(out, "UID ");
+        number(out, uid.get().into());
+    }
+    /// `FLAGS (…)`; `keywords`: the mailbox's names by position.
+    pub fn flags(&mut self, out: &mut BytesMut, flags: FlagSet, keywords: &[String], recent: bool) {
+        self.item(out, "FLAGS ");
+        flag_list(out, flags, keywords, recent);
+    }
+    /// `INTERNALDATE "…"` in UTC, from Unix seconds.
+    pub fn internal_date(&mut self, out: &mut BytesMut, seconds: i64) {
+        self.item(out, "INTERNALDATE ");
+        write_date_time(out, seconds);
+    }
+    /// `RFC822.SIZE n`.
+    pub fn size(&mut self, out: &mut BytesMut, bytes: u64) {
+        self.item(out, "RFC822.SIZE ");
+        number(out, bytes);
+    }
+    /// `MODSEQ (n)`.
+    pub fn modseq(&mut self, out: &mut BytesMut, modseq: ModSeq) {
+        self.item(out, "MODSEQ (");
+        number(out, modseq.get());
+        out.put_u8(b')');
+    }
+    /// `ENVELOPE …`, rendered with its parentheses.
+    pub fn envelope(&mut self, out: &mut BytesMut, rendered: &[u8]) {
+        self.rendered(out, "ENVELOPE ", rendered);
+    }
+    /// `BODY …`, rendered with its parentheses, without extension data.
+    pub fn body(&mut self, out: &mut BytesMut, rendered: &[u8]) {
+        self.rendered(out, "BODY ", rendered);
+    }
+    /// `BODYSTRUCTURE …`, rendered with its parentheses.
+    pub fn body_structure(&mut self, out: &mut BytesMut, rendered: &[u8]) {
+        self.rendered(out, "BODYSTRUCTURE ", rendered);
+    }
+    /// `BODY[name]<origin> {bytes}`: exactly `bytes` bytes must be written next.
+    pub fn section_header(&mut self, out: &mut BytesMut, name: &str, origin: Option<u64>, bytes: u64) {
+        self.section_name(out, name, origin);
+        literal_header(out, bytes);
+    }
+    /// `BODY[name]<origin>` with its bytes as a literal; `None`: NIL, there is no such part.
+    pub fn section(&mut self, out: &mut BytesMut, name: &str, origin: Option<u64>, bytes: Option<&[u8]>) {
+        self.section_name(out, name, origin);
+        match bytes {
+            Some(bytes) => {
+                literal_header(out, bytes.len() as u64);
+                out.put_slice(bytes);
+            }
+            None => out.put_slice(b"NIL"),
+        }
+    }
+    /// `item {bytes}` for RFC822, RFC822.HEADER and RFC822.TEXT: exactly `bytes` bytes must be written next.
+    pub fn literal_header(&mut self, out: &mut BytesMut, item: &str, bytes: u64) {
+        self.item(out, item);
+        out.put_u8(b' ');
+        literal_header(out, bytes);
+    }
+    /// `)` and the line end.
+    pub fn finish(self, out: &mut BytesMut) {
+        out.put_slice(b")\r\n");
+    }
+
+    fn item(&mut self, out: &mut BytesMut, name: &str) {
+        if !std::mem::take(&mut self.first) {
+            out.put_u8(b' ');
+        }
+        out.put_slice(name.as_bytes());
+    }
+    fn rendered(&mut self, out: &mut BytesMut, name: &str, rendered: &[u8]) {
+        self.item(out, name);
+        out.put_slice(rendered);
+    }
+    fn section_name(&mut self, out: &mut BytesMut, name: &str, origin: Option<u64>) {
+        self.item(out, "BODY[");
+        out.put_slice(name.as_bytes());
+        out.put_u8(b']');
+        if let Some(origin) = origin {
+            out.put_u8(b'<');
+            number(out, origin);
+            out.put_u8(b'>');
+        }
+        out.put_u8(b' ');
+    }
+}
+
+/// The system flags in the order in which they are listed; Maildir's P (passed) has no name in IMAP.
+pub(super) const SYSTEM_FLAGS: [(Flag, &str); 5] = [
+    (Flag::Answered, "\\Answered"),
+    (Flag::Flagged, "\\Flagged"),
+    (Flag::Deleted, "\\Deleted"),
+    (Flag::Seen, "\\Seen"),
+    (Flag::Draft, "\\Draft"),
+];
+
+/// `(\Seen keyword)`; `keywords`: the mailbox's names by position.
+pub fn flag_list(out: &mut BytesMut, flags: FlagSet, keywords: &[String], recent: bool) {
+    let system = SYSTEM_FLAGS.iter().filter(|(flag, _)| flags.contains(*flag)).map(|(_, name)| *name);
+    let own = flags.keywords().filter_map(|id| keywords.get(id.position())).map(String::as_str);
+    parenthesised(out, system.chain(own).chain(recent.then_some("\\Recent")));
+}
+
+pub(super) fn parenthesised<'a>(out: &mut BytesMut, words: impl Iterator<Item = &'a str>) {
+    out.put_u8(b'(');
+    for (position, word) in words.enumerate() {
+        if position > 0 {
+            out.put_u8(b' ');
+        }
+        out.put_slice(word.as_bytes());
+    }
+    out.put_u8(b')');
+}

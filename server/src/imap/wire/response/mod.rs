@@ -1,0 +1,309 @@
+//! Responses, written straight into the output buffer: no value in between, no intermediate string.
+//!
+//! Invariants, each with the test that guards it:
+//! - no text, wherever it comes from, starts a second line or ends a response early (`hostile_texts_stay_one_line`)
+//! - what imap-codec can read of what we write, it reads whole (`tests`)
+
+use std::fmt::{self, Write as _};
+
+use base64::Engine as _;
+use bytes::{BufMut, BytesMut};
+use index::{ModSeq, Uid};
+
+use self::fetch::{SYSTEM_FLAGS, parenthesised};
+use super::command::StatusItem;
+
+mod code;
+mod fetch;
+mod primitives;
+
+pub use code::Code;
+pub use fetch::{FetchWriter, flag_list};
+pub use primitives::{astring, literal_header, mailbox_name, nstring, number, quoted, string, uid_set};
+
+/// How mailbox names are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Names {
+    /// RFC 3501 §5.1.3.
+    #[default]
+    ModifiedUtf7,
+    /// After ENABLE UTF8=ACCEPT.
+    Utf8,
+}
+
+/// The word of a status response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "named as in the RFC")]
+pub enum Condition {
+    Ok,
+    No,
+    Bad,
+}
+
+impl Condition {
+    fn word(self) -> &'static str {
+        match self {
+            Condition::Ok => "OK",
+            Condition::No => "NO",
+            Condition::Bad => "BAD",
+        }
+    }
+}
+
+/// Longest human-readable text: it may quote what the client sent, and clients show it in one line.
+const TEXT_BYTES_MAX: usize = 400;
+
+/// `tag OK [code] text`. The text may come from anywhere: it is made one bounded line of ASCII.
+pub fn tagged(out: &mut BytesMut, tag: &str, condition: Condition, code: Option<&Code<'_>>, text: impl fmt::Display) {
+    out.put_slice(tag.as_bytes());
+    out.put_u8(b' ');
+    status_text(out, condition.word(), code, text);
+}
+/// `* OK [code] text`.
+pub fn untagged(out: &mut BytesMut, condition: Condition, code: Option<&Code<'_>>, text: impl fmt::Display) {
+    out.put_slice(b"* ");
+    status_text(out, condition.word(), code, text);
+}
+/// `* BYE [code] text`.
+pub fn bye(out: &mut BytesMut, code: Option<&Code<'_>>, text: impl fmt::Display) {
+    out.put_slice(b"* ");
+    status_text(out, "BYE", code, text);
+}
+/// `+ text`.
+pub fn continuation(out: &mut BytesMut, text: &str) {
+    out.put_slice(b"+ ");
+    safe_text(out, text, false);
+    out.put_slice(b"\r\n");
+}
+/// `+ base64` (a SASL challenge).
+pub fn challenge(out: &mut BytesMut, challenge: &[u8]) {
+    out.put_slice(b"+ ");
+    out.put_slice(base64::engine::general_purpose::STANDARD.encode(challenge).as_bytes());
+    out.put_slice(b"\r\n");
+}
+/// `* CAPABILITY …`.
+pub fn capability(out: &mut BytesMut, capabilities: &[&str]) {
+    words(out, "* CAPABILITY", capabilities);
+}
+/// `* ENABLED …`; also with none.
+pub fn enabled(out: &mut BytesMut, capabilities: &[&str]) {
+    words(out, "* ENABLED", capabilities);
+}
+/// `* ID (…)`; no field: `NIL`.
+pub fn id(out: &mut BytesMut, fields: &[(&str, &str)]) {
+    out.put_slice(b"* ID ");
+    if fields.is_empty() {
+        out.put_slice(b"NIL");
+    } else {
+        for (position, (field, value)) in fields.iter().enumerate() {
+            out.put_u8(if position == 0 { b'(' } else { b' ' });
+            string(out, field.as_bytes());
+            out.put_u8(b' ');
+            string(out, value.as_bytes());
+        }
+        out.put_u8(b')');
+    }
+    out.put_slice(b"\r\n");
+}
+/// `* NAMESPACE`: one personal namespace, nothing shared.
+pub fn namespace(out: &mut BytesMut) {
+    out.put_slice(b"* NAMESPACE ((\"\" \"/\")) NIL NIL\r\n");
+}
+/// `* FLAGS (…)`: the system flags and the mailbox's keywords.
+pub fn flags(out: &mut BytesMut, keywords: &[String]) {
+    out.put_slice(b"* FLAGS ");
+    parenthesised(out, SYSTEM_FLAGS.iter().map(|(_, name)| *name).chain(keywords.iter().map(String::as_str)));
+    out.put_slice(b"\r\n");
+}
+
+/// One line of LIST.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ListLine<'a> {
+    /// As written: `\HasChildren`, `\Sent`.
+    pub attributes: &'a [&'a str],
+    /// UTF-8; empty for the answer to `LIST "" ""`.
+    pub mailbox: &'a str,
+    /// `("CHILDINFO" ("SUBSCRIBED"))`: a mailbox below matches, this one does not (RFC 5258 §3.5).
+    pub subscribed_child: bool,
+}
+/// `* LIST (…) "/" mailbox`.
+pub fn list(out: &mut BytesMut, line: ListLine<'_>, names: Names) {
+    list_line(out, "* LIST ", line, names);
+}
+/// `* LSUB (…) "/" mailbox`.
+pub fn lsub(out: &mut BytesMut, line: ListLine<'_>, names: Names) {
+    list_line(out, "* LSUB ", ListLine { subscribed_child: false, ..line }, names);
+}
+/// `* STATUS mailbox (MESSAGES 1 …)`.
+pub fn status(out: &mut BytesMut, mailbox: &str, items: &[(StatusItem, u64)], names: Names) {
+    out.put_slice(b"* STATUS ");
+    mailbox_name(out, mailbox, names);
+    out.put_slice(b" (");
+    for (position, (item, value)) in items.iter().enumerate() {
+        if position > 0 {
+            out.put_u8(b' ');
+        }
+        out.put_slice(status_item(*item).as_bytes());
+        out.put_u8(b' ');
+        number(out, *value);
+    }
+    out.put_slice(b")\r\n");
+}
+/// `* SEARCH 1 2 3`, with `(MODSEQ n)` if MODSEQ was searched for and something was found.
+pub fn search(out: &mut BytesMut, numbers: impl IntoIterator<Item = u32>, modseq: Option<ModSeq>) {
+    out.put_slice(b"* SEARCH");
+    let mut found = false;
+    for value in numbers {
+        found = true;
+        out.put_u8(b' ');
+        number(out, value.into());
+    }
+    if let Some(modseq) = modseq.filter(|_| found) {
+        out.put_slice(b" (MODSEQ ");
+        number(out, modseq.get());
+        out.put_u8(b')');
+    }
+    out.put_slice(b"\r\n");
+}
+
+/// The results of SEARCH RETURN (RFC 4731); what was not asked for or not found is `None`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[expect(missing_docs, reason = "named as in the RFC")]
+pub struct Esearch<'a> {
+    pub min: Option<u32>,
+    pub max: Option<u32>,
+    /// Ascending; an empty slice is left out as the RFC wants.
+    pub all: Option<&'a [u32]>,
+    pub count: Option<u32>,
+    pub modseq: Option<ModSeq>,
+}
+/// `* ESEARCH (TAG "a") UID …`.
+pub fn esearch(out: &mut BytesMut, tag: &str, uid: bool, result: Esearch<'_>) {
+    out.put_slice(b"* ESEARCH (TAG ");
+    quoted(out, tag.as_bytes());
+    out.put_u8(b')');
+    if uid {
+        out.put_slice(b" UID");
+    }
+    let mut data = |name: &str, value: u64| {
+        out.put_slice(name.as_bytes());
+        number(out, value);
+    };
+    if let Some(min) = result.min {
+        data(" MIN ", min.into());
+    }
+    if let Some(max) = result.max {
+        data(" MAX ", max.into());
+    }
+    if let Some(count) = result.count {
+        data(" COUNT ", count.into());
+    }
+    if let Some(modseq) = result.modseq {
+        data(" MODSEQ ", modseq.get());
+    }
+    if let Some(all) = result.all.filter(|all| !all.is_empty()) {
+        out.put_slice(b" ALL ");
+        uid_set(out, all.iter().copied());
+    }
+    out.put_slice(b"\r\n");
+}
+/// `* n EXISTS`.
+pub fn exists(out: &mut BytesMut, messages: u32) {
+    numbered(out, messages, " EXISTS\r\n");
+}
+/// `* n RECENT`.
+pub fn recent(out: &mut BytesMut, messages: u32) {
+    numbered(out, messages, " RECENT\r\n");
+}
+/// `* n EXPUNGE`.
+pub fn expunge(out: &mut BytesMut, sequence: u32) {
+    numbered(out, sequence, " EXPUNGE\r\n");
+}
+/// UIDs as numbers, for [`search`] and [`Esearch`].
+pub fn uid_numbers(uids: &[Uid]) -> impl Iterator<Item = u32> {
+    uids.iter().map(|uid| uid.get())
+}
+
+fn status_text(out: &mut BytesMut, condition: &str, code: Option<&Code<'_>>, text: impl fmt::Display) {
+    out.put_slice(condition.as_bytes());
+    out.put_u8(b' ');
+    if let Some(code) = code {
+        out.put_u8(b'[');
+        code.write(out);
+        out.put_slice(b"] ");
+    }
+    safe_text(out, text, code.is_some());
+    out.put_slice(b"\r\n");
+}
+
+/// Writes `text` as at least one and at most [`TEXT_BYTES_MAX`] printable ASCII characters.
+fn safe_text(out: &mut BytesMut, text: impl fmt::Display, after_code: bool) {
+    let mut writer = SafeText { out, left: TEXT_BYTES_MAX, may_start_with_bracket: after_code };
+    let whole = write!(writer, "{text}").is_ok(); // an error only means that the limit is reached
+    if whole && writer.left == TEXT_BYTES_MAX {
+        out.put_u8(b'.'); // the grammar wants some text
+    }
+}
+
+struct SafeText<'a> {
+    out: &'a mut BytesMut,
+    left: usize,
+    may_start_with_bracket: bool,
+}
+impl fmt::Write for SafeText<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for character in text.chars() {
+            let first = self.left == TEXT_BYTES_MAX;
+            self.left = self.left.checked_sub(1).ok_or(fmt::Error)?;
+            self.out.put_u8(match u8::try_from(character) {
+                Ok(b'[') if first && !self.may_start_with_bracket => b'(', // would be read as a response code
+                Ok(byte) if byte.is_ascii_graphic() || byte == b' ' => byte,
+                Ok(byte) if byte.is_ascii() => b' ',
+                _ => b'?',
+            });
+        }
+        Ok(())
+    }
+}
+
+fn words(out: &mut BytesMut, start: &str, words: &[&str]) {
+    out.put_slice(start.as_bytes());
+    for word in words {
+        out.put_u8(b' ');
+        out.put_slice(word.as_bytes());
+    }
+    out.put_slice(b"\r\n");
+}
+
+fn numbered(out: &mut BytesMut, value: u32, rest: &str) {
+    out.put_slice(b"* ");
+    number(out, value.into());
+    out.put_slice(rest.as_bytes());
+}
+
+fn list_line(out: &mut BytesMut, start: &str, line: ListLine<'_>, names: Names) {
+    out.put_slice(start.as_bytes());
+    parenthesised(out, line.attributes.iter().copied());
+    out.put_slice(b" \"/\" ");
+    mailbox_name(out, line.mailbox, names);
+    if line.subscribed_child {
+        out.put_slice(b" (\"CHILDINFO\" (\"SUBSCRIBED\"))");
+    }
+    out.put_slice(b"\r\n");
+}
+
+fn status_item(item: StatusItem) -> &'static str {
+    match item {
+        StatusItem::Messages => "MESSAGES",
+        StatusItem::Recent => "RECENT",
+        StatusItem::UidNext => "UIDNEXT",
+        StatusItem::UidValidity => "UIDVALIDITY",
+        StatusItem::Unseen => "UNSEEN",
+        StatusItem::Deleted => "DELETED",
+        StatusItem::Size => "SIZE",
+        StatusItem::HighestModSeq => "HIGHESTMODSEQ",
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,272 @@
+//! Whole conversations over an in-memory stream, with users and deliveries made up.
+
+use std::sync::Mutex;
+
+use affinity::UserName;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+
+use super::*;
+
+struct Delivered {
+    envelope: Envelope,
+    to: Vec<Addressee>,
+    bytes: Vec<u8>,
+}
+
+#[derive(Default)]
+struct FakeNode {
+    message_bytes_max: Option<u64>,
+    spool_dir: Option<PathBuf>,
+    delivered: Mutex<Vec<Delivered>>,
+}
+
+impl Backend for FakeNode {
+    fn settings(&self) -> Settings {
+        Settings {
+            node: "node-a".parse().unwrap(),
+            message_bytes_max: self.message_bytes_max.unwrap_or(1000),
+            recipients_max: 3,
+            bad_commands_max: 3,
+            spool_dir: self.spool_dir.clone().unwrap_or_default(),
+        }
+    }
+    fn may_deliver(&self, client: &Client) -> bool {
+        client.address.ip().is_loopback()
+    }
+    fn tls(&self) -> Option<TlsAcceptor> {
+        None
+    }
+    async fn recipient(&self, address: &str) -> Result<Option<Recipient>, AuthError> {
+        let (local, detail) = match address.split('@').next().unwrap_or_default().split_once('+') {
+            Some((local, detail)) => (local, Some(detail.to_owned())),
+            None => (address.split('@').next().unwrap_or_default(), None),
+        };
+        match local {
+            "nobody" => Ok(None),
+            "unsure" => Err(AuthError::Unavailable("the directory is away".into())),
+            local => Ok(Some(Recipient { user: UserName::normalise(local).unwrap(), detail })),
+        }
+    }
+    async fn deliver(&self, _client: &Client, envelope: &Envelope, to: &[Addressee], message: &Message) -> Vec<Outcome> {
+        let mut bytes = vec![0; usize::try_from(message.len()).unwrap()];
+        assert_eq!(message.read_at(0, &mut bytes).unwrap(), bytes.len());
+        self.delivered.lock().unwrap().push(Delivered { envelope: envelope.clone(), to: to.to_vec(), bytes });
+        to.iter()
+            .map(|to| match to.user.as_str() {
+                "full" => Outcome { code: 452, enhanced: "4.2.2".into(), text: format!("<{}> Mailbox is full", to.address) },
+                _ => Outcome { code: 250, enhanced: "2.0.0".into(), text: format!("<{}> Saved", to.address) },
+            })
+            .collect()
+    }
+}
+
+fn connection(address: &str) -> (DuplexStream, Connection) {
+    let (theirs, ours) = duplex(1 << 20);
+    let client = Client {
+        session: crate::client::SessionId::random(),
+        address: address.parse().unwrap(),
+        local: "127.0.0.1:24".parse().unwrap(),
+        ingress: "node-a".parse().unwrap(),
+        tls: None,
+    };
+    (theirs, Connection::new(Box::new(ours), client, bytes::BytesMut::new(), Duration::from_secs(10)))
+}
+
+/// All that is said to a client that sends `script` in one piece, without the greeting.
+async fn talk(node: &FakeNode, script: &str) -> Vec<String> {
+    let (mut client, connection) = connection("127.0.0.1:9");
+    client.write_all(script.as_bytes()).await.unwrap();
+    client.shutdown().await.unwrap();
+    run(node, connection).await;
+    let mut said = String::new();
+    client.read_to_string(&mut said).await.unwrap();
+    let mut lines: Vec<String> = said.split_terminator("\r\n").map(str::to_owned).collect();
+    assert!(lines.remove(0).starts_with("220 node-a "));
+    lines
+}
+
+fn codes(lines: &[String]) -> Vec<&str> {
+    lines.iter().map(|line| &line[..3]).collect()
+}
+
+const LHLO: [&str; 6] = ["250-node-a", "250-PIPELINING", "250-8BITMIME", "250-SMTPUTF8", "250-SIZE 1000", "250 ENHANCEDSTATUSCODES"];
+
+#[tokio::test]
+async fn the_example_of_rfc_2033_goes_as_the_rfc_says() {
+    let node = FakeNode::default();
+    let said = talk(
+        &node,
+        "LHLO foo.edu\r\nMAIL FROM:<chris@bar.com>\r\nRCPT TO:<pat@foo.edu>\r\nRCPT TO:<nobody@foo.edu>\r\nRCPT TO:<full@foo.edu>\r\n\
+         DATA\r\nBlah blah blah...\r\n..etc. etc. etc.\r\n.\r\nQUIT\r\n",
+    )
+    .await;
+    assert_eq!(said[..6], LHLO);
+    assert_eq!(
+        said[6..],
+        [
+            "250 2.1.0 OK",
+            "250 2.1.5 OK",
+            "550 5.1.1 <nobody@foo.edu> No such user here",
+            "250 2.1.5 OK",
+            "354 End the message with a dot on a line",
+            "250 2.0.0 <pat@foo.edu> Saved",
+            "452 4.2.2 <full@foo.edu> Mailbox is full",
+            "221 2.0.0 Bye",
+        ]
+    );
+    let delivered = node.delivered.lock().unwrap();
+    let Delivered { envelope, to, bytes } = &delivered[0];
+    assert_eq!(*envelope, Envelope { sender: "chris@bar.com".into(), lhlo: "foo.edu".into(), with: "LMTP".into() });
+    assert_eq!(to.iter().map(|to| to.user.as_str()).collect::<Vec<_>>(), ["pat", "full"]);
+    assert_eq!(String::from_utf8_lossy(bytes), "Blah blah blah...\r\n.etc. etc. etc.\r\n");
+}
+
+#[tokio::test]
+async fn each_accepted_recipient_has_its_own_reply_in_order() {
+    let node = FakeNode::default();
+    let said = talk(
+        &node,
+        "LHLO a\r\nMAIL FROM:<>\r\nRCPT TO:<ada+x@a>\r\nRCPT TO:<full@a>\r\nRCPT TO:<ada>\r\nRCPT TO:<more@a>\r\nDATA\r\n.\r\n",
+    )
+    .await;
+    assert_eq!(codes(&said[7..]), ["250", "250", "250", "452", "354", "250", "452", "250"]);
+    assert!(said[10].starts_with("452 4.5.3 "), "{}", said[10]);
+    let delivered = node.delivered.lock().unwrap();
+    assert_eq!(delivered[0].envelope.sender, "");
+    assert_eq!(delivered[0].to[0].detail.as_deref(), Some("x"));
+    assert_eq!(delivered[0].bytes, b"");
+}
+
+#[tokio::test]
+async fn pipelined_commands_are_answered_in_order() {
+    let node = FakeNode::default();
+    let one = "MAIL FROM:<g@b> SIZE=5 BODY=8BITMIME\r\nRCPT TO:<ada@a>\r\nDATA\r\nhi\r\n.\r\n";
+    let said = talk(&node, &format!("LHLO a\r\n{one}NOOP\r\n{one}RSET\r\nVRFY ada\r\nQUIT\r\nNOOP\r\n")).await;
+    assert_eq!(codes(&said[6..]), ["250", "250", "354", "250", "250", "250", "250", "354", "250", "250", "252", "221"]);
+    assert_eq!(node.delivered.lock().unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn a_message_is_the_same_byte_by_byte() {
+    let node = FakeNode::default();
+    let (mut client, connection) = connection("127.0.0.1:9");
+    let script = "LHLO a\r\nMAIL FROM:<g@b>\r\nRCPT TO:<ada@a>\r\nDATA\r\n..a\n.\r\nb\r\n.\r\nQUIT\r\n";
+    let feed = async {
+        for byte in script.bytes() {
+            client.write_all(&[byte]).await.unwrap();
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::join!(feed, run(&node, connection));
+    assert_eq!(node.delivered.lock().unwrap()[0].bytes, b".a\n.\r\nb\r\n");
+}
+
+#[tokio::test]
+async fn commands_out_of_order_are_refused_with_503() {
+    let node = FakeNode::default();
+    let said = talk(
+        &node,
+        "MAIL FROM:<a@b>\r\nRCPT TO:<ada@a>\r\nDATA\r\nLHLO a\r\nMAIL FROM:<a@b>\r\nMAIL FROM:<a@b>\r\nRCPT TO:<nobody@a>\r\nDATA\r\nRSET\r\nRCPT TO:<ada@a>\r\n",
+    )
+    .await;
+    assert_eq!(codes(&said[..3]), ["503", "503", "503"]);
+    assert_eq!(codes(&said[9..]), ["250", "503", "550", "503", "250", "503"]);
+    assert!(node.delivered.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn lhlo_starts_over() {
+    let node = FakeNode::default();
+    let said = talk(&node, "LHLO a\r\nMAIL FROM:<a@b>\r\nRCPT TO:<ada@a>\r\nLHLO a\r\nDATA\r\n").await;
+    assert_eq!(said.last().unwrap(), "503 5.5.1 Say MAIL and RCPT first");
+}
+
+#[tokio::test]
+async fn smtp_greetings_are_refused() {
+    let said = talk(&FakeNode::default(), "EHLO a\r\nHELO a\r\nSTARTTLS\r\n").await;
+    assert_eq!(codes(&said), ["500", "500", "502"]);
+}
+
+#[tokio::test]
+async fn users_that_cannot_be_looked_up_are_asked_again_later() {
+    let said = talk(&FakeNode::default(), "LHLO a\r\nMAIL FROM:<a@b>\r\nRCPT TO:<unsure@a>\r\n").await;
+    assert!(said.last().unwrap().starts_with("451 4.3.0 "));
+}
+
+#[tokio::test]
+async fn an_address_beyond_ascii_needs_smtputf8() {
+    let said = talk(
+        &FakeNode::default(),
+        "LHLO a\r\nMAIL FROM:<a@b>\r\nRCPT TO:<zoë@a>\r\nRSET\r\nMAIL FROM:<é@b> SMTPUTF8\r\nRCPT TO:<zoë@a>\r\n",
+    )
+    .await;
+    assert_eq!(codes(&said[6..]), ["250", "553", "250", "250", "250"]);
+}
+
+#[tokio::test]
+async fn a_message_beyond_the_limit_is_refused_for_every_recipient() {
+    let node = FakeNode::default();
+    let head = "MAIL FROM:<a@b>\r\nRCPT TO:<ada@a>\r\nRCPT TO:<full@a>\r\nDATA\r\n";
+    let said = talk(&node, &format!("LHLO a\r\nMAIL FROM:<a@b> SIZE=1001\r\n{head}{}\r\n.\r\nNOOP\r\n", "x".repeat(999))).await;
+    assert_eq!(codes(&said[6..]), ["552", "250", "250", "250", "354", "552", "552", "250"]);
+    assert!(said[6].starts_with("552 5.3.4 "));
+    assert!(node.delivered.lock().unwrap().is_empty());
+    let said = talk(&node, &format!("LHLO a\r\n{head}{}\r\n.\r\nNOOP\r\n", "x".repeat(998))).await;
+    assert_eq!(codes(&said[9..]), ["354", "250", "452", "250"], "exactly the limit is taken");
+}
+
+#[tokio::test]
+async fn a_large_message_passes_through_the_spool_folder() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = FakeNode { message_bytes_max: Some(10_000_000), spool_dir: Some(dir.path().to_owned()), ..FakeNode::default() };
+    let message = "0123456789abcdef\r\n".repeat(40_000);
+    let script = format!("LHLO a\r\nMAIL FROM:<a@b>\r\nRCPT TO:<ada@a>\r\nDATA\r\n{message}.\r\nQUIT\r\n");
+    assert_eq!(talk(&node, &script).await.last().unwrap(), "221 2.0.0 Bye");
+    assert!(node.delivered.lock().unwrap()[0].bytes == message.as_bytes());
+}
+
+#[tokio::test]
+async fn without_room_for_a_large_message_the_sender_tries_again() {
+    let node = FakeNode { message_bytes_max: Some(10_000_000), spool_dir: Some("/nonexistent".into()), ..FakeNode::default() };
+    let message = "0123456789abcdef\r\n".repeat(40_000);
+    let said = talk(&node, &format!("LHLO a\r\nMAIL FROM:<a@b>\r\nRCPT TO:<ada@a>\r\nDATA\r\n{message}.\r\nNOOP\r\n")).await;
+    assert!(said[said.len() - 2].starts_with("452 4.3.1 "));
+    assert_eq!(said.last().unwrap(), "250 2.0.0 OK");
+}
+
+#[tokio::test]
+async fn too_many_wrong_commands_end_the_connection() {
+    let said = talk(&FakeNode::default(), &format!("A\r\n{}\r\nC\r\nD\r\nE\r\n", "x".repeat(5000))).await;
+    assert_eq!(codes(&said), ["500", "500", "500", "500", "421"]);
+    assert_eq!(said[1], "500 5.5.2 The line is too long");
+}
+
+#[tokio::test]
+async fn recipients_after_a_refused_mail_do_not_count_as_wrong() {
+    let said =
+        talk(&FakeNode::default(), &format!("LHLO a\r\nMAIL FROM:<a@b> RET=FULL\r\n{}DATA\r\nNOOP\r\n", "RCPT TO:<ada@a>\r\n".repeat(20)))
+            .await;
+    assert_eq!(said[6], "555 5.5.4 The parameter RET is not supported");
+    assert_eq!(said.last().unwrap(), "250 2.0.0 OK");
+}
+
+#[tokio::test]
+async fn networks_that_may_not_deliver_are_told_so() {
+    let (mut client, connection) = connection("192.0.2.7:9");
+    run(&FakeNode::default(), connection).await;
+    let mut said = String::new();
+    client.read_to_string(&mut said).await.unwrap();
+    assert_eq!(said, "554 5.7.1 node-a does not take mail from 192.0.2.7\r\n");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_client_is_told_goodbye() {
+    let (mut client, connection) = connection("127.0.0.1:9");
+    client.write_all(b"LHLO a\r\nMAIL FROM:<a@b>\r\nRCPT TO:<ada@a>\r\nDATA\r\nhalf a mess").await.unwrap();
+    let node = FakeNode::default();
+    run(&node, connection).await;
+    let mut said = String::new();
+    client.read_to_string(&mut said).await.unwrap();
+    assert!(said.ends_with("\r\n421 4.4.2 node-a waited too long for you\r\n"), "{said}");
+    assert!(node.delivered.lock().unwrap().is_empty());
+}

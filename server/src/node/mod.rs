@@ -1,0 +1,273 @@
+//! One running node: what all its sessions share, and its life from join to leave.
+//!
+//! - `listener.rs` accepts clients, `sessions.rs` lists who is served here, `control.rs` answers `berth nodes` and `berth who`
+//! - `reload.rs` follows changes of configuration, users and certificates
+
+pub mod control;
+pub mod listener;
+pub mod reload;
+pub mod sessions;
+pub mod traffic;
+
+use std::{
+    io::Read,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use affinity::{Event, Keeper, KeeperConfig, NodeInfo, Root, SystemClock};
+use anyhow::Context;
+use arc_swap::ArcSwap;
+use storage::{MailboxName, SpecialUse, StorageSettings};
+use tokio::sync::broadcast::error::RecvError;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    auth::Authenticator,
+    client::Protocol,
+    config::Config,
+    forward::{accounts::Accounts, identity::Identity, link, link::Links},
+    node::{listener::{Admission, Security}, sessions::Sessions},
+    pop3::MaildropLocks,
+    tls::TlsAcceptor,
+};
+
+/// How often accounts are asked for due background work.
+const WORK_INTERVAL: Duration = Duration::from_millis(200);
+/// How often idle accounts are looked for.
+const IDLE_INTERVAL: Duration = Duration::from_secs(1);
+/// How long a leaving node may take to close its accounts: service managers kill after 90 s.
+const LEAVE_LIMIT: Duration = Duration::from_secs(60);
+/// How long sessions may take to say goodbye.
+const GOODBYE_LIMIT: Duration = Duration::from_secs(3);
+
+/// What all sessions of this process share.
+pub struct Node {
+    /// The present settings; take one snapshot per command, a reload may change it.
+    pub config: ArcSwap<Config>,
+    /// Where the settings came from.
+    pub config_file: PathBuf,
+    /// Logins and recipients.
+    pub auth: Authenticator,
+    /// `None`: no certificate is configured, STARTTLS is not offered.
+    pub tls: Option<TlsAcceptor>,
+    /// Membership and leases.
+    pub keeper: Keeper,
+    /// Accounts open here.
+    pub accounts: Arc<Accounts>,
+    /// Links to other nodes.
+    pub links: Links,
+    /// Sessions served here.
+    pub sessions: Sessions,
+    /// POP3's exclusive access.
+    pub maildrop_locks: MaildropLocks,
+    /// Connections, counted.
+    pub admission: Admission,
+    /// Connection tasks.
+    pub tasks: TaskTracker,
+    /// Cancelled: no new connections.
+    pub stop_listening: CancellationToken,
+    /// Cancelled: relayed sessions end too.
+    pub stop_sessions: CancellationToken,
+}
+
+impl Node {
+    /// The present settings.
+    pub fn config(&self) -> Arc<Config> {
+        self.config.load_full()
+    }
+}
+
+/// Runs a node until SIGTERM or SIGINT (`Ok`), or until it can't go on (`Err`); with `stop_at_end_of_input` also until standard input ends.
+pub async fn run(config: Config, config_file: &Path, stop_at_end_of_input: bool) -> anyhow::Result<()> {
+    let node = start(config, config_file).await?;
+    let outcome = live(&node, stop_at_end_of_input).await;
+    leave(&node).await;
+    outcome
+}
+
+async fn start(config: Config, config_file: &Path) -> anyhow::Result<Arc<Node>> {
+    let local_dir = config.node.local_dir.clone();
+    std::fs::create_dir_all(&local_dir).with_context(|| format!("can't make the local folder {} (node.local_dir)", local_dir.display()))?;
+    let root = Root::open(&config.node.root, config.node.cluster_id.as_deref())?;
+    let tls = match (&config.tls.certificate, &config.tls.key) {
+        (Some(certificate), Some(key)) => Some(TlsAcceptor::load(certificate, key)?),
+        _ => None,
+    };
+    let auth = Authenticator::open(&config.auth, config.passwd_file())?;
+
+    // Bind everything before joining: a node that can't listen must not take leases.
+    let relay = listener::bind(config.listen.relay)?;
+    let relay_address = relay.local_addr()?;
+    let mut listeners = Vec::new();
+    for (addresses, protocol, security) in [
+        (&config.listen.imap, Protocol::Imap, Security::Plain),
+        (&config.listen.imaps, Protocol::Imap, Security::ImplicitTls),
+        (&config.listen.pop3, Protocol::Pop3, Security::Plain),
+        (&config.listen.pop3s, Protocol::Pop3, Security::ImplicitTls),
+        (&config.listen.lmtp, Protocol::Lmtp, Security::Plain),
+    ] {
+        for address in addresses {
+            if security == Security::ImplicitTls && tls.is_none() {
+                tracing::warn!(%address, %protocol, "not listening: TLS needs [tls] certificate and key");
+                continue;
+            }
+            listeners.push((listener::bind(*address)?, protocol, security));
+        }
+    }
+
+    let identity = Identity::generate()?;
+    let advertise = if config.node.advertise.is_empty() { vec![relay_address.to_string()] } else { config.node.advertise.clone() };
+    let info = NodeInfo {
+        relay: advertise,
+        certificate_pin: identity.pin(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        capabilities: vec!["relay/1".to_owned()],
+        started: affinity::clock::wall_clock().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs()),
+    };
+    let timings = root.cluster().timings.clone();
+    let storage = storage_settings(&config, timings.dead_after())?;
+    let keeper_config = KeeperConfig { root, node: config.node.name.clone(), lock_dir: local_dir.clone(), info, clock: Arc::new(SystemClock::new()) };
+    let keeper = tokio::task::spawn_blocking(move || Keeper::join(keeper_config)).await??;
+    tracing::info!(node = %keeper.me(), root = %config.node.root.display(), "joined the cluster");
+
+    let node = Arc::new(Node {
+        accounts: Arc::new(Accounts::new(keeper.clone(), Arc::new(storage))),
+        config: ArcSwap::from_pointee(config),
+        config_file: config_file.to_owned(),
+        auth,
+        tls,
+        keeper,
+        links: Links::new(identity),
+        sessions: Sessions::default(),
+        maildrop_locks: MaildropLocks::default(),
+        admission: Admission::default(),
+        tasks: TaskTracker::new(),
+        stop_listening: CancellationToken::new(),
+        stop_sessions: CancellationToken::new(),
+    });
+    // Events first: a fence between here and the first session must not be missed.
+    let events = node.keeper.events();
+    tokio::spawn(watch_events(node.clone(), events));
+    tokio::spawn(link::listen(node.clone(), relay, node.stop_sessions.clone()));
+    control::listen(node.clone(), local_dir.join("control.sock")).await?;
+    for (listener, protocol, security) in listeners {
+        let address = listener.local_addr()?;
+        tracing::info!(%protocol, %address, tls = security == Security::ImplicitTls, "listening");
+        tokio::spawn(listener::run(node.clone(), listener, protocol, security));
+    }
+    tokio::spawn(housekeeping(node.clone()));
+    Ok(node)
+}
+
+/// What the store wants to know of the configuration.
+fn storage_settings(config: &Config, settle_after: Duration) -> anyhow::Result<StorageSettings> {
+    let mut auto_create = Vec::new();
+    for (name, special_use) in &config.mail.auto_create {
+        let name = MailboxName::parse(name).with_context(|| format!("mail.auto_create: {name:?} can't be a mailbox"))?;
+        auto_create.push((name, SpecialUse::parse(special_use)));
+    }
+    Ok(StorageSettings {
+        node: config.node.name.clone(),
+        auto_create,
+        message_bytes_max: config.limits.message_bytes.as_u64(),
+        mailboxes_max: config.limits.mailboxes,
+        write_back_after: config.mail.write_back_after,
+        rescan_interval: config.mail.rescan_interval,
+        parallel_operations: 32,
+        settle_after,
+    })
+}
+
+/// Until a signal, or until another host has taken our name.
+async fn live(node: &Arc<Node>, stop_at_end_of_input: bool) -> anyhow::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut events = node.keeper.events();
+    let reloads = tokio::spawn(reload::follow(node.clone()));
+    let input_end = CancellationToken::new();
+    if stop_at_end_of_input {
+        let input_end = input_end.clone();
+        // A thread of its own: a read of standard input can't be cancelled.
+        std::thread::spawn(move || {
+            while std::io::stdin().read(&mut [0; 64]).is_ok_and(|read| read > 0) {}
+            input_end.cancel();
+        });
+    }
+    let outcome = loop {
+        tokio::select! {
+            _ = terminate.recv() => break Ok(()),
+            _ = interrupt.recv() => break Ok(()),
+            () = input_end.cancelled() => break Ok(()),
+            event = events.recv() => match event {
+                Ok(Event::NameTaken { theirs }) => break Err(affinity::AffinityError::NameTaken { ours: node.keeper.me(), theirs }.into()),
+                Ok(_) | Err(RecvError::Lagged(_)) => {}
+                Err(RecvError::Closed) => break Err(anyhow::anyhow!("the node's beat has ended")),
+            },
+        }
+    };
+    reloads.abort();
+    outcome
+}
+
+/// Closes and releases everything, then leaves the cluster.
+async fn leave(node: &Arc<Node>) {
+    tracing::info!(accounts = node.accounts.count(), sessions = node.sessions.count(), "leaving: accounts are closed and handed on");
+    node.stop_listening.cancel();
+    node.accounts.close_all("this server is shutting down, please connect again", LEAVE_LIMIT).await;
+    node.stop_sessions.cancel();
+    node.tasks.close();
+    if tokio::time::timeout(GOODBYE_LIMIT, node.tasks.wait()).await.is_err() {
+        tracing::info!(connections = node.tasks.len(), "connections that did not end in time are cut");
+    }
+    match tokio::time::timeout(LEAVE_LIMIT, node.keeper.leave()).await {
+        Ok(Ok(())) => tracing::info!("left the cluster"),
+        Ok(Err(error)) => tracing::warn!(%error, "could not leave the cluster cleanly: the other nodes fence this one"),
+        Err(_) => tracing::warn!("the shared directory does not answer: the other nodes fence this one"),
+    }
+}
+
+async fn housekeeping(node: Arc<Node>) {
+    let mut work = tokio::time::interval(WORK_INTERVAL);
+    let mut idle = tokio::time::interval(IDLE_INTERVAL);
+    loop {
+        tokio::select! {
+            _ = work.tick() => node.accounts.work(),
+            _ = idle.tick() => {
+                let linger = node.config().mail.linger;
+                node.links.retain(&node.keeper.peers());
+                node.accounts.close_idle(linger);
+            }
+            () = node.stop_listening.cancelled() => return,
+        }
+    }
+}
+
+/// Acts on what the keeper reports, and says it in the log.
+async fn watch_events(node: Arc<Node>, mut events: tokio::sync::broadcast::Receiver<Event>) {
+    loop {
+        match events.recv().await {
+            Ok(Event::TenureOver(tenure)) => {
+                tracing::error!(was = %tenure.holder(), "this node was fenced: all its sessions end, nothing more is written under that tenure");
+                node.accounts.abandon(&tenure);
+            }
+            Ok(Event::Rejoined(me)) => tracing::warn!(%me, "joined again as a new incarnation"),
+            Ok(Event::Suspended) => tracing::error!("no contact with the shared directory: nothing is acknowledged until it is back"),
+            Ok(Event::Resumed) => tracing::warn!("contact with the shared directory is back, nobody fenced this node: all sessions go on"),
+            Ok(Event::NodeUp(peer)) => tracing::info!(%peer, "node up"),
+            Ok(Event::NodeDown(peer)) => tracing::warn!(%peer, "node gone"),
+            Ok(Event::NodeSuspect(peer)) => tracing::warn!(%peer, "node gives no sign of life"),
+            Ok(Event::Fenced(peer)) => tracing::warn!(%peer, "fenced a silent node: its users can be served elsewhere now"),
+            Ok(Event::Acquired { user, epoch, handover }) => tracing::info!(%user, %epoch, ?handover, "lease acquired"),
+            Ok(Event::Released { user, epoch }) => tracing::info!(%user, %epoch, "lease released"),
+            Ok(Event::NameTaken { theirs }) => tracing::error!(%theirs, "another host runs under this node's name"),
+            Err(RecvError::Lagged(missed)) => {
+                tracing::warn!(missed, "events were missed; what is over is abandoned all the same");
+                node.accounts.abandon_ended();
+            }
+            Err(RecvError::Closed) => return,
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! Follows changes of the configuration file, the users and the certificates: on SIGHUP, and when a file changes.
+//!
+//! What is wrong is logged and changes nothing. Listen addresses, node name and root need a restart, and the log says so.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use notify::{RecursiveMode, Watcher};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::mpsc,
+};
+
+use super::Node;
+use crate::config::Config;
+
+/// Several changes of one file come together.
+const SETTLE: Duration = Duration::from_millis(200);
+/// Files on the shared directory are changed by other nodes too, which inotify does not see: they are looked at this often.
+const POLL: Duration = Duration::from_secs(3);
+
+/// Until aborted.
+pub async fn follow(node: Arc<Node>) {
+    let Ok(mut hangup) = signal(SignalKind::hangup()) else { return };
+    let (changed, mut changes) = mpsc::channel::<()>(1);
+    let files = watched(&node);
+    let watcher = watch(&files, changed);
+    if let Err(error) = &watcher {
+        tracing::warn!(%error, "files can't be watched for changes: they are polled");
+    }
+    let mut poll = tokio::time::interval(POLL);
+    let mut seen = states(files.clone()).await;
+    loop {
+        let forced = tokio::select! {
+            _ = hangup.recv() => true,
+            Some(()) = changes.recv() => {
+                tokio::time::sleep(SETTLE).await;
+                while changes.try_recv().is_ok() {}
+                false
+            }
+            _ = poll.tick() => false,
+        };
+        let now = states(files.clone()).await;
+        if forced || now != seen {
+            seen = now;
+            reload(&node).await;
+        }
+    }
+}
+
+fn watched(node: &Node) -> Vec<PathBuf> {
+    let config = node.config();
+    let mut files = vec![node.config_file.clone(), config.passwd_file()];
+    files.extend(config.tls.certificate.clone());
+    files.extend(config.tls.key.clone());
+    files
+}
+
+/// Watches the folders: editors and certificate tools replace files.
+fn watch(files: &[PathBuf], changed: mpsc::Sender<()>) -> notify::Result<notify::RecommendedWatcher> {
+    let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+        if event.is_ok_and(|event| !event.kind.is_access()) {
+            // One that waits already is enough.
+            changed.try_send(()).ok();
+        }
+    })?;
+    for folder in files.iter().filter_map(|file| file.parent()) {
+        watcher.watch(folder, RecursiveMode::NonRecursive)?;
+    }
+    Ok(watcher)
+}
+
+type States = BTreeMap<PathBuf, Option<(u64, Option<SystemTime>)>>;
+
+async fn states(files: Vec<PathBuf>) -> States {
+    let looking = tokio::task::spawn_blocking(move || {
+        files.into_iter().map(|file| { let state = state(&file); (file, state) }).collect::<States>()
+    });
+    looking.await.unwrap_or_default()
+}
+
+/// Opening is what makes an NFS client look again (close-to-open).
+fn state(file: &Path) -> Option<(u64, Option<SystemTime>)> {
+    let metadata = std::fs::File::open(file).and_then(|open| open.metadata()).ok()?;
+    Some((metadata.len(), metadata.modified().ok()))
+}
+
+async fn reload(node: &Arc<Node>) {
+    let file = node.config_file.clone();
+    let node = node.clone();
+    let done = tokio::task::spawn_blocking(move || {
+        match Config::load(&file) {
+            Ok(new) => {
+                let old = node.config();
+                for (what, differs) in [("[listen]", new.listen != old.listen), ("[node]", new.node != old.node), ("[mail]", new.mail != old.mail)] {
+                    if differs {
+                        tracing::warn!("changes of {what} take effect at the next start");
+                    }
+                }
+                if let Err(error) = node.auth.reload(&new.auth) {
+                    tracing::error!(error = format!("{error:#}"), "users not reloaded: the old ones stay");
+                }
+                let effective = Config { listen: old.listen.clone(), node: old.node.clone(), mail: crate::config::MailSection { linger: new.mail.linger, ..old.mail.clone() }, ..new };
+                node.config.store(Arc::new(effective));
+            }
+            Err(error) => tracing::error!(error = format!("{error:#}"), "configuration not reloaded: the old one stays"),
+        }
+        if let Some(tls) = &node.tls
+            && let Err(error) = tls.reload()
+        {
+            tracing::error!(error = format!("{error:#}"), "certificates not reloaded: the old ones stay");
+        }
+        tracing::info!("configuration, users and certificates reloaded");
+    });
+    if let Err(error) = done.await {
+        tracing::error!(%error, "the reload failed unexpectedly");
+    }
+}

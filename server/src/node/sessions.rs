@@ -1,0 +1,95 @@
+//! The sessions that this node serves as holder: what `berth who` shows.
+
+use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
+
+use affinity::{Clock, HolderId, NodeName, SystemClock, UserName};
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    client::{Protocol, SessionId},
+    forward::Preamble,
+};
+
+/// One session, as an operator sees it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SessionLine {
+    /// Whose mail.
+    pub user: UserName,
+    /// Which protocol.
+    pub protocol: Protocol,
+    /// Names the session in every log.
+    pub session: SessionId,
+    /// The client's address.
+    pub client: SocketAddr,
+    /// The node that the client reached.
+    pub ingress: NodeName,
+    /// The node that serves it.
+    pub holder: NodeName,
+    /// Age in seconds.
+    pub since_s: u64,
+}
+
+/// All sessions served here.
+#[derive(Debug)]
+pub struct Sessions {
+    clock: SystemClock,
+    live: Arc<Mutex<HashMap<SessionId, Entry>>>,
+}
+
+#[derive(Debug, Clone)]
+struct Entry {
+    line: SessionLine,
+    since: Duration,
+}
+
+/// Takes its session out of the list when dropped.
+#[derive(Debug)]
+pub struct Registered {
+    live: Arc<Mutex<HashMap<SessionId, Entry>>>,
+    session: SessionId,
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        self.live.lock().remove(&self.session);
+    }
+}
+
+impl Default for Sessions {
+    fn default() -> Sessions {
+        Sessions { clock: SystemClock::new(), live: Arc::default() }
+    }
+}
+
+impl Sessions {
+    /// Lists a session until the guard is dropped.
+    #[must_use = "the session leaves the list when the guard is dropped"]
+    pub fn register(&self, preamble: &Preamble, holder: &HolderId) -> Registered {
+        let client = &preamble.client;
+        let line = SessionLine {
+            user: preamble.user.clone(),
+            protocol: preamble.protocol,
+            session: client.session,
+            client: client.address,
+            ingress: client.ingress.clone(),
+            holder: holder.node.clone(),
+            since_s: 0,
+        };
+        self.live.lock().insert(client.session, Entry { line, since: self.clock.now() });
+        Registered { live: self.live.clone(), session: client.session }
+    }
+
+    /// The sessions (of one user), oldest first.
+    pub fn list(&self, user: Option<&UserName>) -> Vec<SessionLine> {
+        let now = self.clock.now();
+        let mut entries: Vec<Entry> = self.live.lock().values().filter(|entry| user.is_none_or(|user| user == &entry.line.user)).cloned().collect();
+        entries.sort_by(|a, b| (&a.line.user, a.since).cmp(&(&b.line.user, b.since)));
+        entries.into_iter().map(|entry| SessionLine { since_s: now.saturating_sub(entry.since).as_secs(), ..entry.line }).collect()
+    }
+
+    /// How many.
+    pub fn count(&self) -> usize {
+        self.live.lock().len()
+    }
+}

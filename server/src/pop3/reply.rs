@@ -1,0 +1,118 @@
+//! What a POP3 client is told: `-ERR` with the response codes of RFC 2449 and RFC 3206, and which capabilities there are.
+//!
+//! Invariants, each with the test that guards it:
+//! - a problem of ours is never "wrong password": clients would ask the user for another (`a_problem_of_ours_is_never_a_wrong_password`)
+//! - no reply names a file (the texts are fixed)
+
+use bytes::{BufMut, BytesMut};
+use storage::StorageError;
+
+use crate::{
+    auth::{AuthError, sasl},
+    forward::RouteError,
+};
+
+/// Writes `+OK text`.
+pub fn ok(out: &mut BytesMut, text: &str) {
+    line(out, "+OK ", text);
+}
+
+/// Writes `-ERR text`.
+pub fn err(out: &mut BytesMut, text: &str) {
+    line(out, "-ERR ", text);
+}
+
+fn line(out: &mut BytesMut, head: &str, text: &str) {
+    out.put_slice(head.as_bytes());
+    // A text may come from a peer or hold a name; it must stay one line.
+    for c in text.chars() {
+        let c = if c.is_control() { ' ' } else { c };
+        out.put_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
+    }
+    out.put_slice(b"\r\n");
+}
+
+/// What can be used on a connection, for CAPA.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Offers {
+    /// USER, PASS and AUTH: whether passwords may be sent over it.
+    pub passwords: bool,
+    /// STLS.
+    pub tls: bool,
+}
+
+/// Writes the answer to CAPA (RFC 2449 §5), the same in both states.
+pub fn capabilities(out: &mut BytesMut, offers: Offers) {
+    ok(out, "Capabilities follow");
+    out.put_slice(b"TOP\r\nUIDL\r\nRESP-CODES\r\nAUTH-RESP-CODE\r\nPIPELINING\r\n");
+    if offers.passwords {
+        out.put_slice(b"USER\r\nSASL");
+        for mechanism in sasl::MECHANISMS {
+            out.put_u8(b' ');
+            out.put_slice(mechanism.as_bytes());
+        }
+        out.put_slice(b"\r\n");
+    }
+    if offers.tls {
+        out.put_slice(b"STLS\r\n");
+    }
+    out.put_slice(b"IMPLEMENTATION Berth\r\n.\r\n");
+}
+
+/// What a client is told whose login was not accepted.
+pub fn auth_error(error: &AuthError) -> &'static str {
+    match error {
+        AuthError::WrongCredentials => "[AUTH] Wrong user name or password",
+        AuthError::NotAllowed(_) => "[SYS/PERM] This login is not allowed",
+        AuthError::Unavailable(_) => "[SYS/TEMP] Users can't be looked up now, try again later",
+    }
+}
+
+/// What a client is told whose maildrop no node can serve now.
+pub fn route_error(error: &RouteError) -> &'static str {
+    match error {
+        RouteError::Storage(error) => storage_error(error),
+        RouteError::TooManySessions { .. } => "[IN-USE] You have as many sessions as are allowed",
+        RouteError::Unavailable { .. }
+        | RouteError::TooManyHops { .. }
+        | RouteError::Refused(_)
+        | RouteError::Leaving
+        | RouteError::Affinity(_) => "[SYS/TEMP] The maildrop can't be reached now, try again later",
+    }
+}
+
+/// What a client is told when the store refuses. Log `error` itself.
+pub fn storage_error(error: &StorageError) -> &'static str {
+    match error {
+        StorageError::Expunged => "The message was removed by another session",
+        StorageError::Closing(_) | StorageError::LeaseLost(_) => "[SYS/TEMP] The maildrop is moving to another node, try again",
+        StorageError::NoSpace { .. } => "[SYS/TEMP] No space is left, try again later",
+        StorageError::NoMailbox(_)
+        | StorageError::MailboxExists(_)
+        | StorageError::NotAllowed(_)
+        | StorageError::BadName(_)
+        | StorageError::TooManyKeywords
+        | StorageError::Limit { .. }
+        | StorageError::Index { .. }
+        | StorageError::Io { .. } => "[SYS/TEMP] The maildrop can't be read now, try again later",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_problem_of_ours_is_never_a_wrong_password() {
+        assert!(auth_error(&AuthError::Unavailable("x".into())).starts_with("[SYS/TEMP] "));
+        assert!(auth_error(&AuthError::NotAllowed("x".into())).starts_with("[SYS/PERM] "));
+        assert!(auth_error(&AuthError::WrongCredentials).starts_with("[AUTH] "));
+    }
+
+    #[test]
+    fn a_reply_is_one_line() {
+        let mut out = BytesMut::new();
+        err(&mut out, "a\r\n+OK b");
+        assert_eq!(&out[..], b"-ERR a  +OK b\r\n");
+    }
+}

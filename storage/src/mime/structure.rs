@@ -1,0 +1,431 @@
+//! The tree of parts, and BODYSTRUCTURE and BODY (RFC 9051 §7.5.2) from it.
+
+use std::{ops::Range, sync::LazyLock};
+
+use mail_parser::{HeaderForm, MessageParser, PartFlags, PartKind};
+
+use super::{
+    envelope,
+    fields::fields,
+    tokens::{Cursor, is_token},
+    write::{nstring, number, string},
+};
+
+/// Deepest nesting of multiparts and messages; what lies deeper stays one part. Real mail has less than ten levels; a forwarding loop can make more.
+pub(super) const DEPTH_MAX: usize = 64;
+/// Most parts; the rest stays in the last one. Bounds the size of BODYSTRUCTURE.
+pub(super) const PARTS_MAX: usize = 10_000;
+
+/// Most parameters (or languages) of one field; the rest is left out. A file name of thousands of characters, cut up as in RFC 2231, has some hundred.
+const PARAMETERS_MAX: usize = 1000;
+
+/// Finds parts. The fields that it would take apart for us are not asked for: ENVELOPE needs them raw.
+static PARSER: LazyLock<MessageParser> = LazyLock::new(|| {
+    const RAW_ENOUGH: &[&str] = &[
+        "Subject",
+        "Comments",
+        "From",
+        "To",
+        "Cc",
+        "Bcc",
+        "Reply-To",
+        "Sender",
+        "Resent-To",
+        "Resent-From",
+        "Resent-Bcc",
+        "Resent-Cc",
+        "Resent-Sender",
+        "List-Archive",
+        "List-Help",
+        "List-Id",
+        "List-Owner",
+        "List-Post",
+        "List-Subscribe",
+        "List-Unsubscribe",
+        "Date",
+        "Resent-Date",
+        "Message-ID",
+        "References",
+        "In-Reply-To",
+        "Return-Path",
+        "Content-ID",
+        "Resent-Message-ID",
+        "Keywords",
+        "Content-Language",
+        "Content-Description",
+        "Content-Location",
+        "Received",
+    ];
+    let parser = MessageParser::new().unknown_headers(HeaderForm::Ignore).max_depth(DEPTH_MAX).max_parts(PARTS_MAX);
+    // A message in base64 is no message for IMAP: its parts have no bytes of their own that a section could name.
+    let parser = parser.max_encoded_nesting(0);
+    RAW_ENOUGH.iter().fold(parser, |parser, name| parser.header(*name, HeaderForm::Ignore))
+});
+
+/// One part, by its place in the message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Part {
+    /// With the blank line.
+    pub header: Range<usize>,
+    pub body: Range<usize>,
+    pub kind: Kind,
+}
+
+/// What a part holds; numbers are positions in the list of parts, in the order of the message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Kind {
+    Leaf,
+    /// At least one.
+    Multipart(Vec<usize>),
+    /// message/rfc822 or message/global; the root part of the message inside.
+    Message(usize),
+}
+
+impl Kind {
+    fn multipart(children: Vec<usize>) -> Kind {
+        if children.is_empty() { Kind::Leaf } else { Kind::Multipart(children) }
+    }
+}
+
+/// The parts of a message; the first is the message itself, and there is always one.
+pub(super) fn find_parts(raw: &[u8]) -> Vec<Part> {
+    let Some(message) = PARSER.parse(raw) else {
+        // Not a single header field: all of it is text.
+        return vec![Part { header: 0..0, body: 0..raw.len(), kind: Kind::Leaf }];
+    };
+    let offset = |offset: u32| usize::try_from(offset).unwrap_or(usize::MAX).min(raw.len());
+    let count = message.parts().len();
+    let mut parts: Vec<Part> = Vec::with_capacity(count);
+    let mut headerless = Vec::new();
+    for (position, part) in message.parts().enumerate() {
+        let (start, end) = (offset(part.offset_header()), offset(part.offset_end()));
+        let body = offset(part.offset_body()).clamp(start, end.max(start));
+        // Numbers only ever point forward, so there is no way round in circles.
+        let forward = |id| usize::try_from(id).ok().filter(|other| (position + 1..count).contains(other));
+        let kind = match part.kind() {
+            PartKind::Multipart => Kind::multipart(part.children().filter_map(|child| forward(child.id())).collect()),
+            PartKind::Message(inner) => forward(inner.root_part().id()).map_or(Kind::Leaf, Kind::Message),
+            PartKind::Text if part.flags().contains(PartFlags::NO_BLANK_LINE) => {
+                headerless.push(position);
+                Kind::Leaf
+            }
+            _ => Kind::Leaf,
+        };
+        parts.push(Part { header: start..body, body: body..end.max(body), kind });
+    }
+    if let Some(root) = parts.first_mut() {
+        root.body.end = raw.len();
+    }
+    for position in headerless {
+        give_headerless_message_a_root(raw, &mut parts, position);
+    }
+    parts
+}
+
+/// A message/rfc822 part without any header field inside is still a message, of text alone.
+fn give_headerless_message_a_root(raw: &[u8], parts: &mut Vec<Part>, position: usize) {
+    let body = parts[position].body.clone();
+    if MimeFields::read(&raw[parts[position].header.clone()]).media.is_some_and(|media| media.is_message()) {
+        parts[position].kind = Kind::Message(parts.len());
+        parts.push(Part { header: body.start..body.start, body, kind: Kind::Leaf });
+    }
+}
+
+/// A Content-Type, as written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Media {
+    pub main: Vec<u8>,
+    pub sub: Vec<u8>,
+    pub parameters: Parameters,
+}
+
+/// Names and values, in order. RFC 2231 values stay as they are: to decode them is the client's part.
+type Parameters = Vec<(Vec<u8>, Vec<u8>)>;
+
+impl Media {
+    fn new(main: &str, sub: &str) -> Media {
+        Media { main: main.into(), sub: sub.into(), parameters: Vec::new() }
+    }
+    fn parse(value: &[u8]) -> Option<Media> {
+        let mut cursor = Cursor::new(value);
+        cursor.skip_space();
+        let main = cursor.run(is_token).to_vec();
+        cursor.skip_space();
+        let has_sub = cursor.take(b'/');
+        cursor.skip_space();
+        let sub = if has_sub { cursor.run(is_token).to_vec() } else { Vec::new() };
+        let sub = match main.to_ascii_lowercase().as_slice() {
+            _ if !sub.is_empty() => sub,
+            b"text" => b"plain".to_vec(),
+            b"multipart" => b"mixed".to_vec(),
+            _ => return None,
+        };
+        let parameters = parameters(&mut cursor);
+        (!main.is_empty()).then_some(Media { main, sub, parameters })
+    }
+    pub fn is_text(&self) -> bool {
+        self.main.eq_ignore_ascii_case(b"text")
+    }
+    fn is_multipart(&self) -> bool {
+        self.main.eq_ignore_ascii_case(b"multipart")
+    }
+    fn is_message(&self) -> bool {
+        self.main.eq_ignore_ascii_case(b"message") && (self.sub.eq_ignore_ascii_case(b"rfc822") || self.sub.eq_ignore_ascii_case(b"global"))
+    }
+    pub fn parameter(&self, name: &str) -> Option<&[u8]> {
+        self.parameters.iter().find(|(known, _)| known.eq_ignore_ascii_case(name.as_bytes())).map(|(_, value)| value.as_slice())
+    }
+}
+
+/// `; name=value` until the end; what is no parameter is passed over.
+fn parameters(cursor: &mut Cursor<'_>) -> Parameters {
+    let mut parameters = Parameters::new();
+    while parameters.len() < PARAMETERS_MAX && skip_past_semicolon(cursor) {
+        cursor.skip_space();
+        let name = cursor.run(is_token);
+        cursor.skip_space();
+        if name.is_empty() || !cursor.take(b'=') {
+            continue;
+        }
+        cursor.skip_space();
+        let value = if cursor.peek() == Some(b'"') { cursor.quoted().0 } else { unquoted_value(cursor) };
+        parameters.push((name.to_vec(), value));
+    }
+    parameters
+}
+
+fn skip_past_semicolon(cursor: &mut Cursor<'_>) -> bool {
+    loop {
+        cursor.skip_space();
+        match cursor.peek() {
+            None => return false,
+            Some(b';') => {
+                cursor.advance();
+                return true;
+            }
+            Some(b'"') => drop(cursor.quoted()),
+            Some(_) => cursor.advance(),
+        }
+    }
+}
+
+/// Real mail has `name=annual report.pdf` without quotes.
+fn unquoted_value(cursor: &mut Cursor<'_>) -> Vec<u8> {
+    let mut value = Vec::new();
+    loop {
+        let word = cursor.run(|byte| !byte.is_ascii_whitespace() && !matches!(byte, b';' | b'"' | b'('));
+        if word.is_empty() {
+            return value;
+        }
+        if !value.is_empty() {
+            value.push(b' ');
+        }
+        value.extend_from_slice(word);
+        cursor.skip_space();
+    }
+}
+
+/// The MIME fields of a part's header. Of several fields of one name the last counts.
+#[derive(Debug, Default)]
+pub(super) struct MimeFields {
+    pub media: Option<Media>,
+    pub transfer_encoding: Option<TransferEncoding>,
+    id: Option<Vec<u8>>,
+    description: Option<Vec<u8>>,
+    md5: Option<Vec<u8>>,
+    disposition: Option<(Vec<u8>, Parameters)>,
+    language: Vec<Vec<u8>>,
+    location: Option<Vec<u8>>,
+}
+
+/// A Content-Transfer-Encoding as written; `None`: not one word.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct TransferEncoding(pub Option<Vec<u8>>);
+
+impl MimeFields {
+    pub fn read(header: &[u8]) -> MimeFields {
+        let mut mime = MimeFields::default();
+        for field in fields(header) {
+            match field.name.to_ascii_lowercase().as_slice() {
+                b"content-type" => mime.media = Media::parse(field.value),
+                b"content-transfer-encoding" => mime.transfer_encoding = Some(TransferEncoding::parse(field.value)),
+                b"content-id" => mime.id = Some(field.unfolded()),
+                b"content-description" => mime.description = Some(field.unfolded()),
+                b"content-md5" => mime.md5 = Some(field.unfolded()),
+                b"content-disposition" => mime.disposition = parse_disposition(field.value),
+                b"content-language" => mime.language = parse_language(field.value),
+                b"content-location" => mime.location = Some(field.unfolded()),
+                _ => {}
+            }
+        }
+        mime
+    }
+    /// What a leaf is for IMAP. What the grammar gives a structure that it has not (RFC 9051 §9, body-type-basic) goes by another name.
+    pub fn leaf_media(&self) -> Media {
+        let media = match &self.media {
+            None => Media::new("text", "plain"),
+            Some(media) if media.is_multipart() => Media::new("text", "plain"),
+            Some(media) if media.is_message() => {
+                Media { parameters: media.parameters.clone(), ..Media::new("application", "octet-stream") }
+            }
+            Some(media) => media.clone(),
+        };
+        match media.parameter("charset") {
+            None if media.is_text() => {
+                let mut media = media;
+                media.parameters.push((b"charset".to_vec(), b"us-ascii".to_vec())); // RFC 2045 §5.2
+                media
+            }
+            _ => media,
+        }
+    }
+}
+
+impl TransferEncoding {
+    fn parse(value: &[u8]) -> TransferEncoding {
+        let mut cursor = Cursor::new(value);
+        cursor.skip_space();
+        let word = cursor.run(is_token);
+        cursor.skip_space();
+        TransferEncoding((cursor.peek().is_none() && !word.is_empty()).then(|| word.to_vec()))
+    }
+}
+
+fn parse_disposition(value: &[u8]) -> Option<(Vec<u8>, Parameters)> {
+    let mut cursor = Cursor::new(value);
+    cursor.skip_space();
+    let disposition = cursor.run(is_token).to_vec();
+    (!disposition.is_empty()).then(|| (disposition, parameters(&mut cursor)))
+}
+
+fn parse_language(value: &[u8]) -> Vec<Vec<u8>> {
+    let mut cursor = Cursor::new(value);
+    let mut languages = Vec::new();
+    while languages.len() < PARAMETERS_MAX && cursor.peek().is_some() {
+        cursor.skip_space();
+        let tag = cursor.run(is_token);
+        if tag.is_empty() {
+            cursor.advance();
+        } else {
+            languages.push(tag.to_vec());
+        }
+    }
+    languages
+}
+
+/// Appends part `position` as BODYSTRUCTURE (`extended`) or BODY. Nests no deeper than [`DEPTH_MAX`].
+pub(super) fn write(out: &mut Vec<u8>, raw: &[u8], parts: &[Part], position: usize, extended: bool) {
+    let part = &parts[position];
+    let mime = MimeFields::read(&raw[part.header.clone()]);
+    let body = &raw[part.body.clone()];
+    out.push(b'(');
+    match &part.kind {
+        Kind::Multipart(children) => {
+            for child in children {
+                write(out, raw, parts, *child, extended);
+            }
+            let media = mime.media.clone().unwrap_or_else(|| Media::new("multipart", "mixed"));
+            out.push(b' ');
+            string(out, &media.sub);
+            if extended {
+                out.push(b' ');
+                write_parameters(out, &media.parameters);
+                write_extension(out, &mime);
+            }
+        }
+        Kind::Message(inner) => {
+            let media = mime.media.clone().filter(Media::is_message).unwrap_or_else(|| Media::new("message", "rfc822"));
+            write_fields(out, &media, &mime, body.len());
+            out.push(b' ');
+            envelope::write(out, &raw[parts[*inner].header.clone()]);
+            out.push(b' ');
+            write(out, raw, parts, *inner, extended);
+            out.push(b' ');
+            number(out, lines(body));
+            if extended {
+                write_md5(out, &mime);
+                write_extension(out, &mime);
+            }
+        }
+        Kind::Leaf => {
+            let media = mime.leaf_media();
+            write_fields(out, &media, &mime, body.len());
+            if media.is_text() {
+                out.push(b' ');
+                number(out, lines(body));
+            }
+            if extended {
+                write_md5(out, &mime);
+                write_extension(out, &mime);
+            }
+        }
+    }
+    out.push(b')');
+}
+
+/// body-fields with the media type before them.
+fn write_fields(out: &mut Vec<u8>, media: &Media, mime: &MimeFields, octets: usize) {
+    string(out, &media.main);
+    out.push(b' ');
+    string(out, &media.sub);
+    out.push(b' ');
+    write_parameters(out, &media.parameters);
+    out.push(b' ');
+    nstring(out, mime.id.as_deref());
+    out.push(b' ');
+    nstring(out, mime.description.as_deref());
+    out.push(b' ');
+    let encoding = mime.transfer_encoding.as_ref().and_then(|encoding| encoding.0.as_deref());
+    string(out, encoding.unwrap_or(b"7bit"));
+    out.push(b' ');
+    number(out, octets);
+}
+
+fn write_parameters(out: &mut Vec<u8>, parameters: &Parameters) {
+    if parameters.is_empty() {
+        return out.extend_from_slice(b"NIL");
+    }
+    for (position, (name, value)) in parameters.iter().enumerate() {
+        out.push(if position == 0 { b'(' } else { b' ' });
+        string(out, name);
+        out.push(b' ');
+        string(out, value);
+    }
+    out.push(b')');
+}
+
+fn write_md5(out: &mut Vec<u8>, mime: &MimeFields) {
+    out.push(b' ');
+    nstring(out, mime.md5.as_deref());
+}
+
+/// Disposition, language, location.
+fn write_extension(out: &mut Vec<u8>, mime: &MimeFields) {
+    match &mime.disposition {
+        Some((disposition, parameters)) => {
+            out.extend_from_slice(b" (");
+            string(out, disposition);
+            out.push(b' ');
+            write_parameters(out, parameters);
+            out.push(b')');
+        }
+        None => out.extend_from_slice(b" NIL"),
+    }
+    out.push(b' ');
+    if mime.language.is_empty() {
+        nstring(out, None);
+    }
+    for (position, language) in mime.language.iter().enumerate() {
+        out.push(if position == 0 { b'(' } else { b' ' });
+        string(out, language);
+    }
+    if !mime.language.is_empty() {
+        out.push(b')');
+    }
+    out.push(b' ');
+    nstring(out, mime.location.as_deref());
+}
+
+fn lines(body: &[u8]) -> usize {
+    memchr::memchr_iter(b'\n', body).count()
+}
