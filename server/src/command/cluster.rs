@@ -133,7 +133,10 @@ pub(super) fn who(args: &WhoArgs) -> anyhow::Result<()> {
     let (source, reply) = match found.ask(&Request::Who { user: user.as_ref().map(ToString::to_string) })? {
         Some(answer) => answer,
         None => {
-            let held = directory::leases(&found.open()?, user.as_ref())?;
+            let (held, broken) = directory::leases(&found.open()?, user.as_ref())?;
+            for error in broken {
+                eprintln!("{error}");
+            }
             (Source::Directory(found.root.clone()), WhoReply { sessions: Vec::new(), held })
         }
     };
@@ -196,9 +199,10 @@ fn print_who(out: &mut impl Write, reply: &WhoReply, with_sessions: bool) -> io:
         .iter()
         .map(|held| {
             let holder = if with_sessions { "this node" } else { "free" };
+            let gone = if held.gone { " (gone)" } else { "" };
             vec![
                 held.user.clone(),
-                held.node.clone().unwrap_or_else(|| holder.to_owned()),
+                held.node.clone().unwrap_or_else(|| holder.to_owned()) + gone,
                 held.epoch.to_string(),
                 held.incarnation.clone().unwrap_or_else(|| "-".to_owned()),
             ]
@@ -249,6 +253,7 @@ mod tests {
             node: node.map(str::to_owned),
             incarnation: node.map(|_| "ff".to_owned()),
             epoch: 3,
+            gone: false,
         };
         let reply = WhoReply { sessions: Vec::new(), held: vec![held("ada", Some("mail1")), held("bob", None)] };
         assert_eq!(

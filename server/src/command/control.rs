@@ -74,6 +74,9 @@ pub struct HeldRow {
     pub incarnation: Option<String>,
     /// The lease's generation.
     pub epoch: u64,
+    /// The holder is no node any more: who comes next takes over.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub gone: bool,
 }
 
 /// The answer to [`Request::Nodes`].

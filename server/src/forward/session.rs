@@ -7,21 +7,15 @@ use tokio_util::sync::CancellationToken;
 use tracing::Span;
 
 use super::{
-    Held, Preamble, frames,
+    Held, Preamble,
     accounts::Use,
+    frames,
     frames::{Request, SessionReply},
     link::RelayStream,
     pump,
     route::{Route, RouteError, Router},
 };
-use crate::{
-    client::Protocol,
-    connection::Connection,
-    imap,
-    node::Node,
-    pop3,
-    session::End,
-};
+use crate::{client::Protocol, connection::Connection, imap, node::Node, pop3, session::End};
 
 /// How long another node may take to accept a session: it may open a large mailbox first.
 const ACCEPT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -110,7 +104,7 @@ async fn relay(node: &Arc<Node>, connection: Connection, mut holder: RelayStream
 
 /// Runs a session on its holder (a client's own, or one that another node relays).
 pub async fn serve_here(node: Arc<Node>, connection: Connection, held: Held, preamble: Preamble) -> End {
-    let _registered = node.sessions.register(&preamble, &node.keeper.me());
+    let _registered = node.sessions.register(&preamble, &node.keeper.me(), connection.activity());
     match preamble.protocol {
         Protocol::Imap => imap::serve(node.clone(), connection, held, preamble).await,
         Protocol::Pop3 => pop3::serve(node.clone(), connection, held, preamble).await,

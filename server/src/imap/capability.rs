@@ -23,7 +23,6 @@ pub const AFTER_LOGIN: &[&str] = &[
     "CONDSTORE",
     "ESEARCH",
     "WITHIN",
-    "MULTIAPPEND",
 ];
 
 /// Before login. `start_tls`: a certificate is there; `password`: this connection may send one.

@@ -7,8 +7,7 @@
 use std::borrow::Cow;
 
 use bytes::BytesMut;
-use index::{Uid, UidValidity};
-use storage::{Copied, StorageError};
+use storage::{Appended, Copied, StorageError};
 
 use crate::{
     connection::ConnectionError,
@@ -32,8 +31,8 @@ pub struct Reply {
 pub enum ReplyCode {
     /// One that borrows nothing.
     Plain(Code<'static>),
-    /// APPENDUID: of one APPEND, ascending.
-    Appended { uid_validity: UidValidity, uids: Vec<Uid> },
+    /// APPENDUID.
+    Appended(Appended),
     /// COPYUID.
     Copied(Copied),
     /// MODIFIED: sequence numbers or UIDs, ascending.
@@ -78,7 +77,9 @@ impl ReplyCode {
     fn code(&self) -> Code<'_> {
         match self {
             ReplyCode::Plain(code) => *code,
-            ReplyCode::Appended { uid_validity, uids } => Code::AppendUid { validity: *uid_validity, uids },
+            ReplyCode::Appended(Appended { uid_validity, uid }) => {
+                Code::AppendUid { validity: *uid_validity, uids: std::slice::from_ref(uid) }
+            }
             ReplyCode::Copied(Copied { uid_validity, pairs }) => Code::CopyUid { validity: *uid_validity, pairs },
             ReplyCode::Modified(numbers) => Code::Modified(numbers),
         }

@@ -1,13 +1,11 @@
-//! APPEND (RFC 3501 §6.3.11) with several messages (RFC 3502); each is streamed from the wire into its file.
+//! APPEND (RFC 3501 §6.3.11): the message is streamed from the wire into its file.
 //!
 //! - A message that is too large is refused before it is sent.
 //! - What was taken of a message that is then refused is thrown away (`Staged` removes its file).
 
-use std::sync::Arc;
-
 use bytes::BytesMut;
-use index::{FlagSet, Uid};
-use storage::{Mailbox, Staged};
+use index::FlagSet;
+use storage::Staged;
 
 use super::mailboxes::valid;
 use crate::imap::{
@@ -23,56 +21,17 @@ use crate::imap::{
 
 /// How much is handed to the blocking pool at once: a thread per network packet would be wasted.
 const CHUNK_BYTES: usize = 64 * 1024;
-/// Most messages of one command: each keeps a file open until all are there.
-const MESSAGES_MAX: usize = 64;
 
-type Message = (Staged, FlagSet, Option<i64>);
-
-/// APPEND, from its first message on.
+/// APPEND, from its message on.
 pub async fn append<H: Holding>(session: &mut Session<H>, start: AppendStart) -> Result<Reply, Stop> {
-    let mut messages = Vec::new();
-    let mut target = None;
-    let mut next = start;
-    loop {
-        match take(session, &mut target, next, messages.len()).await {
-            Ok(message) => messages.push(message),
-            Err(stop) => {
-                session.framer.refuse_literal();
-                return Err(discard(session, messages, stop).await);
-            }
-        }
-        next = match after_message(session).await {
-            Ok(Some(start)) => start,
-            Ok(None) => break,
-            Err(stop) => return Err(discard(session, messages, stop).await),
-        };
+    let result = take(session, start).await;
+    if result.is_err() {
+        session.framer.refuse_literal();
     }
-    let Some(target) = target else { return Err(Reply::bad("APPEND needs a message literal").into()) };
-    let appended = session.held.run(move |_| target.append_all(messages)).await?;
-    let Some(first) = appended.first() else { return Ok(Reply::ok("Append completed")) };
-    let uids: Vec<Uid> = appended.iter().map(|message| message.uid).collect();
-    Ok(Reply::ok("Append completed").with(ReplyCode::Appended { uid_validity: first.uid_validity, uids }))
+    result
 }
 
-/// Throws away what was taken: that removes files, so it is done on the blocking pool.
-async fn discard<H: Holding>(session: &mut Session<H>, messages: Vec<Message>, stop: Stop) -> Stop {
-    let removed = session.held.run(move |_| {
-        drop(messages);
-        Ok(())
-    });
-    match removed.await.map_err(Stop::from) {
-        Ok(()) | Err(Stop::Reply(_)) => stop,
-        Err(worse) => worse,
-    }
-}
-
-/// Takes one message.
-async fn take<H: Holding>(
-    session: &mut Session<H>,
-    target: &mut Option<Arc<Mailbox>>,
-    start: AppendStart,
-    already: usize,
-) -> Result<Message, Stop> {
+async fn take<H: Holding>(session: &mut Session<H>, start: AppendStart) -> Result<Reply, Stop> {
     let AppendStart { mailbox, flags, date, literal, .. } = start;
     if literal.binary {
         return Err(Reply::bad("BINARY is not offered: send the message as a plain literal").into());
@@ -84,23 +43,28 @@ async fn take<H: Holding>(
     if literal.size == 0 {
         return Err(Reply::no(Code::Cannot, "The message is empty").into());
     }
-    if already >= MESSAGES_MAX {
-        return Err(Reply::no(Code::Limit, format!("At most {MESSAGES_MAX} messages can be appended at once")).into());
-    }
-    let mailbox = match target {
-        Some(mailbox) => Arc::clone(mailbox),
-        None => {
-            let name = valid(mailbox)?;
-            let mailbox = session.held.run(move |account| account.mailbox(&name)).await.map_err(reply::for_target)?;
-            Arc::clone(target.insert(mailbox))
-        }
-    };
+    let name = valid(mailbox)?;
+    let mailbox = session.held.run(move |account| account.mailbox(&name)).await.map_err(reply::for_target)?;
+    let target = mailbox.clone();
     let size = literal.size;
-    let (staged, flags) = session.held.run(move |_| Ok((mailbox.stage(size)?, make_flags(&mailbox, &flags)?))).await?;
+    let (staged, flags): (Staged, FlagSet) = session.held.run(move |_| Ok((target.stage(size)?, make_flags(&target, &flags)?))).await?;
     if session.framer.accept_literal() {
         response::continuation(session.connection.output(), "Ready for the message");
     }
-    Ok((receive(session, staged).await?, flags, date))
+    let staged = receive(session, staged).await?;
+    if let Err(stop) = end(session).await {
+        // Throwing it away removes its file: not on this thread.
+        session
+            .held
+            .run(move |_| {
+                drop(staged);
+                Ok(())
+            })
+            .await?;
+        return Err(stop);
+    }
+    let appended = session.held.run(move |_| mailbox.append(staged, flags, date)).await?;
+    Ok(Reply::ok("Append completed").with(ReplyCode::Appended(appended)))
 }
 
 /// Streams the message that was accepted.
@@ -123,18 +87,17 @@ async fn write<H: Holding>(held: &H, mut staged: Staged, bytes: BytesMut) -> Res
     Ok(held.run(move |_| staged.write(&bytes).map(|()| staged)).await?)
 }
 
-/// What follows a message: another one, or `None`, the end of the command.
-async fn after_message<H: Holding>(session: &mut Session<H>) -> Result<Option<AppendStart>, Stop> {
+/// The end of the command must follow the message.
+async fn end<H: Holding>(session: &mut Session<H>) -> Result<(), Stop> {
     loop {
         match session.framer.next(session.connection.input()) {
             Step::NeedInput => session.fill().await?,
             Step::Continue { text } => response::continuation(session.connection.output(), text),
-            Step::Append(start) => return Ok(Some(start)),
-            Step::AppendEnd => return Ok(None),
+            Step::AppendEnd => return Ok(()),
             Step::Refused(refusal) if refusal.fatal => return Err(Stop::Bye(refusal.reason.into())),
             Step::Refused(refusal) => return Err(Reply::bad(refusal.reason).into()),
-            // The framer is still inside APPEND: a command can't come.
-            Step::Command(_) => return Err(Reply::bad("Expected the end of APPEND").into()),
+            // The framer is still inside APPEND: neither can come.
+            Step::Command(_) | Step::Append(_) => return Err(Reply::bad("Expected the end of APPEND").into()),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! LIST, basic and extended (RFC 3501 §6.3.8, RFC 5258, RFC 5819, RFC 6154), and LSUB.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use storage::{MailboxEntry, MailboxName, SpecialUse, Status, StorageError};
 
@@ -74,10 +74,11 @@ struct Line<'a> {
 /// Which entries a LIST names, in order.
 fn select<'a>(entries: &'a [MailboxEntry], list: &List) -> Vec<Line<'a>> {
     let patterns: Vec<Pattern> = list.patterns.iter().map(|pattern| Pattern::new(&list.reference, pattern)).collect();
+    let above = if list.select_recursive_match { above_subscriptions(entries) } else { HashSet::new() };
     let matching = entries.iter().filter(|entry| patterns.iter().any(|pattern| pattern.matches(&entry.name)));
     matching
         .filter_map(|entry| {
-            let subscribed_child = list.select_recursive_match && has_subscribed_child(entries, &entry.name);
+            let subscribed_child = above.contains(entry.name.as_str());
             let selected = if list.select_subscribed {
                 entry.subscribed
             } else {
@@ -89,8 +90,10 @@ fn select<'a>(entries: &'a [MailboxEntry], list: &List) -> Vec<Line<'a>> {
         .collect()
 }
 
-fn has_subscribed_child(entries: &[MailboxEntry], name: &MailboxName) -> bool {
-    entries.iter().any(|entry| entry.subscribed && entry.name.is_below(name))
+/// Every level above a subscribed name.
+fn above_subscriptions(entries: &[MailboxEntry]) -> HashSet<&str> {
+    let subscribed = entries.iter().filter(|entry| entry.subscribed).map(|entry| entry.name.as_str());
+    subscribed.flat_map(|name| name.match_indices('/').filter_map(|(at, _)| name.get(..at))).collect()
 }
 
 fn attributes(entry: &MailboxEntry, list: &List) -> Vec<&'static str> {
