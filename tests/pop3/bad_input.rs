@@ -63,7 +63,7 @@ fn numbers_that_name_no_message_are_refused() -> Result<()> {
     for number in ["0", "2", "-1", "4294967297", "99999999999999999999", "a", "1 x", ""] {
         pop3.err(&format!("DELE {number}"))?;
     }
-    for arguments in ["1", "1 -1", "1 99999999999999999999", "2 1", ""] {
+    for arguments in ["1", "1 -1", "1 x", "2 1", ""] {
         pop3.err(&format!("TOP {arguments}"))?;
     }
     ensure!(pop3.ok("STAT")?.starts_with("1 "));

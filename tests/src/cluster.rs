@@ -1,6 +1,7 @@
 //! A real cluster: `berth demo --json` in a directory of its own, its nodes, and what can happen to them.
 
 use std::{
+    env,
     fs::File,
     io::{BufRead, BufReader},
     net::{TcpListener, UdpSocket},
@@ -30,6 +31,9 @@ const STOP_LIMIT: Duration = Duration::from_secs(20);
 const PORTS: u16 = 50;
 /// Where base ports are looked for: below what the system gives to outgoing connections (32768 …).
 const BASE_PORTS: std::ops::Range<u16> = 12_000..32_000;
+
+/// Lines of each log that a failing test shows.
+const LOG_LINES: usize = 25;
 
 /// How to start a cluster.
 #[derive(Debug, Clone)]
@@ -180,11 +184,12 @@ impl Cluster {
             .with_context(|| format!("berth who {user} names {name}, which is no node"))
     }
 
-    /// The last lines of what the demo and each node logged.
+    /// The last lines of what the demo and each node logged: `BERTH_TESTS_LOG=1000` gives more of them.
     pub fn log(&self) -> String {
+        let lines = env::var("BERTH_TESTS_LOG").ok().and_then(|lines| lines.parse().ok()).unwrap_or(LOG_LINES);
         let demo = ("demo", self.dir.path().join("demo.log"));
         let nodes = self.nodes.iter().map(|node| (node.doors.name.as_str(), node.log.clone()));
-        std::iter::once(demo).chain(nodes).map(|(name, log)| format!("{name}:\n{}\n", process::tail(&log, 25))).collect()
+        std::iter::once(demo).chain(nodes).map(|(name, log)| format!("{name}:\n{}\n", process::tail(&log, lines))).collect()
     }
 }
 
