@@ -67,8 +67,15 @@ pub enum SpecialUse {
 
 impl SpecialUse {
     /// Every one.
-    pub const ALL: [SpecialUse; 7] =
-        [SpecialUse::All, SpecialUse::Archive, SpecialUse::Drafts, SpecialUse::Flagged, SpecialUse::Junk, SpecialUse::Sent, SpecialUse::Trash];
+    pub const ALL: [SpecialUse; 7] = [
+        SpecialUse::All,
+        SpecialUse::Archive,
+        SpecialUse::Drafts,
+        SpecialUse::Flagged,
+        SpecialUse::Junk,
+        SpecialUse::Sent,
+        SpecialUse::Trash,
+    ];
     /// As IMAP writes it: `\Drafts`.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -22,8 +22,7 @@ use crate::{
         ceiling::Marks,
         layout::{
             CREATING_PREFIX, DELETED_PREFIX, FOLDER_MARK, SUBSCRIPTIONS_BYTES_MAX, SUBSCRIPTIONS_FILE, find_special_use, find_validity,
-            folder_of, name_of, parse_subscriptions, print_subscriptions, special_use_file, special_use_from, special_use_name,
-            validity_file,
+            parse_subscriptions, print_subscriptions, special_use_file, special_use_from, special_use_name, validity_file,
         },
     },
     parallel,
@@ -98,6 +97,7 @@ impl Account {
     pub fn create(&self, name: &MailboxName, options: CreateOptions) -> Result<UidValidity, StorageError> {
         let _inside = self.store.enter_for_change()?;
         let _structure = self.structure.lock();
+        name.check_new()?;
         self.ensure_free(name)?;
         self.create_parents(name)?;
         let validity = self.make(name, options.special_use)?;
@@ -144,6 +144,7 @@ impl Account {
     pub fn rename(self: &Arc<Self>, from: &MailboxName, to: &MailboxName) -> Result<(), StorageError> {
         let _inside = self.store.enter_for_change()?;
         let _structure = self.structure.lock();
+        to.check_new()?;
         self.ensure_free(to)?;
         if to == from || to.is_below(from) {
             return Err(StorageError::NotAllowed("a mailbox can't be moved below itself"));
@@ -232,7 +233,7 @@ impl Account {
         let filesystem = self.store.filesystem.as_ref();
         let maildir = &self.store.paths.maildir;
         let marks = Marks::new(self.next_validity()?);
-        let folder = folder_of(name);
+        let folder = name.to_folder();
         let (scratch, path) = (maildir.join(format!("{CREATING_PREFIX}{}", self.store.scratch())), maildir.join(&folder));
         let mut files = vec![FOLDER_MARK.to_owned(), marks.print()];
         files.extend(special_use.map(special_use_file));
@@ -298,7 +299,7 @@ impl Account {
     }
     fn move_folder(&self, old: &MailboxName, new: MailboxName, known: Known) -> Result<(), StorageError> {
         let maildir = &self.store.paths.maildir;
-        let folder = folder_of(&new);
+        let folder = new.to_folder();
         let (from, to) = (maildir.join(&known.folder), maildir.join(&folder));
         let rename = || {
             self.store.filesystem.rename(&from, &to).map_err(self.store.io("can't rename", &from))?;
@@ -369,7 +370,7 @@ impl Account {
         let mut folders: BTreeMap<String, MailboxName> = entries
             .iter()
             .filter(|entry| entry.is_folder != Some(false))
-            .filter_map(|entry| Some((entry.name.clone(), name_of(&entry.name).filter(|name| !name.is_inbox())?)))
+            .filter_map(|entry| Some((entry.name.clone(), MailboxName::from_folder(&entry.name).filter(|name| !name.is_inbox())?)))
             .collect();
         folders.insert(String::new(), MailboxName::inbox());
         for record in records {
@@ -413,9 +414,10 @@ impl Account {
         }
         for (folder, name, entries) in without_state {
             let path = self.folder_path(&folder);
-            let marks = Marks::new(self.next_validity()?);
-            // Only an inbox that has nothing yet needs no look.
+            let validity = self.next_validity()?;
+            // Only an inbox that has nothing yet needs no look, and its first delivery no reservation.
             let new = !entries.iter().any(|entry| matches!(entry.name.as_str(), "cur" | "new"));
+            let marks = if new { Marks::new(validity) } else { Marks::unreserved(validity) };
             self.fill_folder(&path, &[marks.print()]).map_err(self.store.io("can't prepare mailbox folder", &path))?;
             self.record(&name, folder, marks, find_special_use(&entries), if new { ScanDue::No } else { ScanDue::Rebuild })?;
         }

@@ -20,6 +20,8 @@ pub fn nodes(root: &Root) -> Result<Vec<NodeRow>, AffinityError> {
             relay: node.info.map(|info| info.relay).unwrap_or_default(),
             // One look can't tell whether the beat moves.
             state: node.settings.draining().then(|| "draining".to_owned()),
+            sessions: None,
+            held: None,
         })
         .collect();
     // A beat that is renamed during the listing may show twice, one after the other: the later one counts.
@@ -94,6 +96,8 @@ mod tests {
             relay: vec!["mail1:8143".to_owned()],
             since: Some(5),
             state: None,
+        sessions: None,
+        held: None,
         };
         assert_eq!(rows, [expected]);
         fs::write(root.nodes().join(format!("{LIVE},8")), "").unwrap();

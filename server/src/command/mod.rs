@@ -5,7 +5,7 @@
 
 pub mod cluster;
 mod config;
-mod control;
+pub mod control;
 pub mod demo;
 mod directory;
 mod init;

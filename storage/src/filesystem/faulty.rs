@@ -1,13 +1,15 @@
 //! A file system that fails on demand, for tests: at the n-th call that changes something, and from then on or once.
 
 use std::{
-    io,
+    fmt, io,
     path::Path,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
 };
+
+use parking_lot::Mutex;
 
 use super::{Attributes, Entry, Filesystem, NewFile, OpenFile, Shared};
 
@@ -35,19 +37,35 @@ struct State {
     goes_on: AtomicU64,
     /// The error's number (errno).
     errno: i32,
+    /// What happens before the call with this number, once.
+    event: Mutex<Option<(u64, Event)>>,
+}
+
+/// Something that happens in the middle of an operation.
+struct Event(Box<dyn FnOnce() + Send>);
+
+impl fmt::Debug for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Event")
+    }
 }
 
 impl Faulty {
     /// One that does not fail yet; its failures will be `errno`.
     pub fn new(errno: i32) -> Faulty {
         let number = AtomicU64::default;
-        Faulty { state: Arc::new(State { calls: number(), fails_at: number(), goes_on: number(), errno }) }
+        Faulty { state: Arc::new(State { calls: number(), fails_at: number(), goes_on: number(), errno, event: Mutex::new(None) }) }
     }
     /// Lets the `call`-th changing call from now on (from 1) fail.
     pub fn fail_at(&self, call: u64, failure: Failure) {
         self.state.calls.store(0, Ordering::SeqCst);
         self.state.goes_on.store(u64::from(failure == Failure::FromThenOn), Ordering::SeqCst);
         self.state.fails_at.store(call, Ordering::SeqCst);
+    }
+    /// Lets `event` happen before the `call`-th changing call from now on (from 1).
+    pub fn on_call(&self, call: u64, event: impl FnOnce() + Send + 'static) {
+        self.state.calls.store(0, Ordering::SeqCst);
+        *self.state.event.lock() = Some((call, Event(Box::new(event))));
     }
     /// No more failures.
     pub fn heal(&self) {
@@ -62,6 +80,10 @@ impl Faulty {
 impl State {
     fn changing(&self) -> io::Result<()> {
         let call = self.calls.fetch_add(1, Ordering::SeqCst) + 1;
+        let event = self.event.lock().take_if(|(at, _)| *at == call);
+        if let Some((_, Event(event))) = event {
+            event();
+        }
         let fails_at = self.fails_at.load(Ordering::SeqCst);
         let goes_on = self.goes_on.load(Ordering::SeqCst) == 1;
         if fails_at != 0 && (call == fails_at || (goes_on && call > fails_at)) {

@@ -37,6 +37,10 @@ impl Marks {
     pub fn new(uid_validity: UidValidity) -> Marks {
         Marks { uid_validity, uid: 1 + RESERVED_AHEAD, modseq: 1 + u64::from(RESERVED_AHEAD) }
     }
+    /// Of a folder that is taken over: nothing was given by us.
+    pub fn unreserved(uid_validity: UidValidity) -> Marks {
+        Marks { uid_validity, uid: 1, modseq: 1 }
+    }
     pub fn print(self) -> String {
         format!("berth-state,V{},U{},M{}", self.uid_validity, self.uid, self.modseq)
     }

@@ -172,7 +172,8 @@ mod tests {
             prop_assert_eq!(base.own(), Some(OwnUnique { internal_date: date, moment, epoch: Epoch(epoch) }));
             let name = FileName { base, flags: nameable(FlagSet::from_bits(bits)), unknown_flags: "X".to_owned() };
             prop_assert_eq!(FileName::parse(&name.print()), name.clone());
-            prop_assert_eq!(identity(&format!("cur/{}", name.print())), name.base.print());
+            let file = format!("cur/{}", name.print());
+            prop_assert_eq!(identity(&file), name.base.print());
         }
 
         #[test]

@@ -1,4 +1,4 @@
-//! Mailbox name ↔ Maildir++ folder (`Archive/2026` ↔ `.Archive.2026`), the files beside the mail, and the `subscriptions` file.
+//! The files beside the mail, and the `subscriptions` file.
 //!
 //! `subscriptions` has one mailbox name per line in modified UTF-7, levels separated by `/`, as Dovecot writes it (version 1) for a `/` namespace;
 //! its version 2 (a `V\t2` line first, levels separated by tabs) is read as well, and `.` as a separator, as Courier and Dovecot with `.` write.
@@ -24,32 +24,6 @@ pub(crate) const CREATING_PREFIX: &str = "berth-creating,";
 const SPECIAL_USE_PREFIX: &str = "berth-special-use,";
 const VALIDITY_PREFIX: &str = "berth-uidvalidity,";
 
-/// A dot within a level, which Maildir++ can't have: modified UTF-7 that no other encoder writes.
-const DOT: &str = "&AC4-";
-
-/// The folder of a mailbox below the Maildir; empty for the inbox.
-pub(crate) fn folder_of(name: &MailboxName) -> String {
-    if name.is_inbox() {
-        return String::new();
-    }
-    name.as_str().split('/').map(|level| format!(".{}", encode_utf7(level).replace('.', DOT))).collect()
-}
-
-/// The mailbox in a folder below the Maildir; `None`: the folder is none.
-pub(crate) fn name_of(folder: &str) -> Option<MailboxName> {
-    if folder.is_empty() {
-        return Some(MailboxName::inbox());
-    }
-    let levels: Vec<String> = folder.strip_prefix('.')?.split('.').map(decode_level).collect();
-    let name = MailboxName::parse(&levels.join("/")).ok()?;
-    // `.INBOX` would be a second inbox, and a name that is spelt in another way would lead nowhere.
-    (!name.is_inbox() && folder_of(&name) == folder).then_some(name)
-}
-
-fn decode_level(level: &str) -> String {
-    decode_utf7(&level.replace(DOT, ".")).unwrap_or_else(|| level.to_owned())
-}
-
 /// The names in a `subscriptions` file.
 pub(crate) fn parse_subscriptions(file: &[u8]) -> BTreeSet<MailboxName> {
     let text = String::from_utf8_lossy(file);
@@ -60,7 +34,7 @@ pub(crate) fn parse_subscriptions(file: &[u8]) -> BTreeSet<MailboxName> {
         (false, false) => '.',
     };
     let names = text.lines().skip(usize::from(tabs)).filter(|line| !line.is_empty()).filter_map(|line| {
-        let levels: Vec<String> = line.split(separator(line)).map(decode_level).collect();
+        let levels: Vec<String> = line.split(separator(line)).map(|level| decode_utf7(level).unwrap_or_else(|| level.to_owned())).collect();
         MailboxName::parse(&levels.join("/")).ok()
     });
     names.collect()
@@ -68,9 +42,7 @@ pub(crate) fn parse_subscriptions(file: &[u8]) -> BTreeSet<MailboxName> {
 
 /// The content of a `subscriptions` file.
 pub(crate) fn print_subscriptions(names: &BTreeSet<MailboxName>) -> String {
-    let encode =
-        |name: &MailboxName| name.as_str().split('/').map(|level| encode_utf7(level).replace('.', DOT)).collect::<Vec<_>>().join("/");
-    names.iter().map(|name| encode(name) + "\n").collect()
+    names.iter().map(|name| encode_utf7(name.as_str()) + "\n").collect()
 }
 
 /// The empty file in a mailbox folder that carries its special use.
@@ -119,19 +91,6 @@ mod tests {
 
     fn name(text: &str) -> MailboxName {
         MailboxName::parse(text).unwrap()
-    }
-
-    #[test]
-    fn folders_are_read_back() {
-        for (mailbox, folder) in
-            [("INBOX", ""), ("Archive/2026", ".Archive.2026"), ("INBOX/Lists", ".INBOX.Lists"), ("Entwürfe", ".Entw&APw-rfe")]
-        {
-            assert_eq!(folder_of(&name(mailbox)), folder);
-            assert_eq!(name_of(folder), Some(name(mailbox)));
-        }
-        for none in ["cur", ".INBOX", "berth-deleted,1", ".", "..", ".a..b"] {
-            assert_eq!(name_of(none), None, "{none}");
-        }
     }
 
     #[test]

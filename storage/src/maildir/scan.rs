@@ -128,7 +128,7 @@ mod tests {
 
     use super::*;
 
-    fn known(uid: u32, file: &str, flags: &[Flag], write_back_due: bool) -> Known<'_> {
+    fn known<'a>(uid: u32, file: &'a str, flags: &[Flag], write_back_due: bool) -> Known<'a> {
         Known { uid: Uid::new(uid).unwrap(), file, flags: FlagSet::of(flags), write_back_due }
     }
     fn listed(files: &[&str]) -> Vec<String> {

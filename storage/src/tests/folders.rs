@@ -1,0 +1,128 @@
+//! Mailboxes: made, deleted, renamed, subscribed, listed.
+
+use affinity::Handover;
+use index::FlagSet;
+
+use super::*;
+use crate::CreateOptions;
+
+fn names(held: &Held) -> Vec<String> {
+    held.list().unwrap().into_iter().map(|entry| entry.name.to_string()).collect()
+}
+
+#[test]
+fn a_new_user_has_what_the_settings_promise() {
+    let mut user = User::new();
+    let held = user.open(Handover::Clean);
+    let list = held.list().unwrap();
+    assert_eq!(names(&held), ["INBOX", "Sent"]);
+    assert_eq!(list[1].special_use, Some(SpecialUse::Sent));
+    held.delete(&name("Sent")).unwrap();
+    held.close().unwrap();
+    let held = user.open(Handover::Clean);
+    assert_eq!(names(&held), ["INBOX"], "what the user deleted is not made again");
+}
+
+#[test]
+fn parents_are_made_and_levels_stay() {
+    let mut user = User::new();
+    let held = user.open(Handover::Clean);
+    let mut changes = held.list_changes();
+    held.create(&name("a/b/c"), CreateOptions { special_use: Some(SpecialUse::Junk) }).unwrap();
+    assert!(changes.has_changed().unwrap());
+    changes.mark_unchanged();
+    assert!(matches!(held.create(&name("a/b"), CreateOptions::default()), Err(StorageError::MailboxExists(_))));
+    held.delete(&name("a/b")).unwrap();
+    let list = held.list().unwrap();
+    let level = list.iter().find(|entry| entry.name == name("a/b")).unwrap();
+    assert!(!level.selectable && level.has_children);
+    assert!(matches!(held.delete(&name("a/b")), Err(StorageError::NotAllowed(_))));
+    assert!(matches!(held.delete(&name("x")), Err(StorageError::NoMailbox(_))));
+    assert!(matches!(held.delete(&MailboxName::inbox()), Err(StorageError::NotAllowed(_))));
+    held.delete(&name("a/b/c")).unwrap();
+    held.run_background_work().unwrap();
+    assert_eq!(names(&held), ["INBOX", "Sent", "a"]);
+    let left: Vec<_> = std::fs::read_dir(user.maildir()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    assert!(!left.iter().any(|file| file.starts_with("berth-deleted") || file.starts_with("berth-creating")), "{left:?}");
+}
+
+#[test]
+fn a_mailbox_made_anew_has_a_higher_uidvalidity() {
+    let mut user = User::new();
+    let held = user.open(Handover::Clean);
+    let first = held.create(&name("a"), CreateOptions::default()).unwrap();
+    let open = held.open("a");
+    append(&open, "one", FlagSet::EMPTY).unwrap();
+    held.delete(&name("a")).unwrap();
+    assert!(open.is_deleted());
+    assert!(matches!(append(&open, "two", FlagSet::EMPTY), Err(StorageError::NoMailbox(_))));
+    assert!(matches!(open.open_message(uid(1)), Err(StorageError::Expunged)));
+    let second = held.create(&name("a"), CreateOptions::default()).unwrap();
+    assert!(second > first);
+    assert!(held.open("a").read().is_empty());
+    held.delete(&name("a")).unwrap();
+    held.close().unwrap();
+    user.delete_index();
+    let held = user.open(Handover::Clean);
+    let third = held.create(&name("a"), CreateOptions::default()).unwrap();
+    assert!(third > second, "also when the index and the mailbox are gone");
+}
+
+#[test]
+fn renaming_takes_children_and_open_sessions_along() {
+    let mut user = User::new();
+    let held = user.open(Handover::Clean);
+    held.create(&name("a/b"), CreateOptions::default()).unwrap();
+    held.create(&name("ab"), CreateOptions::default()).unwrap();
+    let child = held.open("a/b");
+    append(&child, "one", FlagSet::EMPTY).unwrap();
+    let before = picture(&child);
+    assert!(matches!(held.rename(&name("a"), &name("a/b/c")), Err(StorageError::NotAllowed(_))));
+    assert!(matches!(held.rename(&name("a"), &name("ab")), Err(StorageError::MailboxExists(_))));
+    held.rename(&name("a"), &name("x/y")).unwrap();
+    assert_eq!(names(&held), ["INBOX", "Sent", "ab", "x", "x/y", "x/y/b"]);
+    assert_eq!(child.name(), name("x/y/b"));
+    assert_eq!(picture(&child), before);
+    append(&child, "two", FlagSet::EMPTY).unwrap();
+    held.close().unwrap();
+    let held = user.open(Handover::Clean);
+    assert_eq!(held.open("x/y/b").read().len(), 2);
+}
+
+#[test]
+fn renaming_the_inbox_moves_its_messages() {
+    let mut user = User::new();
+    let held = user.open(Handover::Clean);
+    append(&held.inbox(), "one", FlagSet::EMPTY).unwrap();
+    held.rename(&MailboxName::inbox(), &name("old/mail")).unwrap();
+    assert!(held.inbox().read().is_empty());
+    let old = held.open("old/mail");
+    assert_eq!(old.open_message(uid(1)).unwrap().read_all().unwrap(), message("one"));
+}
+
+#[test]
+fn subscriptions_are_kept_beside_the_mail() {
+    let mut user = User::new();
+    let held = user.open(Handover::Clean);
+    for subscribed in ["Sent", "gone/Entwürfe"] {
+        held.set_subscribed(&name(subscribed), true).unwrap();
+    }
+    held.set_subscribed(&name("never"), false).unwrap();
+    let file = std::fs::read_to_string(user.maildir().join("subscriptions")).unwrap();
+    assert_eq!(file, "Sent\ngone/Entw&APw-rfe\n");
+    held.close().unwrap();
+    user.delete_index();
+    let held = user.open(Handover::Clean);
+    let list = held.list().unwrap();
+    let subscribed: Vec<_> = list.iter().filter(|entry| entry.subscribed).map(|entry| (entry.name.as_str(), entry.selectable)).collect();
+    assert_eq!(subscribed, [("Sent", true), ("gone/Entwürfe", false)]);
+}
+
+#[test]
+fn there_are_no_more_mailboxes_than_allowed() {
+    let mut user = User::new();
+    user.settings.mailboxes_max = 3;
+    let held = user.open(Handover::Clean);
+    held.create(&name("a"), CreateOptions::default()).unwrap();
+    assert!(matches!(held.create(&name("b"), CreateOptions::default()), Err(StorageError::Limit { .. })));
+}

@@ -1,0 +1,296 @@
+//! Losing the index, the holder, or the lease.
+
+use affinity::Handover;
+use index::{Flag, FlagSet};
+use proptest::prelude::*;
+
+use super::*;
+use crate::{CreateOptions, StoreOperation, filesystem::Shared, maildir::ceiling::Marks};
+
+/// One thing that a client does; numbers are taken modulo what there is.
+#[derive(Debug, Clone)]
+enum Step {
+    Append { mailbox: usize, flags: u8, date: i64 },
+    Store { mailbox: usize, message: usize, flags: u8, keyword: bool },
+    Expunge { mailbox: usize, message: usize },
+    Copy { from: usize, to: usize, message: usize },
+    Move { from: usize, to: usize, message: usize },
+    Create(u8),
+    Delete(usize),
+    Rename { from: usize, to: u8 },
+    Subscribe(u8),
+    Background,
+    Reopen,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let (mailbox, message) = (0..6_usize, 0..8_usize);
+    prop_oneof![
+        4 => (mailbox.clone(), 0..64_u8, 0..2_000_000_000_i64).prop_map(|(mailbox, flags, date)| Step::Append { mailbox, flags, date }),
+        3 => (mailbox.clone(), message.clone(), 0..64_u8, any::<bool>())
+            .prop_map(|(mailbox, message, flags, keyword)| Step::Store { mailbox, message, flags, keyword }),
+        1 => (mailbox.clone(), message.clone()).prop_map(|(mailbox, message)| Step::Expunge { mailbox, message }),
+        1 => (mailbox.clone(), mailbox.clone(), message.clone()).prop_map(|(from, to, message)| Step::Copy { from, to, message }),
+        1 => (mailbox.clone(), mailbox.clone(), message).prop_map(|(from, to, message)| Step::Move { from, to, message }),
+        1 => (0..9_u8).prop_map(Step::Create),
+        1 => mailbox.clone().prop_map(Step::Delete),
+        1 => (mailbox, 0..9_u8).prop_map(|(from, to)| Step::Rename { from, to }),
+        1 => (0..9_u8).prop_map(Step::Subscribe),
+        1 => Just(Step::Background),
+        1 => Just(Step::Reopen),
+    ]
+}
+
+fn named(number: u8) -> MailboxName {
+    name(["a", "b", "a/x", "a/x/deep", "b/y", "Entwürfe", "c c", "&", "INBOX/sub"][usize::from(number) % 9])
+}
+
+fn nth_mailbox(held: &Held, number: usize) -> Arc<Mailbox> {
+    let list: Vec<_> = held.list().unwrap().into_iter().filter(|entry| entry.selectable).collect();
+    held.account.mailbox(&list[number % list.len()].name).unwrap()
+}
+fn nth_message(mailbox: &Mailbox, number: usize) -> Vec<Uid> {
+    let columns = mailbox.read();
+    if columns.is_empty() { Vec::new() } else { vec![columns.uids()[number % columns.len()]] }
+}
+
+fn take(held: &Held, step: &Step) {
+    match step {
+        Step::Append { mailbox, flags, date } => {
+            let mailbox = nth_mailbox(held, *mailbox);
+            let mut staged = mailbox.stage(0).unwrap();
+            staged.write(&message(&date.to_string())).unwrap();
+            mailbox.append(staged, FlagSet::from_bits((*flags).into()), Some(*date)).unwrap();
+        }
+        Step::Store { mailbox, message, flags, keyword } => {
+            let mailbox = nth_mailbox(held, *mailbox);
+            let mut flags = FlagSet::from_bits((*flags).into());
+            if *keyword {
+                flags = flags.with(Flag::Keyword(mailbox.keyword(&format!("k{}", message % 3)).unwrap()));
+            }
+            mailbox.store(&nth_message(&mailbox, *message), StoreOperation::Replace(flags), None).unwrap();
+        }
+        Step::Expunge { mailbox, message } => {
+            let mailbox = nth_mailbox(held, *mailbox);
+            mailbox.remove(&nth_message(&mailbox, *message)).unwrap();
+        }
+        Step::Copy { from, to, message } => {
+            let (from, to) = (nth_mailbox(held, *from), nth_mailbox(held, *to));
+            from.copy_to(&nth_message(&from, *message), &to).unwrap();
+        }
+        Step::Move { from, to, message } => {
+            let (from, to) = (nth_mailbox(held, *from), nth_mailbox(held, *to));
+            from.move_to(&nth_message(&from, *message), &to).unwrap();
+        }
+        Step::Create(number) => expected(held.create(&named(*number), CreateOptions::default()).map(drop)),
+        Step::Delete(number) => expected(held.delete(&nth_mailbox(held, *number).name())),
+        Step::Rename { from, to } => expected(held.rename(&nth_mailbox(held, *from).name(), &named(*to))),
+        Step::Subscribe(number) => held.set_subscribed(&named(*number), number % 2 == 0).unwrap(),
+        Step::Background => held.run_background_work().unwrap(),
+        Step::Reopen => {}
+    }
+}
+
+/// Refusals that a client can bring about.
+fn expected(result: Result<(), StorageError>) {
+    match result {
+        Ok(()) | Err(StorageError::MailboxExists(_) | StorageError::NotAllowed(_) | StorageError::NoMailbox(_)) => {}
+        Err(other) => panic!("{other}"),
+    }
+}
+
+/// Everything of a user, and the numbers that must not fall: UIDNEXT and HIGHESTMODSEQ.
+type Everything = (Vec<crate::MailboxEntry>, BTreeMap<String, Picture>);
+type Numbers = BTreeMap<String, (u32, u64)>;
+
+fn everything(held: &Held) -> (Everything, Numbers) {
+    let list = held.list().unwrap();
+    let (mut pictures, mut numbers) = (BTreeMap::new(), BTreeMap::new());
+    for entry in list.iter().filter(|entry| entry.selectable) {
+        let mailbox = held.account.mailbox(&entry.name).unwrap();
+        let key = format!("{} {}", entry.name, mailbox.uid_validity());
+        pictures.insert(key.clone(), picture(&mailbox));
+        let status = mailbox.status();
+        numbers.insert(key, (status.uid_next, status.highest_modseq.get()));
+    }
+    ((list, pictures), numbers)
+}
+
+fn assert_not_lower(before: &Numbers, after: &Numbers) {
+    for (mailbox, (uid_next, modseq)) in before {
+        let (uid_next_now, modseq_now) = after[mailbox];
+        assert!(uid_next_now >= *uid_next && modseq_now >= *modseq, "{mailbox}: {before:?} then {after:?}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_index_can_be_deleted_at_any_time(steps in proptest::collection::vec(step(), 1..40)) {
+        let mut user = User::new();
+        let mut held = user.open(Handover::Clean);
+        for step in &steps {
+            take(&held, step);
+            if matches!(step, Step::Reopen) {
+                held.close().unwrap();
+                held = user.open(Handover::Clean);
+            }
+        }
+        let (before, numbers) = everything(&held);
+        held.close().unwrap();
+        user.delete_index();
+        let held = user.open(Handover::Clean);
+        let (after, numbers_after) = everything(&held);
+        prop_assert_eq!(&after, &before);
+        assert_not_lower(&numbers, &numbers_after);
+        // And the next message takes a UID that none ever had.
+        for entry in after.0.iter().filter(|entry| entry.selectable) {
+            let mailbox = held.account.mailbox(&entry.name).unwrap();
+            let appended = append(&mailbox, "after", FlagSet::EMPTY).unwrap();
+            let key = format!("{} {}", entry.name, mailbox.uid_validity());
+            prop_assert!(appended.uid.get() >= numbers[&key].0);
+        }
+    }
+
+    #[test]
+    fn a_new_holder_has_all_that_a_dead_one_acknowledged(steps in proptest::collection::vec(step(), 1..40)) {
+        let mut user = User::new();
+        let mut held = user.open(Handover::Clean);
+        for step in &steps {
+            take(&held, step);
+            if matches!(step, Step::Reopen) {
+                user.die(held);
+                held = user.open(Handover::Unclean);
+            }
+        }
+        let (before, numbers) = everything(&held);
+        user.die(held);
+        let held = user.open(Handover::Unclean);
+        let (after, numbers_after) = everything(&held);
+        prop_assert_eq!(&after, &before);
+        assert_not_lower(&numbers, &numbers_after);
+        held.run_background_work().unwrap();
+        held.close().unwrap();
+        let held = user.open(Handover::Clean);
+        prop_assert_eq!(&everything(&held).0, &before);
+    }
+}
+
+#[test]
+fn a_new_holder_goes_on_above_what_the_dead_one_told() {
+    let mut user = User::new();
+    let held = user.open(Handover::Clean);
+    let inbox = held.inbox();
+    let mut told = 0;
+    for number in 0..5 {
+        told = append(&inbox, &number.to_string(), FlagSet::EMPTY).unwrap().uid.get();
+    }
+    let modseq = inbox.read().highest_modseq();
+    // A message that was told, and expunged, and of which nothing is left anywhere.
+    inbox.remove(&[uid(told)]).unwrap();
+    user.die(held);
+    user.delete_index();
+    let held = user.open(Handover::Unclean);
+    let inbox = held.inbox();
+    assert!(append(&inbox, "next", FlagSet::EMPTY).unwrap().uid.get() > told);
+    assert!(inbox.read().highest_modseq() > modseq);
+    assert_eq!(inbox.expunged_since(modseq.get()).unwrap(), None, "what was expunged is not known any more");
+}
+
+#[test]
+fn what_was_told_is_below_the_ceilings() {
+    let mut user = User::new();
+    let held = user.open(Handover::Clean);
+    let inbox = held.inbox();
+    let within = |uid_next: u32, modseq: u64| {
+        let marks = Marks::find(&Shared.list(&user.maildir()).unwrap()).unwrap();
+        assert!(uid_next <= marks.uid && modseq < marks.modseq, "{marks:?}");
+    };
+    for round in 0..12 {
+        let messages = (0..200).map(|_| (inbox.stage(0).unwrap(), FlagSet::EMPTY, None));
+        inbox.append_all(messages.collect()).unwrap();
+        for _ in 0..100 {
+            let operation = if inbox.read().row(0).flags.is_empty() { StoreOperation::Add } else { StoreOperation::Remove };
+            inbox.store(&[uid(1)], operation(FlagSet::of(&[Flag::Seen])), None).unwrap();
+        }
+        let status = inbox.status();
+        within(status.uid_next, status.highest_modseq.get());
+        if round == 6 {
+            held.run_background_work().unwrap();
+        }
+    }
+}
+
+#[test]
+fn an_abandoned_account_writes_nothing_more() {
+    let mut user = User::new();
+    let held = user.open(Handover::Clean);
+    let inbox = held.inbox();
+    append(&inbox, "one", FlagSet::EMPTY).unwrap();
+    inbox.store(&[uid(1)], StoreOperation::Add(FlagSet::of(&[Flag::Seen])), None).unwrap();
+    let staged = inbox.stage(0).unwrap();
+    held.account.abandon();
+    user.faulty.fail_at(u64::MAX, crate::filesystem::Failure::Once);
+    assert!(matches!(inbox.append(staged, FlagSet::EMPTY, None), Err(StorageError::LeaseLost(_))));
+    assert!(matches!(held.run_background_work(), Err(StorageError::LeaseLost(_))));
+    assert!(matches!(held.close(), Err(StorageError::LeaseLost(_))));
+    assert!(matches!(inbox.store(&[uid(1)], StoreOperation::Add(FlagSet::EMPTY), None), Err(StorageError::LeaseLost(_))));
+    assert_eq!(user.faulty.calls(), 0);
+    assert!(user.files("")[0].ends_with(":2,"));
+}
+
+#[test]
+fn a_lost_lease_is_never_acknowledged() {
+    let mut user = User::new();
+    let held = user.open(Handover::Clean);
+    let inbox = held.inbox();
+    append(&inbox, "one", FlagSet::EMPTY).unwrap();
+    let staged = {
+        let mut staged = inbox.stage(0).unwrap();
+        staged.write(&message("two")).unwrap();
+        staged
+    };
+    user.clock.advance(Duration::from_secs(6));
+    assert!(matches!(inbox.append(staged, FlagSet::EMPTY, None), Err(StorageError::LeaseLost(_))));
+    assert!(matches!(inbox.remove(&[uid(1)]), Err(StorageError::LeaseLost(_))));
+    assert!(matches!(inbox.copy_to(&[uid(1)], &inbox), Err(StorageError::LeaseLost(_))));
+    assert_eq!(inbox.read().len(), 1, "reading from memory goes on");
+    // A later beat that wins: nobody fenced us, everything goes on.
+    held.tenure.extend(user.clock.now() + Duration::from_secs(5));
+    append(&inbox, "three", FlagSet::EMPTY).unwrap();
+}
+
+#[test]
+fn a_lease_lost_while_the_message_is_written_gives_no_acknowledgement() {
+    let mut user = User::new();
+    let held = user.open(Handover::Clean);
+    let inbox = held.inbox();
+    inbox.read();
+    // The clock passes the deadline inside the call: after it was let in, before it is acknowledged.
+    let late = {
+        let clock = user.clock.clone();
+        user.faulty.on_call(3, move || clock.advance(Duration::from_secs(6)));
+        append(&inbox, "late", FlagSet::EMPTY)
+    };
+    assert!(matches!(late, Err(StorageError::LeaseLost(_))));
+    user.die(held);
+    let held = user.open(Handover::Unclean);
+    assert!(held.inbox().read().len() <= 1, "it may be there: at least once");
+}
+
+#[test]
+fn a_late_rename_of_a_dead_holder_gets_a_uid_of_its_own() {
+    let mut user = User::new();
+    let held = user.open(Handover::Clean);
+    append(&held.inbox(), "one", FlagSet::EMPTY).unwrap();
+    user.die(held);
+    let held = user.open(Handover::Unclean);
+    let inbox = held.inbox();
+    let after = append(&inbox, "two", FlagSet::EMPTY).unwrap().uid;
+    // What the dead holder had sent before it was cut off arrives only now.
+    std::fs::write(user.maildir().join("cur/7.M8N9E1.node-a,S=3,W=3,U=2:2,"), "a\r\n").unwrap();
+    held.run_background_work().unwrap();
+    let uids: Vec<u32> = inbox.read().uids().iter().map(|uid| uid.get()).collect();
+    assert_eq!(uids, [1, after.get(), after.get() + 1], "the second scan found it");
+}
