@@ -72,6 +72,7 @@ fn a_restarted_node_takes_its_share_of_users_again() -> Result<()> {
     cluster.nodes[2].process.kill()?;
     cluster.nodes[2].process.wait_ended(Duration::from_secs(5))?;
     cluster.restart(2)?;
+    cluster.wait_acquainted()?;
     // Every user's lease is free: placement spreads them over all nodes that are up.
     wait::until("a share of the users on the restarted node", FAILOVER_LIMIT, || {
         for user in &cluster.users {

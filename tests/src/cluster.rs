@@ -118,12 +118,29 @@ impl Cluster {
         let nodes = json["nodes"].as_array().context("no nodes in the JSON")?.iter().map(Node::from_json).collect::<Result<Vec<_>>>()?;
         let users = json["users"].as_array().context("no users in the JSON")?.iter().map(user_from_json).collect::<Result<Vec<_>>>()?;
         ensure!(nodes.len() == options.nodes && users.len() == options.users, "nodes or users are missing in {line}");
-        Ok(Cluster { nodes, users, root, demo: Some(demo), _ports: ports, dir })
+        let cluster = Cluster { nodes, users, root, demo: Some(demo), _ports: ports, dir };
+        cluster.wait_acquainted()?;
+        Ok(cluster)
     }
 
     /// The doors of every node.
     pub fn doors(&self) -> Vec<Doors> {
         self.nodes.iter().map(|node| node.doors.clone()).collect()
+    }
+
+    /// Waits until every node that runs knows every other: a user's place is chosen among the nodes that are known.
+    pub fn wait_acquainted(&self) -> Result<()> {
+        let up = || self.nodes.iter().filter(|node| node.process.is_running());
+        wait::until("every node to know the others", START_LIMIT, || {
+            for node in up() {
+                let config = node.config.to_str().context("the path of the configuration is not UTF-8")?;
+                let known = berth::run_ok(&["nodes", "--config", config])?;
+                for other in up() {
+                    ensure!(known.contains(&other.doors.name), "{} knows only:\n{known}", node.doors.name);
+                }
+            }
+            Ok(())
+        })
     }
 
     /// Ends all nodes in order, keeps the directory, and gives it for the next [`Demo::dir`]. `self` must live until then.
