@@ -88,6 +88,26 @@ fn a_restarted_node_takes_its_share_of_users_again() -> Result<()> {
 }
 
 #[test]
+fn a_released_user_is_served_elsewhere_at_once() -> Result<()> {
+    let cluster = Cluster::start(&Demo::default())?;
+    let user = cluster.users[0].clone();
+    open(&cluster.nodes[0].doors, &user)?.append("INBOX", "\\Seen", &tests::mail::message("released", 1))?;
+    let (holder, other) = holder_and_other(&cluster, &user)?;
+    let survivor = &cluster.nodes[other].doors;
+    let writer = Writer::delivering(survivor, &user, "delivered");
+    let (before, validity) = wait_for_mail(&mut open(survivor, &user)?, 5)?;
+
+    // SIGTERM: it hands its users over before it ends.
+    cluster.nodes[holder].process.terminate()?;
+    cluster.nodes[holder].process.wait_ended(FAILOVER_LIMIT)?;
+    let ended = Deadline::after(RESTART_LIMIT);
+    let mut imap = open_when_possible(survivor, &user, RESTART_LIMIT)?;
+    eprintln!("served elsewhere {:?} after the end", ended.elapsed());
+    ensure!(cluster.holder(&user.name)? != holder);
+    check(&mut imap, &before, validity, &[writer.finish()?])
+}
+
+#[test]
 fn users_of_the_other_nodes_notice_nothing_of_a_killed_node() -> Result<()> {
     let cluster = Cluster::start(&Demo { users: 24, ..Demo::default() })?;
     for user in &cluster.users {

@@ -15,7 +15,7 @@ use super::{FAILOVER_LIMIT, holder_and_other, open, open_when_possible};
 const REJOIN_LIMIT: Duration = Duration::from_secs(15);
 
 #[test]
-fn a_holder_that_slept_through_its_fencing_acknowledges_nothing_from_before() -> Result<()> {
+fn a_stopped_holder_is_fenced_and_acknowledges_nothing() -> Result<()> {
     let cluster = Cluster::start(&Demo::default())?;
     let user = cluster.users[0].clone();
     open(&cluster.nodes[0].doors, &user)?.append("INBOX", "", &mail::message("before", 0))?;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use tests::{Result, berth, ensure};
 
-use super::{files, read, rust_files};
+use super::{files, is_unit_test, read, rust_files};
 
 #[test]
 fn the_code_map_names_every_source_folder() -> Result<()> {
@@ -12,6 +12,7 @@ fn the_code_map_names_every_source_folder() -> Result<()> {
     let folders: BTreeSet<String> = files()?
         .iter()
         .filter(|path| path.extension().is_some_and(|extension| extension == "rs"))
+        .filter(|path| !is_unit_test(&path.display().to_string()))
         .filter_map(|path| Some(path.parent()?.display().to_string()))
         .collect();
     let missing: Vec<&String> = folders.iter().filter(|folder| !map.contains(&format!("`{folder}/`"))).collect();
@@ -37,6 +38,23 @@ fn every_test_that_a_document_names_exists() -> Result<()> {
             // Tests are sentences: nothing else in code spans has so many words.
             if name.matches('_').count() >= 3 && !sources.contains(&format!("fn {name}(")) {
                 missing.push(format!("{document}: {name}"));
+            }
+        }
+    }
+    ensure!(missing.is_empty(), "{missing:#?}");
+    Ok(())
+}
+
+#[test]
+fn every_test_that_a_module_names_as_its_guard_exists() -> Result<()> {
+    let files = rust_files()?;
+    let sources: String = files.iter().map(|(_, text)| text.as_str()).collect();
+    let mut missing = Vec::new();
+    for (path, text) in &files {
+        let rules: String = text.lines().filter_map(|line| line.strip_prefix("//!")).collect::<Vec<_>>().join("\n");
+        for name in code_words(&rules).into_iter().filter(|name| name.matches('_').count() >= 3) {
+            if !sources.contains(&format!("fn {name}(")) {
+                missing.push(format!("{path}: {name}"));
             }
         }
     }

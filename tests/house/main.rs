@@ -28,3 +28,8 @@ fn rust_files() -> Result<Vec<(String, String)>> {
     let files = files()?.into_iter().filter(|path| path.extension().is_some_and(|extension| extension == "rs"));
     files.map(|path| Ok((path.display().to_string(), read(&path.display().to_string())?))).collect()
 }
+
+/// Unit tests in files of their own beside the code.
+fn is_unit_test(path: &str) -> bool {
+    path.contains("/src/") && (path.ends_with("/tests.rs") || path.contains("/tests/"))
+}

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use tests::{Result, ensure};
 
-use super::{files, read, rust_files};
+use super::{files, is_unit_test, read, rust_files};
 
 /// Longer files have more than one idea in them.
 const LINES_MAX: usize = 600;
@@ -81,7 +81,6 @@ fn no_folder_is_crowded() -> Result<()> {
 
 #[test]
 fn every_module_says_what_it_is_for() -> Result<()> {
-    let is_unit_test = |path: &str| path.contains("/src/") && (path.ends_with("/tests.rs") || path.contains("/tests/"));
     let is_silent = |text: &str| !text.starts_with("//! ") || text.starts_with("//! x\n");
     let silent: Vec<String> =
         rust_files()?.into_iter().filter(|(path, text)| is_silent(text) && !is_unit_test(path)).map(|(path, _)| path).collect();

@@ -6,6 +6,7 @@ use tests::{
     Context, Result,
     clients::imap::{Imap, Reply, Status},
     ensure,
+    site::Site,
 };
 
 use super::{session, session_with_mail};
@@ -86,6 +87,30 @@ fn a_deleted_and_recreated_mailbox_never_repeats_a_uid_under_one_uidvalidity() -
     imap.command("CREATE Again")?.ok()?;
     let second = imap.append("Again", "", b"Subject: 2\r\n\r\n")?;
     ensure!(second > first && second.0 >= first.0, "{first:?} and then {second:?}");
+    imap.logout()
+}
+
+#[test]
+fn special_uses_are_listed_and_may_be_given() -> Result<()> {
+    let (_site, mut imap) = session()?;
+    let names = list(&mut imap, "LIST (SPECIAL-USE) \"\" *")?;
+    ensure!(names.get("Sent").is_some_and(|attributes| attributes.contains(&"\\sent".to_owned())), "{names:?}");
+    if !Site::is_dovecot() {
+        // The private Dovecot takes special uses from its configuration alone.
+        imap.command("CREATE Later (USE (\\Flagged))")?.ok()?;
+        let names = list(&mut imap, "LIST \"\" Later RETURN (SPECIAL-USE)")?;
+        ensure!(names["Later"].contains(&"\\flagged".to_owned()), "{names:?}");
+    }
+    imap.logout()
+}
+
+#[test]
+fn the_size_of_a_mailbox_is_the_sum_of_its_messages() -> Result<()> {
+    let (_site, mut imap, _) = session_with_mail(3)?;
+    let sum: usize = imap.bodies()?.values().map(Vec::len).sum();
+    let reply = imap.command("STATUS INBOX (SIZE)")?.ok()?;
+    let status = reply.all("STATUS").next().context("no STATUS")?;
+    ensure!(status.values[1].list()?[1].number()? == sum as u64, "{status:?}, not {sum}");
     imap.logout()
 }
 

@@ -64,3 +64,13 @@ fn an_unknown_charset_is_refused_with_the_known_ones() -> Result<()> {
     ensure!(reply.status == Status::No && reply.text.code.as_deref() == Some("BADCHARSET"), "{reply:?}");
     imap.logout()
 }
+
+#[test]
+fn older_and_younger_count_seconds_from_now() -> Result<()> {
+    let (_site, mut imap, sent) = session_with_mail(1)?;
+    imap.command_with_literal("APPEND INBOX \"17-Jul-1996 02:44:25 -0700\"", &sent[0], "")?.ok()?;
+    imap.command("NOOP")?.ok()?;
+    ensure!(imap.command("SEARCH YOUNGER 3600")?.ok()?.search()? == [1]);
+    ensure!(imap.command("SEARCH OLDER 3600")?.ok()?.search()? == [2]);
+    imap.logout()
+}

@@ -114,3 +114,23 @@ fn python_smtplib_delivers_over_lmtp() -> Result<()> {
     ensure!(received.len() == 1);
     mail::check_same(b"Subject: from Python\r\n\r\n.dot\r\n", &received[0])
 }
+
+#[test]
+fn starttls_is_offered_and_the_transaction_begins_anew() -> Result<()> {
+    let site = Site::shared()?;
+    let mut lmtp = Lmtp::connect(&site.nodes[0].lmtp)?;
+    if Site::is_dovecot() {
+        return Ok(()); // Off there by default.
+    }
+    ensure!(lmtp.capabilities.iter().any(|line| line == "STARTTLS"), "{:?}", lmtp.capabilities);
+    lmtp.command("MAIL FROM:<a@b.example>")?.expect(250)?;
+    lmtp.command("RSET")?.expect(250)?;
+    lmtp.command("STARTTLS")?.expect(220)?;
+    lmtp.wire().start_tls()?;
+    ensure!(lmtp.command("MAIL FROM:<a@b.example>")?.code == 503, "LHLO from before TLS was remembered");
+    let hello = lmtp.command("LHLO tests.example")?.expect(250)?;
+    ensure!(!hello.lines.iter().any(|line| line == "STARTTLS"));
+    lmtp.deliver_ok("ada@tests.example", &[&site.user.address()], &mail::message("tls", 0))?;
+    ensure!(inbox(&site, &site.user)?.len() == 1);
+    lmtp.quit()
+}
