@@ -4,15 +4,20 @@ use std::{
     fmt,
     io::{self, Write},
     path::PathBuf,
+    time::Duration,
 };
 
 use affinity::{Address, NameRules, Root, UserName};
 use anyhow::Context;
 use clap::Args;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-pub use super::control::{HeldRow, NodeRow, NodesReply, Request, SessionRow, WhoReply};
 use super::{ConfigFile, control, directory, table};
+use crate::node::{
+    control::{HeldLine, NodeLine, Question, Who},
+    sessions::SessionLine,
+};
 
 /// Show the nodes of the cluster
 ///
@@ -26,7 +31,8 @@ pub struct NodesArgs {
 
 /// Show who is served where
 ///
-/// Asks the node on this host if one runs: its sessions, and the users it holds. Otherwise reads from the shared directory which node holds whom.
+/// Asks the node on this host if one runs, which asks all others: every session, and who holds whom. Otherwise reads from the shared
+/// directory which node holds whom.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  berth who\n  berth who ada@example.org\n  berth who --root /srv/berth    every held user of the cluster"
@@ -80,9 +86,9 @@ impl Found {
     }
 
     /// The answer of the node on this host, if one runs.
-    fn ask<Reply: serde::de::DeserializeOwned>(&self, request: &Request) -> anyhow::Result<Option<(Source, Reply)>> {
+    fn ask<Reply: serde::de::DeserializeOwned>(&self, question: &Question) -> anyhow::Result<Option<(Source, Reply)>> {
         let Some(socket) = &self.socket else { return Ok(None) };
-        Ok(control::ask(socket, request)?.map(|reply| (Source::Node(socket.clone()), reply)))
+        Ok(control::ask(socket, question)?.map(|reply| (Source::Node(socket.clone()), reply)))
     }
 }
 
@@ -111,17 +117,44 @@ impl Source {
     }
 }
 
+/// One held lease.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(super) struct HeldRow {
+    pub user: String,
+    /// The node; `None`: the lease is free.
+    pub holder: Option<String>,
+    /// Which start of it; only the directory says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub incarnation: Option<String>,
+    pub epoch: u64,
+    /// The holder is no node any more: whoever serves the user next takes over.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub gone: bool,
+}
+
+impl From<HeldLine> for HeldRow {
+    fn from(line: HeldLine) -> HeldRow {
+        HeldRow { user: line.user.to_string(), holder: Some(line.holder), incarnation: None, epoch: line.epoch, gone: false }
+    }
+}
+
+/// The node's answer to [`Question::Nodes`].
+#[derive(Debug, Deserialize)]
+struct Nodes {
+    nodes: Vec<NodeLine>,
+}
+
 pub(super) fn nodes(args: &NodesArgs) -> anyhow::Result<()> {
     let found = args.place.find()?;
-    let (source, reply) = match found.ask(&Request::Nodes)? {
-        Some(answer) => answer,
-        None => (Source::Directory(found.root.clone()), NodesReply { nodes: directory::nodes(&found.open()?)? }),
+    let (source, nodes) = match found.ask::<Nodes>(&Question::Nodes)? {
+        Some((source, answer)) => (source, answer.nodes),
+        None => (Source::Directory(found.root.clone()), directory::nodes(&found.open()?)?),
     };
     let mut out = io::stdout().lock();
     if args.place.json {
-        writeln!(out, "{}", json!({ "source": source.json(), "nodes": reply.nodes }))?;
+        writeln!(out, "{}", json!({ "source": source.json(), "nodes": nodes }))?;
     } else {
-        print_nodes(&mut out, &reply.nodes)?;
+        print_nodes(&mut out, &nodes)?;
         eprintln!("{source}");
     }
     Ok(())
@@ -130,22 +163,26 @@ pub(super) fn nodes(args: &NodesArgs) -> anyhow::Result<()> {
 pub(super) fn who(args: &WhoArgs) -> anyhow::Result<()> {
     let found = args.place.find()?;
     let user = args.user.as_deref().map(|user| normalise(user, &found.rules)).transpose()?;
-    let (source, reply) = match found.ask(&Request::Who { user: user.as_ref().map(ToString::to_string) })? {
-        Some(answer) => answer,
+    let (source, sessions, held, silent) = match found.ask::<Who>(&Question::Who { user: user.clone() })? {
+        Some((source, Who { sessions, held, silent })) => (source, Some(sessions), held.into_iter().map(HeldRow::from).collect(), silent),
         None => {
             let (held, broken) = directory::leases(&found.open()?, user.as_ref())?;
             for error in broken {
                 eprintln!("{error}");
             }
-            (Source::Directory(found.root.clone()), WhoReply { sessions: Vec::new(), held })
+            (Source::Directory(found.root.clone()), None, held, Vec::new())
         }
     };
     let mut out = io::stdout().lock();
     if args.place.json {
-        writeln!(out, "{}", json!({ "source": source.json(), "sessions": reply.sessions, "held": reply.held }))?;
+        // Without a node, sessions are unknown (null), not none.
+        writeln!(out, "{}", json!({ "source": source.json(), "sessions": sessions, "held": held, "silent": silent }))?;
     } else {
-        print_who(&mut out, &reply, matches!(source, Source::Node(_)))?;
+        print_who(&mut out, sessions.as_deref(), &held)?;
         eprintln!("{source}");
+        if !silent.is_empty() {
+            eprintln!("no answer from {}: what they serve is missing here", silent.join(", "));
+        }
     }
     Ok(())
 }
@@ -154,61 +191,54 @@ fn normalise(user: &str, rules: &NameRules) -> anyhow::Result<UserName> {
     Ok(Address::parse(user, rules).with_context(|| format!("{user:?} can't be a user"))?.user)
 }
 
-fn print_nodes(out: &mut impl Write, nodes: &[NodeRow]) -> io::Result<()> {
+fn print_nodes(out: &mut impl Write, nodes: &[NodeLine]) -> io::Result<()> {
+    let or_dash = |text: Option<String>| text.filter(|text| !text.is_empty()).unwrap_or_else(|| "-".to_owned());
     let rows: Vec<Vec<String>> = nodes
         .iter()
         .map(|node| {
             vec![
                 node.name.clone(),
-                node.state.clone().unwrap_or_else(|| "-".to_owned()),
+                or_dash(Some(node.state.clone())),
+                or_dash(node.sessions.map(|sessions| sessions.to_string())),
+                or_dash(node.held.map(|held| held.to_string())),
                 node.incarnation.clone(),
                 node.beat.to_string(),
-                node.version.clone().unwrap_or_else(|| "-".to_owned()),
-                if node.relay.is_empty() { "-".to_owned() } else { node.relay.join(" ") },
-                node.since.map_or_else(|| "-".to_owned(), date),
+                or_dash(node.version.clone()),
+                or_dash(Some(node.relay.join(" "))),
+                or_dash(node.started.map(date)),
             ]
         })
         .collect();
-    table::print(out, &["NODE", "STATE", "INCARNATION", "BEAT", "VERSION", "RELAY", "SINCE"], &rows)
+    table::print(out, &["NODE", "STATE", "SESSIONS", "USERS", "INCARNATION", "BEAT", "VERSION", "RELAY", "SINCE"], &rows)
 }
 
-fn print_who(out: &mut impl Write, reply: &WhoReply, with_sessions: bool) -> io::Result<()> {
-    if with_sessions {
-        let rows: Vec<Vec<String>> = reply
-            .sessions
+fn print_who(out: &mut impl Write, sessions: Option<&[SessionLine]>, held: &[HeldRow]) -> io::Result<()> {
+    if let Some(sessions) = sessions {
+        let rows: Vec<Vec<String>> = sessions
             .iter()
             .map(|session| {
-                let time = |seconds| humantime::format_duration(std::time::Duration::from_secs(seconds)).to_string();
                 vec![
-                    session.user.clone(),
-                    session.protocol.clone(),
-                    session.client.clone(),
-                    session.ingress.clone(),
-                    session.holder.clone(),
-                    time(session.since_s),
-                    time(session.idle_s),
-                    session.session.clone(),
+                    session.user.to_string(),
+                    session.protocol.to_string(),
+                    session.client.to_string(),
+                    session.ingress.to_string(),
+                    session.holder.to_string(),
+                    humantime::format_duration(Duration::from_secs(session.since_s)).to_string(),
+                    session.session.to_string(),
                 ]
             })
             .collect();
-        table::print(out, &["USER", "PROTOCOL", "CLIENT", "INGRESS", "HOLDER", "SINCE", "IDLE", "SESSION"], &rows)?;
+        table::print(out, &["USER", "PROTOCOL", "CLIENT", "INGRESS", "HOLDER", "SINCE", "SESSION"], &rows)?;
         writeln!(out)?;
     }
-    let rows: Vec<Vec<String>> = reply
-        .held
+    let rows: Vec<Vec<String>> = held
         .iter()
         .map(|held| {
-            let holder = if with_sessions { "this node" } else { "free" };
             let gone = if held.gone { " (gone)" } else { "" };
-            vec![
-                held.user.clone(),
-                held.node.clone().unwrap_or_else(|| holder.to_owned()) + gone,
-                held.epoch.to_string(),
-                held.incarnation.clone().unwrap_or_else(|| "-".to_owned()),
-            ]
+            vec![held.user.clone(), held.holder.clone().unwrap_or_else(|| "free".to_owned()) + gone, held.epoch.to_string()]
         })
         .collect();
-    table::print(out, &["USER", "HELD BY", "EPOCH", "INCARNATION"], &rows)
+    table::print(out, &["USER", "HELD BY", "EPOCH"], &rows)
 }
 
 /// Unix seconds as people read them, UTC.
@@ -231,35 +261,53 @@ mod tests {
 
     #[test]
     fn nodes_are_a_table() {
-        let node = NodeRow {
+        let node = NodeLine {
             name: "mail1".to_owned(),
             incarnation: "00000000000000ff".to_owned(),
+            state: "up".to_owned(),
             beat: 12,
+            beat_age_ms: 3,
+            weight: 100,
             version: Some("0.1.0".to_owned()),
             relay: vec!["mail1:8143".to_owned()],
-            since: Some(1_763_748_000),
-            state: None,
+            started: Some(1_763_748_000),
+            sessions: Some(4),
+            held: None,
+            here: true,
         };
         assert_eq!(
             text(|out| print_nodes(out, &[node])),
-            "NODE   STATE  INCARNATION       BEAT  VERSION  RELAY       SINCE\nmail1  -      00000000000000ff  12    0.1.0    mail1:8143  2025-11-21T18:00:00Z\n"
+            concat!(
+                "NODE   STATE  SESSIONS  USERS  INCARNATION       BEAT  VERSION  RELAY       SINCE\n",
+                "mail1  up     4         -      00000000000000ff  12    0.1.0    mail1:8143  2025-11-21T18:00:00Z\n"
+            )
         );
     }
 
     #[test]
     fn leases_say_who_holds_them() {
-        let held = |user: &str, node: Option<&str>| HeldRow {
+        let held = |user: &str, holder: Option<&str>, gone| HeldRow {
             user: user.to_owned(),
-            node: node.map(str::to_owned),
-            incarnation: node.map(|_| "ff".to_owned()),
+            holder: holder.map(str::to_owned),
+            incarnation: None,
             epoch: 3,
-            gone: false,
+            gone,
         };
-        let reply = WhoReply { sessions: Vec::new(), held: vec![held("ada", Some("mail1")), held("bob", None)] };
-        assert_eq!(
-            text(|out| print_who(out, &reply, false)),
-            "USER  HELD BY  EPOCH  INCARNATION\nada   mail1    3      ff\nbob   free     3      -\n"
-        );
-        assert!(text(|out| print_who(out, &reply, true)).contains("bob   this node"));
+        let rows = [held("ada", Some("mail1"), false), held("bob", None, false), held("eve", Some("mail2"), true)];
+        let expected = "USER  HELD BY       EPOCH\nada   mail1         3\nbob   free          3\neve   mail2 (gone)  3\n";
+        assert_eq!(text(|out| print_who(out, None, &rows)), expected);
+        let with_sessions = text(|out| print_who(out, Some(&[]), &rows));
+        assert!(with_sessions.starts_with("USER  PROTOCOL  CLIENT") && with_sessions.ends_with(expected), "{with_sessions}");
+    }
+
+    #[test]
+    fn what_a_node_answers_is_understood() {
+        use crate::node::control::Answer;
+        let held = HeldLine { user: UserName::normalise("ada").unwrap(), epoch: 3, holder: "mail1".to_owned() };
+        let answer = serde_json::to_string(&Answer::Who(Who { sessions: Vec::new(), held: vec![held], silent: vec!["mail2".to_owned()] }));
+        let who: Who = serde_json::from_str(&answer.unwrap()).unwrap();
+        assert_eq!((who.held[0].holder.as_str(), who.silent[0].as_str()), ("mail1", "mail2"));
+        let answer = serde_json::to_string(&Answer::Nodes { nodes: Vec::new() }).unwrap();
+        assert!(serde_json::from_str::<Nodes>(&answer).unwrap().nodes.is_empty());
     }
 }

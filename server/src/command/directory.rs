@@ -4,22 +4,28 @@ use std::collections::BTreeSet;
 
 use affinity::{AffinityError, HolderId, LeaseSeen, Root, Seen, UserName};
 
-use super::control::{HeldRow, NodeRow};
+use super::cluster::HeldRow;
+use crate::node::control::NodeLine;
 
 /// Every node in `nodes/`, sorted by name.
-pub fn nodes(root: &Root) -> Result<Vec<NodeRow>, AffinityError> {
-    let mut rows: Vec<NodeRow> = root
+pub fn nodes(root: &Root) -> Result<Vec<NodeLine>, AffinityError> {
+    let mut rows: Vec<NodeLine> = root
         .live_nodes()?
         .into_iter()
-        .map(|node| NodeRow {
+        .map(|node| NodeLine {
             name: node.holder.node.to_string(),
             incarnation: node.holder.incarnation.to_string(),
             beat: node.beat,
+            // One look can't tell whether the beat moves, nor what only the node itself knows.
+            beat_age_ms: 0,
+            state: if node.settings.draining() { "draining".to_owned() } else { String::new() },
+            sessions: None,
+            held: None,
+            here: false,
+            weight: node.settings.weight(),
             version: node.info.as_ref().map(|info| info.version.clone()),
-            since: node.info.as_ref().map(|info| info.started),
+            started: node.info.as_ref().map(|info| info.started),
             relay: node.info.map(|info| info.relay).unwrap_or_default(),
-            // One look can't tell whether the beat moves.
-            state: node.settings.draining().then(|| "draining".to_owned()),
         })
         .collect();
     // A beat that is renamed during the listing may show twice, one after the other: the later one counts.
@@ -44,7 +50,7 @@ pub fn leases(root: &Root, user: Option<&UserName>) -> Result<(Vec<HeldRow>, Vec
         .map(|LeaseSeen { user, seen: Seen { epoch, holder } }| HeldRow {
             user: user.to_string(),
             gone: holder.as_ref().is_some_and(|holder| !live.contains(holder)),
-            node: holder.as_ref().map(|holder| holder.node.to_string()),
+            holder: holder.as_ref().map(|holder| holder.node.to_string()),
             incarnation: holder.map(|holder| holder.incarnation.to_string()),
             epoch: epoch.0,
         })
@@ -86,16 +92,13 @@ mod tests {
     fn nodes_are_shown_with_what_they_publish() {
         let (_folder, root) = cluster();
         let rows = nodes(&root).unwrap();
-        let expected = NodeRow {
-            name: "mail1".to_owned(),
-            incarnation: "00000000000000aa".to_owned(),
-            beat: 7,
-            version: Some("0.1.0".to_owned()),
-            relay: vec!["mail1:8143".to_owned()],
-            since: Some(5),
-            state: None,
-        };
-        assert_eq!(rows, [expected]);
+        assert_eq!(rows.len(), 1, "{rows:?}");
+        let node = &rows[0];
+        assert_eq!((node.name.as_str(), node.incarnation.as_str(), node.beat), ("mail1", "00000000000000aa", 7));
+        assert_eq!(
+            (node.version.as_deref(), node.started, node.relay.as_slice()),
+            (Some("0.1.0"), Some(5), &["mail1:8143".to_owned()][..])
+        );
         fs::write(root.nodes().join(format!("{LIVE},8")), "").unwrap();
         let beats: Vec<u64> = nodes(&root).unwrap().iter().map(|row| row.beat).collect();
         assert_eq!(beats, [8], "a node that beats during the listing is one node");
@@ -105,7 +108,7 @@ mod tests {
     fn held_users_are_shown_with_their_holder_and_whether_it_is_gone() {
         let (_folder, root) = cluster();
         let (rows, broken) = leases(&root, None).unwrap();
-        let shown: Vec<_> = rows.iter().map(|row| (row.user.as_str(), row.node.as_deref(), row.epoch, row.gone)).collect();
+        let shown: Vec<_> = rows.iter().map(|row| (row.user.as_str(), row.holder.as_deref(), row.epoch, row.gone)).collect();
         assert_eq!(shown, [("ada", Some("mail1"), 3, false), ("bob", Some("mail2"), 9, true)]);
         assert!(broken.is_empty());
     }
@@ -114,8 +117,8 @@ mod tests {
     fn one_user_is_shown_also_when_free() {
         let (_folder, root) = cluster();
         let (rows, _) = leases(&root, Some(&name("carol"))).unwrap();
-        assert_eq!((rows[0].node.as_deref(), rows[0].epoch), (None, 2));
+        assert_eq!((rows[0].holder.as_deref(), rows[0].epoch), (None, 2));
         let (rows, _) = leases(&root, Some(&name("eve"))).unwrap();
-        assert_eq!((rows[0].node.as_deref(), rows[0].epoch), (None, 0), "never held");
+        assert_eq!((rows[0].holder.as_deref(), rows[0].epoch), (None, 0), "never held");
     }
 }

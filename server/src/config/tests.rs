@@ -25,7 +25,6 @@ fn the_example_is_the_defaults() {
     let mut defaults = Config::new(Path::new("/srv/berth"));
     defaults.node.name = "mail1".parse().unwrap();
     defaults.node.advertise = vec!["mail1.example.org:8143".to_owned()];
-    defaults.file = Some(PathBuf::from(FILE));
     assert_eq!(as_shipped, defaults);
     // What is switched off says the default too, apart from settings whose default is "not set".
     let mut all = parse(&example_with_all_settings()).unwrap();
