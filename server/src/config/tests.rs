@@ -112,6 +112,17 @@ fn every_problem_is_reported_at_once_with_its_line() {
 }
 
 #[test]
+fn mailboxes_and_domains_that_cannot_be_are_refused() {
+    let node = "[node]\nname = \"a\"\nroot = \"/srv/berth\"\nadvertise = [\"a:8143\"]\n";
+    let said = error(&format!("{node}[mail]\nauto_create = {{ Sent = 'Sent', 'a//b' = '' }}\n"));
+    assert!(said.contains("line 6, column 1: `mail.auto_create`: \"Sent\" of Sent is not a special use: write \"\" or one of "), "{said}");
+    assert!(said.contains("`mail.auto_create`: \"a//b\" can't be a mailbox: "), "{said}");
+    let said = error(&format!("{node}[auth.names]\nlocal_domains = [\"@localhost\"]\n"));
+    assert!(said.contains("line 6, column 1: `auth.names.local_domains`: \"@localhost\" is not a domain"), "{said}");
+    parse(&format!("{node}[mail]\nauto_create = {{ Sent = '\\sent', Lists = '' }}\n")).unwrap();
+}
+
+#[test]
 fn a_tls_listener_needs_a_certificate_only_where_it_was_asked_for() {
     assert!(parse("[node]\nname = \"a\"\nroot = \"/srv/berth\"\nadvertise = [\"a:8143\"]\n").is_ok());
     let said = error("[node]\nname = \"a\"\nroot = \"/srv/berth\"\nadvertise = [\"a:8143\"]\n[listen]\nimaps = [\"[::]:993\"]\n");
