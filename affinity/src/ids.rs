@@ -208,7 +208,7 @@ impl fmt::Debug for UserName {
     }
 }
 
-/// A node's configured name: `a-z 0-9 - .`, at most 63 bytes. Cheap to clone.
+/// A node's configured name: `a-z 0-9 - .`, at most 63 bytes, neither `free` nor `users` (they mean something in file names). Cheap to clone.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct NodeName(Arc<str>);
@@ -222,7 +222,7 @@ impl NodeName {
 impl FromStr for NodeName {
     type Err = NameError;
     fn from_str(raw: &str) -> Result<NodeName, NameError> {
-        if raw.is_empty() || raw.starts_with(['.', '-']) || raw == "free" {
+        if raw.is_empty() || raw.starts_with(['.', '-']) || ["free", "users"].contains(&raw) {
             return Err(if raw.is_empty() { NameError::Empty } else { NameError::Malformed(raw.to_owned()) });
         }
         if raw.len() > NODE_NAME_BYTES_MAX {
@@ -347,9 +347,9 @@ pub struct Epoch(pub u64);
 impl Epoch {
     /// Before anybody held the lease.
     pub const ZERO: Epoch = Epoch(0);
-    /// The next generation.
+    /// The next generation. Names hold at most [`crate::names::NUMBER_MAX`], so there always is one.
     pub fn next(self) -> Epoch {
-        Epoch(self.0 + 1)
+        Epoch(self.0.saturating_add(1))
     }
 }
 impl fmt::Display for Epoch {

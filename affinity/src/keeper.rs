@@ -1,10 +1,34 @@
 //! Drives the rules over the shared directory: one per process.
+//!
+//! Invariants, each with the test that guards it:
+//! - a directory that hangs suspends the node by its clock alone, and disconnects nobody (`a_hung_directory_suspends_and_resumes`)
+//! - a fenced node drops everything it held and comes back as somebody else (`a_fenced_node_drops_its_leases_and_rejoins`)
+//! - a handover is repeated until it was dealt with (`a_handover_is_repeated_until_it_is_taken_over`)
+//! - whatever one try to take a lease leaves unknown, the next one knows (`an_error_after_a_won_swap_is_resolved`)
+//! - two processes of one host never run one node (`a_node_runs_once_per_host`)
+//!
+//! Three threads of its own: one beats, one watches, one looks at the clock. Each can hang in the shared directory without stopping the
+//! others. What callers ask for runs on the runtime's blocking threads, bounded.
+
+mod engine;
+mod join;
+#[cfg(test)]
+mod tests;
+mod threads;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::sync::broadcast;
 
-use crate::{AffinityError, Clock, Epoch, Handover, HolderId, Lease, NodeInfo, NodeName, Root, Tenure, UserName};
+use crate::{
+    AffinityError, Clock, Epoch, Handover, HolderId, Lease, NodeInfo, NodeName, Root, Tenure, UserName, placement,
+    root::io_error,
+    settings::NodeSettings,
+    swap::{MountedDirectory, SharedDirectory},
+};
+use engine::Engine;
+pub(crate) use engine::{describe, list_lease};
+pub(crate) use threads::read_info;
 
 /// What a keeper needs to know.
 #[derive(Debug, Clone)]
@@ -118,72 +142,101 @@ pub enum Event {
     },
 }
 
-/// This process's membership in the cluster. Cheap to clone.
+/// This process's membership in the cluster. Cheap to clone. When the last one is dropped, the beats stop as in a crash: [`Keeper::leave`] is
+/// the friendly way.
 #[derive(Debug, Clone)]
-pub struct Keeper {}
+pub struct Keeper {
+    engine: Arc<Engine>,
+    /// Stops the threads, which have the engine too.
+    _membership: Arc<Membership>,
+}
+
+#[derive(Debug)]
+struct Membership(Arc<Engine>);
+
+impl Drop for Membership {
+    fn drop(&mut self) {
+        self.0.abandon();
+    }
+}
 
 impl Keeper {
     /// Joins the cluster (blocking: call before the runtime takes traffic, or from `spawn_blocking`) and starts the beat and watch threads.
     pub fn join(config: KeeperConfig) -> Result<Keeper, AffinityError> {
-        let _ = config;
-        todo!()
+        let directory = MountedDirectory::new(config.root.path()).map_err(io_error("can't look at", config.root.path()))?;
+        Keeper::join_over(config, Arc::new(directory))
+    }
+    /// Joins over any directory.
+    pub(crate) fn join_over(config: KeeperConfig, directory: Arc<dyn SharedDirectory>) -> Result<Keeper, AffinityError> {
+        let engine = threads::start(config, directory)?;
+        Ok(Keeper { _membership: Arc::new(Membership(Arc::clone(&engine))), engine })
     }
     /// The present incarnation (changes when we were fenced and rejoined).
     pub fn me(&self) -> HolderId {
-        todo!()
+        self.engine.tenure().holder().clone()
     }
     /// The present tenure.
     pub fn tenure(&self) -> Arc<Tenure> {
-        todo!()
+        self.engine.tenure()
     }
     /// Whether this node may act.
     pub fn state(&self) -> NodeState {
-        todo!()
+        self.engine.state()
     }
     /// Waits while the node is suspended or rejoining, at most `limit`; whether it is up afterwards.
     pub async fn wait_until_up(&self, limit: Duration) -> bool {
-        let _ = limit;
-        todo!()
+        let mut changes = self.engine.changes();
+        let up = async {
+            // The sender lives as long as `self`: no change is missed, and waiting ends with `limit` at the latest.
+            while self.state() != NodeState::Up && changes.changed().await.is_ok() {}
+        };
+        // Whether it ran out of time shows in the state as well.
+        tokio::time::timeout(limit, up).await.ok();
+        self.state() == NodeState::Up
     }
     /// Events from now on.
     pub fn events(&self) -> broadcast::Receiver<Event> {
-        todo!()
+        self.engine.events()
     }
     /// Every node in `nodes/` as of the last watch, this one included, sorted by name.
     pub fn peers(&self) -> Vec<Peer> {
-        todo!()
+        self.engine.view().peers.clone()
     }
     /// One peer.
     pub fn peer(&self, holder: &HolderId) -> Option<Peer> {
-        let _ = holder;
-        todo!()
+        self.engine.view().peers.iter().find(|peer| peer.holder == *holder).cloned()
+    }
+    /// What operators set for a node, as of the last look (every few beats).
+    pub fn settings(&self, node: &NodeName) -> Arc<NodeSettings> {
+        self.engine.view().settings.of(node)
     }
     /// A fresh look at who holds `user`; never changes anything (also for users who never had a lease).
     pub async fn look(&self, user: &UserName) -> Result<Seen, AffinityError> {
-        let _ = user;
-        todo!()
+        Engine::look(&self.engine, user.clone()).await
     }
     /// Takes the lease if it is free or its holder is dead.
+    ///
+    /// A lease that is ours already is given out again: with the handover it was won with until [`Lease::taken_over`], clean from then on.
     pub async fn acquire(&self, user: &UserName) -> Result<Acquired, AffinityError> {
-        let _ = user;
-        todo!()
+        Engine::acquire(&self.engine, user.clone()).await
     }
-    /// Gives the lease back. Only after the account is closed: all durable, index checkpointed.
+    /// Gives the lease back. Only after the account is closed: all durable, index checkpointed. A lease that was won unclean and whose
+    /// account was never opened must not be given back: nobody else would know that a takeover is due.
+    ///
+    /// No clone of the lease is live from the begin of the call on, unless it answers [`AffinityError::Suspended`]: then nothing happened.
     pub async fn release(&self, lease: Lease) -> Result<(), AffinityError> {
-        let _ = lease;
-        todo!()
+        Engine::release(&self.engine, lease).await
     }
     /// The leases we hold, sorted by user.
     pub fn held(&self) -> Vec<(UserName, Epoch)> {
-        todo!()
+        self.engine.held()
     }
     /// The node that a user without a holder is placed on: weighted rendezvous hash over the nodes that take new users. `None`: only if no node is up.
     pub fn place(&self, user: &UserName) -> Option<HolderId> {
-        let _ = user;
-        todo!()
+        placement::place(user, self.engine.view().peers.iter()).cloned()
     }
     /// Moves our node file to `fenced/` and stops the threads. After every lease was released.
     pub async fn leave(&self) -> Result<(), AffinityError> {
-        todo!()
+        self.engine.leave().await
     }
 }

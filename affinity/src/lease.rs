@@ -67,7 +67,7 @@ impl Tenure {
 }
 
 /// What the previous holder left behind.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Handover {
     /// Released: all is durable, the index is checkpointed. Also a user who never had a holder.
     Clean,
@@ -87,6 +87,7 @@ pub struct Lease {
     epoch: Epoch,
     tenure: Arc<Tenure>,
     released: Arc<AtomicBool>,
+    taken_over: Arc<AtomicBool>,
 }
 
 /// The lease is not ours any more, or not provably: nothing may be acknowledged.
@@ -101,7 +102,7 @@ pub struct LeaseLost {
 
 impl Lease {
     pub(crate) fn new(user: UserName, epoch: Epoch, tenure: Arc<Tenure>) -> Lease {
-        Lease { user, epoch, tenure, released: Arc::new(AtomicBool::new(false)) }
+        Lease { user, epoch, tenure, released: Arc::default(), taken_over: Arc::default() }
     }
     /// A lease that nobody gave, valid as long as its tenure: tests of the crates above need one.
     #[doc(hidden)]
@@ -119,6 +120,14 @@ impl Lease {
     /// The incarnation that holds it.
     pub fn tenure(&self) -> &Arc<Tenure> {
         &self.tenure
+    }
+    /// The account is open and what the previous holder left is dealt with: from here on, [`crate::Keeper::acquire`] gives this lease out
+    /// as clean. Until then it repeats the handover, so that a takeover which failed half-way is not taken for done.
+    pub fn taken_over(&self) {
+        self.taken_over.store(true, Ordering::SeqCst);
+    }
+    pub(crate) fn was_taken_over(&self) -> bool {
+        self.taken_over.load(Ordering::SeqCst)
     }
     pub(crate) fn mark_released(&self) {
         self.released.store(true, Ordering::SeqCst);

@@ -5,14 +5,23 @@
 
 pub mod clock;
 pub mod error;
+#[cfg(test)]
+mod faulty;
 pub mod ids;
+pub mod inspect;
 pub mod keeper;
 pub mod lease;
+pub mod names;
+pub mod placement;
+pub mod protocol;
 pub mod root;
+pub mod settings;
+pub mod swap;
 
 pub use clock::{Clock, SystemClock, TestClock};
 pub use error::AffinityError;
 pub use ids::{Address, Epoch, HolderId, Incarnation, NameError, NameRules, NodeName, UserName};
+pub use inspect::{LeaseSeen, NodeSeen};
 pub use keeper::{Acquired, Event, Keeper, KeeperConfig, NodeState, Peer, Seen};
 pub use lease::{Handover, Lease, LeaseLost, Tenure};
 pub use root::{ClusterFile, NodeInfo, Root, Timings};

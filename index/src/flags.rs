@@ -87,6 +87,11 @@ impl FlagSet {
     pub fn difference(self, other: FlagSet) -> FlagSet {
         FlagSet(self.0 & !other.0)
     }
+    /// What both have.
+    #[must_use]
+    pub fn intersection(self, other: FlagSet) -> FlagSet {
+        FlagSet(self.0 & other.0)
+    }
     /// Whether no flag is set.
     pub fn is_empty(self) -> bool {
         self.0 == 0

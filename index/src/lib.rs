@@ -1,7 +1,128 @@
-//! One user's SQLite index: what IMAP must remember.
+//! One user's SQLite index: what IMAP must remember, in a form that is read in one pass and committed with one write.
+//!
+//! The Maildir is the truth for UIDs, flags, keywords and UIDVALIDITY; this file is their fast form, and the durable form of changes that file
+//! names do not have yet. Invariants, each with the test that guards it:
+//! - what was committed is read back as it was (`messages_are_read_back`)
+//! - an expunged UID is remembered until its MODSEQ falls under the floor (`expunged_uids_are_remembered_down_to_the_floor`)
+//! - a change that is not committed changes nothing (`a_dropped_change_changes_nothing`)
+//! - after an unclean takeover the old epoch's files are never written ([`epoch`])
+//!
+//! The database file of an open index must be opened and closed nowhere else in the process: closing any descriptor of it drops SQLite's lock.
+//! Not here: message files (`storage`), sequence numbers (`server`).
 
+pub mod epoch;
+pub mod error;
 pub mod flags;
 pub mod ids;
+mod mailboxes;
+mod messages;
+mod open;
 
+use std::path::{Path, PathBuf};
+
+use rusqlite::{Connection, Transaction, TransactionBehavior};
+
+pub use error::IndexError;
 pub use flags::{Flag, FlagSet, KeywordId};
 pub use ids::{ModSeq, Uid, UidValidity};
+pub use mailboxes::{MailboxId, MailboxRecord, ScanDue};
+pub use messages::{MessageRecord, RenderedRecord};
+
+/// One user's index, the only connection that writes.
+#[derive(Debug)]
+pub struct UserIndex {
+    connection: Connection,
+    folder: PathBuf,
+}
+
+/// A second connection, for long reads beside the writer. Drop it before [`UserIndex::close`].
+#[derive(Debug)]
+pub struct IndexReader {
+    connection: Connection,
+}
+
+/// Changes that become durable together. Dropped without [`Change::commit`]: nothing happened.
+#[derive(Debug)]
+pub struct Change<'a> {
+    transaction: Transaction<'a>,
+}
+
+impl UserIndex {
+    /// Opens `<folder>/index.db`, and makes or migrates it.
+    pub fn open(folder: &Path) -> Result<UserIndex, IndexError> {
+        Ok(UserIndex { connection: open::writer(&folder.join(epoch::DATABASE))?, folder: folder.to_owned() })
+    }
+    /// `index/<epoch>`.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+    /// A connection for long reads.
+    pub fn reader(&self) -> Result<IndexReader, IndexError> {
+        Ok(IndexReader { connection: open::reader(&self.folder.join(epoch::DATABASE))? })
+    }
+    /// Starts a change.
+    pub fn begin(&mut self) -> Result<Change<'_>, IndexError> {
+        Ok(Change { transaction: self.connection.transaction_with_behavior(TransactionBehavior::Immediate)? })
+    }
+    /// Reads the whole file and compares it with itself.
+    pub fn check(&self) -> Result<(), IndexError> {
+        let answer: String = self.connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+        if answer != "ok" {
+            return Err(IndexError::Damaged(answer));
+        }
+        let astray: i64 = self.connection.query_row(
+            "SELECT count(*) FROM messages LEFT JOIN mailboxes ON mailboxes.id = messages.id >> 32
+             WHERE mailboxes.id IS NULL OR (messages.id & 0xffffffff) >= mailboxes.uid_next OR messages.modseq > mailboxes.highest_modseq",
+            [],
+            |row| row.get(0),
+        )?;
+        if astray > 0 {
+            return Err(IndexError::Damaged(format!("{astray} messages are beyond their mailbox's UIDNEXT or HIGHESTMODSEQ")));
+        }
+        Ok(())
+    }
+    /// Moves the log into the database as far as readers allow: background work.
+    pub fn checkpoint(&self) -> Result<(), IndexError> {
+        self.checkpoint_as("PASSIVE")
+    }
+    /// Moves the whole log into the database and closes both.
+    pub fn close(self) -> Result<(), IndexError> {
+        self.checkpoint_as("TRUNCATE")?;
+        self.connection.close().map_err(|(_, error)| error.into())
+    }
+    fn checkpoint_as(&self, mode: &str) -> Result<(), IndexError> {
+        let busy: i64 = self.connection.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |row| row.get(0))?;
+        if busy != 0 && mode != "PASSIVE" { Err(IndexError::Busy) } else { Ok(()) }
+    }
+}
+
+impl Change<'_> {
+    /// Makes all of it durable.
+    pub fn commit(self) -> Result<(), IndexError> {
+        Ok(self.transaction.commit()?)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod testing {
+    use super::*;
+
+    /// An empty mailbox's record.
+    pub fn mailbox(folder: &str) -> MailboxRecord {
+        MailboxRecord {
+            id: MailboxId::NEW,
+            folder: folder.to_owned(),
+            uid_validity: UidValidity::new(1_763_748_000).unwrap(),
+            uid_next: 1,
+            highest_modseq: ModSeq::MIN,
+            expunged_floor: 0,
+            first_recent: 1,
+            special_use: None,
+            uid_ceiling: 1025,
+            modseq_ceiling: 1025,
+            cur_seen: 0,
+            new_seen: 0,
+            scan_due: ScanDue::No,
+        }
+    }
+}

@@ -12,7 +12,7 @@ pub mod network;
 
 use std::{
     collections::BTreeMap,
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -59,6 +59,9 @@ pub struct Config {
     /// Logs.
     #[serde(default)]
     pub log: LogSection,
+    /// Where all this was read from, for reading it again.
+    #[serde(skip)]
+    pub file: Option<PathBuf>,
 }
 
 /// `[node]`
@@ -261,6 +264,13 @@ impl Default for LmtpSection {
     }
 }
 
+impl LmtpSection {
+    /// Whether a client at `address` may deliver.
+    pub fn allows(&self, address: IpAddr) -> bool {
+        self.allow.iter().filter_map(|network| network.parse::<Network>().ok()).any(|network| network.contains(address))
+    }
+}
+
 impl Default for LogSection {
     fn default() -> Self {
         LogSection { level: "info".to_owned(), json: false }
@@ -333,6 +343,7 @@ impl Config {
             limits: Limits::default(),
             lmtp: LmtpSection::default(),
             log: LogSection::default(),
+            file: None,
         }
     }
 
@@ -347,6 +358,7 @@ impl Config {
     /// The same from text, `file` for messages. `advertise` is filled in where it was left to its default.
     pub fn parse(text: &str, file: &Path) -> anyhow::Result<Config> {
         let mut config: Config = toml::from_str(text).map_err(|error| explain::toml_error(&error, text, file))?;
+        config.file = Some(file.to_owned());
         let written = explain::Written::read(text);
         config.fill_in_advertise();
         let mut problems = config.check();

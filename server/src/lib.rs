@@ -2,6 +2,7 @@
 
 pub mod auth;
 pub mod client;
+pub mod command;
 pub mod config;
 pub mod connection;
 pub mod demo;
@@ -9,6 +10,7 @@ pub mod forward;
 pub mod imap;
 pub mod lines;
 pub mod lmtp;
+pub mod log;
 pub mod node;
 pub mod pop3;
 pub mod session;

@@ -1,12 +1,26 @@
 //! One user's open mail state on its holder: every session and delivery of the user shares it.
+//!
+//! Invariants, each with the test that guards it:
+//! - closing leaves names that say all there is to say (`the_index_can_be_deleted_at_any_time`)
+//! - after `abandon` nothing is written (`an_abandoned_account_writes_nothing_more`)
+//! - a new holder goes on above all that a dead one told (`a_new_holder_goes_on_above_what_the_dead_one_told`)
+//!
+//! Creating, deleting and renaming mailboxes: `hierarchy.rs`.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
 
 use affinity::{Handover, Lease, UserName};
-use index::UidValidity;
+use index::MailboxId;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
-use crate::{Mailbox, MailboxName, StorageError};
+use crate::{
+    Mailbox, MailboxName, StorageError,
+    filesystem::{Filesystem, Shared},
+    hierarchy::Catalog,
+    mailbox::Look,
+    store::{self, Store},
+};
 
 /// Where one user's files are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,7 +111,19 @@ pub struct CreateOptions {
 
 /// One user's open mail state on its holder. No lease, no account.
 #[derive(Debug)]
-pub struct Account {}
+pub struct Account {
+    pub(crate) store: Arc<Store>,
+    /// Taken before every other lock but `Store::activity`, by who changes which mailboxes there are.
+    pub(crate) structure: Mutex<()>,
+    pub(crate) catalog: RwLock<Catalog>,
+    pub(crate) list_changes: watch::Sender<u64>,
+    open: Mutex<HashMap<MailboxId, Slot>>,
+    /// Folders that are only to be removed: of deleted mailboxes, of earlier epochs' indexes.
+    pub(crate) trash: Mutex<Vec<PathBuf>>,
+}
+
+/// A mailbox that is open or being opened; its lock makes others wait for the one who opens it.
+type Slot = Arc<Mutex<Option<Arc<Mailbox>>>>;
 
 impl Account {
     /// Opens (and where needed makes, rebuilds, copies or adopts) the user's mail. Blocking.
@@ -107,60 +133,145 @@ impl Account {
         handover: Handover,
         settings: Arc<StorageSettings>,
     ) -> Result<Arc<Account>, StorageError> {
-        let _ = (paths, lease, handover, settings);
-        todo!()
+        Account::open_on(Arc::new(Shared), paths, lease, handover, settings)
+    }
+    /// As [`Account::open`], on a file system of the caller's: tests have one that fails.
+    #[doc(hidden)]
+    pub fn open_on(
+        filesystem: Arc<dyn Filesystem>,
+        paths: AccountPaths,
+        lease: Lease,
+        handover: Handover,
+        settings: Arc<StorageSettings>,
+    ) -> Result<Arc<Account>, StorageError> {
+        lease.ensure_live()?;
+        let opened =
+            index::epoch::open(&paths.index, lease.epoch(), handover).map_err(|error| store::index_error(&lease, &paths.index, error))?;
+        let store = Arc::new(Store::new(paths, lease, settings, filesystem, opened.index));
+        if handover == Handover::Unclean || opened.copied {
+            store.change(|change| change.taken_over_uncleanly())?;
+        }
+        let account = Arc::new(Account {
+            store,
+            structure: Mutex::new(()),
+            catalog: RwLock::new(Catalog::default()),
+            list_changes: watch::Sender::new(0),
+            open: Mutex::new(HashMap::new()),
+            trash: Mutex::new(opened.old),
+        });
+        account.find_mailboxes()?;
+        account.store.acknowledge(account.clone())
     }
     /// Whose.
     pub fn user(&self) -> &UserName {
-        todo!()
+        self.store.lease.user()
     }
     /// The lease it is held under.
     pub fn lease(&self) -> &Lease {
-        todo!()
+        &self.store.lease
     }
     /// Clean closing: writes all back, checkpoints the index. Only then may the lease be released. Further calls give `Closing`. Blocking.
     pub fn close(&self) -> Result<(), StorageError> {
-        todo!()
+        let Some(_alone) = self.store.close() else { return self.store.ensure_not_abandoned() };
+        let closed = self.finish().and_then(|()| self.store.close_index());
+        if closed.is_err() {
+            self.store.reopen();
+        }
+        closed
+    }
+    fn finish(&self) -> Result<(), StorageError> {
+        for mailbox in self.loaded() {
+            mailbox.finish()?;
+        }
+        // Mailboxes that an earlier holder left work in and nobody opened since.
+        for id in self.store.with_writer(|index| index.mailboxes_with_work())? {
+            let entry = self.catalog.read().find(id);
+            if let Some((name, folder)) = entry {
+                self.load(id, name, &folder)?.finish()?;
+            }
+        }
+        self.empty_trash();
+        Ok(())
     }
     /// The lease is lost: stops every background task at once, writes nothing more, lets go of the index. Does not block on the shared file system.
     pub fn abandon(&self) {
-        todo!()
+        self.store.abandon();
     }
     /// Writes due flags to file names and batched rows to the index; called every second or so by the holder for accounts with work. Blocking.
     pub fn run_background_work(&self) -> Result<(), StorageError> {
-        todo!()
-    }
-    /// Every mailbox, hierarchy-only level and subscription, sorted by name (INBOX first). From memory.
-    pub fn list(&self) -> Result<Vec<MailboxEntry>, StorageError> {
-        todo!()
-    }
-    /// Moves whenever a mailbox is made, renamed, deleted, or subscribed.
-    pub fn list_changes(&self) -> watch::Receiver<u64> {
-        todo!()
+        let _inside = self.store.enter()?;
+        let mut failure = None;
+        let mut keep = |result: Result<(), StorageError>| {
+            if let Err(error) = result {
+                failure.get_or_insert(error);
+            }
+        };
+        for mailbox in self.loaded() {
+            // What was told first, then what can wait.
+            keep(mailbox.flush_rows());
+            keep(mailbox.reserve_ahead());
+            keep(mailbox.write_back(self.store.settings.write_back_after));
+            keep(mailbox.remove_files());
+            keep(mailbox.settle_takeover());
+        }
+        keep(self.store.checkpoint_when_due());
+        self.empty_trash();
+        failure.map_or(Ok(()), Err)
     }
     /// Opens a mailbox (shared by all sessions). The first opening after a takeover or by an interval looks at the folder. Blocking.
     pub fn mailbox(self: &Arc<Self>, name: &MailboxName) -> Result<Arc<Mailbox>, StorageError> {
-        let _ = name;
-        todo!()
+        let _inside = self.store.enter()?;
+        let entry = self.catalog.read().mailboxes.get(name).map(|entry| (entry.id, entry.folder.clone()));
+        let Some((id, folder)) = entry else { return Err(StorageError::NoMailbox(name.clone())) };
+        let mailbox = self.load(id, name.clone(), &folder)?;
+        if mailbox.look_is_due() {
+            mailbox.look(Look::WhenChanged)?;
+        }
+        Ok(mailbox)
     }
-    /// Makes a mailbox and its missing parents. Blocking, durable.
-    pub fn create(&self, name: &MailboxName, options: CreateOptions) -> Result<UidValidity, StorageError> {
-        let _ = (name, options);
-        todo!()
+    /// Moves whenever a mailbox is made, renamed, deleted, or subscribed.
+    pub fn list_changes(&self) -> watch::Receiver<u64> {
+        self.list_changes.subscribe()
     }
-    /// Deletes a mailbox; one with children becomes a level of the hierarchy (RFC 9051 §6.3.5). Blocking, durable.
-    pub fn delete(&self, name: &MailboxName) -> Result<(), StorageError> {
-        let _ = name;
-        todo!()
+
+    fn load(&self, id: MailboxId, name: MailboxName, folder: &str) -> Result<Arc<Mailbox>, StorageError> {
+        let slot = Arc::clone(self.open.lock().entry(id).or_default());
+        let mut slot = slot.lock();
+        if let Some(mailbox) = slot.as_ref() {
+            return Ok(Arc::clone(mailbox));
+        }
+        let mailbox = Mailbox::load(Arc::clone(&self.store), id, name, self.folder_path(folder))?;
+        *slot = Some(Arc::clone(&mailbox));
+        Ok(mailbox)
     }
-    /// Renames a mailbox with its children; INBOX moves its messages instead (RFC 9051 §6.3.6). Blocking, durable.
-    pub fn rename(self: &Arc<Self>, from: &MailboxName, to: &MailboxName) -> Result<(), StorageError> {
-        let _ = (from, to);
-        todo!()
+    /// The open mailbox with row `id`, if there is one.
+    pub(crate) fn loaded_mailbox(&self, id: MailboxId) -> Option<Arc<Mailbox>> {
+        let slot = self.open.lock().get(&id).cloned()?;
+        let mailbox = slot.lock();
+        mailbox.clone()
     }
-    /// Subscribes or unsubscribes; unsubscribing an unknown name is fine. Blocking, durable.
-    pub fn set_subscribed(&self, name: &MailboxName, subscribed: bool) -> Result<(), StorageError> {
-        let _ = (name, subscribed);
-        todo!()
+    pub(crate) fn forget_mailbox(&self, id: MailboxId) {
+        self.open.lock().remove(&id);
+    }
+    fn loaded(&self) -> Vec<Arc<Mailbox>> {
+        let slots: Vec<Slot> = self.open.lock().values().cloned().collect();
+        slots.iter().filter_map(|slot| slot.lock().clone()).collect()
+    }
+    pub(crate) fn folder_path(&self, folder: &str) -> PathBuf {
+        let maildir = &self.store.paths.maildir;
+        if folder.is_empty() { maildir.clone() } else { maildir.join(folder) }
+    }
+    /// Removes what nobody can reach any more; what stays is tried again.
+    fn empty_trash(&self) {
+        let folders: Vec<PathBuf> = self.trash.lock().drain(..).collect();
+        for folder in folders {
+            if self.store.ensure_not_abandoned().is_err() {
+                return;
+            }
+            if let Err(error) = self.store.filesystem.remove_folder(&folder) {
+                tracing::debug!(folder = %folder.display(), %error, "not removed yet");
+                self.trash.lock().push(folder);
+            }
+        }
     }
 }

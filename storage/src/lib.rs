@@ -1,16 +1,37 @@
 //! Mail on disk: keeps Maildir and index in step.
 //!
 //! All calls block on the file system: the server makes them from its blocking pool. What is only read from memory says so.
+//!
+//! The Maildir is the truth ([`maildir`]): while nobody holds a user, every UID, flag, keyword, UIDVALIDITY and date can be read from file names, and
+//! the index can be deleted. While a user is held, the index (crate `index`) has what names lack: flags not yet written back, expunges not yet carried
+//! out, MODSEQs. What a client was told is durable before it is told, and `Lease::ensure_live` comes between the two.
+//!
+//! Locks, always taken in this order; each is private to its file:
+//! 1. `Store::activity`: every call holds it shared, closing takes it whole
+//! 2. `Mailbox::disk`: who renames or removes files of messages that clients know, and who compares the folder with the index
+//! 3. `Mailbox::folder`: shared by whoever uses paths, whole while the folder is renamed (one at a time)
+//! 4. `Mailbox::state`: one change of a mailbox at a time; two mailboxes in the order of their rows
+//! 5. the ceilings, then the index connection
+//! 6. `Mailbox::columns`, `name`, `keywords`: memory only, never held across a call that waits
 
 pub mod account;
+mod columns;
 pub mod error;
+pub mod filesystem;
+mod hierarchy;
 pub mod mailbox;
+mod maildir;
 pub mod mime;
 pub mod names;
+mod parallel;
 pub mod staged;
+mod store;
+#[cfg(test)]
+mod tests;
 
 pub use account::{Account, AccountPaths, CreateOptions, MailboxEntry, SpecialUse, StorageSettings};
+pub use columns::{Columns, Row};
 pub use error::StorageError;
-pub use mailbox::{Appended, Columns, Copied, Mailbox, MessageReader, Rendered, Row, Status, StoreOperation, Stored};
+pub use mailbox::{Appended, Copied, Mailbox, MessageReader, Rendered, Status, StoreOperation, Stored};
 pub use names::MailboxName;
 pub use staged::Staged;

@@ -2,72 +2,45 @@
 //!
 //! Every change (new message, flags, expunge) takes a MODSEQ above the highest and moves [`Mailbox::changes`].
 //! New messages become visible in UID order, even when their files are written at the same time.
+//!
+//! Invariants, each with the test that guards it:
+//! - a UID is never given twice, whatever fails or dies (`whatever_fails_nothing_acknowledged_is_lost_and_no_uid_is_used_twice`)
+//! - UIDs and MODSEQs that were told are below the durable ceilings (`what_was_told_is_below_the_ceilings`)
+//! - while nobody holds the user, the index can be deleted (`the_index_can_be_deleted_at_any_time`)
+//! - parallel appends become visible in UID order (`parallel_appends_become_visible_in_uid_order`)
 
-use std::sync::Arc;
+mod append;
+mod expunge;
+mod flags;
+mod load;
+mod reader;
+mod render;
+mod scan;
+mod state;
+mod transfer;
+mod write_back;
 
-use index::{FlagSet, KeywordId, ModSeq, Uid, UidValidity};
-use parking_lot::RwLockReadGuard;
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
+};
+
+use index::{Flag, FlagSet, KeywordId, MailboxId, ModSeq, Uid, UidValidity};
+use parking_lot::{Condvar, Mutex, RecursiveRwLock, RecursiveRwLockReadGuard, RwLock, RwLockReadGuard};
 use tokio::sync::watch;
 
-use crate::{MailboxName, Staged, StorageError};
+pub use reader::MessageReader;
+pub(crate) use scan::Look;
 
-/// One message's metadata. All of it is in memory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Row {
-    /// Its UID.
-    pub uid: Uid,
-    /// Its flags and keywords.
-    pub flags: FlagSet,
-    /// Its MODSEQ.
-    pub modseq: ModSeq,
-    /// RFC822.SIZE: bytes with CRLF line ends.
-    pub size: u64,
-    /// INTERNALDATE, Unix seconds.
-    pub internal_date: i64,
-    /// When it came into this mailbox, Unix seconds (SAVEDATE, RFC 8514).
-    pub save_date: i64,
-}
-
-/// A mailbox's messages in memory, sorted by UID.
-#[derive(Debug, Default)]
-pub struct Columns {}
-
-impl Columns {
-    /// How many messages.
-    pub fn len(&self) -> usize {
-        todo!()
-    }
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-    /// The UIDs, ascending.
-    pub fn uids(&self) -> &[Uid] {
-        todo!()
-    }
-    /// The message at `position` (0-based; panics beyond the end, as a slice does).
-    pub fn row(&self, position: usize) -> Row {
-        let _ = position;
-        todo!()
-    }
-    /// Where `uid` is.
-    pub fn position(&self, uid: Uid) -> Option<usize> {
-        let _ = uid;
-        todo!()
-    }
-    /// The message with `uid`.
-    pub fn get(&self, uid: Uid) -> Option<Row> {
-        self.position(uid).map(|position| self.row(position))
-    }
-    /// The next UID to be given.
-    pub fn uid_next(&self) -> u32 {
-        todo!()
-    }
-    /// The highest MODSEQ that any change took.
-    pub fn highest_modseq(&self) -> ModSeq {
-        todo!()
-    }
-}
+use crate::{
+    Columns, MailboxName, Row, Staged, StorageError,
+    maildir::{ceiling::Ceiling, filename::KEYWORD_LETTERS},
+    store::Store,
+};
+use state::State;
 
 /// The numbers of STATUS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -136,138 +109,146 @@ pub struct Rendered {
 
 /// One open mailbox.
 #[derive(Debug)]
-pub struct Mailbox {}
+pub struct Mailbox {
+    store: Arc<Store>,
+    id: MailboxId,
+    name: RwLock<MailboxName>,
+    /// Where it lies; shared with messages on their way in.
+    folder: Arc<RecursiveRwLock<PathBuf>>,
+    disk: Mutex<()>,
+    state: Mutex<State>,
+    /// Signalled when the first UID in flight changes.
+    published: Condvar,
+    ceiling: Ceiling,
+    columns: RwLock<Columns>,
+    keywords: RwLock<Arc<Vec<String>>>,
+    changes: watch::Sender<u64>,
+    deleted: AtomicBool,
+    /// Messages from this UID on are \\Recent to the next session.
+    recent_from: AtomicU32,
+}
 
 impl Mailbox {
     /// Its present name (changes by RENAME). From memory.
     pub fn name(&self) -> MailboxName {
-        todo!()
+        self.name.read().clone()
     }
     /// Never changes for this mailbox.
     pub fn uid_validity(&self) -> UidValidity {
-        todo!()
+        self.ceiling.marks().uid_validity
     }
     /// Whether it was deleted while open.
     pub fn is_deleted(&self) -> bool {
-        todo!()
+        self.deleted.load(Ordering::SeqCst)
     }
     /// The messages. From memory; hold the guard for microseconds, never across a wait.
     pub fn read(&self) -> RwLockReadGuard<'_, Columns> {
-        todo!()
+        self.columns.read()
     }
     /// Moves to the highest MODSEQ at every change.
     pub fn changes(&self) -> watch::Receiver<u64> {
-        todo!()
+        self.changes.subscribe()
     }
     /// Keyword names by [`KeywordId::position`]. From memory.
     pub fn keywords(&self) -> Arc<Vec<String>> {
-        todo!()
+        Arc::clone(&self.keywords.read())
     }
     /// The id of keyword `name` (ASCII case-insensitive), made durable first when it is new. Blocking when it is.
     pub fn keyword(&self, name: &str) -> Result<KeywordId, StorageError> {
-        let _ = name;
-        todo!()
+        if let Some(id) = self.known_keyword(name) {
+            return Ok(id);
+        }
+        let _inside = self.store.enter_for_change()?;
+        self.store.acknowledge(self.make_keyword(name)?)
     }
     /// The numbers of STATUS. From memory.
     pub fn status(&self) -> Status {
-        todo!()
+        let first_recent = self.recent_from.load(Ordering::SeqCst);
+        let columns = self.columns.read();
+        let mut status = Status {
+            messages: u32::try_from(columns.len()).unwrap_or(u32::MAX),
+            recent: 0,
+            unseen: 0,
+            deleted: 0,
+            size: 0,
+            uid_next: columns.uid_next(),
+            uid_validity: self.uid_validity(),
+            highest_modseq: columns.highest_modseq(),
+        };
+        for row in columns.rows() {
+            status.recent += u32::from(row.uid.get() >= first_recent);
+            status.unseen += u32::from(!row.flags.contains(Flag::Seen));
+            status.deleted += u32::from(row.flags.contains(Flag::Deleted));
+            status.size = status.size.saturating_add(row.size);
+        }
+        status
     }
     /// The first UID that no read-write session has claimed as \Recent yet; `claim` takes them all for the calling session. Messages with this UID and above are its recent ones.
     pub fn recent(&self, claim: bool) -> u32 {
-        let _ = claim;
-        todo!()
+        if !claim {
+            return self.recent_from.load(Ordering::SeqCst);
+        }
+        let columns = self.columns.read();
+        self.recent_from.fetch_max(columns.uid_next(), Ordering::SeqCst)
     }
     /// Looks at the folder for changes by other programs, at most every `rescan_interval` unless `force`. Blocking.
     pub fn refresh(&self, force: bool) -> Result<(), StorageError> {
-        let _ = force;
-        todo!()
+        let _inside = self.store.enter()?;
+        if self.is_deleted() || !(force || self.look_is_due()) {
+            return Ok(());
+        }
+        self.look(if force { Look::Thoroughly } else { Look::WhenChanged })
     }
     /// Starts a message. `size_hint`: the announced size. Blocking.
     pub fn stage(&self, size_hint: u64) -> Result<Staged, StorageError> {
-        let _ = size_hint;
-        todo!()
+        let _inside = self.store.enter()?;
+        let limit = self.store.settings.message_bytes_max;
+        if size_hint > limit {
+            return Err(StorageError::Limit { what: "the message's size in bytes", limit });
+        }
+        Ok(Staged::new(Arc::clone(&self.store), Arc::clone(&self.folder), size_hint))
     }
     /// Makes a staged message durable and visible. `internal_date`: Unix seconds, default now. Blocking.
     pub fn append(&self, staged: Staged, flags: FlagSet, internal_date: Option<i64>) -> Result<Appended, StorageError> {
-        let _ = (staged, flags, internal_date);
-        todo!()
-    }
-    /// Several at once, all or none (MULTIAPPEND, RFC 3502). Blocking.
-    pub fn append_all(&self, messages: Vec<(Staged, FlagSet, Option<i64>)>) -> Result<Vec<Appended>, StorageError> {
-        let _ = messages;
-        todo!()
-    }
-    /// Changes flags, durably, with one commit for any number of messages. Blocking.
-    pub fn store(&self, uids: &[Uid], operation: StoreOperation, unchanged_since: Option<u64>) -> Result<Stored, StorageError> {
-        let _ = (uids, operation, unchanged_since);
-        todo!()
-    }
-    /// Expunges those of `uids` (`None`: all messages) that have \Deleted; gives those that are gone now, ascending. Blocking.
-    pub fn expunge(&self, uids: Option<&[Uid]>) -> Result<Vec<Uid>, StorageError> {
-        let _ = uids;
-        todo!()
-    }
-    /// Expunges `uids` whatever their flags (POP3 QUIT, MOVE). Blocking.
-    pub fn remove(&self, uids: &[Uid]) -> Result<Vec<Uid>, StorageError> {
-        let _ = uids;
-        todo!()
-    }
-    /// Copies by hard link where possible; all or none. Keywords are mapped by name. Blocking.
-    pub fn copy_to(&self, uids: &[Uid], target: &Mailbox) -> Result<Copied, StorageError> {
-        let _ = (uids, target);
-        todo!()
-    }
-    /// Moves by rename; a message is at no time in neither. Blocking.
-    pub fn move_to(&self, uids: &[Uid], target: &Mailbox) -> Result<Copied, StorageError> {
-        let _ = (uids, target);
-        todo!()
-    }
-    /// ENVELOPE, BODYSTRUCTURE and cached header fields, in the order of `uids`; `None` for messages that are gone. Renders what is missing. Blocking.
-    pub fn rendered(&self, uids: &[Uid]) -> Result<Vec<Option<Rendered>>, StorageError> {
-        let _ = uids;
-        todo!()
-    }
-    /// Opens a message for reading. Blocking.
-    pub fn open_message(&self, uid: Uid) -> Result<MessageReader, StorageError> {
-        let _ = uid;
-        todo!()
+        let appended = self.append_all(vec![(staged, flags, internal_date)])?;
+        appended.into_iter().next().ok_or(StorageError::Expunged)
     }
     /// UIDs expunged after `since` as far as remembered, ascending; `None`: `since` is older than memory reaches, so every absent UID counts (RFC 7162 §3.2.10). Blocking.
     pub fn expunged_since(&self, since: u64) -> Result<Option<Vec<Uid>>, StorageError> {
-        let _ = since;
-        todo!()
+        let _inside = self.store.enter()?;
+        if since < self.state.lock().record.expunged_floor {
+            return Ok(None);
+        }
+        self.store.read(|index| index.expunged_since(self.id, since)).map(Some)
     }
     /// The POP3 UIDL of a message: adopted from an earlier server, else made from UIDVALIDITY and UID. From memory or the index.
     pub fn uidl(&self, uids: &[Uid]) -> Result<Vec<String>, StorageError> {
-        let _ = uids;
-        todo!()
+        let _inside = self.store.enter()?;
+        let adopted = self.store.read(|index| index.uidls(self.id))?;
+        let validity = self.uid_validity().get();
+        let uidl = |uid: &Uid| match adopted.binary_search_by_key(&uid.get(), |(known, _)| *known) {
+            Ok(at) => adopted[at].1.clone(),
+            Err(_) => format!("{:08x}{validity:08x}", uid.get()),
+        };
+        Ok(uids.iter().map(uidl).collect())
     }
     /// Whether a flag can be kept for ever (PERMANENTFLAGS) and new keywords can be made.
     pub fn accepts_new_keywords(&self) -> bool {
-        todo!()
+        self.keywords.read().len() < usize::from(KEYWORD_LETTERS)
     }
-}
 
-/// A message's bytes, always with CRLF line ends, whatever the file has.
-#[derive(Debug)]
-pub struct MessageReader {}
-
-impl MessageReader {
-    /// RFC822.SIZE.
-    pub fn len(&self) -> u64 {
-        todo!()
+    fn known_keyword(&self, name: &str) -> Option<KeywordId> {
+        self.keywords.read().iter().position(|known| known.eq_ignore_ascii_case(name)).and_then(KeywordId::new)
     }
-    /// Whether the message is empty.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
+    pub(crate) fn id(&self) -> MailboxId {
+        self.id
     }
-    /// Fills `buffer` from `offset`; fewer bytes only at the end. Blocking.
-    pub fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<usize, StorageError> {
-        let _ = (offset, buffer);
-        todo!()
+    /// Where it lies. Hold the guard while paths below are used: the folder is not renamed meanwhile.
+    fn folder(&self) -> RecursiveRwLockReadGuard<'_, PathBuf> {
+        // Recursive: a waiting rename must not come between two calls of one command.
+        self.folder.read()
     }
-    /// The whole message; messages are bounded by `message_bytes_max`. Blocking.
-    pub fn read_all(&self) -> Result<Vec<u8>, StorageError> {
-        todo!()
+    fn ensure_there(&self) -> Result<(), StorageError> {
+        if self.is_deleted() { Err(StorageError::NoMailbox(self.name())) } else { Ok(()) }
     }
 }

@@ -1,23 +1,134 @@
-//! A message on its way into a mailbox: a file in `tmp/` that nobody was told about.
+//! A message on its way into a mailbox: in memory as long as it is small, else in a file in `tmp/`; nobody was told about it.
+//!
+//! Invariants, each with the test that guards it:
+//! - the file is what IMAP sends: every line ends with CRLF, however the bytes were split (`bare_line_feeds_are_repaired_however_the_bytes_are_split`)
+//! - dropped, it leaves nothing behind (`a_dropped_message_leaves_nothing_behind`)
 
-use crate::StorageError;
+use std::{path::PathBuf, sync::Arc};
+
+use parking_lot::RecursiveRwLock;
+
+use crate::{
+    StorageError,
+    filesystem::{NewFile, remove_quietly},
+    store::Store,
+};
+
+/// Bytes kept in memory before the file is made: most messages; so many deliveries at once stay within some hundred megabytes. What is in memory
+/// when the message is complete is rendered from there.
+const MEMORY_BYTES_MAX: usize = 1024 * 1024;
+/// Bytes per write once the file is there: one WRITE request of most NFS servers.
+const WRITE_BYTES: usize = 256 * 1024;
 
 /// A message being written into a mailbox's `tmp/`. Dropped without [`crate::Mailbox::append`]: its file is removed.
 #[derive(Debug)]
-pub struct Staged {}
+pub struct Staged {
+    store: Arc<Store>,
+    folder: Arc<RecursiveRwLock<PathBuf>>,
+    buffer: Vec<u8>,
+    file: Option<Box<dyn NewFile>>,
+    /// The file's name in `tmp/`, while it is ours to remove.
+    name: Option<String>,
+    written: u64,
+    after_cr: bool,
+}
+
+/// A staged message whose bytes are durable.
+#[derive(Debug)]
+pub(crate) struct Complete {
+    /// Removes the file when dropped before it was renamed.
+    pub staged: Staged,
+    /// Its bytes, if they are still in memory.
+    pub content: Option<Vec<u8>>,
+}
 
 impl Staged {
+    pub(crate) fn new(store: Arc<Store>, folder: Arc<RecursiveRwLock<PathBuf>>, size_hint: u64) -> Staged {
+        let capacity = usize::try_from(size_hint).unwrap_or(usize::MAX).min(MEMORY_BYTES_MAX);
+        Staged { store, folder, buffer: Vec::with_capacity(capacity), file: None, name: None, written: 0, after_cr: false }
+    }
     /// Adds bytes; a bare LF becomes CRLF, so that the file is what IMAP sends. Blocking.
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), StorageError> {
-        let _ = bytes;
-        todo!()
+        let before = self.buffer.len();
+        let mut rest = bytes;
+        while let Some(at) = memchr::memchr(b'\n', rest) {
+            let (line, after) = rest.split_at(at);
+            self.buffer.extend_from_slice(line);
+            let has_cr = line.last().map_or(self.after_cr, |last| *last == b'\r');
+            self.buffer.extend_from_slice(if has_cr { b"\n" } else { b"\r\n" });
+            self.after_cr = false;
+            rest = after.get(1..).unwrap_or_default();
+        }
+        self.buffer.extend_from_slice(rest);
+        if let Some(last) = rest.last() {
+            self.after_cr = *last == b'\r';
+        }
+        self.written += u64::try_from(self.buffer.len() - before).unwrap_or(u64::MAX);
+        let limit = self.store.settings.message_bytes_max;
+        if self.written > limit {
+            return Err(StorageError::Limit { what: "the message's size in bytes", limit });
+        }
+        let keep = if self.file.is_some() { WRITE_BYTES } else { MEMORY_BYTES_MAX };
+        if self.buffer.len() > keep { self.spill() } else { Ok(()) }
     }
     /// Bytes written so far (after line-ending repair).
     pub fn len(&self) -> u64 {
-        todo!()
+        self.written
     }
     /// Whether nothing was written yet.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Makes the bytes durable.
+    pub(crate) fn complete(mut self) -> Result<Complete, StorageError> {
+        let in_memory = self.file.is_none();
+        let content = self.spill_keeping()?;
+        if let Some(file) = self.file.take() {
+            let path = self.path();
+            file.finish().map_err(self.store.io("can't write", path))?;
+        }
+        Ok(Complete { staged: self, content: in_memory.then_some(content) })
+    }
+    /// Where the file is now.
+    pub(crate) fn path(&self) -> PathBuf {
+        self.folder.read().join("tmp").join(self.name.as_deref().unwrap_or_default())
+    }
+    /// The file has another name now: there is nothing to remove.
+    pub(crate) fn renamed(&mut self) {
+        self.name = None;
+    }
+
+    fn spill(&mut self) -> Result<(), StorageError> {
+        let mut buffer = self.spill_keeping()?;
+        buffer.clear();
+        self.buffer = buffer;
+        Ok(())
+    }
+    /// Writes the buffer into the file, which it makes if need be, and gives it back.
+    fn spill_keeping(&mut self) -> Result<Vec<u8>, StorageError> {
+        if self.file.is_none() {
+            self.name = Some(self.store.scratch());
+            let path = self.path();
+            self.file = Some(self.store.filesystem.create(&path).map_err(self.store.io("can't make", path))?);
+        }
+        let path = self.path();
+        let buffer = std::mem::take(&mut self.buffer);
+        match self.file.as_mut() {
+            Some(file) if !buffer.is_empty() => file.write(&buffer).map_err(self.store.io("can't write", path))?,
+            _ => {}
+        }
+        Ok(buffer)
+    }
+}
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        if self.name.is_none() || self.store.ensure_not_abandoned().is_err() {
+            return;
+        }
+        self.file = None;
+        let path = self.path();
+        remove_quietly(self.store.filesystem.as_ref(), &path);
     }
 }

@@ -70,21 +70,30 @@ fn not_there(user: &UserName) -> String {
     format!("no user {user}: `berth user list` shows all, `berth user add {user}` makes it")
 }
 
+/// Whether `file` has the user now; a missing file has nobody.
+pub fn contains(file: &Path, rules: &NameRules, user: &UserName) -> anyhow::Result<bool> {
+    Ok(read(file, rules)?.find(user).is_some())
+}
+
 /// Changes `file` under its lock; a missing file is made.
 pub fn edit(file: &Path, rules: &NameRules, change: impl FnOnce(&mut Lines) -> anyhow::Result<()>) -> anyhow::Result<()> {
     let lock = lock(file)?;
-    let old = match fs::read_to_string(file) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => HEADER.to_owned(),
-        Err(error) => return Err(error).with_context(|| format!("can't read the users file {}", file.display())),
-    };
-    let mut lines = Lines { lines: old.lines().map(str::to_owned).collect(), rules: rules.clone() };
+    let mut lines = read(file, rules)?;
     change(&mut lines)?;
     let mut new = lines.lines.join("\n");
     new.push('\n');
     replace(file, &new).with_context(|| format!("can't write the users file {}", file.display()))?;
     drop(lock);
     Ok(())
+}
+
+fn read(file: &Path, rules: &NameRules) -> anyhow::Result<Lines> {
+    let text = match fs::read_to_string(file) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => HEADER.to_owned(),
+        Err(error) => return Err(error).with_context(|| format!("can't read the users file {}", file.display())),
+    };
+    Ok(Lines { lines: text.lines().map(str::to_owned).collect(), rules: rules.clone() })
 }
 
 fn lock(file: &Path) -> anyhow::Result<File> {

@@ -17,7 +17,8 @@ pub mod sasl;
 pub mod scheme;
 
 use std::{
-    fs, io,
+    fs,
+    io::{self, Read},
     net::IpAddr,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
@@ -47,7 +48,7 @@ use crate::{
 };
 
 /// Longest password that is hashed: some schemes take time for each byte.
-const PASSWORD_BYTES_MAX: usize = 1024;
+pub const PASSWORD_BYTES_MAX: usize = 1024;
 /// Hashes at once per core: one that computes, one that is next.
 const HASHES_PER_CORE: usize = 2;
 /// How often the users file is looked at for changes, one request each on NFS.
@@ -107,7 +108,7 @@ pub struct Authenticator {
 struct Inner {
     state: ArcSwap<State>,
     penalty: Penalty,
-    hashing: Semaphore,
+    hashing: Arc<Semaphore>,
     last_refresh: Mutex<Option<Instant>>,
     /// One reader of the file at a time.
     reading: Mutex<()>,
@@ -165,7 +166,7 @@ impl Authenticator {
         let inner = Inner {
             state: ArcSwap::from_pointee(state),
             penalty: Penalty::default(),
-            hashing: Semaphore::new(cores * HASHES_PER_CORE),
+            hashing: Arc::new(Semaphore::new(cores * HASHES_PER_CORE)),
             last_refresh: Mutex::new(None),
             reading: Mutex::new(()),
         };
@@ -174,7 +175,8 @@ impl Authenticator {
 
     /// Reads the users again; on error the old ones stay. Blocking.
     pub fn reload(&self, section: &AuthSection) -> anyhow::Result<()> {
-        self.inner.reread(section)
+        let _reading = self.inner.reading.lock();
+        self.inner.reread(section, &self.inner.state.load_full())
     }
 
     /// Checks a password, after the delay that earlier failures of this address and user earned. Hashing runs off the async threads.
@@ -273,10 +275,13 @@ impl Authenticator {
     /// Verifies on the blocking pool, a bounded number at once.
     async fn hash(&self, stored: StoredPassword, password: Vec<u8>) -> Result<Result<bool, scheme::SchemeError>, Refusal> {
         let unavailable = |why: String| Refusal { error: AuthError::Unavailable("try again".to_owned()), reason: why };
-        let permit = self.inner.hashing.acquire().await.map_err(|error| unavailable(error.to_string()))?;
-        let verified = tokio::task::spawn_blocking(move || stored.verify(&password)).await;
-        drop(permit);
-        verified.map_err(|error| unavailable(error.to_string()))
+        let permit = Arc::clone(&self.inner.hashing).acquire_owned().await.map_err(|error| unavailable(error.to_string()))?;
+        let verified = tokio::task::spawn_blocking(move || {
+            // Kept until the hash is done, also if the client is gone by then: or hanging up early would start ever more of them.
+            let _permit = permit;
+            stored.verify(&password)
+        });
+        verified.await.map_err(|error| unavailable(error.to_string()))
     }
 
     /// The present state. Looks at the file now and then in the background; for a user who isn't known, waits for that.
@@ -308,11 +313,13 @@ impl Inner {
 
     /// Reads the users file again if it changed.
     fn refresh(&self) {
+        // Somebody is at it, and perhaps hangs with the file server: one thread that hangs is enough.
+        let Some(_reading) = self.reading.try_lock() else { return };
         let state = self.state.load_full();
         let changed = fs::metadata(&state.file).map(|metadata| Stamp::of(&metadata) != state.stamp);
         let reread = match changed {
             Ok(false) => return,
-            Ok(true) => self.reread(&state.section),
+            Ok(true) => self.reread(&state.section, &state),
             Err(error) => Err(anyhow!(error).context(format!("can't look at the users file {}", state.file.display()))),
         };
         if let Err(error) = reread {
@@ -320,14 +327,12 @@ impl Inner {
         }
     }
 
-    fn reread(&self, section: &AuthSection) -> anyhow::Result<()> {
-        let reading = self.reading.lock();
-        let old = self.state.load_full();
+    /// The caller holds `reading`.
+    fn reread(&self, section: &AuthSection, old: &State) -> anyhow::Result<()> {
         let file = section.passwd_file.clone().unwrap_or_else(|| old.file.clone());
-        let new = State::read(section, file, Some(&old))?;
+        let new = State::read(section, file, Some(old))?;
         info!(users = new.users.len(), file = %new.file.display(), "users read");
         self.state.store(Arc::new(new));
-        drop(reading);
         Ok(())
     }
 }
@@ -354,15 +359,31 @@ impl State {
     }
 }
 
-/// Reads until the file was the same before and after.
+/// The stamp is from before the reading: if the file is being written in place, the next look finds it changed and reads it again.
 fn read_with_stamp(file: &Path) -> io::Result<(String, Stamp)> {
-    use std::io::Read;
-    let mut opened = fs::File::open(file)?;
+    let mut opened = open_shared(file)?;
     let stamp = Stamp::of(&opened.metadata()?);
     let mut bytes = Vec::new();
     opened.read_to_end(&mut bytes)?;
     // A line that isn't UTF-8 then names no user, the others are untouched.
     Ok((String::from_utf8_lossy(&bytes).into_owned(), stamp))
+}
+
+/// Opens a file of the shared directory. With O_DIRECT, an NFS server gives no read delegation; one that is left by a host that died
+/// would make `berth user` wait 100 s for its rename. It is cleared at once, so reads are ordinary.
+fn open_shared(file: &Path) -> io::Result<fs::File> {
+    use rustix::fs::{Mode, OFlags, fcntl_getfl, fcntl_setfl, open};
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let opened = match open(file, flags | OFlags::DIRECT, Mode::empty()) {
+        Ok(opened) => {
+            fcntl_setfl(&opened, fcntl_getfl(&opened)?.difference(OFlags::DIRECT))?;
+            opened
+        }
+        // A file system without O_DIRECT has no delegations either.
+        Err(rustix::io::Errno::INVAL) => open(file, flags, Mode::empty())?,
+        Err(error) => return Err(error.into()),
+    };
+    Ok(opened.into())
 }
 
 /// A hash that no password has, as slow as those of the default scheme.

@@ -119,14 +119,20 @@ pub fn user_of(line: &str, rules: &NameRules) -> Result<UserName, String> {
     Address::parse(name, &rules).map(|address| address.user).map_err(|error| format!("{name:?} can't be a user: {error}"))
 }
 
-/// The entry, and what of it can't be used.
-fn parse_line(line: &str, rules: &NameRules, default_scheme: Scheme) -> Result<(Entry, Option<String>), String> {
-    let user = user_of(line, rules)?;
+/// Refuses a name that no login and no address can mean.
+pub fn ensure_reachable(user: &UserName, rules: &NameRules) -> Result<(), String> {
     for (what, separator) in [("detail", &rules.detail_delimiter), ("master user", &rules.master_separator)] {
         if !separator.is_empty() && user.local_part().contains(separator.as_str()) {
             return Err(format!("{user} holds {separator:?}, which separates a {what}: nobody could log in as it"));
         }
     }
+    Ok(())
+}
+
+/// The entry, and what of it can't be used.
+fn parse_line(line: &str, rules: &NameRules, default_scheme: Scheme) -> Result<(Entry, Option<String>), String> {
+    let user = user_of(line, rules)?;
+    ensure_reachable(&user, rules)?;
     let fields: Vec<&str> = line.splitn(8, ':').collect();
     let mut complaint = None;
 

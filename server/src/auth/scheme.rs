@@ -8,6 +8,8 @@
 //!
 //! Comparisons take the same time whatever the difference.
 
+use std::fmt;
+
 use base64::{
     Engine,
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
@@ -77,10 +79,10 @@ pub enum SchemeError {
     #[error("password scheme {0} is not supported")]
     Unsupported(String),
     /// The hash is damaged.
-    #[error("the stored {0:?} hash is damaged")]
+    #[error("the stored {0} hash is damaged")]
     Malformed(Scheme),
     /// The hash asks for more work than this server does for one login.
-    #[error("the stored {scheme:?} hash asks for {what}, more than is allowed for one login")]
+    #[error("the stored {scheme} hash asks for {what}, more than is allowed for one login")]
     TooExpensive {
         /// Which.
         scheme: Scheme,
@@ -88,7 +90,7 @@ pub enum SchemeError {
         what: String,
     },
     /// Only for existing hashes.
-    #[error("{0:?} is not for new passwords: use ARGON2ID, BLF-CRYPT or SHA512-CRYPT")]
+    #[error("{0} is not for new passwords: use ARGON2ID, BLF-CRYPT or SHA512-CRYPT")]
     NotForNew(Scheme),
 }
 
@@ -116,6 +118,31 @@ impl Scheme {
         "MD5-CRYPT",
         "PLAIN",
     ];
+
+    /// Its usual name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Scheme::Plain => "PLAIN",
+            Scheme::Md5 => "PLAIN-MD5",
+            Scheme::Smd5 => "SMD5",
+            Scheme::Sha1 => "SHA1",
+            Scheme::Ssha1 => "SSHA",
+            Scheme::Sha256 => "SHA256",
+            Scheme::Ssha256 => "SSHA256",
+            Scheme::Sha512 => "SHA512",
+            Scheme::Ssha512 => "SSHA512",
+            Scheme::Crypt => "CRYPT",
+            Scheme::Md5Crypt => "MD5-CRYPT",
+            Scheme::Sha256Crypt => "SHA256-CRYPT",
+            Scheme::Sha512Crypt => "SHA512-CRYPT",
+            Scheme::Bcrypt => "BLF-CRYPT",
+            Scheme::Argon2i => "ARGON2I",
+            Scheme::Argon2id => "ARGON2ID",
+            Scheme::Pbkdf2 => "PBKDF2",
+            Scheme::ScramSha1 => "SCRAM-SHA-1",
+            Scheme::ScramSha256 => "SCRAM-SHA-256",
+        }
+    }
 
     /// Dovecot's names, ASCII case-insensitive.
     pub fn parse(name: &str) -> Option<Scheme> {
@@ -188,18 +215,14 @@ impl Scheme {
             Scheme::Ssha256 | Scheme::Ssha512 => {
                 let mut stored = self.digest(password, &salt);
                 stored.extend_from_slice(&salt);
-                let name = if self == Scheme::Ssha256 { "SSHA256" } else { "SSHA512" };
-                format!("{{{name}}}{}", BASE64.encode(stored))
+                format!("{{{self}}}{}", BASE64.encode(stored))
             }
             Scheme::Sha256Crypt | Scheme::Sha512Crypt => {
                 use sha_crypt::{Algorithm, Params, PasswordHasher};
-                let (name, algorithm) = match self {
-                    Scheme::Sha256Crypt => ("SHA256-CRYPT", Algorithm::Sha256Crypt),
-                    _ => ("SHA512-CRYPT", Algorithm::Sha512Crypt),
-                };
+                let algorithm = if self == Scheme::Sha256Crypt { Algorithm::Sha256Crypt } else { Algorithm::Sha512Crypt };
                 let params = Params::new(SHA_CRYPT_ROUNDS).map_err(|_| failed())?;
                 let hash = ShaCrypt::new(algorithm, params).hash_password_with_salt(password, &salt[..12]).map_err(|_| failed())?;
-                format!("{{{name}}}{}", hash.as_str())
+                format!("{{{self}}}{}", hash.as_str())
             }
             Scheme::Bcrypt | Scheme::Crypt => {
                 let parts = bcrypt::hash_with_salt(password, BCRYPT_COST, salt).map_err(|_| failed())?;
@@ -207,14 +230,11 @@ impl Scheme {
             }
             Scheme::Argon2i | Scheme::Argon2id => {
                 use argon2::{Algorithm, Argon2, Params, PasswordHasher, Version};
-                let (name, algorithm) = match self {
-                    Scheme::Argon2i => ("ARGON2I", Algorithm::Argon2i),
-                    _ => ("ARGON2ID", Algorithm::Argon2id),
-                };
+                let algorithm = if self == Scheme::Argon2i { Algorithm::Argon2i } else { Algorithm::Argon2id };
                 let params = Params::new(ARGON2_MEMORY_KIB, ARGON2_PASSES, 1, None).map_err(|_| failed())?;
                 let hasher = Argon2::new(algorithm, Version::V0x13, params);
                 let hash = hasher.hash_password_with_salt(password, &salt).map_err(|_| failed())?;
-                format!("{{{name}}}{hash}")
+                format!("{{{self}}}{hash}")
             }
             Scheme::Pbkdf2 => {
                 let salt = hex(&salt);
@@ -232,6 +252,12 @@ impl Scheme {
             | Scheme::ScramSha1
             | Scheme::ScramSha256 => return Err(SchemeError::NotForNew(self)),
         })
+    }
+}
+
+impl fmt::Display for Scheme {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 
@@ -254,9 +280,9 @@ pub struct StoredPassword {
 
 // Not derived: a plain-text password must not reach a log.
 
-impl std::fmt::Debug for StoredPassword {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "StoredPassword({:?})", self.scheme)
+impl fmt::Debug for StoredPassword {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "StoredPassword({})", self.scheme)
     }
 }
 

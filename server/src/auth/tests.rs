@@ -123,7 +123,7 @@ async fn an_unknown_user_costs_a_hash_too() {
     fixture.section.default_scheme = "ARGON2ID".to_owned();
     let auth = fixture.open();
     let state = auth.inner.state.load_full();
-    assert!(format!("{:?}", state.dummy).contains("Argon2id"));
+    assert!(format!("{:?}", state.dummy).contains("ARGON2ID"));
     // While every permit is taken, an unknown user waits for one as a known user does.
     let permits = u32::try_from(auth.inner.hashing.available_permits()).unwrap();
     let all = auth.inner.hashing.acquire_many(permits).await.unwrap();

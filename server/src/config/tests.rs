@@ -20,9 +20,12 @@ fn example_with_all_settings() -> String {
 
 #[test]
 fn the_example_is_the_defaults() {
-    let as_shipped = parse(EXAMPLE).unwrap();
+    // Name and address come from the host where they aren't set, and there may be none.
+    let as_shipped = parse(&EXAMPLE.replace("#name = ", "name = ").replace("#advertise = ", "advertise = ")).unwrap();
     let mut defaults = Config::new(Path::new("/srv/berth"));
-    defaults.fill_in_advertise();
+    defaults.node.name = "mail1".parse().unwrap();
+    defaults.node.advertise = vec!["mail1.example.org:8143".to_owned()];
+    defaults.file = Some(PathBuf::from(FILE));
     assert_eq!(as_shipped, defaults);
     // What is switched off says the default too, apart from settings whose default is "not set".
     let mut all = parse(&example_with_all_settings()).unwrap();
@@ -127,6 +130,14 @@ fn the_advertised_address_is_the_relays_unless_that_is_a_wildcard() {
     // Port 0 is only known once the relay listens.
     let config = parse("[node]\nname = \"a\"\nroot = \"/srv/berth\"\n[listen]\nrelay = \"127.0.0.1:0\"\n").unwrap();
     assert!(config.node.advertise.is_empty());
+}
+
+#[test]
+fn by_default_only_this_host_may_deliver() {
+    let lmtp = LmtpSection::default();
+    for (address, allowed) in [("127.0.0.1", true), ("::1", true), ("::ffff:127.0.0.1", true), ("192.0.2.1", false), ("::2", false)] {
+        assert_eq!(lmtp.allows(address.parse().unwrap()), allowed, "{address}");
+    }
 }
 
 #[test]

@@ -10,6 +10,7 @@ pub mod sessions;
 pub mod traffic;
 
 use std::{
+    io::Read,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -81,10 +82,10 @@ impl Node {
     }
 }
 
-/// Runs a node until SIGTERM or SIGINT (`Ok`), or until it can't go on (`Err`).
-pub async fn run(config: Config, config_file: &Path) -> anyhow::Result<()> {
+/// Runs a node until SIGTERM or SIGINT (`Ok`), or until it can't go on (`Err`); with `stop_at_end_of_input` also until standard input ends.
+pub async fn run(config: Config, config_file: &Path, stop_at_end_of_input: bool) -> anyhow::Result<()> {
     let node = start(config, config_file).await?;
-    let outcome = live(&node).await;
+    let outcome = live(&node, stop_at_end_of_input).await;
     leave(&node).await;
     outcome
 }
@@ -184,16 +185,26 @@ fn storage_settings(config: &Config, settle_after: Duration) -> anyhow::Result<S
 }
 
 /// Until a signal, or until another host has taken our name.
-async fn live(node: &Arc<Node>) -> anyhow::Result<()> {
+async fn live(node: &Arc<Node>, stop_at_end_of_input: bool) -> anyhow::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut events = node.keeper.events();
     let reloads = tokio::spawn(reload::follow(node.clone()));
+    let input_end = CancellationToken::new();
+    if stop_at_end_of_input {
+        let input_end = input_end.clone();
+        // A thread of its own: a read of standard input can't be cancelled.
+        std::thread::spawn(move || {
+            while std::io::stdin().read(&mut [0; 64]).is_ok_and(|read| read > 0) {}
+            input_end.cancel();
+        });
+    }
     let outcome = loop {
         tokio::select! {
             _ = terminate.recv() => break Ok(()),
             _ = interrupt.recv() => break Ok(()),
+            () = input_end.cancelled() => break Ok(()),
             event = events.recv() => match event {
                 Ok(Event::NameTaken { theirs }) => break Err(affinity::AffinityError::NameTaken { ours: node.keeper.me(), theirs }.into()),
                 Ok(_) | Err(RecvError::Lagged(_)) => {}

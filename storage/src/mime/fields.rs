@@ -26,32 +26,24 @@ impl<'h> Field<'h> {
 }
 
 /// The fields of a header block, in order; lines that are no field (an mbox `From ` line) are passed over.
-pub(super) fn fields(header: &[u8]) -> Fields<'_> {
-    Fields { rest: header }
+pub(super) fn fields(header: &[u8]) -> impl Iterator<Item = Field<'_>> {
+    lines(header).filter(|line| !line.name.is_empty())
 }
 
-#[derive(Debug, Clone)]
-pub(super) struct Fields<'h> {
-    rest: &'h [u8],
-}
-
-impl<'h> Iterator for Fields<'h> {
-    type Item = Field<'h>;
-
-    fn next(&mut self) -> Option<Field<'h>> {
-        while !self.rest.is_empty() && !starts_with_blank_line(self.rest) {
-            let (raw, rest) = self.rest.split_at(field_end(self.rest));
-            self.rest = rest;
-            let first_line = memchr(b'\n', raw).map_or(raw, |line_end| &raw[..line_end]);
-            if let Some(colon) = memchr(b':', first_line) {
-                let name = raw[..colon].trim_ascii_end();
-                if name.first().is_some_and(|first| !first.is_ascii_whitespace()) {
-                    return Some(Field { name, value: &raw[colon + 1..], raw });
-                }
-            }
+/// All of a header block up to the blank line; what is no field has no name.
+fn lines(header: &[u8]) -> impl Iterator<Item = Field<'_>> {
+    let mut rest = header;
+    std::iter::from_fn(move || {
+        if rest.is_empty() || starts_with_blank_line(rest) {
+            return None;
         }
-        None
-    }
+        let (raw, after) = rest.split_at(field_end(rest));
+        rest = after;
+        let first_line = memchr(b'\n', raw).map_or(raw, |line_end| &raw[..line_end]);
+        let colon = memchr(b':', first_line).filter(|_| !first_line[0].is_ascii_whitespace());
+        let (name, value) = colon.map_or((&raw[..0], raw), |colon| (raw[..colon].trim_ascii_end(), &raw[colon + 1..]));
+        Some(Field { name, value, raw })
+    })
 }
 
 fn starts_with_blank_line(text: &[u8]) -> bool {
@@ -88,17 +80,18 @@ pub(super) fn unfold(value: &[u8]) -> Vec<u8> {
 pub fn select_fields(header: &[u8], names: &[String], invert: bool) -> Vec<u8> {
     let mut names: Vec<&[u8]> = names.iter().map(String::as_bytes).collect();
     names.sort_unstable_by(|one, other| compare_ignoring_case(one, other));
-    let mut selected = collect(header, |name| names.binary_search_by(|candidate| compare_ignoring_case(candidate, name)).is_ok() != invert);
+    let is_named = |name: &[u8]| names.binary_search_by(|candidate| compare_ignoring_case(candidate, name)).is_ok();
+    let mut selected = collect(header, |name| is_named(name) != invert);
     selected.extend_from_slice(b"\r\n");
     selected
 }
 
-/// The fields that `wanted` wants, each ended by a line end.
+/// The fields that `wanted` wants, each ended by a line end. It is asked for lines that are no field, too, with an empty name.
 pub(super) fn collect(header: &[u8], wanted: impl Fn(&[u8]) -> bool) -> Vec<u8> {
     let mut collected = Vec::new();
-    for field in fields(header).filter(|field| wanted(field.name)) {
-        collected.extend_from_slice(field.raw);
-        if !field.raw.ends_with(b"\n") {
+    for line in lines(header).filter(|line| wanted(line.name)) {
+        collected.extend_from_slice(line.raw);
+        if !line.raw.ends_with(b"\n") {
             collected.extend_from_slice(b"\r\n"); // the header block is cut off
         }
     }

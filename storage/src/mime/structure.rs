@@ -16,6 +16,9 @@ pub(super) const DEPTH_MAX: usize = 64;
 /// Most parts; the rest stays in the last one. Bounds the size of BODYSTRUCTURE.
 pub(super) const PARTS_MAX: usize = 10_000;
 
+/// Most parameters (or languages) of one field; the rest is left out. A file name of thousands of characters, cut up as in RFC 2231, has some hundred.
+const PARAMETERS_MAX: usize = 1000;
+
 /// Finds parts. The fields that it would take apart for us are not asked for: ENVELOPE needs them raw.
 static PARSER: LazyLock<MessageParser> = LazyLock::new(|| {
     const RAW_ENOUGH: &[&str] = &[
@@ -177,7 +180,7 @@ impl Media {
 /// `; name=value` until the end; what is no parameter is passed over.
 fn parameters(cursor: &mut Cursor<'_>) -> Parameters {
     let mut parameters = Parameters::new();
-    while skip_past_semicolon(cursor) {
+    while parameters.len() < PARAMETERS_MAX && skip_past_semicolon(cursor) {
         cursor.skip_space();
         let name = cursor.run(is_token);
         cursor.skip_space();
@@ -298,17 +301,16 @@ fn parse_disposition(value: &[u8]) -> Option<(Vec<u8>, Parameters)> {
 fn parse_language(value: &[u8]) -> Vec<Vec<u8>> {
     let mut cursor = Cursor::new(value);
     let mut languages = Vec::new();
-    loop {
+    while languages.len() < PARAMETERS_MAX && cursor.peek().is_some() {
         cursor.skip_space();
         let tag = cursor.run(is_token);
-        if !tag.is_empty() {
-            languages.push(tag.to_vec());
-        } else if cursor.peek().is_none() {
-            return languages;
-        } else {
+        if tag.is_empty() {
             cursor.advance();
+        } else {
+            languages.push(tag.to_vec());
         }
     }
+    languages
 }
 
 /// Appends part `position` as BODYSTRUCTURE (`extended`) or BODY. Nests no deeper than [`DEPTH_MAX`].

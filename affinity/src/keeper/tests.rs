@@ -1,0 +1,397 @@
+//! Keepers over real folders and over a directory in memory that hangs and fails.
+
+use std::{future::Future, path::Path};
+
+use super::*;
+use crate::{
+    Incarnation, SystemClock, Timings,
+    faulty::{Fault, FaultyDirectory},
+    names::{LeaseName, NodeFile, lease_bucket, lease_folder},
+};
+
+/// Long enough for a busy machine; every wait ends as soon as what it waits for happens.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+fn timings() -> Timings {
+    Timings { beat_ms: 50, self_limit_ms: 1500, dead_after_ms: 2200 }
+}
+
+fn user(name: &str) -> UserName {
+    UserName::normalise(name).unwrap()
+}
+
+fn config(root: &Root, node: &str, lock_dir: &Path) -> KeeperConfig {
+    let info = NodeInfo {
+        relay: vec![format!("{node}.example:4190")],
+        certificate_pin: "00".repeat(32),
+        version: "test".into(),
+        capabilities: vec![],
+        started: 0,
+    };
+    KeeperConfig {
+        root: root.clone(),
+        node: node.parse().unwrap(),
+        lock_dir: lock_dir.to_owned(),
+        info,
+        clock: Arc::new(SystemClock::new()),
+    }
+}
+
+/// A cluster in a temporary folder.
+struct Cluster {
+    folder: tempfile::TempDir,
+    root: Root,
+}
+impl Cluster {
+    fn new() -> Cluster {
+        let folder = tempfile::tempdir().unwrap();
+        let root = Root::init(&folder.path().join("root"), &timings()).unwrap();
+        Cluster { folder, root }
+    }
+    fn join(&self, node: &str) -> Result<Keeper, AffinityError> {
+        self.join_on("host", node)
+    }
+    fn join_on(&self, host: &str, node: &str) -> Result<Keeper, AffinityError> {
+        Keeper::join(config(&self.root, node, &self.folder.path().join(host)))
+    }
+}
+
+/// A cluster in memory, whose nodes lose contact on demand.
+struct Memory {
+    server: FaultyDirectory,
+    locks: tempfile::TempDir,
+}
+impl Memory {
+    fn new() -> Memory {
+        Memory { server: FaultyDirectory::cluster(), locks: tempfile::tempdir().unwrap() }
+    }
+    fn join(&self, node: &str) -> (Keeper, FaultyDirectory) {
+        let client = self.server.another_client();
+        let config = config(&Root::for_test(timings()), node, self.locks.path());
+        (Keeper::join_over(config, Arc::new(client.clone())).unwrap(), client)
+    }
+}
+
+async fn soon<T>(what: impl Future<Output = T>) -> T {
+    tokio::time::timeout(DEADLINE, what).await.expect("in time")
+}
+
+async fn event(events: &mut broadcast::Receiver<Event>, wanted: impl Fn(&Event) -> bool) -> Event {
+    soon(async {
+        loop {
+            let event = events.recv().await.unwrap();
+            if wanted(&event) {
+                return event;
+            }
+        }
+    })
+    .await
+}
+
+async fn mine(keeper: &Keeper, name: &str) -> (Lease, Handover) {
+    match keeper.acquire(&user(name)).await.unwrap() {
+        Acquired::Mine { lease, handover } => (lease, handover),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Asks until the lease is ours: its holder is being fenced.
+async fn mine_at_last(keeper: &Keeper, name: &str) -> (Lease, Handover) {
+    soon(async {
+        loop {
+            if let Ok(Acquired::Mine { lease, handover }) = keeper.acquire(&user(name)).await {
+                return (lease, handover);
+            }
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_goes_from_hand_to_hand() {
+    let cluster = Cluster::new();
+    let (a, b) = (cluster.join("a").unwrap(), cluster.join("b").unwrap());
+    assert_eq!(a.look(&user("ada")).await.unwrap(), Seen { epoch: Epoch::ZERO, holder: None });
+    assert!(!cluster.root.lease(&user("ada")).exists(), "a look makes nothing");
+
+    let (lease, handover) = mine(&a, "ada").await;
+    assert_eq!((lease.epoch(), handover), (Epoch(1), Handover::Clean));
+    lease.ensure_live().unwrap();
+    assert!(matches!(b.acquire(&user("ada")).await.unwrap(), Acquired::HeldBy(holder) if holder == a.me()));
+    assert_eq!(b.look(&user("ada")).await.unwrap(), Seen { epoch: Epoch(1), holder: Some(a.me()) });
+    assert_eq!(mine(&a, "ada").await.0.epoch(), Epoch(1), "the same lease");
+    assert_eq!(a.held(), [(user("ada"), Epoch(1))]);
+
+    let copy = lease.clone();
+    a.release(lease).await.unwrap();
+    assert!(copy.ensure_live().is_err(), "released in every hand");
+    assert!(a.held().is_empty());
+    let (lease, handover) = mine(&b, "ada").await;
+    assert_eq!((lease.epoch(), handover), (Epoch(2), Handover::Clean));
+    a.release(copy).await.unwrap();
+    lease.ensure_live().expect("releasing twice is nobody else's loss");
+
+    let seen: Vec<_> = cluster.root.leases().unwrap().map(|lease| lease.unwrap()).collect();
+    assert_eq!(seen, [crate::LeaseSeen { user: user("ada"), seen: Seen { epoch: Epoch(2), holder: Some(b.me()) } }]);
+    a.leave().await.unwrap();
+    b.leave().await.unwrap();
+    assert!(cluster.root.live_nodes().unwrap().is_empty());
+    assert_eq!(cluster.root.fenced_nodes().unwrap().len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_many_who_want_a_lease_one_gets_it() {
+    let cluster = Cluster::new();
+    let keepers = ["a", "b", "c"].map(|node| cluster.join(node).unwrap());
+    for round in 0..10 {
+        let name = user(&format!("user{round}"));
+        let tries = keepers.iter().flat_map(|keeper| [keeper, keeper]).map(|keeper| {
+            let (keeper, name) = (keeper.clone(), name.clone());
+            tokio::spawn(async move { keeper.acquire(&name).await.unwrap() })
+        });
+        let mut holders = Vec::new();
+        let mut mine = 0;
+        for one in tries.collect::<Vec<_>>() {
+            match one.await.unwrap() {
+                Acquired::Mine { lease, .. } => {
+                    mine += 1;
+                    assert_eq!(lease.epoch(), Epoch(1));
+                    holders.push(lease.tenure().holder().clone());
+                }
+                Acquired::HeldBy(holder) | Acquired::Suspect(holder) => holders.push(holder),
+            }
+        }
+        holders.dedup();
+        assert_eq!((holders.len(), mine), (1, 2), "both tries of the winner get the same lease");
+        let names: Vec<_> = std::fs::read_dir(cluster.root.path().join(lease_bucket(&name))).unwrap().collect();
+        assert!(names.iter().all(|name| !name.as_ref().unwrap().file_name().to_string_lossy().starts_with('~')), "{names:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_see_each_other_with_what_they_publish() {
+    let cluster = Cluster::new();
+    let a = cluster.join("a").unwrap();
+    let mut events = a.events();
+    cluster.root.set(&"b".parse().unwrap(), "drain", "yes").unwrap();
+    let b = cluster.join("b").unwrap();
+    event(&mut events, |event| matches!(event, Event::NodeUp(holder) if *holder == b.me())).await;
+    let peer = a.peer(&b.me()).unwrap();
+    assert_eq!(peer.info.unwrap().relay, ["b.example:4190"]);
+    assert_eq!(a.peers().len(), 2);
+    assert!(b.peer(&b.me()).unwrap().draining, "read before anybody asks");
+    for n in 0..20 {
+        assert_eq!(b.place(&user(&format!("user{n}"))), Some(a.me()), "b drains");
+    }
+    let seen = cluster.root.live_nodes().unwrap();
+    assert_eq!(seen.iter().map(|node| node.holder.node.as_str()).collect::<Vec<_>>(), ["a", "b"]);
+    assert!(seen[1].settings.draining());
+    let b_was = b.me();
+    b.leave().await.unwrap();
+    assert_eq!(b.state(), NodeState::Out);
+    event(&mut events, |event| matches!(event, Event::NodeDown(holder) if *holder == b_was)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_runs_once_per_host() {
+    let cluster = Cluster::new();
+    let a = cluster.join("a").unwrap();
+    assert!(matches!(cluster.join("a"), Err(AffinityError::NodeRuns { .. })));
+    assert_eq!(a.state(), NodeState::Up);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crashed_node_is_fenced_by_its_successor_at_once() {
+    let cluster = Cluster::new();
+    let a = cluster.join("a").unwrap();
+    let (lease, _) = mine(&a, "ada").await;
+    let crashed = a.me();
+    drop(a);
+    assert!(lease.ensure_live().is_err());
+    // Its threads end, and with them the lock.
+    let a = soon(async {
+        loop {
+            match cluster.join("a") {
+                Err(AffinityError::NodeRuns { .. }) => tokio::task::yield_now().await,
+                joined => return joined.unwrap(),
+            }
+        }
+    })
+    .await;
+    assert!(cluster.root.fenced_nodes().unwrap().iter().any(|(holder, _)| *holder == crashed));
+    let (lease, handover) = mine(&a, "ada").await;
+    assert_eq!((lease.epoch(), handover), (Epoch(2), Handover::Unclean));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_whose_name_is_taken_stops_and_keeps_its_leases_blocked() {
+    let cluster = Cluster::new();
+    let (old, other) = (cluster.join_on("host1", "a").unwrap(), cluster.join("b").unwrap());
+    let mut events = old.events();
+    let mut others_events = other.events();
+    mine(&old, "ada").await.0.ensure_live().unwrap();
+    let new = cluster.join_on("host2", "a").unwrap();
+    assert!(
+        matches!(other.acquire(&user("ada")).await.unwrap(), Acquired::HeldBy(holder) if holder == old.me()),
+        "the old one may still acknowledge"
+    );
+    let taken = event(&mut events, |event| matches!(event, Event::NameTaken { .. })).await;
+    assert!(matches!(taken, Event::NameTaken { theirs } if theirs == new.me()));
+    assert_eq!(old.state(), NodeState::Out);
+    event(&mut others_events, |event| matches!(event, Event::NodeDown(holder) if *holder == old.me())).await;
+    assert_eq!(mine_at_last(&other, "ada").await.1, Handover::Unclean);
+    assert_eq!(new.state(), NodeState::Up);
+    old.leave().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fenced_node_drops_its_leases_and_rejoins() {
+    let memory = Memory::new();
+    let ((a, a_directory), (b, _)) = (memory.join("a"), memory.join("b"));
+    let mut events = a.events();
+    let mut others_events = b.events();
+    let first = a.me();
+    let (lease, _) = mine(&a, "ada").await;
+
+    a_directory.hang();
+    event(&mut others_events, |event| matches!(event, Event::Fenced(holder) if *holder == first)).await;
+    assert!(lease.ensure_live().is_err(), "silent before it was fenced");
+    let (taken, handover) = mine_at_last(&b, "ada").await;
+    assert_eq!((taken.epoch(), handover), (Epoch(2), Handover::Unclean));
+    a_directory.restore();
+
+    let over = event(&mut events, |event| matches!(event, Event::TenureOver(_))).await;
+    assert!(matches!(over, Event::TenureOver(tenure) if tenure.is_over() && *tenure.holder() == first));
+    let back = event(&mut events, |event| matches!(event, Event::Rejoined(_))).await;
+    assert!(matches!(back, Event::Rejoined(holder) if holder == a.me() && holder != first));
+    assert!(soon(a.wait_until_up(DEADLINE)).await);
+    assert!(a.held().is_empty() && lease.ensure_live().is_err());
+    assert!(matches!(a.acquire(&user("ada")).await.unwrap(), Acquired::HeldBy(holder) if holder == b.me()));
+    a.release(lease).await.unwrap();
+    taken.ensure_live().expect("a lease of an old tenure can't be given away");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hung_directory_suspends_and_resumes() {
+    let memory = Memory::new();
+    let (a, directory) = memory.join("a");
+    let mut events = a.events();
+    let me = a.me();
+    let (lease, _) = mine(&a, "ada").await;
+    directory.hang();
+    event(&mut events, |event| matches!(event, Event::Suspended)).await;
+    assert_eq!(a.state(), NodeState::Suspended);
+    assert!(lease.ensure_live().is_err());
+    assert!(matches!(a.acquire(&user("ada")).await, Err(AffinityError::Suspended)));
+    assert!(matches!(a.release(lease.clone()).await, Err(AffinityError::Suspended)));
+    assert!(!a.wait_until_up(Duration::from_millis(1)).await);
+    directory.restore();
+    assert!(a.wait_until_up(DEADLINE).await);
+    event(&mut events, |event| matches!(event, Event::Resumed)).await;
+    assert_eq!(a.me(), me, "nobody fenced us");
+    lease.ensure_live().expect("the lease is still ours");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn errors_of_the_directory_suspend_as_well() {
+    let memory = Memory::new();
+    let (a, directory) = memory.join("a");
+    let mut events = a.events();
+    directory.fail();
+    event(&mut events, |event| matches!(event, Event::Suspended)).await;
+    assert!(a.look(&user("ada")).await.is_err());
+    directory.restore();
+    event(&mut events, |event| matches!(event, Event::Resumed)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_handover_is_repeated_until_it_is_taken_over() {
+    let memory = Memory::new();
+    let (a, _) = memory.join("a");
+    let gone = HolderId { node: "gone".parse().unwrap(), incarnation: Incarnation::random() };
+    let left = LeaseName { epoch: Epoch(7), holder: Some(gone) };
+    memory.server.create_folder(&lease_bucket(&user("ada"))).unwrap();
+    memory.server.create_folder(&lease_folder(&user("ada"))).unwrap();
+    memory.server.create(&left.in_folder_of(&user("ada"))).unwrap();
+    for _ in 0..2 {
+        let (lease, handover) = mine(&a, "ada").await;
+        assert_eq!((lease.epoch(), handover), (Epoch(8), Handover::Unclean));
+    }
+    mine(&a, "ada").await.0.taken_over();
+    assert_eq!(mine(&a, "ada").await.1, Handover::Clean);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_error_after_a_won_swap_is_resolved() {
+    let memory = Memory::new();
+    let (a, _) = memory.join("a");
+    let (lease, _) = mine(&a, "ada").await;
+    a.release(lease).await.unwrap();
+    // Faults hit whichever rename comes next, the beat's or the lease's: both cope.
+    let (b, directory) = memory.join("b");
+    for n in 0..60 {
+        directory.next_rename([Fault::ErrorAfter, Fault::Resent, Fault::ErrorBefore][n % 3]);
+        let (lease, handover) = mine(&b, "ada").await;
+        assert_eq!(handover, Handover::Clean);
+        directory.next_rename([Fault::ErrorBefore, Fault::ErrorAfter, Fault::Resent, Fault::ErrorBefore][n % 4]);
+        b.release(lease.clone()).await.unwrap();
+        assert!(lease.ensure_live().is_err());
+    }
+    assert_eq!(b.look(&user("ada")).await.unwrap(), Seen { epoch: Epoch(61), holder: None });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_folder_that_nobody_wrote_is_an_error_that_says_so() {
+    let memory = Memory::new();
+    let (a, _) = memory.join("a");
+    memory.server.create_folder(&lease_bucket(&user("ada"))).unwrap();
+    memory.server.create_folder(&lease_folder(&user("ada"))).unwrap();
+    memory.server.create(&format!("{}/README", lease_folder(&user("ada")))).unwrap();
+    for error in [a.acquire(&user("ada")).await.unwrap_err(), a.look(&user("ada")).await.unwrap_err()] {
+        assert!(matches!(&error, AffinityError::BadLeaseFolder { found, .. } if found == "README"), "{error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_suspect_is_reported_until_it_is_fenced() {
+    let memory = Memory::new();
+    let ((a, _), (b, directory)) = (memory.join("a"), memory.join("b"));
+    // A node that never beats again, and whose fences fail.
+    let still = NodeFile { holder: HolderId { node: "still".parse().unwrap(), incarnation: Incarnation::random() }, beat: 3 };
+    let (lease, _) = mine(&a, "ada").await;
+    a.release(lease).await.unwrap();
+    memory.server.create(&still.in_nodes()).unwrap();
+    memory
+        .server
+        .rename(
+            &LeaseName { epoch: Epoch(1), holder: None }.in_folder_of(&user("ada")),
+            &LeaseName { epoch: Epoch(2), holder: Some(still.holder.clone()) }.in_folder_of(&user("ada")),
+        )
+        .unwrap();
+    drop(directory);
+    let mut events = b.events();
+    assert!(matches!(b.acquire(&user("ada")).await.unwrap(), Acquired::HeldBy(holder) if holder == still.holder));
+    event(&mut events, |event| matches!(event, Event::NodeSuspect(holder) if *holder == still.holder)).await;
+    event(&mut events, |event| matches!(event, Event::NodeDown(holder) if *holder == still.holder)).await;
+    assert_eq!(mine_at_last(&b, "ada").await.1, Handover::Unclean);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_who_goes_away_loses_no_handover() {
+    let memory = Memory::new();
+    let (a, directory) = memory.join("a");
+    let gone = HolderId { node: "gone".parse().unwrap(), incarnation: Incarnation::random() };
+    let left = LeaseName { epoch: Epoch(7), holder: Some(gone) };
+    memory.server.create_folder(&lease_bucket(&user("ada"))).unwrap();
+    memory.server.create_folder(&lease_folder(&user("ada"))).unwrap();
+    memory.server.create(&left.in_folder_of(&user("ada"))).unwrap();
+    directory.hang();
+    let (keeper, name) = (a.clone(), user("ada"));
+    let mut acquiring = Box::pin(async move { keeper.acquire(&name).await });
+    // Far enough to have begun; then nobody is interested any more.
+    assert!(tokio::time::timeout(Duration::from_millis(50), &mut acquiring).await.is_err());
+    drop(acquiring);
+    directory.restore();
+    assert_eq!(mine_at_last(&a, "ada").await.1, Handover::Unclean);
+}

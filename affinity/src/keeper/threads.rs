@@ -1,0 +1,312 @@
+//! The three threads: beat, watch, clock. Each may hang in the shared directory without stopping the others.
+
+use std::{collections::BTreeMap, io, sync::Arc, thread, time::Duration};
+
+use super::{
+    Event, KeeperConfig, Peer,
+    engine::{Engine, View},
+    join::{self, Entrant},
+};
+use crate::{
+    AffinityError, HolderId, NodeInfo, Tenure,
+    names::{INFO, NodeFile},
+    protocol::{Answer, Beat, BeatOutcome, Roll, Sighting, Watch, beat_gap_min, roll::LISTINGS_MAX},
+    root::io_error,
+    settings::Settings,
+    swap::{SharedDirectory, Swapped, swap},
+};
+
+/// How many watches pass between looks at `settings/`: one listing more in ten stays within five requests per node and second.
+const SETTINGS_EVERY: u64 = 10;
+/// How many watches pass between readings of every node's settings, whether the marker moved or not: for files made by hand.
+const SETTINGS_ALL_EVERY: u64 = 600;
+/// How many looks at the clock there are per beat.
+const CLOCK_LOOKS_PER_BEAT: u32 = 4;
+
+/// Locks, joins, starts the threads.
+pub(super) fn start(config: KeeperConfig, directory: Arc<dyn SharedDirectory>) -> Result<Arc<Engine>, AffinityError> {
+    let lock = join::lock(&config)?;
+    let tenure = Tenure::new(join::new_holder(&config), Arc::clone(&config.clock));
+    let engine = Arc::new(Engine::new(config, directory, lock, Arc::clone(&tenure)));
+    let mut entrant = Entrant::default();
+    let beat = entrant.join(&engine, &tenure)?;
+    engine.announce();
+    tracing::info!(me = %tenure.holder(), "joined the cluster");
+
+    spawn(&engine, "affinity-beat", {
+        let engine = Arc::clone(&engine);
+        move || Beater { engine, entrant, beat, failing: false }.run()
+    })?;
+    spawn(&engine, "affinity-clock", {
+        let engine = Arc::clone(&engine);
+        move || {
+            while !engine.stop.wait(engine.timings().beat() / CLOCK_LOOKS_PER_BEAT) {
+                engine.announce();
+            }
+        }
+    })?;
+    // Once before anybody asks who is there.
+    let mut watcher = Watcher::new(Arc::clone(&engine));
+    watcher.look();
+    spawn(&engine, "affinity-watch", move || watcher.run())?;
+    Ok(engine)
+}
+
+fn spawn(engine: &Engine, name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), AffinityError> {
+    let spawned = thread::Builder::new().name(name.to_owned()).spawn(work);
+    spawned.map(drop).map_err(|error| {
+        engine.abandon();
+        io_error("can't start a thread for", engine.config.root.path())(error)
+    })
+}
+
+/// Gives signs of life; when fenced, comes back.
+struct Beater {
+    engine: Arc<Engine>,
+    entrant: Entrant,
+    beat: Beat,
+    failing: bool,
+}
+
+impl Beater {
+    fn run(mut self) {
+        loop {
+            let began = self.engine.now();
+            let (from, to) = self.beat.attempt(began);
+            let answer = self.swap(&from, &to);
+            match self.beat.answered(answer, self.engine.timings().self_limit()) {
+                BeatOutcome::ValidUntil(until) => {
+                    self.engine.tenure().extend(until);
+                    self.engine.announce();
+                }
+                BeatOutcome::TryAgain => {}
+                BeatOutcome::Fenced => {
+                    tracing::error!(me = %from.holder, "fenced: everything of this tenure is dropped");
+                    self.engine.end_tenure();
+                    if !self.rejoin(&from.holder) {
+                        return self.stopped(None);
+                    }
+                }
+            }
+            let beat = self.engine.timings().beat();
+            let taken = self.engine.now().saturating_sub(began);
+            if self.engine.stop.wait(beat.saturating_sub(taken).max(beat_gap_min(beat))) {
+                return self.stopped(Some(&self.beat));
+            }
+        }
+    }
+
+    fn swap(&mut self, from: &NodeFile, to: &NodeFile) -> Answer {
+        match swap(&*self.engine.directory, &from.in_nodes(), &to.in_nodes()) {
+            Ok(swapped) => {
+                self.failing = false;
+                Answer::Swapped(swapped)
+            }
+            Err(error) => {
+                // Once per outage.
+                if !std::mem::replace(&mut self.failing, true) {
+                    tracing::warn!(file = %from, %error, "can't beat");
+                }
+                Answer::Unknown
+            }
+        }
+    }
+
+    /// Tries until it works; false: the node stops.
+    fn rejoin(&mut self, fenced: &HolderId) -> bool {
+        loop {
+            if self.engine.stop.wait(Duration::ZERO) {
+                return false;
+            }
+            let tenure = Tenure::new(join::new_holder(&self.engine.config), Arc::clone(&self.engine.config.clock));
+            match self.entrant.rejoin(&self.engine, fenced, &tenure) {
+                Ok(beat) => {
+                    tracing::info!(me = %tenure.holder(), "rejoined the cluster");
+                    self.beat = beat;
+                    self.engine.begin_tenure(tenure);
+                    return true;
+                }
+                Err(AffinityError::NameTaken { ours, theirs }) => {
+                    tracing::error!("{}", AffinityError::NameTaken { ours, theirs: theirs.clone() });
+                    self.engine.retire(theirs);
+                    return false;
+                }
+                Err(error) => tracing::warn!(%error, "can't rejoin yet"),
+            }
+            if self.engine.stop.wait(self.engine.timings().beat()) {
+                return false;
+            }
+        }
+    }
+
+    /// Moves the node file away if the node leaves; after a crash-like stop, others do.
+    fn stopped(&self, beat: Option<&Beat>) {
+        let tenure = self.engine.tenure();
+        tenure.end();
+        self.engine.announce();
+        let Some(done) = self.engine.stop.leaver() else { return };
+        let result = beat.map_or(Ok(()), |beat| self.move_away(beat));
+        if result.is_ok() {
+            tracing::info!(me = %tenure.holder(), "left the cluster");
+        }
+        // Whoever waited may have given up.
+        done.send(result).ok();
+    }
+
+    fn move_away(&self, beat: &Beat) -> Result<(), AffinityError> {
+        // The last beat may have been won in spite of an error. Where neither is there, we were fenced: out as well.
+        for file in [beat.current(), beat.next()] {
+            let moved = swap(&*self.engine.directory, &file.in_nodes(), &file.in_fenced());
+            if moved.map_err(io_error("can't move", &self.engine.path(&file.in_nodes())))? == Swapped::Won {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Looks at the others, fences those whose beat stands still, reads what they publish and what operators set.
+struct Watcher {
+    engine: Arc<Engine>,
+    watch: Watch,
+    infos: BTreeMap<HolderId, Arc<NodeInfo>>,
+    settings: Settings,
+    looks: u64,
+    failing: bool,
+}
+
+impl Watcher {
+    fn new(engine: Arc<Engine>) -> Watcher {
+        let watch = Watch::new(engine.tenure().holder().clone());
+        Watcher { engine, watch, infos: BTreeMap::new(), settings: Settings::default(), looks: 0, failing: false }
+    }
+
+    fn run(mut self) {
+        let mut fenced_somebody = false;
+        loop {
+            let beat = self.engine.timings().beat();
+            // After a fence at once: whoever waits for the leases of the dead node hears of it.
+            let pause = if fenced_somebody { Duration::ZERO } else { beat };
+            if self.engine.stop.wait(pause) {
+                return;
+            }
+            fenced_somebody = self.look();
+        }
+    }
+
+    /// One look; whether somebody was fenced.
+    fn look(&mut self) -> bool {
+        self.watch.rename_self(self.engine.tenure().holder().clone());
+        let roll = match self.roll() {
+            Ok(roll) => roll,
+            Err(error) => {
+                if !std::mem::replace(&mut self.failing, true) {
+                    tracing::warn!(%error, "can't watch the other nodes");
+                }
+                self.watch.failed();
+                return false;
+            }
+        };
+        self.failing = false;
+        let known_suspects = self.engine.view().suspects.clone();
+        let sightings = self.watch.listed(&roll, self.engine.timings());
+        self.read_settings();
+        self.read_infos();
+        self.looks += 1;
+        self.engine.publish(self.view());
+
+        let mut fenced_somebody = false;
+        for sighting in sightings {
+            match sighting {
+                Sighting::Up(holder) => self.engine.emit(Event::NodeUp(holder)),
+                Sighting::Down(holder) => self.engine.emit(Event::NodeDown(holder)),
+                Sighting::Suspect(file) => {
+                    if !known_suspects.contains(&file) {
+                        tracing::warn!(peer = %file.holder, beat = file.beat, "a node's beat stands still");
+                        self.engine.emit(Event::NodeSuspect(file.holder.clone()));
+                    }
+                    fenced_somebody |= self.fence(&file);
+                }
+            }
+        }
+        fenced_somebody
+    }
+
+    /// Listings of `nodes/`: more than one only if somebody known is missing.
+    fn roll(&self) -> Result<Roll, AffinityError> {
+        let (began, files, ended) = self.engine.list_nodes()?;
+        let mut roll = Roll::new(began, ended, &files);
+        while self.watch.misses_somebody(&roll) && !roll.is_proof(self.engine.timings().beat()) && roll.listings < LISTINGS_MAX {
+            let (_, files, ended) = self.engine.list_nodes()?;
+            roll.add(ended, &files);
+        }
+        Ok(roll)
+    }
+
+    fn fence(&self, file: &NodeFile) -> bool {
+        // Not found: it moved on, or somebody else fenced it. The next listing tells.
+        match self.engine.directory.rename(&file.in_nodes(), &file.in_fenced()) {
+            Ok(()) => {
+                tracing::warn!(peer = %file.holder, "fenced a node");
+                self.engine.emit(Event::Fenced(file.holder.clone()));
+                true
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+            Err(error) => {
+                tracing::warn!(peer = %file.holder, %error, "can't fence a node");
+                false
+            }
+        }
+    }
+
+    fn read_settings(&mut self) {
+        if !self.looks.is_multiple_of(SETTINGS_EVERY) {
+            return;
+        }
+        match self.settings.read_again(&*self.engine.directory, self.looks.is_multiple_of(SETTINGS_ALL_EVERY)) {
+            Ok(Some(settings)) => self.settings = settings,
+            Ok(None) => {}
+            Err(error) => tracing::warn!(%error, "can't read settings"),
+        }
+    }
+
+    /// What new peers publish; what could not be read is tried again from time to time.
+    fn read_infos(&mut self) {
+        let observed = self.watch.observed();
+        self.infos.retain(|holder, _| observed.contains_key(holder));
+        let is_retry = self.looks.is_multiple_of(SETTINGS_EVERY);
+        let old = self.engine.view();
+        let is_new = |holder: &HolderId| !old.peers.iter().any(|peer| peer.holder == *holder);
+        let missing: Vec<&HolderId> =
+            observed.keys().filter(|holder| !self.infos.contains_key(*holder) && (is_retry || is_new(holder))).collect();
+        for holder in missing {
+            match read_info(&*self.engine.directory, holder) {
+                Ok(info) => drop(self.infos.insert(holder.clone(), Arc::new(info))),
+                Err(error) => tracing::warn!(peer = %holder, %error, "can't read what a node publishes"),
+            }
+        }
+    }
+
+    fn view(&self) -> View {
+        let peers = self.watch.observed().iter().map(|(holder, observed)| {
+            let settings = self.settings.of(&holder.node);
+            Peer {
+                holder: holder.clone(),
+                beat: observed.beat,
+                unchanged_for: observed.unchanged_for,
+                suspect: observed.suspect,
+                draining: settings.draining(),
+                weight: settings.weight(),
+                info: self.infos.get(holder).cloned(),
+            }
+        });
+        View { peers: peers.collect(), suspects: self.watch.suspects(), settings: self.settings.clone() }
+    }
+}
+
+/// What an incarnation published.
+pub(crate) fn read_info(directory: &dyn SharedDirectory, holder: &HolderId) -> io::Result<NodeInfo> {
+    // This client may remember that the file was missing.
+    directory.refresh(INFO)?;
+    Ok(serde_json::from_slice(&directory.read(&format!("{INFO}/{holder}"))?)?)
+}

@@ -1,0 +1,208 @@
+//! Watching the others: who is up, whose beat stands still, whom to fence.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use super::Roll;
+use crate::{HolderId, Timings, names::NodeFile};
+
+/// What this node observed of every node in `nodes/`, itself included.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Watch {
+    me: HolderId,
+    observed: BTreeMap<HolderId, Observed>,
+    last_ended: Option<Duration>,
+    /// A listing failed since the last one that did not.
+    interrupted: bool,
+}
+
+/// What was observed of one node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Observed {
+    /// The beat seen last.
+    pub beat: u64,
+    /// Over how much time of successful listings it has not changed.
+    pub unchanged_for: Duration,
+    /// How long that may be before the node is fenced.
+    pub patience: Duration,
+    /// It was longer.
+    pub suspect: bool,
+}
+
+/// What a listing showed that was not known before.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Sighting {
+    /// A node that was not there before.
+    Up(HolderId),
+    /// A node that is not there any more.
+    Down(HolderId),
+    /// A node whose beat stands still: fence it, by swapping this very file.
+    Suspect(NodeFile),
+}
+
+impl Watch {
+    /// Nothing seen yet.
+    pub fn new(me: HolderId) -> Watch {
+        Watch { me, observed: BTreeMap::new(), last_ended: None, interrupted: false }
+    }
+    /// Everybody, as of the last listing.
+    pub fn observed(&self) -> &BTreeMap<HolderId, Observed> {
+        &self.observed
+    }
+    /// The beats that stand still.
+    pub fn suspects(&self) -> BTreeSet<NodeFile> {
+        let suspect = self.observed.iter().filter(|(_, observed)| observed.suspect);
+        suspect.map(|(holder, observed)| NodeFile { holder: holder.clone(), beat: observed.beat }).collect()
+    }
+    /// We have another incarnation; what was seen of the others stays seen.
+    pub fn rename_self(&mut self, me: HolderId) {
+        self.me = me;
+    }
+    /// `nodes/` could not be listed: the time until the next listing counts against nobody.
+    pub fn failed(&mut self) {
+        self.interrupted = true;
+    }
+    /// Whether somebody known is missing in `roll`: list again, until that is proof.
+    pub fn misses_somebody(&self, roll: &Roll) -> bool {
+        self.observed.keys().any(|holder| roll.beat_of(holder).is_none())
+    }
+
+    /// `nodes/` was listed.
+    ///
+    /// Time counts from the *end* of the listing that first showed a beat (the beat may have been written while the listing was on its way)
+    /// to the *begin* of the last that still showed it.
+    pub fn listed(&mut self, roll: &Roll, timings: &Timings) -> Vec<Sighting> {
+        let gap = self.last_ended.map_or(Duration::ZERO, |ended| roll.began.saturating_sub(ended));
+        // So long without a listing, and it was the server that was away, or ourselves: everybody starts anew.
+        let was_away = gap > timings.dead_after() / 2;
+        let counted = if self.interrupted { Duration::ZERO } else { gap };
+        self.last_ended = Some(roll.ended);
+        self.interrupted = false;
+
+        let mut sightings = Vec::new();
+        for (holder, beat) in roll.seen() {
+            match self.observed.get_mut(holder) {
+                None => {
+                    self.observed.insert(holder.clone(), Observed::new(beat, timings.dead_after()));
+                    sightings.push(Sighting::Up(holder.clone()));
+                }
+                Some(observed) if observed.beat != beat => *observed = Observed::new(beat, timings.dead_after()),
+                // A client that lost its server finds it again up to 10 s (measured) after another one did: after an outage, patience doubles.
+                Some(observed) if was_away => *observed = Observed::new(beat, timings.dead_after() * 2),
+                Some(observed) => observed.unchanged_for += counted,
+            }
+        }
+        if roll.is_proof(timings.beat()) {
+            let gone: Vec<HolderId> = self.observed.keys().filter(|holder| roll.beat_of(holder).is_none()).cloned().collect();
+            for holder in gone {
+                self.observed.remove(&holder);
+                sightings.push(Sighting::Down(holder));
+            }
+        }
+        for (holder, observed) in &mut self.observed {
+            if *holder != self.me && observed.unchanged_for >= observed.patience {
+                observed.suspect = true;
+                sightings.push(Sighting::Suspect(NodeFile { holder: holder.clone(), beat: observed.beat }));
+            }
+        }
+        sightings
+    }
+}
+
+impl Observed {
+    fn new(beat: u64, patience: Duration) -> Observed {
+        Observed { beat, unchanged_for: Duration::ZERO, patience, suspect: false }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Incarnation;
+
+    fn holder(node: &str) -> HolderId {
+        HolderId { node: node.parse().unwrap(), incarnation: Incarnation::random() }
+    }
+
+    struct Observer {
+        watch: Watch,
+        timings: Timings,
+        peer: HolderId,
+    }
+    impl Observer {
+        fn new() -> Observer {
+            Observer { watch: Watch::new(holder("me")), timings: Timings::default(), peer: holder("peer") }
+        }
+        /// Lists from `began` to `ended` (milliseconds) and sees the peer with `beat`.
+        fn sees(&mut self, began: u64, ended: u64, beat: u64) -> Vec<Sighting> {
+            let file = NodeFile { holder: self.peer.clone(), beat };
+            self.watch.listed(&Roll::new(Duration::from_millis(began), Duration::from_millis(ended), &[file]), &self.timings)
+        }
+        fn suspects(&mut self, began: u64, ended: u64, beat: u64) -> bool {
+            self.sees(began, ended, beat).iter().any(|sighting| matches!(sighting, Sighting::Suspect(file) if file.beat == beat))
+        }
+    }
+
+    #[test]
+    fn a_beat_that_stands_still_for_dead_after_is_suspect_until_it_moves() {
+        let mut observer = Observer::new();
+        assert_eq!(observer.sees(0, 0, 4), [Sighting::Up(observer.peer.clone())]);
+        for second in 1..8 {
+            assert!(!observer.suspects(second * 1000, second * 1000, 4), "{second}");
+        }
+        assert!(observer.suspects(8000, 8000, 4));
+        assert_eq!(observer.watch.suspects().len(), 1);
+        assert!(!observer.suspects(9000, 9000, 5), "it moved on");
+        assert!(observer.watch.suspects().is_empty());
+    }
+
+    #[test]
+    fn time_without_a_listing_counts_against_nobody() {
+        let mut observer = Observer::new();
+        observer.sees(0, 0, 4);
+        for second in 1..1000 {
+            observer.watch.failed();
+            assert!(!observer.suspects(second * 4000, second * 4000, 4));
+        }
+        let mut observer = Observer::new();
+        observer.sees(0, 0, 4);
+        assert!(!observer.suspects(60_000, 60_000, 4), "we were away for a minute, and it may have been as well");
+        assert!(!observer.suspects(64_000, 64_000, 4));
+        assert!(!observer.suspects(68_000, 68_000, 4), "after an outage there is time to find the server again");
+        assert!(!observer.suspects(72_000, 72_000, 4));
+        assert!(observer.suspects(76_000, 76_000, 4));
+    }
+
+    #[test]
+    fn a_listing_that_hangs_counts_from_its_end() {
+        let mut observer = Observer::new();
+        observer.sees(0, 0, 3);
+        observer.sees(1000, 31_000, 4);
+        for second in 32..39 {
+            assert!(!observer.suspects(second * 1000, second * 1000, 4), "{second}");
+        }
+        assert!(observer.suspects(39_000, 39_000, 4));
+    }
+
+    #[test]
+    fn a_node_is_down_only_when_more_than_one_listing_lacks_it() {
+        let mut observer = Observer::new();
+        observer.sees(0, 0, 4);
+        let mut roll = Roll::new(Duration::from_secs(1), Duration::from_secs(1), &[]);
+        assert!(observer.watch.misses_somebody(&roll));
+        assert_eq!(observer.watch.listed(&roll, &observer.timings), []);
+        roll.add(Duration::from_secs(1), &[]);
+        assert_eq!(observer.watch.listed(&roll, &observer.timings), [Sighting::Down(observer.peer.clone())]);
+    }
+
+    #[test]
+    fn nobody_accuses_itself() {
+        let mut observer = Observer::new();
+        observer.watch.rename_self(observer.peer.clone());
+        for second in 0..30 {
+            assert!(!observer.suspects(second * 1000, second * 1000, 4));
+        }
+    }
+}

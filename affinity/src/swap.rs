@@ -1,0 +1,259 @@
+//! The two calls everything is built on: `swap` (compare-and-rename) and a fresh listing.
+//!
+//! Invariants, each with the test that guards it:
+//! - of many swaps of one name exactly one is won (`of_many_swaps_of_one_name_one_is_won`)
+//! - a swap that worked but whose reply was lost is won (`a_resent_swap_is_won`)
+//! - a directory that is away is an error, never a lost swap (`a_directory_that_is_away_loses_no_swap`)
+//! - no state file is ever opened, and what is opened leaves no delegation behind (ARCHITECTURE.md, Shared directory)
+//!
+//! Durability. An NFS export is `sync`: a rename is durable when it is answered. On a local file system a won swap may be undone by a loss
+//! of power. That does not matter for node files (every process of the host is gone as well, and its beats with it) nor for releases (the
+//! lease then looks held by a dead node: an unclean takeover, which is safe). It does for a lease that was taken: mail and index folders
+//! carry its epoch, so an epoch must not come twice. Therefore the lease folder is synced after it was won, and only there.
+
+use std::{
+    fmt::Debug,
+    fs::File,
+    io::{self, Read, Write},
+    path::{Path, PathBuf},
+};
+
+use rustix::{
+    fs::{AtFlags, CWD, Dir, Mode, OFlags, StatxFlags},
+    io::Errno,
+};
+
+/// Most bytes read of a small shared file (`berth.toml`, `info/…`): ours have a few hundred.
+pub const SMALL_FILE_BYTES_MAX: u64 = 64 * 1024;
+/// `statfs` says this of NFS.
+const NFS_MAGIC: u64 = 0x6969;
+
+/// What became of a swap.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Swapped {
+    /// It was ours to do, and it is done.
+    Won,
+    /// The old name was gone: somebody else was first.
+    Lost,
+}
+
+/// A directory that several nodes share, seen as names. Paths are relative to its root, with `/` between parts.
+///
+/// Every call blocks, on a hard mount for as long as the server is away. An error leaves open whether the call took effect, or will.
+pub trait SharedDirectory: Send + Sync + Debug {
+    /// The names in `folder` as the server has them now, without `.` and `..`. Not atomic: a file that is renamed meanwhile may show under
+    /// both names or neither.
+    fn list(&self, folder: &str) -> io::Result<Vec<String>>;
+    /// Makes the client forget that names were missing in `folder` (negative lookups stay cached for a minute).
+    fn refresh(&self, folder: &str) -> io::Result<()>;
+    /// Renames a file, or a folder onto nothing or an empty folder. `NotFound` also for a request that was resent after it had worked.
+    fn rename(&self, old: &str, new: &str) -> io::Result<()>;
+    /// Makes an empty file; `AlreadyExists` if the name is taken. It is never opened again.
+    fn create(&self, name: &str) -> io::Result<()>;
+    /// Makes a folder.
+    fn create_folder(&self, folder: &str) -> io::Result<()>;
+    /// Removes an empty file that nobody opened.
+    fn remove(&self, name: &str) -> io::Result<()>;
+    /// Removes an empty folder.
+    fn remove_folder(&self, folder: &str) -> io::Result<()>;
+    /// Writes a file that is never renamed or changed afterwards; durable when this returns.
+    fn write(&self, name: &str, content: &[u8]) -> io::Result<()>;
+    /// Reads such a file, at most [`SMALL_FILE_BYTES_MAX`].
+    fn read(&self, name: &str) -> io::Result<Vec<u8>>;
+    /// Makes the names in `folder` durable where the file system does not do so by itself.
+    fn sync(&self, folder: &str) -> io::Result<()>;
+}
+
+/// Compare-and-rename: `old` is what was seen, `new` a name that nobody else can want and that is never used again.
+pub fn swap(directory: &dyn SharedDirectory, old: &str, new: &str) -> io::Result<Swapped> {
+    match directory.rename(old, new) {
+        Ok(()) => Ok(Swapped::Won),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            // Only a fresh listing tells "somebody was first" from "our own first request was, and its reply was lost".
+            // If the folder can't be listed (unmounted, say), nothing was decided: an error.
+            let (folder, name) = new.rsplit_once('/').unwrap_or(("", new));
+            let won = directory.list(folder)?.iter().any(|listed| listed == name);
+            Ok(if won { Swapped::Won } else { Swapped::Lost })
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// A mounted directory: NFS or local.
+#[derive(Debug, Clone)]
+pub struct MountedDirectory {
+    root: PathBuf,
+    syncs_itself: bool,
+}
+
+impl MountedDirectory {
+    /// Finds out what file system `root` is on.
+    pub fn new(root: &Path) -> io::Result<MountedDirectory> {
+        let magic = rustix::fs::statfs(root)?.f_type;
+        Ok(MountedDirectory { root: root.to_owned(), syncs_itself: u64::try_from(magic).is_ok_and(|magic| magic == NFS_MAGIC) })
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.root.join(name)
+    }
+}
+
+impl SharedDirectory for MountedDirectory {
+    fn list(&self, folder: &str) -> io::Result<Vec<String>> {
+        let opened = rustix::fs::open(self.path(folder), OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        let _fresh = rustix::fs::statx(&opened, "", AtFlags::EMPTY_PATH | AtFlags::STATX_FORCE_SYNC, StatxFlags::BASIC_STATS)?;
+        let mut names = Vec::new();
+        for entry in Dir::new(opened)? {
+            // A name that is not UTF-8 is not ours; lossy is enough to warn of it.
+            let name = entry?.file_name().to_string_lossy().into_owned();
+            if name != "." && name != ".." {
+                names.push(name);
+            }
+        }
+        Ok(names)
+    }
+
+    fn refresh(&self, folder: &str) -> io::Result<()> {
+        rustix::fs::statx(CWD, self.path(folder), AtFlags::STATX_FORCE_SYNC, StatxFlags::BASIC_STATS)?;
+        Ok(())
+    }
+
+    fn rename(&self, old: &str, new: &str) -> io::Result<()> {
+        Ok(rustix::fs::rename(self.path(old), self.path(new))?)
+    }
+
+    fn create(&self, name: &str) -> io::Result<()> {
+        // O_WRONLY takes no read delegation; closed at once.
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        rustix::fs::open(self.path(name), flags, Mode::from_raw_mode(0o640))?;
+        Ok(())
+    }
+
+    fn create_folder(&self, folder: &str) -> io::Result<()> {
+        Ok(rustix::fs::mkdir(self.path(folder), Mode::from_raw_mode(0o750))?)
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        Ok(rustix::fs::unlink(self.path(name))?)
+    }
+
+    fn remove_folder(&self, folder: &str) -> io::Result<()> {
+        Ok(rustix::fs::rmdir(self.path(folder))?)
+    }
+
+    fn write(&self, name: &str, content: &[u8]) -> io::Result<()> {
+        write_durably(&self.path(name), content)
+    }
+
+    fn read(&self, name: &str) -> io::Result<Vec<u8>> {
+        read_small(&self.path(name))
+    }
+
+    fn sync(&self, folder: &str) -> io::Result<()> {
+        if self.syncs_itself {
+            return Ok(());
+        }
+        File::open(self.path(folder))?.sync_all()
+    }
+}
+
+/// Reads a small shared file without leaving a read delegation behind.
+pub(crate) fn read_small(path: &Path) -> io::Result<Vec<u8>> {
+    let mut content = Vec::new();
+    open_undelegated(path, OFlags::RDONLY)?.take(SMALL_FILE_BYTES_MAX).read_to_end(&mut content)?;
+    Ok(content)
+}
+
+/// Writes a small shared file and syncs it.
+pub(crate) fn write_durably(path: &Path, content: &[u8]) -> io::Result<()> {
+    // Not O_EXCL: where O_DIRECT is refused the file may have been made nevertheless, and the second try must open it.
+    let mut file = open_undelegated(path, OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC)?;
+    file.write_all(content)?;
+    file.sync_all()
+}
+
+/// An NFS server that gave a host a read delegation makes everybody wait for that host, even after it closed the file; an open with
+/// `O_DIRECT` gets none, and without the flag afterwards reads go through the page cache again. Some file systems (tmpfs) refuse the flag.
+fn open_undelegated(path: &Path, flags: OFlags) -> io::Result<File> {
+    let (flags, mode) = (flags | OFlags::CLOEXEC, Mode::from_raw_mode(0o640));
+    let opened = match rustix::fs::open(path, flags | OFlags::DIRECT, mode) {
+        Ok(opened) => {
+            rustix::fs::fcntl_setfl(&opened, rustix::fs::fcntl_getfl(&opened)? - OFlags::DIRECT)?;
+            opened
+        }
+        Err(Errno::INVAL) => rustix::fs::open(path, flags, mode)?,
+        Err(error) => return Err(error.into()),
+    };
+    Ok(File::from(opened))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+
+    use super::*;
+    use crate::faulty::{Fault, FaultyDirectory};
+
+    #[test]
+    fn of_many_swaps_of_one_name_one_is_won() {
+        let folder = tempfile::tempdir().unwrap();
+        let directory = MountedDirectory::new(folder.path()).unwrap();
+        for round in 0..50 {
+            directory.create(&format!("{round}")).unwrap();
+            let start = Barrier::new(4);
+            let won = std::thread::scope(|scope| {
+                let tries: Vec<_> = (0..4)
+                    .map(|me| {
+                        let (directory, start) = (&directory, &start);
+                        scope.spawn(move || {
+                            start.wait();
+                            swap(directory, &format!("{round}"), &format!("{round},{me}")).unwrap() == Swapped::Won
+                        })
+                    })
+                    .collect();
+                tries.into_iter().map(|one| one.join().unwrap()).filter(|won| *won).count()
+            });
+            assert_eq!(won, 1);
+        }
+    }
+
+    #[test]
+    fn a_resent_swap_is_won() {
+        let directory = FaultyDirectory::default();
+        directory.create("old").unwrap();
+        directory.next_rename(Fault::Resent);
+        assert_eq!(swap(&directory, "old", "new").unwrap(), Swapped::Won);
+        assert_eq!(swap(&directory, "old", "other").unwrap(), Swapped::Lost);
+    }
+
+    #[test]
+    fn a_directory_that_is_away_loses_no_swap() {
+        let folder = tempfile::tempdir().unwrap();
+        let directory = MountedDirectory::new(folder.path()).unwrap();
+        assert!(swap(&directory, "nodes/a", "nodes/b").is_err(), "nodes/ is missing, as under an unmounted mount point");
+    }
+
+    #[test]
+    fn listings_show_what_others_did_and_small_files_are_read_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let (a, b) = (MountedDirectory::new(folder.path()).unwrap(), MountedDirectory::new(folder.path()).unwrap());
+        a.create_folder("nodes").unwrap();
+        assert!(b.list("nodes").unwrap().is_empty());
+        a.create("nodes/x").unwrap();
+        assert_eq!(a.create("nodes/x").unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(b.list("nodes").unwrap(), ["x"]);
+        a.write("info", b"{}").unwrap();
+        assert_eq!(b.read("info").unwrap(), b"{}");
+        a.sync("nodes").unwrap();
+    }
+
+    #[test]
+    fn small_files_work_where_o_direct_is_refused() {
+        // tmpfs; skipped where the system has none.
+        let Ok(folder) = tempfile::tempdir_in("/dev/shm") else { return };
+        let path = folder.path().join("info");
+        write_durably(&path, b"first").unwrap();
+        write_durably(&path, b"2nd").unwrap();
+        assert_eq!(read_small(&path).unwrap(), b"2nd");
+    }
+}

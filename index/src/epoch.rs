@@ -1,0 +1,243 @@
+//! `index/<epoch>/`: go on after a clean handover, copy after an unclean one.
+//!
+//! A fenced host may still have writes on their way to the files it had open, so after an unclean takeover those files are only read: database and
+//! write-ahead log are copied to new files under the new epoch. The copy's database gets its name last, so a folder with `index.db` is complete.
+//!
+//! Invariants, each with the test that guards it:
+//! - after an unclean takeover the old epoch's files are never written (`an_unclean_takeover_copies`)
+//! - a half-made copy is never used (`a_half_made_copy_is_passed_over`)
+//! - a damaged copy becomes an empty index, never an error (`a_damaged_index_starts_empty`)
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use affinity::{Epoch, Handover};
+
+use crate::{IndexError, UserIndex};
+
+/// The database in an epoch's folder.
+pub(crate) const DATABASE: &str = "index.db";
+const LOG: &str = "index.db-wal";
+const COPY: &str = "index.db.copy";
+/// An empty file that says: do not trust this index, rebuild it.
+const REBUILD: &str = "rebuild";
+/// How often a copy is tried while late writes change its source.
+const COPY_TRIES: u32 = 3;
+
+/// A user's index, ready to use.
+#[derive(Debug)]
+pub struct Opened {
+    /// The index.
+    pub index: UserIndex,
+    /// It has nothing to say: rebuild it from the Maildir.
+    pub empty: bool,
+    /// Copied from another holder's files: what the log lacked must be looked for in the Maildir.
+    pub copied: bool,
+    /// Folders of earlier epochs, to be removed in the background ([`remove_old`]).
+    pub old: Vec<PathBuf>,
+}
+
+/// Opens the index under `root` (`…/<user>/index`) for the holder of `epoch`.
+pub fn open(root: &Path, epoch: Epoch, handover: Handover) -> Result<Opened, IndexError> {
+    create_dir_all(root)?;
+    let folders = folders(root)?;
+    let newest = folders.iter().rev().find(|(_, folder)| folder.join(DATABASE).exists()).cloned();
+    let own = root.join(epoch.to_string());
+    let opened = match newest {
+        // Our own folder: an earlier opening under this lease.
+        Some((number, folder)) if number == epoch || handover == Handover::Clean => match try_open(&folder) {
+            Ok(index) => Some((index, folder, false)),
+            Err(IndexError::Busy) if number != epoch => copy_and_open(&folder, &own).map(|index| (index, own.clone(), true)),
+            Err(error @ (IndexError::Io { .. } | IndexError::Full | IndexError::Busy)) => return Err(error),
+            Err(error) => {
+                tracing::warn!(index = %folder.display(), %error, "index is rebuilt from the Maildir");
+                None
+            }
+        },
+        Some((_, folder)) => copy_and_open(&folder, &own).map(|index| (index, own.clone(), true)),
+        None => None,
+    };
+    let (index, folder, empty, copied) = match opened {
+        Some((index, folder, copied)) => (index, folder, false, copied),
+        None => {
+            clear(&own)?;
+            create_dir_all(&own)?;
+            (UserIndex::open(&own)?, own, true, false)
+        }
+    };
+    let old = folders.into_iter().map(|(_, old)| old).filter(|old| *old != folder).collect();
+    Ok(Opened { index, empty, copied, old })
+}
+
+/// Says that the index in `folder` must be rebuilt at the next opening. Best effort: a damaged file is noticed then anyway.
+pub fn mark_for_rebuild(folder: &Path) {
+    if let Err(error) = fs::File::create(folder.join(REBUILD)) {
+        tracing::warn!(index = %folder.display(), %error, "can't mark the index for rebuilding");
+    }
+}
+
+/// Removes an earlier epoch's folder. May wait for a lost host's file delegations: background work only.
+pub fn remove_old(folder: &Path) -> Result<(), IndexError> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(IndexError::io("can't remove", folder)(error)),
+        _ => Ok(()),
+    }
+}
+
+fn create_dir_all(path: &Path) -> Result<(), IndexError> {
+    fs::create_dir_all(path).map_err(IndexError::io("can't make", path))
+}
+
+/// The epochs' folders, ascending.
+fn folders(root: &Path) -> Result<Vec<(Epoch, PathBuf)>, IndexError> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(root).map_err(IndexError::io("can't list", root))? {
+        let entry = entry.map_err(IndexError::io("can't list", root))?;
+        if let Some(number) = entry.file_name().to_str().and_then(|name| name.parse().ok()) {
+            found.push((Epoch(number), entry.path()));
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+fn try_open(folder: &Path) -> Result<UserIndex, IndexError> {
+    if folder.join(REBUILD).exists() {
+        return Err(IndexError::Damaged("marked for rebuilding".to_owned()));
+    }
+    UserIndex::open(folder)
+}
+
+/// `None`: no copy that can be trusted; the reason is logged.
+fn copy_and_open(from: &Path, to: &Path) -> Option<UserIndex> {
+    if from.join(REBUILD).exists() {
+        return None;
+    }
+    let copied = copy(from, to).and_then(|()| UserIndex::open(to)).and_then(|index| index.check().map(|()| index));
+    copied
+        .inspect_err(|error| tracing::warn!(index = %from.display(), %error, "index can't be copied and is rebuilt from the Maildir"))
+        .ok()
+}
+
+/// Copies database and log. No connection of this process that may still write has `from` open: closing our descriptor drops its lock.
+fn copy(from: &Path, to: &Path) -> Result<(), IndexError> {
+    clear(to)?;
+    create_dir_all(to)?;
+    for _ in 0..COPY_TRIES {
+        let before = stamps(from)?;
+        let (database, log) = (from.join(DATABASE), from.join(LOG));
+        copy_file(&database, &to.join(COPY))?;
+        if log.exists() {
+            copy_file(&log, &to.join(LOG))?;
+        }
+        if stamps(from)? == before {
+            let (copy, database) = (to.join(COPY), to.join(DATABASE));
+            #[expect(clippy::disallowed_methods, reason = "a file of our own in a folder that nobody else has seen")]
+            return fs::rename(&copy, &database).map_err(IndexError::io("can't rename", copy));
+        }
+    }
+    Err(IndexError::Damaged("late writes go on changing it".to_owned()))
+}
+
+fn copy_file(from: &Path, to: &Path) -> Result<(), IndexError> {
+    fs::copy(from, to).map_err(IndexError::io("can't copy", from))?;
+    fs::File::open(to).and_then(|file| file.sync_all()).map_err(IndexError::io("can't write", to))
+}
+
+/// Sizes and change times of database and log, asked of the server.
+fn stamps(folder: &Path) -> Result<[Option<(u64, i64, u32)>; 2], IndexError> {
+    let stamp = |name: &str| {
+        let path = folder.join(name);
+        match rustix::fs::statx(rustix::fs::CWD, &path, rustix::fs::AtFlags::STATX_FORCE_SYNC, rustix::fs::StatxFlags::BASIC_STATS) {
+            Ok(stat) => Ok(Some((stat.stx_size, stat.stx_mtime.tv_sec, stat.stx_mtime.tv_nsec))),
+            Err(rustix::io::Errno::NOENT) => Ok(None),
+            Err(error) => Err(IndexError::io("can't look at", path)(error.into())),
+        }
+    };
+    Ok([stamp(DATABASE)?, stamp(LOG)?])
+}
+
+/// Empties a folder of our own epoch, if it is there.
+fn clear(folder: &Path) -> Result<(), IndexError> {
+    remove_old(folder)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::mailbox;
+
+    fn with_one_mailbox(root: &Path, epoch: u64) -> UserIndex {
+        let mut index = open(root, Epoch(epoch), Handover::Clean).unwrap().index;
+        let mut change = index.begin().unwrap();
+        change.insert_mailbox(&mailbox("")).unwrap();
+        change.commit().unwrap();
+        index
+    }
+
+    #[test]
+    fn a_clean_handover_goes_on_with_the_same_folder() {
+        let root = tempfile::tempdir().unwrap();
+        with_one_mailbox(root.path(), 3).close().unwrap();
+        let opened = open(root.path(), Epoch(7), Handover::Clean).unwrap();
+        assert!(!opened.empty && !opened.copied && opened.old.is_empty());
+        assert_eq!(opened.index.mailboxes().unwrap().len(), 1);
+        assert_eq!(opened.index.folder(), root.path().join("3"));
+    }
+
+    #[test]
+    fn an_unclean_takeover_copies() {
+        let root = tempfile::tempdir().unwrap();
+        // Still open and not checkpointed, as a fenced process leaves it.
+        let dead = with_one_mailbox(root.path(), 3);
+        let before = fs::read(root.path().join("3/index.db")).unwrap();
+        let mut opened = open(root.path(), Epoch(4), Handover::Unclean).unwrap();
+        assert!(!opened.empty && opened.copied);
+        assert_eq!(opened.index.mailboxes().unwrap().len(), 1, "what the log held is there");
+        let mut change = opened.index.begin().unwrap();
+        change.insert_mailbox(&mailbox(".Sent")).unwrap();
+        change.commit().unwrap();
+        opened.index.checkpoint().unwrap();
+        assert_eq!(fs::read(root.path().join("3/index.db")).unwrap(), before);
+        assert_eq!(dead.mailboxes().unwrap().len(), 1);
+        assert_eq!(opened.old, [root.path().join("3")]);
+        remove_old(&opened.old[0]).unwrap();
+        assert!(!root.path().join("3").exists());
+    }
+
+    #[test]
+    fn a_half_made_copy_is_passed_over() {
+        let root = tempfile::tempdir().unwrap();
+        with_one_mailbox(root.path(), 3).close().unwrap();
+        fs::create_dir(root.path().join("4")).unwrap();
+        fs::write(root.path().join("4/index.db.copy"), b"half").unwrap();
+        let opened = open(root.path(), Epoch(5), Handover::Unclean).unwrap();
+        assert!(opened.copied);
+        assert_eq!(opened.index.mailboxes().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_damaged_index_starts_empty() {
+        for handover in [Handover::Clean, Handover::Unclean] {
+            let root = tempfile::tempdir().unwrap();
+            with_one_mailbox(root.path(), 3).close().unwrap();
+            fs::write(root.path().join("3/index.db"), vec![7; 20_000]).unwrap();
+            let opened = open(root.path(), Epoch(4), handover).unwrap();
+            assert!(opened.empty, "{handover:?}");
+            assert_eq!(opened.index.folder(), root.path().join("4"));
+        }
+    }
+
+    #[test]
+    fn an_index_marked_for_rebuilding_starts_empty_even_under_the_same_lease() {
+        let root = tempfile::tempdir().unwrap();
+        let index = with_one_mailbox(root.path(), 3);
+        mark_for_rebuild(index.folder());
+        index.close().unwrap();
+        let opened = open(root.path(), Epoch(3), Handover::Clean).unwrap();
+        assert!(opened.empty);
+        assert!(opened.index.mailboxes().unwrap().is_empty());
+    }
+}

@@ -1,0 +1,198 @@
+//! The control socket of a node on this host, `<local_dir>/control.sock`: one JSON line asked, one answered.
+
+use std::{
+    io::{self, BufRead, BufReader, Read, Write},
+    os::unix::net::UnixStream,
+    path::Path,
+    time::Duration,
+};
+
+use anyhow::{Context, bail};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+/// A node answers from memory; one that takes longer hangs.
+const ANSWER_WAIT: Duration = Duration::from_secs(5);
+/// Longest answer: some 100,000 sessions.
+const ANSWER_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// What can be asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "lowercase")]
+pub enum Request {
+    /// Sessions and held users, all or one user's.
+    Who {
+        /// Only this user.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        user: Option<String>,
+    },
+    /// The nodes as this one sees them.
+    Nodes,
+}
+
+/// The answer to [`Request::Who`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WhoReply {
+    /// Sessions at this node, served here or forwarded.
+    #[serde(default)]
+    pub sessions: Vec<SessionRow>,
+    /// Users whose lease this node holds.
+    #[serde(default)]
+    pub held: Vec<HeldRow>,
+}
+
+/// One session.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionRow {
+    /// Whose mail.
+    pub user: String,
+    /// `imap`, `pop3` or `lmtp`.
+    pub protocol: String,
+    /// Its id, as in the logs.
+    pub session: String,
+    /// The client's address.
+    pub client: String,
+    /// The node that the client reached.
+    pub ingress: String,
+    /// The node that serves it.
+    pub holder: String,
+    /// Seconds since login.
+    pub since_s: u64,
+    /// Seconds since the client's last byte.
+    pub idle_s: u64,
+}
+
+/// One held lease.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldRow {
+    /// Whose mail.
+    pub user: String,
+    /// The holder's node; left out where the answering node is meant.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+    /// The holder's incarnation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub incarnation: Option<String>,
+    /// The lease's generation.
+    pub epoch: u64,
+}
+
+/// The answer to [`Request::Nodes`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodesReply {
+    /// Every node in `nodes/`.
+    pub nodes: Vec<NodeRow>,
+}
+
+/// One node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeRow {
+    /// Its name.
+    pub name: String,
+    /// This start of it.
+    pub incarnation: String,
+    /// Its last sign of life.
+    pub beat: u64,
+    /// Its version, if it published it.
+    #[serde(default)]
+    pub version: Option<String>,
+    /// Where its relay is, best first.
+    #[serde(default)]
+    pub relay: Vec<String>,
+    /// Unix time of its start, seconds.
+    #[serde(default)]
+    pub since: Option<u64>,
+    /// `up`, `suspect`, `draining`; left out by the directory, which shows no time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<String>,
+}
+
+/// Asks; `None`: no node runs here.
+pub fn ask<Reply: DeserializeOwned>(socket: &Path, request: &Request) -> anyhow::Result<Option<Reply>> {
+    let stream = match UnixStream::connect(socket) {
+        Ok(stream) => stream,
+        // Refused: a socket that a node left behind.
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => return Ok(None),
+        Err(error) => return Err(error).with_context(|| format!("can't reach the node's control socket {}", socket.display())),
+    };
+    exchange(stream, request).with_context(|| format!("the node behind {} did not answer", socket.display())).map(Some)
+}
+
+fn exchange<Reply: DeserializeOwned>(mut stream: UnixStream, request: &Request) -> anyhow::Result<Reply> {
+    stream.set_read_timeout(Some(ANSWER_WAIT))?;
+    stream.set_write_timeout(Some(ANSWER_WAIT))?;
+    let mut line = serde_json::to_string(request)?;
+    line.push('\n');
+    stream.write_all(line.as_bytes())?;
+
+    let mut answer = String::new();
+    BufReader::new(stream.take(ANSWER_BYTES_MAX)).read_line(&mut answer)?;
+    if answer.is_empty() {
+        bail!("it closed the connection");
+    }
+    let answer: serde_json::Value = serde_json::from_str(&answer).context("its answer is not JSON")?;
+    if let Some(error) = answer.get("error").and_then(|error| error.as_str()) {
+        bail!("it said: {error}");
+    }
+    serde_json::from_value(answer).context("its answer is not understood: is it of another version?")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{os::unix::net::UnixListener, thread};
+
+    use super::*;
+
+    /// Answers one connection; gives what was asked.
+    fn node(socket: &Path, answer: &'static str) -> thread::JoinHandle<String> {
+        let listener = UnixListener::bind(socket).unwrap();
+        thread::spawn(move || {
+            let (stream, _) = listener.accept().unwrap();
+            let mut asked = String::new();
+            BufReader::new(&stream).read_line(&mut asked).unwrap();
+            (&stream).write_all(answer.as_bytes()).unwrap();
+            asked
+        })
+    }
+
+    #[test]
+    fn who_and_nodes_are_asked_in_one_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("control.sock");
+        let answer = concat!(
+            r#"{"sessions":[{"user":"ada","protocol":"imap","session":"00ff","client":"192.0.2.1:4","ingress":"a","holder":"b","since_s":9,"idle_s":1}],"#,
+            "\"held\":[{\"user\":\"ada\",\"epoch\":3}]}\n"
+        );
+        let asked = node(&socket, answer);
+        let reply: WhoReply = ask(&socket, &Request::Who { user: Some("ada".to_owned()) }).unwrap().unwrap();
+        assert_eq!(asked.join().unwrap(), "{\"command\":\"who\",\"user\":\"ada\"}\n");
+        assert_eq!((reply.sessions[0].holder.as_str(), reply.held[0].epoch), ("b", 3));
+        assert_eq!(serde_json::to_string(&Request::Who { user: None }).unwrap(), r#"{"command":"who"}"#);
+        assert_eq!(serde_json::to_string(&Request::Nodes).unwrap(), r#"{"command":"nodes"}"#);
+    }
+
+    #[test]
+    fn without_a_node_there_is_no_answer_and_no_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("control.sock");
+        assert_eq!(ask::<NodesReply>(&socket, &Request::Nodes).unwrap(), None);
+        drop(UnixListener::bind(&socket).unwrap());
+        assert_eq!(ask::<NodesReply>(&socket, &Request::Nodes).unwrap(), None);
+    }
+
+    #[test]
+    fn what_a_node_refuses_is_said() {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, answer, expected) in [
+            ("a", "{\"error\":\"draining\"}\n", "it said: draining"),
+            ("b", "", "it closed the connection"),
+            ("c", "what?\n", "its answer is not JSON"),
+            ("d", "[]\n", "its answer is not understood"),
+        ] {
+            let socket = folder.path().join(name);
+            let asked = node(&socket, answer);
+            let error = format!("{:#}", ask::<NodesReply>(&socket, &Request::Nodes).unwrap_err());
+            assert!(error.contains(expected), "{error}");
+            asked.join().unwrap();
+        }
+    }
+}

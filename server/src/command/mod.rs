@@ -1,0 +1,226 @@
+//! The operator's command line: each subcommand is one file, which reads its arguments, does one thing and prints it.
+//!
+//! Exit codes: 0 done, 1 an error (said on standard error as `berth: …`, each cause on a line of its own), 2 wrong usage.
+//! What a program may want to read goes to standard output, as text or with `--json`; everything else to standard error.
+
+pub mod cluster;
+mod config;
+mod control;
+pub mod demo;
+mod directory;
+mod init;
+mod manual;
+pub mod serve;
+mod table;
+mod user;
+
+use std::{ffi::OsString, io, path::PathBuf, process::ExitCode};
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{Config, DEFAULT_FILE};
+
+/// The command line.
+#[derive(Debug, Parser)]
+#[command(
+    name = "berth",
+    version,
+    about = "Mail server for IMAP, POP3 and LMTP whose identical nodes share one mail store",
+    long_about = "Mail server for IMAP, POP3 and LMTP. Identical nodes keep Maildirs and indexes on one shared file system; \
+                  every node takes every connection and forwards it to the node that works on the user's mail.",
+    after_help = "Examples:\n  \
+        berth demo                              try it: three nodes on this host, nothing to set up\n  \
+        berth init /srv/berth                   make the shared directory a cluster, once\n  \
+        berth config show --default > /etc/berth/berth.toml\n  \
+        berth user add ada@example.org\n  \
+        berth serve                             run a node; the same on every host\n  \
+        berth who                               who is served where\n\n\
+        `berth help COMMAND` tells more about each.",
+    propagate_version = true,
+    disable_help_subcommand = false,
+    arg_required_else_help = true
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Demo(demo::DemoArgs),
+    Init(init::InitArgs),
+    Serve(serve::ServeArgs),
+    User(user::UserArgs),
+    Nodes(cluster::NodesArgs),
+    Who(cluster::WhoArgs),
+    Config(config::ConfigArgs),
+    Completions(manual::CompletionsArgs),
+    Man(manual::ManArgs),
+}
+
+/// `--config FILE`
+#[derive(Debug, Clone, Args)]
+pub struct ConfigFile {
+    /// The configuration file
+    #[arg(long = "config", short = 'c', value_name = "FILE", env = "BERTH_CONFIG", default_value = DEFAULT_FILE)]
+    pub config: PathBuf,
+}
+
+impl ConfigFile {
+    /// What `--config` gave where it may be left out; clap's own `env` would count as given, and then exclude other options.
+    fn or_default(given: Option<&PathBuf>) -> ConfigFile {
+        let from_environment = || std::env::var_os("BERTH_CONFIG").map(PathBuf::from);
+        let config = given.cloned().or_else(from_environment).unwrap_or_else(|| DEFAULT_FILE.into());
+        ConfigFile { config }
+    }
+
+    /// Reads and checks it.
+    pub fn load(&self) -> anyhow::Result<Config> {
+        Config::load(&self.config)
+    }
+}
+
+/// Runs what `arguments` (the program's name first) ask for.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(usage) => {
+            // Help goes to standard output with code 0, wrong usage to standard error with code 2; a closed pipe is nobody's error.
+            drop(usage.print());
+            return ExitCode::from(u8::try_from(usage.exit_code()).unwrap_or(2));
+        }
+    };
+    match cli.command.run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprint!("{}", said(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+impl Command {
+    fn run(self) -> anyhow::Result<()> {
+        match self {
+            Command::Demo(args) => demo::run(args),
+            Command::Init(args) => init::run(&args),
+            Command::Serve(args) => serve::run(&args),
+            Command::User(args) => user::run(&args),
+            Command::Nodes(args) => cluster::nodes(&args),
+            Command::Who(args) => cluster::who(&args),
+            Command::Config(args) => config::run(&args),
+            Command::Completions(args) => manual::completions(&args),
+            Command::Man(args) => manual::man(&args),
+        }
+    }
+}
+
+/// The asynchronous runtime of a long-running command.
+fn runtime() -> io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("berth").build()
+}
+
+/// Whoever read our output has enough, as in `berth who | head`.
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+/// `berth: …`, then each cause that says something new on its own line.
+fn said(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain() {
+        let this = cause.to_string();
+        // Some errors quote their cause in their own text.
+        if !text.contains(this.trim_end()) {
+            text.push_str(if text.is_empty() { "berth: " } else { "  because: " });
+            text.push_str(this.trim_end());
+            text.push('\n');
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::{Context, anyhow};
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split_whitespace())
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_in_the_help_is_understood() {
+        for line in [
+            "berth demo",
+            "berth demo --nodes 2 --users 3",
+            "berth init /srv/berth",
+            "berth init /srv/berth --beat 500ms --self-limit 3s --dead-after 5s",
+            "berth serve",
+            "berth serve --config /tmp/berth.toml",
+            "berth user add ada@example.org",
+            "berth user add ada --file /tmp/users --password-stdin --scheme SHA512-CRYPT",
+            "berth user list --config /tmp/berth.toml",
+            "berth user passwd ada",
+            "berth user remove ada --file /tmp/users",
+            "berth nodes --json",
+            "berth nodes --root /srv/berth",
+            "berth who",
+            "berth who ada --root /srv/berth --json",
+            "berth config check",
+            "berth config show --default",
+            "berth completions bash",
+            "berth man /tmp",
+        ] {
+            parse(line).unwrap_or_else(|error| panic!("{line}: {error}"));
+        }
+    }
+
+    #[test]
+    fn wrong_usage_has_code_2_and_help_has_code_0() {
+        for (line, code) in [
+            ("berth", 2),
+            ("berth serv", 2),
+            ("berth user add", 2),
+            ("berth user add ada --file a --config b", 2),
+            ("berth who --root /a --config /b", 2),
+            ("berth demo --nodes 0", 2),
+            ("berth init /srv --beat soon", 2),
+            ("berth user add ada --scheme ROT13", 2),
+            ("berth --help", 0),
+            ("berth --version", 0),
+            ("berth help user add", 0),
+        ] {
+            assert_eq!(parse(line).unwrap_err().exit_code(), code, "{line}");
+        }
+        assert!(parse("berth serv").unwrap_err().to_string().contains("'serve'"));
+    }
+
+    #[test]
+    fn a_configuration_from_the_environment_excludes_no_option() {
+        // clap counts a value from the environment as given, so these options don't have one (the variable itself is read in `or_default`).
+        let cli = Cli::command();
+        for command in [&["who"][..], &["nodes"], &["user", "add"]] {
+            let found = command.iter().fold(&cli, |cli, name| cli.find_subcommand(name).unwrap());
+            let option = found.get_arguments().find(|option| option.get_id() == "config").unwrap();
+            assert_eq!(option.get_env(), None, "{command:?}");
+        }
+    }
+
+    #[test]
+    fn causes_have_a_line_each_and_are_not_repeated() {
+        let error =
+            Err::<(), _>(anyhow!("no such file")).context("can't read /etc/x").context("can't read /etc/x: no such file").unwrap_err();
+        assert_eq!(said(&error), "berth: can't read /etc/x: no such file\n");
+        let error = Err::<(), _>(anyhow!("no such file")).context("can't read /etc/x").unwrap_err();
+        assert_eq!(said(&error), "berth: can't read /etc/x\n  because: no such file\n");
+    }
+}

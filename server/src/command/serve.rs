@@ -1,0 +1,25 @@
+//! `berth serve`: runs a node.
+
+use clap::Args;
+
+use super::{ConfigFile, runtime};
+
+/// Run a node of the cluster
+///
+/// Listens as the configuration says until it gets SIGTERM or SIGINT: then it hands its users over to the other nodes and ends.
+/// SIGHUP reads configuration, users and certificate again.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  berth serve\n  berth serve --config /etc/berth/berth.toml")]
+pub struct ServeArgs {
+    #[command(flatten)]
+    config: ConfigFile,
+    /// Leave the cluster when standard input ends: for programs that start nodes and may die
+    #[arg(long, hide = true)]
+    stop_at_end_of_input: bool,
+}
+
+pub(super) fn run(args: &ServeArgs) -> anyhow::Result<()> {
+    let config = args.config.load()?;
+    crate::log::init(&config.log)?;
+    runtime()?.block_on(crate::node::run(config, &args.config.config, args.stop_at_end_of_input))
+}

@@ -1,0 +1,129 @@
+//! A file system that fails on demand, for tests: at the n-th call that changes something, and from then on or once.
+
+use std::{
+    io,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use super::{Attributes, Entry, Filesystem, NewFile, OpenFile, Shared};
+
+/// How often a demanded failure happens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failure {
+    /// That call alone.
+    Once,
+    /// That call and all after it, as when the process died.
+    FromThenOn,
+}
+
+/// Fails on demand, and is the real file system otherwise. Clones share their state.
+#[derive(Debug, Clone)]
+pub struct Faulty {
+    state: Arc<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    calls: AtomicU64,
+    /// The call that fails, from 1; 0: none.
+    fails_at: AtomicU64,
+    /// 1 if all later ones fail as well.
+    goes_on: AtomicU64,
+    /// The error's number (errno).
+    errno: i32,
+}
+
+impl Faulty {
+    /// One that does not fail yet; its failures will be `errno`.
+    pub fn new(errno: i32) -> Faulty {
+        let number = AtomicU64::default;
+        Faulty { state: Arc::new(State { calls: number(), fails_at: number(), goes_on: number(), errno }) }
+    }
+    /// Lets the `call`-th changing call from now on (from 1) fail.
+    pub fn fail_at(&self, call: u64, failure: Failure) {
+        self.state.calls.store(0, Ordering::SeqCst);
+        self.state.goes_on.store(u64::from(failure == Failure::FromThenOn), Ordering::SeqCst);
+        self.state.fails_at.store(call, Ordering::SeqCst);
+    }
+    /// No more failures.
+    pub fn heal(&self) {
+        self.state.fails_at.store(0, Ordering::SeqCst);
+    }
+    /// Changing calls since the last [`Faulty::fail_at`].
+    pub fn calls(&self) -> u64 {
+        self.state.calls.load(Ordering::SeqCst)
+    }
+}
+
+impl State {
+    fn changing(&self) -> io::Result<()> {
+        let call = self.calls.fetch_add(1, Ordering::SeqCst) + 1;
+        let fails_at = self.fails_at.load(Ordering::SeqCst);
+        let goes_on = self.goes_on.load(Ordering::SeqCst) == 1;
+        if fails_at != 0 && (call == fails_at || (goes_on && call > fails_at)) {
+            return Err(io::Error::from_raw_os_error(self.errno));
+        }
+        Ok(())
+    }
+}
+
+#[derive(Debug)]
+struct FaultyFile {
+    state: Arc<State>,
+    file: Box<dyn NewFile>,
+}
+
+impl NewFile for FaultyFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.state.changing()?;
+        self.file.write(bytes)
+    }
+    fn finish(self: Box<Self>) -> io::Result<()> {
+        self.state.changing()?;
+        self.file.finish()
+    }
+}
+
+impl Filesystem for Faulty {
+    fn create(&self, path: &Path) -> io::Result<Box<dyn NewFile>> {
+        self.state.changing()?;
+        Ok(Box::new(FaultyFile { state: Arc::clone(&self.state), file: Shared.create(path)? }))
+    }
+    fn open(&self, path: &Path) -> io::Result<Box<dyn OpenFile>> {
+        Shared.open(path)
+    }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.state.changing()?;
+        Shared.rename(from, to)
+    }
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.state.changing()?;
+        Shared.link(from, to)
+    }
+    fn remove_file(&self, path: &Path) -> io::Result<bool> {
+        self.state.changing()?;
+        Shared.remove_file(path)
+    }
+    fn create_folder(&self, path: &Path) -> io::Result<()> {
+        self.state.changing()?;
+        Shared.create_folder(path)
+    }
+    fn remove_folder(&self, path: &Path) -> io::Result<()> {
+        self.state.changing()?;
+        Shared.remove_folder(path)
+    }
+    fn list(&self, folder: &Path) -> io::Result<Vec<Entry>> {
+        Shared.list(folder)
+    }
+    fn attributes(&self, path: &Path) -> io::Result<Attributes> {
+        Shared.attributes(path)
+    }
+    fn sync_folder(&self, folder: &Path) -> io::Result<()> {
+        self.state.changing()?;
+        Shared.sync_folder(folder)
+    }
+}

@@ -1,0 +1,159 @@
+//! The real file system, local or NFS.
+
+use std::{
+    fs::{self, File},
+    io::{self, Write},
+    os::unix::fs::{FileExt, OpenOptionsExt},
+    path::Path,
+};
+
+use rustix::fs::{AtFlags, CWD, OFlags, StatxFlags};
+
+use super::{Attributes, Entry, Filesystem, NewFile, OpenFile};
+
+/// The real file system.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Shared;
+
+#[derive(Debug)]
+struct Writing(File);
+
+impl NewFile for Writing {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.0.write_all(bytes)
+    }
+    fn finish(self: Box<Self>) -> io::Result<()> {
+        self.0.sync_all()
+    }
+}
+
+#[derive(Debug)]
+struct Reading(File);
+
+impl OpenFile for Reading {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut filled = 0;
+        while filled < buffer.len() {
+            let at = offset + u64::try_from(filled).unwrap_or(u64::MAX);
+            match self.0.read_at(&mut buffer[filled..], at) {
+                Ok(0) => break,
+                Ok(read) => filled += read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(filled)
+    }
+}
+
+impl Filesystem for Shared {
+    fn create(&self, path: &Path) -> io::Result<Box<dyn NewFile>> {
+        // 0600: mail is nobody else's; write-only: no read delegation.
+        let file = File::options().write(true).create_new(true).mode(0o600).open(path)?;
+        Ok(Box::new(Writing(file)))
+    }
+    fn open(&self, path: &Path) -> io::Result<Box<dyn OpenFile>> {
+        let direct = File::options().read(true).custom_flags(OFlags::DIRECT.bits().cast_signed()).open(path);
+        let file = match direct {
+            Ok(file) => {
+                let flags = rustix::fs::fcntl_getfl(&file)?;
+                rustix::fs::fcntl_setfl(&file, flags.difference(OFlags::DIRECT))?;
+                file
+            }
+            // File systems without O_DIRECT have no delegations either.
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => File::open(path)?,
+            Err(error) => return Err(error),
+        };
+        Ok(Box::new(Reading(file)))
+    }
+    #[expect(clippy::disallowed_methods, reason = "this is storage's file system: it adds the rule for resent replies")]
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        match fs::rename(from, to) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && self.attributes(to).is_ok() => Ok(()),
+            result => result,
+        }
+    }
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        match fs::hard_link(from, to) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            result => result,
+        }
+    }
+    fn remove_file(&self, path: &Path) -> io::Result<bool> {
+        match fs::remove_file(path) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+    fn create_folder(&self, path: &Path) -> io::Result<()> {
+        match fs::create_dir(path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            result => result,
+        }
+    }
+    fn remove_folder(&self, path: &Path) -> io::Result<()> {
+        match fs::remove_dir_all(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            result => result,
+        }
+    }
+    fn list(&self, folder: &Path) -> io::Result<Vec<Entry>> {
+        // Asking for the attributes first makes the client drop a listing that is out of date.
+        self.attributes(folder)?;
+        let mut entries = Vec::new();
+        for entry in fs::read_dir(folder)? {
+            let entry = entry?;
+            if let Ok(name) = entry.file_name().into_string() {
+                entries.push(Entry { name, is_folder: entry.file_type().ok().map(|kind| kind.is_dir()) });
+            }
+        }
+        Ok(entries)
+    }
+    fn attributes(&self, path: &Path) -> io::Result<Attributes> {
+        let stat = rustix::fs::statx(CWD, path, AtFlags::STATX_FORCE_SYNC, StatxFlags::BASIC_STATS)?;
+        let nanoseconds = |seconds: i64, rest: u32| seconds.saturating_mul(1_000_000_000).saturating_add(i64::from(rest));
+        Ok(Attributes {
+            size: stat.stx_size,
+            modified: nanoseconds(stat.stx_mtime.tv_sec, stat.stx_mtime.tv_nsec),
+            changed: nanoseconds(stat.stx_ctime.tv_sec, stat.stx_ctime.tv_nsec),
+        })
+    }
+    fn sync_folder(&self, folder: &Path) -> io::Result<()> {
+        File::open(folder)?.sync_all()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rename_whose_reply_was_lost_counts_as_done() {
+        let folder = tempfile::tempdir().unwrap();
+        let (from, to) = (folder.path().join("from"), folder.path().join("to"));
+        std::fs::write(&to, b"moved by the request whose reply was lost").unwrap();
+        Shared.rename(&from, &to).unwrap();
+        std::fs::remove_file(&to).unwrap();
+        assert_eq!(Shared.rename(&from, &to).unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn files_are_read_at_any_offset() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("message");
+        let mut file = Shared.create(&path).unwrap();
+        file.write(b"hello").unwrap();
+        file.finish().unwrap();
+        assert_eq!(Shared.create(&path).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        let file = Shared.open(&path).unwrap();
+        let mut buffer = [0; 7];
+        assert_eq!(file.read_at(1, &mut buffer).unwrap(), 4);
+        assert_eq!(&buffer[..4], b"ello");
+        assert_eq!(file.len().unwrap(), 5);
+        assert_eq!(Shared.list(folder.path()).unwrap(), [Entry { name: "message".into(), is_folder: Some(false) }]);
+    }
+}

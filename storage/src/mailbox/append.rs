@@ -1,0 +1,138 @@
+//! New messages: written and synced in `tmp/`, renamed into `cur/`, visible in UID order. Index rows follow.
+
+use std::sync::Arc;
+
+use index::{FlagSet, Uid};
+
+use super::{
+    Appended, Mailbox,
+    state::{NewMessage, PENDING_ROWS_MAX, Pending, Progress, Rendering},
+};
+use crate::{
+    Staged, StorageError,
+    filesystem::remove_quietly,
+    maildir::filename::{Base, FileName, nameable},
+    parallel,
+    staged::Complete,
+};
+
+/// UIDs given whose files are on their way; what is not settled when it is dropped becomes a gap, so that later messages do not wait for ever.
+pub(super) struct InFlight<'a> {
+    mailbox: &'a Mailbox,
+    pub first: u32,
+    count: u32,
+    settled: bool,
+}
+
+impl<'a> InFlight<'a> {
+    /// Gives `count` UIDs.
+    pub fn allocate(mailbox: &'a Mailbox, folder: &std::path::Path, count: usize) -> Result<InFlight<'a>, StorageError> {
+        let mut state = mailbox.state.lock();
+        mailbox.ensure_there()?;
+        let first = mailbox.allocate(&mut state, folder, count)?;
+        Ok(InFlight { mailbox, first, count: u32::try_from(count).unwrap_or(u32::MAX), settled: false })
+    }
+    /// The `position`-th UID.
+    pub fn uid(&self, position: usize) -> Uid {
+        let offset = u32::try_from(position).unwrap_or(u32::MAX).min(self.count.saturating_sub(1));
+        Uid::new(self.first + offset).unwrap_or_else(|| unreachable!("UIDs begin with 1"))
+    }
+    /// Shows the messages, and waits until all before them are visible as well.
+    pub fn publish(mut self, messages: Vec<NewMessage>) -> Result<(), StorageError> {
+        self.settled = true;
+        let mut state = self.mailbox.state.lock();
+        self.mailbox.settle(&mut state, (self.first..).zip(messages.into_iter().map(Progress::Done)));
+        self.mailbox.wait_until_visible(&mut state, self.first + self.count);
+        if state.pending.len() >= PENDING_ROWS_MAX {
+            // The messages are durable in the Maildir: that the index could not take the rows is no reason to refuse them.
+            self.mailbox.flush(&mut state).unwrap_or_else(|error| tracing::warn!(%error, "index rows wait"));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        if !self.settled {
+            let mut state = self.mailbox.state.lock();
+            self.mailbox.settle(&mut state, (self.first..self.first + self.count).map(|uid| (uid, Progress::Failed)));
+        }
+    }
+}
+
+impl Mailbox {
+    /// Several at once, all or none (MULTIAPPEND, RFC 3502). Blocking.
+    pub fn append_all(&self, messages: Vec<(Staged, FlagSet, Option<i64>)>) -> Result<Vec<Appended>, StorageError> {
+        if messages.is_empty() {
+            return Ok(Vec::new());
+        }
+        let _inside = self.store.enter_for_change()?;
+        self.ensure_there()?;
+        let folder = self.folder();
+        let known = self.known_flags();
+        let at_once = self.store.settings.parallel_operations;
+
+        // One delivery is finished here; several have their fsyncs under way together.
+        let cells: Vec<_> = messages.into_iter().map(|message| parking_lot::Mutex::new(Some(message))).collect();
+        let completed = parallel::for_each(at_once, &cells, |cell| {
+            let Some((staged, flags, date)) = cell.lock().take() else { return Err(StorageError::Expunged) };
+            Ok((staged.complete()?, flags, date))
+        });
+        let mut completed: Vec<(Complete, FlagSet, Option<i64>)> = completed.into_iter().collect::<Result<_, _>>()?;
+        let renderings: Vec<Rendering> = completed
+            .iter()
+            .map(|(complete, ..)| {
+                complete.content.as_deref().map_or(Rendering::Later, |raw| Rendering::Ready(Arc::new(super::render::render(raw))))
+            })
+            .collect();
+
+        let in_flight = InFlight::allocate(self, &folder, completed.len())?;
+        let mut new = Vec::with_capacity(completed.len());
+        let mut renames = Vec::with_capacity(completed.len());
+        for (position, ((complete, flags, date), rendering)) in completed.iter().zip(renderings).enumerate() {
+            let (unique, internal_date, save_date) = self.store.unique(*date);
+            let size = complete.staged.len();
+            let flags = nameable(*flags).intersection(known);
+            let base = Base { unique, disk_size: Some(size), size: Some(size), uid: Some(in_flight.uid(position)) };
+            let file = format!("cur/{}", FileName { base, flags, unknown_flags: String::new() }.print());
+            renames.push((complete.staged.path(), folder.join(&file)));
+            let pending = Pending { disk_size: size, rendering };
+            new.push(NewMessage { flags, size, internal_date, save_date, file, pending, write_back_due: false });
+        }
+        let filesystem = self.store.filesystem.as_ref();
+        let renamed = parallel::for_each(at_once, &renames, |(from, to)| {
+            self.store.ensure_not_abandoned()?;
+            filesystem.rename(from, to).map_err(self.store.io("can't rename to", to))
+        });
+        let mut failure = None;
+        for ((complete, ..), result) in completed.iter_mut().zip(&renamed) {
+            if result.is_ok() {
+                complete.staged.renamed();
+            }
+        }
+        for result in renamed {
+            failure = failure.or(result.err());
+        }
+        if failure.is_none() {
+            failure = filesystem.sync_folder(&folder.join("cur")).map_err(self.store.io("can't sync", folder.join("cur"))).err();
+        }
+        if let Some(failure) = failure {
+            // All or none, also where a rename worked and its answer got lost. What can't be removed is a new message at the next look at the
+            // folder: nobody was told that it is gone for good.
+            for (_, to) in &renames {
+                remove_quietly(filesystem, to);
+            }
+            return Err(failure);
+        }
+        let uid_validity = self.uid_validity();
+        let appended = (0..new.len()).map(|position| Appended { uid_validity, uid: in_flight.uid(position) }).collect();
+        in_flight.publish(new)?;
+        self.store.acknowledge(appended)
+    }
+
+    /// Every flag that has a meaning here: the system's, and the mailbox's keywords.
+    pub(super) fn known_flags(&self) -> FlagSet {
+        let system = FlagSet::from_bits(0b11_1111);
+        (0..self.keywords.read().len()).filter_map(index::KeywordId::new).fold(system, |set, id| set.with(index::Flag::Keyword(id)))
+    }
+}

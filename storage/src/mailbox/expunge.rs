@@ -1,0 +1,109 @@
+//! EXPUNGE: durable in the index with one commit; files are removed in the background.
+
+use index::{Flag, ModSeq, Uid};
+
+use super::{
+    Mailbox,
+    state::{Removal, State},
+};
+use crate::{Row, StorageError, maildir::filename::identity, parallel};
+
+/// Expunged UIDs that are remembered for QRESYNC; a client that was away for more starts afresh.
+const EXPUNGED_KEPT: u32 = 20_000;
+
+impl Mailbox {
+    /// Expunges those of `uids` (`None`: all messages) that have \Deleted; gives those that are gone now, ascending. Blocking.
+    pub fn expunge(&self, uids: Option<&[Uid]>) -> Result<Vec<Uid>, StorageError> {
+        self.expunge_where(uids, |row| row.flags.contains(Flag::Deleted))
+    }
+    /// Expunges `uids` whatever their flags (POP3 QUIT, MOVE). Blocking.
+    pub fn remove(&self, uids: &[Uid]) -> Result<Vec<Uid>, StorageError> {
+        self.expunge_where(Some(uids), |_| true)
+    }
+
+    fn expunge_where(&self, uids: Option<&[Uid]>, wanted: impl Fn(&Row) -> bool) -> Result<Vec<Uid>, StorageError> {
+        let _inside = self.store.enter_for_change()?;
+        self.ensure_there()?;
+        let folder = self.folder();
+        let mut state = self.state.lock();
+        let (gone, files): (Vec<Uid>, Vec<String>) = {
+            let columns = self.columns.read();
+            let mut positions: Vec<usize> = match uids {
+                Some(uids) => uids.iter().filter_map(|uid| columns.position(*uid)).collect(),
+                None => (0..columns.len()).collect(),
+            };
+            positions.sort_unstable();
+            positions.dedup();
+            positions.retain(|position| wanted(&columns.row(*position)));
+            positions.into_iter().map(|position| (columns.row(position).uid, columns.file(position).to_owned())).unzip()
+        };
+        if !gone.is_empty() {
+            let modseq = self.next_modseq(&state, &folder)?;
+            self.commit(&mut state, modseq, |change| {
+                gone.iter().try_for_each(|uid| change.expunge(self.id, *uid, modseq))?;
+                files.iter().try_for_each(|file| change.insert_removal(self.id, file))
+            })?;
+            state.removals.extend(files.into_iter().map(|file| Removal { recorded: file.clone(), file }));
+            self.forget(&mut state, &gone, modseq);
+        }
+        drop(state);
+        self.store.acknowledge(gone)
+    }
+
+    /// Takes expunged messages (ascending) out of memory.
+    pub(super) fn forget(&self, state: &mut State, gone: &[Uid], modseq: ModSeq) {
+        for uid in gone {
+            state.write_back.remove(&uid.get());
+        }
+        self.columns.write().remove(gone, modseq);
+        self.changes.send_replace(modseq.get());
+    }
+
+    /// Removes the files of expunged messages. Background work, and before the account is closed.
+    pub(crate) fn remove_files(&self) -> Result<(), StorageError> {
+        if self.is_deleted() || self.state.lock().removals.is_empty() {
+            return Ok(());
+        }
+        let _disk = self.disk.lock();
+        let folder = self.folder();
+        let removals = self.state.lock().removals.clone();
+        let filesystem = self.store.filesystem.as_ref();
+        let remove = |file: &String| {
+            self.store.ensure_not_abandoned()?;
+            let path = folder.join(file);
+            filesystem.remove_file(&path).map_err(self.store.io("can't remove", path))
+        };
+        let files: Vec<String> = removals.iter().map(|removal| removal.file.clone()).collect();
+        let results = parallel::for_each(self.store.settings.parallel_operations, &files, remove);
+        if results.iter().any(|result| matches!(result, Ok(false))) {
+            // Gone by itself, or another program changed its flags: a file that stays would come back as a new message.
+            for listed in self.list(&folder)? {
+                if files.iter().any(|file| identity(file) == identity(&listed)) {
+                    remove(&listed)?;
+                }
+            }
+        }
+        let mut failure = None;
+        let mut gone = Vec::new();
+        for (removal, result) in removals.into_iter().zip(results) {
+            match result {
+                Ok(_) => gone.push(removal.recorded),
+                Err(error) => failure = failure.or(Some(error)),
+            }
+        }
+        let mut state = self.state.lock();
+        let highest = self.columns.read().highest_modseq();
+        let mut floor = None;
+        self.commit(&mut state, highest, |change| {
+            gone.iter().try_for_each(|file| change.delete_removal(self.id, file))?;
+            floor = change.trim_expunged(self.id, EXPUNGED_KEPT)?;
+            Ok(())
+        })?;
+        if let Some(floor) = floor {
+            state.record.expunged_floor = floor;
+            self.commit(&mut state, highest, |_| Ok(()))?;
+        }
+        state.removals.retain(|removal| !gone.contains(&removal.recorded));
+        failure.map_or(Ok(()), Err)
+    }
+}

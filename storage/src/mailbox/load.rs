@@ -1,0 +1,193 @@
+//! Opens a mailbox: rows from the index, and the folder where the index can't be complete.
+
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use index::{MailboxId, MailboxRecord, ModSeq, ScanDue};
+use parking_lot::{Condvar, Mutex, RecursiveRwLock, RwLock};
+use tokio::sync::watch;
+
+use super::{
+    Look, Mailbox,
+    state::{Removal, State},
+};
+use crate::{
+    Columns, MailboxName, Row, StorageError,
+    maildir::ceiling::{Ceiling, Marks},
+    store::Store,
+};
+
+impl Mailbox {
+    /// Opens the mailbox with row `id`.
+    pub(crate) fn load(store: Arc<Store>, id: MailboxId, name: MailboxName, folder: PathBuf) -> Result<Arc<Mailbox>, StorageError> {
+        let (record, messages, keywords, removals, write_backs) = store.with_writer(|index| {
+            Ok((index.mailbox(id)?, index.messages(id)?, index.keywords(id)?, index.removals(id)?, index.write_backs(id)?))
+        })?;
+        let Some(record) = record else { return Err(StorageError::NoMailbox(name)) };
+        let due = record.scan_due;
+        let marks = Self::marks(&store, &record, &folder)?;
+
+        let mut columns = Columns::default();
+        for message in messages {
+            let row = Row {
+                uid: message.uid,
+                flags: message.flags,
+                modseq: message.modseq,
+                size: message.size,
+                internal_date: message.internal_date,
+                save_date: message.save_date,
+            };
+            columns.push(row, &message.file);
+        }
+        columns.raise(record.uid_next, record.highest_modseq);
+        if matches!(due, ScanDue::Takeover | ScanDue::Rebuild) {
+            // All that anybody may have been told is below the ceilings.
+            let told = ModSeq::new(marks.modseq.saturating_sub(1)).unwrap_or(record.highest_modseq);
+            columns.raise(record.uid_next, told);
+        }
+        let state = State {
+            uid_next: columns.uid_next(),
+            in_flight: BTreeMap::new(),
+            pending: BTreeMap::new(),
+            write_back: write_backs.into_iter().map(|uid| (uid, Duration::ZERO)).collect(),
+            removals: removals.into_iter().map(|file| Removal { recorded: file.clone(), file }).collect(),
+            look_again: false,
+            looked_at: store.now(),
+            taken_over_at: store.now(),
+            record: MailboxRecord { uid_ceiling: marks.uid, modseq_ceiling: marks.modseq, ..record },
+        };
+        let mailbox = Arc::new(Mailbox {
+            id,
+            name: RwLock::new(name),
+            folder: Arc::new(RecursiveRwLock::new(folder)),
+            disk: Mutex::new(()),
+            published: Condvar::new(),
+            ceiling: Ceiling::new(marks),
+            keywords: RwLock::new(Arc::new(keywords)),
+            changes: watch::Sender::new(columns.highest_modseq().get()),
+            deleted: AtomicBool::new(false),
+            recent_from: AtomicU32::new(state.record.first_recent),
+            columns: RwLock::new(columns),
+            state: Mutex::new(state),
+            store,
+        });
+        if due == ScanDue::Rebuild {
+            mailbox.adopt_keywords()?;
+        }
+        mailbox.look(match due {
+            ScanDue::No => Look::WhenChanged,
+            due => Look::Opening(due),
+        })?;
+        if due == ScanDue::Rebuild {
+            // What is \Recent is not in names: rather nothing than everything.
+            mailbox.recent_from.store(mailbox.columns.read().uid_next(), Ordering::SeqCst);
+        }
+        let mut state = mailbox.state.lock();
+        let uid_next = state.uid_next;
+        let highest = mailbox.columns.read().highest_modseq();
+        mailbox.columns.write().raise(uid_next, highest);
+        mailbox.flush(&mut state)?;
+        drop(state);
+        Ok(mailbox)
+    }
+
+    /// The ceilings: from the index as long as it is known to be complete (they only rise), else from the folder.
+    fn marks(store: &Store, record: &MailboxRecord, folder: &std::path::Path) -> Result<Marks, StorageError> {
+        let recorded = Marks { uid_validity: record.uid_validity, uid: record.uid_ceiling, modseq: record.modseq_ceiling };
+        if matches!(record.scan_due, ScanDue::No | ScanDue::Settle) {
+            return Ok(recorded);
+        }
+        let entries = store.filesystem.list(folder).map_err(store.io("can't list", folder))?;
+        match Marks::find(&entries) {
+            Some(marks) if marks.uid_validity == record.uid_validity => {
+                Ok(Marks { uid: marks.uid.max(recorded.uid), modseq: marks.modseq.max(recorded.modseq), ..marks })
+            }
+            _ => Ok(recorded),
+        }
+    }
+
+    fn adopt_keywords(&self) -> Result<(), StorageError> {
+        let _disk = self.disk.lock();
+        let folder = self.folder();
+        self.load_keywords(&folder)
+    }
+
+    /// The scan that follows a takeover, once a dead holder's late requests can't arrive any more.
+    pub(crate) fn settle_takeover(&self) -> Result<(), StorageError> {
+        let due = {
+            let state = self.state.lock();
+            let waited = self.store.now().saturating_sub(state.taken_over_at);
+            state.record.scan_due == ScanDue::Settle && waited >= self.store.settings.settle_after
+        };
+        if !due || self.is_deleted() {
+            return Ok(());
+        }
+        self.look(Look::Thoroughly)?;
+        let mut state = self.state.lock();
+        let highest = self.columns.read().highest_modseq();
+        state.record.scan_due = ScanDue::No;
+        self.commit(&mut state, highest, |_| Ok(()))
+    }
+
+    /// Writes index rows that wait.
+    pub(crate) fn flush_rows(&self) -> Result<(), StorageError> {
+        if self.is_deleted() {
+            return Ok(());
+        }
+        let mut state = self.state.lock();
+        self.flush(&mut state)
+    }
+    /// Reserves UIDs and MODSEQs before they run short, so that no delivery pays for it.
+    pub(crate) fn reserve_ahead(&self) -> Result<(), StorageError> {
+        if self.is_deleted() {
+            return Ok(());
+        }
+        let ahead = crate::maildir::ceiling::RESERVED_AHEAD / 2;
+        let folder = self.folder();
+        let uid_next = self.state.lock().uid_next;
+        let modseq = self.columns.read().highest_modseq().get();
+        let (uid, modseq) = (uid_next.saturating_add(ahead), modseq.saturating_add(ahead.into()));
+        if self.ceiling.covers(uid, modseq) {
+            return Ok(());
+        }
+        self.ceiling
+            .raise(self.store.filesystem.as_ref(), &folder, uid, modseq)
+            .map_err(self.store.io("can't reserve UIDs in", folder.as_path()))
+    }
+    /// Everything that is due, for closing.
+    pub(crate) fn finish(&self) -> Result<(), StorageError> {
+        self.flush_rows()?;
+        self.write_back(Duration::ZERO)?;
+        self.remove_files()?;
+        self.flush_rows()
+    }
+    /// Runs `rename` while nobody uses paths below the folder; then it lies in `folder` and is called `name`.
+    pub(crate) fn relocate(
+        &self,
+        name: MailboxName,
+        folder: PathBuf,
+        rename: impl FnOnce() -> Result<(), StorageError>,
+    ) -> Result<(), StorageError> {
+        let mut place = self.folder.write();
+        rename()?;
+        *place = folder;
+        *self.name.write() = name;
+        Ok(())
+    }
+    /// Runs `remove`, which renames the folder away while nobody uses paths below it; then sessions that have it open see that it is gone.
+    pub(crate) fn retire(&self, remove: impl FnOnce() -> Result<(), StorageError>) -> Result<(), StorageError> {
+        let _place = self.folder.write();
+        let _state = self.state.lock();
+        remove()?;
+        self.deleted.store(true, Ordering::SeqCst);
+        self.changes.send_modify(|_| ());
+        Ok(())
+    }
+}

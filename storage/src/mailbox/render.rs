@@ -1,0 +1,83 @@
+//! ENVELOPE, BODYSTRUCTURE and cached header fields: rendered once, when the message passes through, and stored ready to send.
+
+use std::{collections::HashMap, sync::Arc};
+
+use index::Uid;
+
+use super::{Mailbox, Rendered, state::Rendering};
+use crate::{StorageError, mime::Structure, parallel};
+
+/// Renders a message with CRLF line ends.
+pub(super) fn render(raw: &[u8]) -> Rendered {
+    let structure = Structure::parse(raw);
+    Rendered {
+        envelope: structure.envelope().into(),
+        body_structure: structure.body_structure(true).into(),
+        headers: structure.cached_headers().into(),
+    }
+}
+
+impl Mailbox {
+    /// ENVELOPE, BODYSTRUCTURE and cached header fields, in the order of `uids`; `None` for messages that are gone. Renders what is missing. Blocking.
+    pub fn rendered(&self, uids: &[Uid]) -> Result<Vec<Option<Rendered>>, StorageError> {
+        let _inside = self.store.enter()?;
+        let mut found: HashMap<Uid, Rendered> = HashMap::with_capacity(uids.len());
+        let mut wanted: Vec<Uid> = Vec::with_capacity(uids.len());
+        {
+            let state = self.state.lock();
+            let columns = self.columns.read();
+            for uid in uids.iter().filter(|uid| columns.position(**uid).is_some()) {
+                match state.pending.get(&uid.get()).map(|pending| &pending.rendering) {
+                    Some(Rendering::Ready(rendered)) => {
+                        found.insert(*uid, Rendered::clone(rendered));
+                    }
+                    _ => wanted.push(*uid),
+                }
+            }
+        }
+        wanted.sort_unstable();
+        wanted.dedup();
+        self.store.read(|index| {
+            index.rendered(self.id, &wanted, &mut |uid, record| {
+                let rendered = Rendered {
+                    envelope: record.envelope.into(),
+                    body_structure: record.body_structure.into(),
+                    headers: record.headers.into(),
+                };
+                found.insert(uid, rendered);
+            })
+        })?;
+        wanted.retain(|uid| !found.contains_key(uid));
+        found.extend(self.render_now(&wanted)?);
+        Ok(uids.iter().map(|uid| found.get(uid).cloned()).collect())
+    }
+
+    /// Renders messages from their files, and keeps the result.
+    fn render_now(&self, uids: &[Uid]) -> Result<Vec<(Uid, Rendered)>, StorageError> {
+        if uids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let rendered = parallel::for_each(self.store.settings.parallel_operations, uids, |uid| {
+            match self.open_message(*uid).and_then(|message| message.read_all()) {
+                Ok(raw) => Ok(Some((*uid, render(&raw)))),
+                Err(StorageError::Expunged) => Ok(None),
+                Err(error) => Err(error),
+            }
+        });
+        let rendered: Vec<Option<(Uid, Rendered)>> = rendered.into_iter().collect::<Result<_, _>>()?;
+        let rendered: Vec<(Uid, Rendered)> = rendered.into_iter().flatten().collect();
+        let mut state = self.state.lock();
+        for (uid, rendered) in &rendered {
+            if let Some(pending) = state.pending.get_mut(&uid.get()) {
+                pending.rendering = Rendering::Ready(Arc::new(rendered.clone()));
+            }
+        }
+        drop(state);
+        self.store.change(|change| {
+            rendered.iter().try_for_each(|(uid, rendered)| {
+                change.insert_rendered(self.id, *uid, [&rendered.envelope, &rendered.body_structure, &rendered.headers])
+            })
+        })?;
+        Ok(rendered)
+    }
+}

@@ -1,0 +1,271 @@
+//! Compares the folder with the index and carries out what [`crate::maildir::scan`] says.
+
+use std::{io, ops::Range, path::Path, sync::Arc};
+
+use index::{FlagSet, ScanDue, Uid};
+
+use super::{
+    Mailbox,
+    render::render,
+    state::{NewMessage, Pending, Progress, Rendering, State},
+};
+use crate::{
+    StorageError,
+    maildir::{
+        filename::{FileName, identity},
+        scan::{Found, Known, Plan, assign, compare},
+    },
+    parallel,
+    store::unix_micros,
+};
+
+/// A folder that changed less than this before it was listed may change again without another time stamp: it is listed again next time.
+const STAMP_GRAIN_NANOSECONDS: i64 = 2_000_000_000;
+
+/// How thoroughly to look at the folder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Look {
+    /// Only if its time stamps changed.
+    WhenChanged,
+    /// In any case.
+    Thoroughly,
+    /// For the first time after [`ScanDue`] was recorded; before any client sees the mailbox.
+    Opening(ScanDue),
+}
+
+/// A new file, ready to become a message.
+struct Candidate {
+    found: Found,
+    message: NewMessage,
+}
+
+impl Mailbox {
+    /// Whether `rescan_interval` has passed.
+    pub(crate) fn look_is_due(&self) -> bool {
+        let state = self.state.lock();
+        state.look_again || self.store.now().saturating_sub(state.looked_at) >= self.store.settings.rescan_interval
+    }
+    /// Looks at the folder.
+    pub(crate) fn look(&self, look: Look) -> Result<(), StorageError> {
+        let _disk = self.disk.lock();
+        let folder = self.folder();
+        self.look_below(&folder, look)
+    }
+    /// As [`Mailbox::look`], for those who hold the locks.
+    pub(super) fn look_below(&self, folder: &Path, look: Look) -> Result<(), StorageError> {
+        self.ensure_there()?;
+        let filesystem = self.store.filesystem.as_ref();
+        let stamp = |name: &str| {
+            let path = folder.join(name);
+            filesystem
+                .attributes(&path)
+                .map(|attributes| attributes.changed.max(attributes.modified))
+                .map_err(self.store.io("can't look at", path))
+        };
+        let stamps = [stamp("cur")?, stamp("new")?];
+        {
+            let mut state = self.state.lock();
+            state.looked_at = self.store.now();
+            let same = stamps == [state.record.cur_seen, state.record.new_seen];
+            if look == Look::WhenChanged && same && !state.look_again {
+                return Ok(());
+            }
+        }
+        let mut listed = self.list(folder)?;
+        let mut plan = self.compare(&listed);
+        if !plan.gone.is_empty() {
+            // A file that is renamed while its folder is listed may be missed: what is gone is gone twice.
+            let again = self.list(folder)?;
+            let known: std::collections::HashSet<&str> = again.iter().map(|file| identity(file)).collect();
+            let missed: Vec<String> = listed.into_iter().filter(|file| !known.contains(identity(file))).collect();
+            listed = again.iter().cloned().chain(missed).collect();
+            plan = self.compare(&listed);
+        }
+        let letters = plan.new.iter().map(|found| found.name.flags).chain(plan.renamed.iter().map(|(.., flags)| *flags));
+        if let Some(highest) = letters.flat_map(|flags| flags.keywords().last()).max() {
+            self.ensure_keyword_letters(folder, highest.position())?;
+        }
+        let new = std::mem::take(&mut plan.new);
+        let candidates = self.inspect(folder, new, matches!(look, Look::Opening(_)))?;
+
+        let mut state = self.state.lock();
+        self.apply(&mut state, folder, &plan)?;
+        self.admit(&mut state, folder, candidates, look)?;
+        let now = unix_micros().saturating_mul(1_000);
+        let settled = |stamp: i64| if now.saturating_sub(stamp) < STAMP_GRAIN_NANOSECONDS { 0 } else { stamp };
+        state.record.cur_seen = settled(stamps[0]);
+        state.record.new_seen = settled(stamps[1]);
+        state.look_again = false;
+        let highest = self.columns.read().highest_modseq();
+        self.commit(&mut state, highest, |_| Ok(()))
+    }
+
+    /// `cur/…` and `new/…`, as the server says now.
+    pub(super) fn list(&self, folder: &Path) -> Result<Vec<String>, StorageError> {
+        let mut files = Vec::new();
+        for name in ["cur", "new"] {
+            let path = folder.join(name);
+            let entries = self.store.filesystem.list(&path).map_err(self.store.io("can't list", path))?;
+            let messages = entries.into_iter().filter(|entry| !entry.name.starts_with('.') && entry.is_folder != Some(true));
+            files.extend(messages.map(|entry| format!("{name}/{}", entry.name)));
+        }
+        Ok(files)
+    }
+
+    fn compare(&self, listed: &[String]) -> Plan {
+        let state = self.state.lock();
+        let columns = self.columns.read();
+        let known = columns.rows().enumerate().map(|(position, row)| Known {
+            uid: row.uid,
+            file: columns.file(position),
+            flags: row.flags,
+            write_back_due: state.write_back.contains_key(&row.uid.get()),
+        });
+        let removing: Vec<String> = state.removals.iter().map(|removal| removal.file.clone()).collect();
+        let mut plan = compare(known, listed, &removing);
+        // Our own messages on their way in.
+        let epoch = self.store.lease.epoch();
+        plan.new.retain(|found| {
+            let base = &found.name.base;
+            let ours = base.own().is_some_and(|own| own.epoch == epoch);
+            !(ours && base.uid.is_some_and(|uid| state.in_flight.contains_key(&uid.get())))
+        });
+        plan
+    }
+
+    /// Finds out what names do not say. Files that are gone again are left out.
+    fn inspect(&self, folder: &Path, new: Vec<Found>, trust_names: bool) -> Result<Vec<Candidate>, StorageError> {
+        let inspected =
+            parallel::for_each(self.store.settings.parallel_operations, &new, |found| match self.inspect_one(folder, found, trust_names) {
+                Ok(message) => Ok(Some(message)),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+                Err(error) => Err(self.store.io("can't read", folder.join(&found.file))(error)),
+            });
+        let mut candidates = Vec::with_capacity(new.len());
+        for (found, message) in new.into_iter().zip(inspected) {
+            candidates.extend(message?.map(|message| Candidate { found, message }));
+        }
+        Ok(candidates)
+    }
+
+    fn inspect_one(&self, folder: &Path, found: &Found, trust_name: bool) -> io::Result<NewMessage> {
+        let FileName { base, flags, .. } = &found.name;
+        let mut message = NewMessage {
+            flags: *flags,
+            size: base.size.unwrap_or_default(),
+            internal_date: 0,
+            save_date: 0,
+            file: found.file.clone(),
+            pending: Pending { disk_size: base.disk_size.unwrap_or_default(), rendering: Rendering::Later },
+            write_back_due: true,
+        };
+        let path = folder.join(&found.file);
+        match base.own() {
+            Some(own) if trust_name && base.size.is_some() && base.disk_size.is_some() => {
+                message.internal_date = own.internal_date;
+                message.save_date = own.moment.div_euclid(1_000_000);
+                return Ok(message);
+            }
+            own => {
+                let attributes = self.store.filesystem.attributes(&path)?;
+                message.pending.disk_size = attributes.size;
+                message.internal_date = own.map_or(attributes.modified.div_euclid(1_000_000_000), |own| own.internal_date);
+                message.save_date = own.map_or(attributes.changed, |own| own.moment.saturating_mul(1_000)).div_euclid(1_000_000_000);
+            }
+        }
+        if base.size.is_none() {
+            let raw = self.read_foreign(&path)?;
+            message.size = u64::try_from(raw.len()).unwrap_or(u64::MAX);
+            message.pending.rendering = Rendering::Ready(Arc::new(render(&raw)));
+        }
+        Ok(message)
+    }
+
+    /// Files renamed or removed by other programs.
+    fn apply(&self, state: &mut State, folder: &Path, plan: &Plan) -> Result<(), StorageError> {
+        for file in &plan.removing {
+            for removal in state.removals.iter_mut().filter(|removal| identity(&removal.file) == identity(file)) {
+                removal.file.clone_from(file);
+            }
+        }
+        if plan.renamed.is_empty() && plan.gone.is_empty() {
+            return Ok(());
+        }
+        let modseq = self.next_modseq(state, folder)?;
+        let changed: Vec<(Uid, FlagSet)> = {
+            let columns = self.columns.read();
+            let differs =
+                |(uid, _, flags): &(Uid, String, FlagSet)| columns.get(*uid).filter(|row| row.flags != *flags).map(|row| (row.uid, *flags));
+            plan.renamed.iter().filter_map(differs).collect()
+        };
+        self.commit(state, modseq, |change| {
+            plan.renamed.iter().try_for_each(|(uid, file, _)| change.set_file(self.id, *uid, file))?;
+            for (uid, flags) in &changed {
+                // The name has these flags already; a write-back that was due stays due by its own row.
+                change.set_flags(self.id, *uid, *flags, modseq)?;
+                change.delete_write_back(self.id, *uid)?;
+            }
+            plan.gone.iter().try_for_each(|uid| change.expunge(self.id, *uid, modseq))
+        })?;
+        let mut columns = self.columns.write();
+        for (uid, file, _) in &plan.renamed {
+            columns.set_file(*uid, file);
+        }
+        for (uid, flags) in &changed {
+            columns.set_flags(*uid, *flags, modseq);
+        }
+        drop(columns);
+        self.forget(state, &plan.gone, modseq);
+        Ok(())
+    }
+
+    /// Gives new files their UIDs and shows them.
+    fn admit(&self, state: &mut State, folder: &Path, candidates: Vec<Candidate>, look: Look) -> Result<(), StorageError> {
+        let marks = self.ceiling.marks();
+        // Before anybody sees the mailbox, names may say what the index lacks; later, a UID in a strange file's name would be out of order.
+        let acceptable: Range<u32> = match look {
+            Look::Opening(ScanDue::Takeover | ScanDue::Rebuild) => state.uid_next..marks.uid,
+            _ => 0..0,
+        };
+        if !acceptable.is_empty() {
+            state.uid_next = state.uid_next.max(marks.uid);
+        }
+        let (found, messages): (Vec<Found>, Vec<NewMessage>) =
+            candidates.into_iter().map(|candidate| (candidate.found, candidate.message)).unzip();
+        let mut by_file: std::collections::HashMap<String, NewMessage> =
+            messages.into_iter().map(|message| (message.file.clone(), message)).collect();
+        let out_of_uids = StorageError::Limit { what: "the number of UIDs given in this mailbox", limit: u32::MAX.into() };
+        let assigned = assign(found, acceptable, state.uid_next).ok_or(out_of_uids)?;
+        let fresh = assigned.iter().filter(|(uid, _)| *uid >= state.uid_next).count();
+        if fresh > 0 {
+            self.allocate(state, folder, fresh)?;
+        }
+        if !assigned.is_empty() {
+            // Even without a fresh UID the messages take a MODSEQ.
+            self.next_modseq(state, folder)?;
+        }
+        let ours = |uid: u32, found: &Found, message: &NewMessage| {
+            let base = &found.name.base;
+            let complete = base.own().is_some() && base.size.is_some() && base.disk_size.is_some() && message.file.starts_with("cur/");
+            complete && base.uid.map(Uid::get) == Some(uid)
+        };
+        let settled = assigned.into_iter().filter_map(|(uid, found)| {
+            let mut message = by_file.remove(&found.file)?;
+            message.write_back_due = !ours(uid, &found, &message);
+            Some((uid, Progress::Done(message)))
+        });
+        let settled: Vec<_> = settled.collect();
+        self.settle(state, settled);
+        if let Look::Opening(due) = look {
+            match due {
+                ScanDue::Takeover | ScanDue::Rebuild => state.record.scan_due = ScanDue::Settle,
+                ScanDue::Settle | ScanDue::No => {}
+            }
+            if due == ScanDue::Rebuild {
+                // What was expunged before is not known: absent UIDs count.
+                state.record.expunged_floor = self.columns.read().highest_modseq().get();
+            }
+        }
+        Ok(())
+    }
+}

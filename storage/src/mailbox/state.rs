@@ -1,0 +1,242 @@
+//! What changes a mailbox: numbers given, messages in flight, rows that the index lacks, work that is due in the folder.
+
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
+
+use index::{Change, FlagSet, IndexError, MailboxId, MailboxRecord, MessageRecord, ModSeq, Uid};
+use parking_lot::MutexGuard;
+
+use super::{Mailbox, Rendered};
+use crate::{Row, StorageError};
+
+/// Rows that may wait for the index; then whoever brings the next one writes them.
+pub(super) const PENDING_ROWS_MAX: usize = 256;
+
+/// Locked for one change at a time.
+#[derive(Debug)]
+pub(super) struct State {
+    /// The durable numbers, as of the last commit.
+    pub record: MailboxRecord,
+    /// The next UID to be given; those in flight are below.
+    pub uid_next: u32,
+    /// UIDs given whose messages are not visible yet, by UID.
+    pub in_flight: BTreeMap<u32, Progress>,
+    /// Visible messages without an index row, by UID.
+    pub pending: BTreeMap<u32, Pending>,
+    /// Messages whose file names lack their flags or UID, and since when.
+    pub write_back: BTreeMap<u32, Duration>,
+    /// Files of expunged messages.
+    pub removals: Vec<Removal>,
+    /// A rename found nothing: the folder is not what we think.
+    pub look_again: bool,
+    /// When the folder was looked at.
+    pub looked_at: Duration,
+    /// When the account was opened or this mailbox taken over: the settling scan counts from here.
+    pub taken_over_at: Duration,
+}
+
+/// A file of an expunged message.
+#[derive(Debug, Clone)]
+pub(super) struct Removal {
+    /// As the index has it.
+    pub recorded: String,
+    /// Its name now.
+    pub file: String,
+}
+
+/// How far a message with a given UID is.
+#[derive(Debug)]
+pub(super) enum Progress {
+    /// Its file is on its way.
+    Waiting,
+    /// Its file is in place.
+    Done(NewMessage),
+    /// There will be none: a gap.
+    Failed,
+}
+
+/// A message whose file is in place.
+#[derive(Debug)]
+pub(super) struct NewMessage {
+    pub flags: FlagSet,
+    pub size: u64,
+    pub internal_date: i64,
+    pub save_date: i64,
+    /// With `cur/` or `new/`.
+    pub file: String,
+    pub pending: Pending,
+    /// The file's name is not ours yet.
+    pub write_back_due: bool,
+}
+
+/// What the row of a visible message has beyond the columns.
+#[derive(Debug, Clone)]
+pub(super) struct Pending {
+    pub disk_size: u64,
+    pub rendering: Rendering,
+}
+
+/// Where what is rendered of a new message comes from.
+#[derive(Debug, Clone)]
+pub(super) enum Rendering {
+    /// On demand.
+    Later,
+    Ready(Arc<Rendered>),
+    /// It is a copy of a message that may have it.
+    CopyOf(MailboxId, Uid),
+}
+
+impl Mailbox {
+    /// Gives `count` UIDs in a row, in flight until they are settled; the first one.
+    pub(super) fn allocate(&self, state: &mut State, folder: &Path, count: usize) -> Result<u32, StorageError> {
+        let out_of_uids = || StorageError::Limit { what: "the number of UIDs given in this mailbox", limit: u32::MAX.into() };
+        let first = state.uid_next;
+        let count = u32::try_from(count).map_err(|_| out_of_uids())?;
+        let end = first.checked_add(count).ok_or_else(out_of_uids)?;
+        self.reserve(state, folder, end, u64::from(count))?;
+        state.uid_next = end;
+        state.in_flight.extend((first..end).map(|uid| (uid, Progress::Waiting)));
+        Ok(first)
+    }
+    /// The MODSEQ for a change; published together with it.
+    pub(super) fn next_modseq(&self, state: &State, folder: &Path) -> Result<ModSeq, StorageError> {
+        self.reserve(state, folder, state.uid_next, 0)?;
+        let next = self.columns.read().highest_modseq().get() + 1;
+        ModSeq::new(next).ok_or(StorageError::Limit { what: "the number of changes in this mailbox", limit: u64::MAX >> 1 })
+    }
+    /// Makes sure that the ceilings cover UIDs below `uid_end`, one MODSEQ for every message in flight and `more`, and one for a change.
+    fn reserve(&self, state: &State, folder: &Path, uid_end: u32, more: u64) -> Result<(), StorageError> {
+        let in_flight = u64::try_from(state.in_flight.len()).unwrap_or(u64::MAX);
+        let modseq_end = self.columns.read().highest_modseq().get().saturating_add(in_flight).saturating_add(more).saturating_add(2);
+        if self.ceiling.covers(uid_end, modseq_end) {
+            return Ok(());
+        }
+        self.ceiling
+            .raise(self.store.filesystem.as_ref(), folder, uid_end, modseq_end)
+            .map_err(self.store.io("can't reserve UIDs in", folder))
+    }
+    /// Settles UIDs in flight and shows what has become complete.
+    pub(super) fn settle(&self, state: &mut State, settled: impl IntoIterator<Item = (u32, Progress)>) {
+        state.in_flight.extend(settled);
+        let mut rows = Vec::new();
+        while let Some(first) = state.in_flight.first_entry() {
+            if matches!(first.get(), Progress::Waiting) {
+                break;
+            }
+            if let (uid, Progress::Done(message)) = first.remove_entry() {
+                rows.extend(Uid::new(uid).map(|uid| (uid, message)));
+            }
+        }
+        let visible_end = state.in_flight.keys().next().copied().unwrap_or(state.uid_next);
+        let now = self.store.now();
+        let mut columns = self.columns.write();
+        let modseq = match ModSeq::new(columns.highest_modseq().get() + 1) {
+            Some(next) if !rows.is_empty() => next,
+            _ => columns.highest_modseq(),
+        };
+        for (uid, message) in rows {
+            let NewMessage { flags, size, internal_date, save_date, file, pending, write_back_due } = message;
+            columns.push(Row { uid, flags, modseq, size, internal_date, save_date }, &file);
+            state.pending.insert(uid.get(), pending);
+            if write_back_due {
+                state.write_back.insert(uid.get(), now);
+            }
+        }
+        columns.raise(visible_end, modseq);
+        drop(columns);
+        self.published.notify_all();
+        self.changes.send_if_modified(|seen| std::mem::replace(seen, modseq.get()) != modseq.get());
+    }
+    /// Waits until all UIDs below `end` are visible or known to be gaps.
+    pub(super) fn wait_until_visible(&self, state: &mut MutexGuard<'_, State>, end: u32) {
+        while state.in_flight.keys().next().is_some_and(|first| *first < end) {
+            self.published.wait(state);
+        }
+    }
+
+    /// One commit: rows that the index lacks, what `work` does, and the mailbox's numbers with HIGHESTMODSEQ `highest`.
+    pub(super) fn commit(
+        &self,
+        state: &mut State,
+        highest: ModSeq,
+        work: impl FnOnce(&mut Change<'_>) -> Result<(), IndexError>,
+    ) -> Result<(), StorageError> {
+        self.ensure_there()?;
+        let prepared = self.prepare(state, highest);
+        self.store.change(|change| {
+            self.write_prepared(state, &prepared, change)?;
+            work(change)
+        })?;
+        self.committed(state, prepared);
+        Ok(())
+    }
+    /// The rows and numbers that the next commit must have.
+    pub(super) fn prepare(&self, state: &State, highest: ModSeq) -> Prepared {
+        let columns = self.columns.read();
+        let marks = self.ceiling.marks();
+        let record = MailboxRecord {
+            uid_next: columns.uid_next(),
+            highest_modseq: columns.highest_modseq().max(highest),
+            first_recent: self.recent_from.load(std::sync::atomic::Ordering::SeqCst),
+            uid_ceiling: marks.uid,
+            modseq_ceiling: marks.modseq,
+            ..state.record.clone()
+        };
+        let rows = state.pending.iter().filter_map(|(uid, pending)| {
+            let position = columns.position(Uid::new(*uid)?)?;
+            let row = columns.row(position);
+            Some(MessageRecord {
+                uid: row.uid,
+                flags: row.flags,
+                modseq: row.modseq,
+                size: row.size,
+                disk_size: pending.disk_size,
+                internal_date: row.internal_date,
+                save_date: row.save_date,
+                file: columns.file(position).to_owned(),
+            })
+        });
+        Prepared { rows: rows.collect(), record }
+    }
+    /// Writes what [`Mailbox::prepare`] gave.
+    pub(super) fn write_prepared(&self, state: &State, prepared: &Prepared, change: &mut Change<'_>) -> Result<(), IndexError> {
+        for row in &prepared.rows {
+            change.insert_message(self.id, row)?;
+            match state.pending.get(&row.uid.get()).map(|pending| &pending.rendering) {
+                Some(Rendering::Ready(rendered)) => {
+                    change.insert_rendered(self.id, row.uid, [&rendered.envelope, &rendered.body_structure, &rendered.headers])?;
+                }
+                Some(Rendering::CopyOf(mailbox, uid)) => change.copy_rendered((*mailbox, *uid), (self.id, row.uid))?,
+                Some(Rendering::Later) | None => {}
+            }
+            if state.write_back.contains_key(&row.uid.get()) {
+                change.insert_write_back(self.id, row.uid)?;
+            }
+        }
+        change.update_mailbox(&prepared.record)
+    }
+    /// What [`Mailbox::prepare`] gave is durable.
+    pub(super) fn committed(&self, state: &mut State, prepared: Prepared) {
+        state.pending.clear();
+        state.record = prepared.record;
+    }
+    /// Writes the rows that the index lacks.
+    pub(super) fn flush(&self, state: &mut State) -> Result<(), StorageError> {
+        let recent = self.recent_from.load(std::sync::atomic::Ordering::SeqCst);
+        let (uid_next, highest) = {
+            let columns = self.columns.read();
+            (columns.uid_next(), columns.highest_modseq())
+        };
+        let same = state.record.uid_next == uid_next && state.record.highest_modseq == highest && state.record.first_recent == recent;
+        if state.pending.is_empty() && same {
+            return Ok(());
+        }
+        self.commit(state, highest, |_| Ok(()))
+    }
+}
+
+/// See [`Mailbox::prepare`].
+#[derive(Debug)]
+pub(super) struct Prepared {
+    rows: Vec<MessageRecord>,
+    record: MailboxRecord,
+}

@@ -1,0 +1,170 @@
+//! Brings file names up to date: UID, flags, sizes; many renames at once. Background work, and before the account is closed.
+
+use index::{FlagSet, Uid};
+use std::{collections::BTreeMap, io, path::Path, time::Duration};
+
+use super::{Look, Mailbox};
+use crate::{
+    Row, StorageError,
+    maildir::filename::{Base, FILE_NAME_BYTES_MAX, FileName, identity},
+    parallel,
+};
+
+/// Renames of one round: between rounds the names become durable in the index.
+const ROUND: usize = 1024;
+/// Rounds in which other programs may have been faster before the rest is left for the next time.
+const RETRIES: u32 = 3;
+
+struct Job {
+    uid: Uid,
+    flags: FlagSet,
+    from: String,
+    to: String,
+}
+
+enum Outcome {
+    Done,
+    /// Another program renamed or removed the file.
+    Missing,
+    Failed(StorageError),
+}
+
+impl Mailbox {
+    /// Writes back what has been due for `age`.
+    pub(crate) fn write_back(&self, age: Duration) -> Result<(), StorageError> {
+        if self.is_deleted() || self.state.lock().write_back.is_empty() {
+            return Ok(());
+        }
+        let _disk = self.disk.lock();
+        let folder = self.folder();
+        let mut retries = 0;
+        loop {
+            let jobs = self.jobs(&folder, age)?;
+            if jobs.is_empty() {
+                return Ok(());
+            }
+            if !self.round(&folder, &jobs)? {
+                retries += 1;
+                if retries > RETRIES {
+                    return Ok(());
+                }
+                self.look_below(&folder, Look::Thoroughly)?;
+            }
+        }
+    }
+
+    fn jobs(&self, folder: &Path, age: Duration) -> Result<Vec<Job>, StorageError> {
+        let now = self.store.now();
+        let mut rows: Vec<(Row, String)> = Vec::new();
+        {
+            let mut state = self.state.lock();
+            let columns = self.columns.read();
+            state.write_back.retain(|uid, since| {
+                let Some(row) = Uid::new(*uid).and_then(|uid| columns.get(uid)) else { return false };
+                if rows.len() < ROUND && now.saturating_sub(*since) >= age {
+                    rows.extend(columns.file_of(row.uid).map(|file| (row, file)));
+                }
+                true
+            });
+        }
+        let mut jobs = Vec::with_capacity(rows.len());
+        for (row, from) in rows {
+            let to = self.name_for(folder, &row, &from)?;
+            jobs.push(Job { uid: row.uid, flags: row.flags, from, to });
+        }
+        Ok(jobs)
+    }
+
+    /// The name that says all there is to say about a message: its own where it already has our form.
+    fn name_for(&self, folder: &Path, row: &Row, file: &str) -> Result<String, StorageError> {
+        let name = file.rsplit_once('/').map_or(file, |(_, name)| name);
+        let mut parsed = FileName::parse(name);
+        parsed.flags = row.flags;
+        let complete = parsed.base.uid == Some(row.uid) && parsed.base.size == Some(row.size) && parsed.base.disk_size.is_some();
+        if !complete {
+            let disk_size = match parsed.base.disk_size {
+                Some(size) => size,
+                None => match self.store.filesystem.attributes(&folder.join(file)) {
+                    Ok(attributes) => attributes.size,
+                    // The rename will say so.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => row.size,
+                    Err(error) => return Err(self.store.io("can't look at", folder.join(file))(error)),
+                },
+            };
+            parsed.base = Base { disk_size: Some(disk_size), size: Some(row.size), uid: Some(row.uid), ..parsed.base };
+        }
+        // The seconds at the beginning are the INTERNALDATE: other programs' names may say something else.
+        if parsed.base.seconds() != Some(row.internal_date) || parsed.print().len() > FILE_NAME_BYTES_MAX {
+            parsed.base.unique = self.store.unique(Some(row.internal_date)).0;
+        }
+        Ok(format!("cur/{}", parsed.print()))
+    }
+
+    /// `false`: some files were not where we thought.
+    fn round(&self, folder: &Path, jobs: &[Job]) -> Result<bool, StorageError> {
+        let filesystem = self.store.filesystem.as_ref();
+        let outcomes = parallel::for_each(self.store.settings.parallel_operations, jobs, |job| {
+            if job.from == job.to {
+                return Outcome::Done;
+            }
+            if let Err(lost) = self.store.ensure_not_abandoned() {
+                return Outcome::Failed(lost);
+            }
+            match filesystem.rename(&folder.join(&job.from), &folder.join(&job.to)) {
+                Ok(()) => Outcome::Done,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Outcome::Missing,
+                Err(error) => Outcome::Failed(self.store.io("can't rename to", folder.join(&job.to))(error)),
+            }
+        });
+        let cur = folder.join("cur");
+        let synced = filesystem.sync_folder(&cur).map_err(self.store.io("can't sync", cur));
+
+        let mut state = self.state.lock();
+        let mut named: BTreeMap<Uid, &Job> = BTreeMap::new();
+        let mut all_there = true;
+        let mut failure = synced.err();
+        for (job, outcome) in jobs.iter().zip(outcomes) {
+            match outcome {
+                Outcome::Done => {
+                    named.insert(job.uid, job);
+                }
+                Outcome::Missing => all_there = false,
+                Outcome::Failed(error) => failure = failure.or(Some(error)),
+            }
+        }
+        {
+            // What is on disk is so, whatever becomes of the commit.
+            let mut columns = self.columns.write();
+            for (uid, job) in &named {
+                columns.set_file(*uid, &job.to);
+            }
+        }
+        let columns = self.columns.read();
+        let mut finished = Vec::new();
+        for (uid, job) in &named {
+            match columns.get(*uid) {
+                Some(row) if row.flags == job.flags => finished.push(*uid),
+                Some(_) => {}
+                // Expunged while it was renamed.
+                None => {
+                    for removal in state.removals.iter_mut().filter(|removal| identity(&removal.file) == identity(&job.from)) {
+                        removal.file.clone_from(&job.to);
+                    }
+                }
+            }
+        }
+        let highest = columns.highest_modseq();
+        drop(columns);
+        if let Some(failure) = failure {
+            return Err(failure);
+        }
+        self.commit(&mut state, highest, |change| {
+            named.iter().try_for_each(|(uid, job)| change.set_file(self.id, *uid, &job.to))?;
+            finished.iter().try_for_each(|uid| change.delete_write_back(self.id, *uid))
+        })?;
+        for uid in finished {
+            state.write_back.remove(&uid.get());
+        }
+        Ok(all_there)
+    }
+}

@@ -1,0 +1,184 @@
+//! What a listing of `cur/` and `new/` says against what we know. Pure rules; the mailbox carries them out.
+//!
+//! Invariants, each with the test that guards it:
+//! - flags that another program changed are applied; our own change that no name has yet wins (`flags_in_names_are_applied_unless_ours_are_due`)
+//! - of two files that claim one UID the higher epoch keeps it (`the_higher_epoch_keeps_a_uid`)
+//! - a UID outside what may be accepted is never taken from a name (`only_uids_in_range_are_accepted`)
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    ops::Range,
+};
+
+use affinity::Epoch;
+use index::{FlagSet, Uid};
+
+use super::filename::{FileName, identity};
+
+/// A message we know.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Known<'a> {
+    pub uid: Uid,
+    /// Its file as last seen, with `cur/` or `new/`.
+    pub file: &'a str,
+    pub flags: FlagSet,
+    /// Its file name lacks a change of ours.
+    pub write_back_due: bool,
+}
+
+/// A file that is none of ours yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Found {
+    /// With `cur/` or `new/`.
+    pub file: String,
+    pub name: FileName,
+}
+
+/// What to do.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Plan {
+    /// The file has another name, and the message perhaps other flags.
+    pub renamed: Vec<(Uid, String, FlagSet)>,
+    /// The file is gone.
+    pub gone: Vec<Uid>,
+    /// New files, the oldest first.
+    pub new: Vec<Found>,
+    /// Files to be removed, under the names they have now.
+    pub removing: Vec<String>,
+}
+
+/// Compares a listing with what we know. `removing`: files of expunged messages; they are no new messages.
+pub(crate) fn compare<'a>(known: impl Iterator<Item = Known<'a>>, listed: &[String], removing: &[String]) -> Plan {
+    let mut plan = Plan::default();
+    let mut by_identity: HashMap<&str, Vec<&str>> = HashMap::with_capacity(listed.len());
+    for file in listed {
+        by_identity.entry(identity(file)).or_default().push(file);
+    }
+    for message in known {
+        // Two names at once: one was listed before, one after a rename by another program. The next listing tells.
+        match by_identity.remove(identity(message.file)) {
+            None => plan.gone.push(message.uid),
+            Some(files) if files.contains(&message.file) => {}
+            Some(files) => {
+                let Some(file) = files.first() else { continue };
+                plan.renamed.push((message.uid, (*file).to_owned(), flags_after(&message, file)));
+            }
+        }
+    }
+    let removing: HashSet<&str> = removing.iter().map(|file| identity(file)).collect();
+    for (identity, files) in by_identity {
+        let Some(file) = files.first() else { continue };
+        if removing.contains(identity) {
+            plan.removing.push((*file).to_owned());
+        } else {
+            let name = file.rsplit_once('/').map_or(*file, |(_, name)| name);
+            plan.new.push(Found { file: (*file).to_owned(), name: FileName::parse(name) });
+        }
+    }
+    plan.new.sort_by(|a, b| (a.name.base.seconds(), &a.file).cmp(&(b.name.base.seconds(), &b.file)));
+    plan
+}
+
+/// What another program changed in the name is changed in the message, unless the name still lacks a change of ours: then ours wins.
+fn flags_after(message: &Known<'_>, file: &str) -> FlagSet {
+    if message.write_back_due {
+        return message.flags;
+    }
+    let (before, after) = (FileName::parse(message.file).flags, FileName::parse(file).flags);
+    message.flags.union(after.difference(before)).difference(before.difference(after))
+}
+
+/// Gives every new file a UID: its own where it lies in `acceptable`, otherwise one from `next` on. Ascending by UID.
+pub(crate) fn assign(new: Vec<Found>, acceptable: Range<u32>, mut next: u32) -> Option<Vec<(u32, Found)>> {
+    let mut claimed: BTreeMap<u32, Found> = BTreeMap::new();
+    let mut without: Vec<Found> = Vec::new();
+    for found in new {
+        match found.name.base.uid.map(Uid::get).filter(|uid| acceptable.contains(uid)) {
+            None => without.push(found),
+            Some(uid) => match claimed.remove(&uid) {
+                None => {
+                    claimed.insert(uid, found);
+                }
+                Some(other) => {
+                    let (keeps, loses) = if epoch(&found) > epoch(&other) { (found, other) } else { (other, found) };
+                    claimed.insert(uid, keeps);
+                    without.push(loses);
+                }
+            },
+        }
+    }
+    if let Some((highest, _)) = claimed.last_key_value() {
+        next = next.max(highest.checked_add(1)?);
+    }
+    let mut assigned: Vec<(u32, Found)> = claimed.into_iter().collect();
+    for found in without {
+        assigned.push((next, found));
+        next = next.checked_add(1)?;
+    }
+    Some(assigned)
+}
+
+fn epoch(found: &Found) -> Option<Epoch> {
+    found.name.base.own().map(|own| own.epoch)
+}
+
+#[cfg(test)]
+mod tests {
+    use index::Flag;
+
+    use super::*;
+
+    fn known(uid: u32, file: &str, flags: &[Flag], write_back_due: bool) -> Known<'_> {
+        Known { uid: Uid::new(uid).unwrap(), file, flags: FlagSet::of(flags), write_back_due }
+    }
+    fn listed(files: &[&str]) -> Vec<String> {
+        files.iter().map(|file| (*file).to_owned()).collect()
+    }
+    fn found(file: &str) -> Found {
+        Found { file: file.to_owned(), name: FileName::parse(file.rsplit_once('/').unwrap().1) }
+    }
+
+    #[test]
+    fn flags_in_names_are_applied_unless_ours_are_due() {
+        let seen = FlagSet::of(&[Flag::Seen]);
+        let messages = [
+            known(1, "cur/a:2,F", &[Flag::Flagged], false),
+            known(2, "cur/b:2,", &[Flag::Answered], true),
+            known(3, "cur/c:2,", &[], false),
+            known(4, "cur/d:2,", &[], false),
+        ];
+        let plan = compare(messages.into_iter(), &listed(&["cur/a:2,S", "cur/b:2,D", "cur/c:2,", "new/x"]), &[]);
+        assert_eq!(
+            plan.renamed,
+            [
+                (Uid::new(1).unwrap(), "cur/a:2,S".to_owned(), seen),
+                (Uid::new(2).unwrap(), "cur/b:2,D".to_owned(), FlagSet::of(&[Flag::Answered]))
+            ]
+        );
+        assert_eq!(plan.gone, [Uid::new(4).unwrap()]);
+        assert_eq!(plan.new, [found("new/x")]);
+    }
+
+    #[test]
+    fn files_being_removed_are_no_new_messages() {
+        let plan = compare(std::iter::empty(), &listed(&["cur/a:2,S", "cur/b:2,"]), &listed(&["cur/a:2,"]));
+        assert_eq!(plan.removing, ["cur/a:2,S"]);
+        assert_eq!(plan.new, [found("cur/b:2,")]);
+    }
+
+    #[test]
+    fn the_higher_epoch_keeps_a_uid() {
+        let (old, new) = (found("cur/5.M5N1E3.a,U=9:2,"), found("cur/6.M6N1E4.b,U=9:2,"));
+        for order in [vec![old.clone(), new.clone()], vec![new.clone(), old.clone()]] {
+            assert_eq!(assign(order, 1..1025, 1025).unwrap(), [(9, new.clone()), (1025, old.clone())]);
+        }
+    }
+
+    #[test]
+    fn only_uids_in_range_are_accepted() {
+        let files = vec![found("cur/1.a,U=4:2,"), found("cur/2.b,U=5:2,"), found("cur/3.c,U=4294967295:2,"), found("new/4.d")];
+        let uids: Vec<u32> = assign(files, 5..100, 100).unwrap().into_iter().map(|(uid, _)| uid).collect();
+        assert_eq!(uids, [5, 100, 101, 102]);
+        assert_eq!(assign(vec![found("new/1.a"), found("new/2.b")], 1..1, u32::MAX), None, "UIDs have run out");
+    }
+}

@@ -1,0 +1,241 @@
+//! What the mailboxes of one account share: the lease, the index connection, the file system, names for new files.
+//!
+//! Invariants, each with the test that guards it:
+//! - nothing is acknowledged once the lease is lost (`a_lost_lease_is_never_acknowledged`)
+//! - after `abandon` nothing is written (`an_abandoned_account_writes_nothing_more`)
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering},
+    },
+    time::{Duration, UNIX_EPOCH},
+};
+
+use affinity::{Clock, Lease, SystemClock, clock::wall_clock};
+use index::{Change, IndexError, IndexReader, UserIndex};
+use parking_lot::{Mutex, RecursiveRwLock, RecursiveRwLockReadGuard, RecursiveRwLockWriteGuard};
+
+use crate::{AccountPaths, StorageError, StorageSettings, filesystem::Filesystem, maildir::filename};
+
+/// Commits after which the log is moved into the database: about a thousand pages, SQLite's own default.
+const COMMITS_PER_CHECKPOINT: u32 = 250;
+
+const OPEN: u8 = 0;
+const CLOSING: u8 = 1;
+const ABANDONED: u8 = 2;
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Store {
+    pub paths: AccountPaths,
+    pub lease: Lease,
+    pub settings: Arc<StorageSettings>,
+    pub filesystem: Arc<dyn Filesystem>,
+    clock: SystemClock,
+    phase: AtomicU8,
+    activity: RecursiveRwLock<()>,
+    writer: Mutex<Option<UserIndex>>,
+    reader: Mutex<Option<IndexReader>>,
+    index_folder: PathBuf,
+    damaged: AtomicBool,
+    commits: AtomicU32,
+    counter: AtomicU64,
+}
+
+impl Store {
+    pub fn new(
+        paths: AccountPaths,
+        lease: Lease,
+        settings: Arc<StorageSettings>,
+        filesystem: Arc<dyn Filesystem>,
+        index: UserIndex,
+    ) -> Store {
+        Store {
+            paths,
+            lease,
+            settings,
+            filesystem,
+            clock: SystemClock::new(),
+            phase: AtomicU8::new(OPEN),
+            activity: RecursiveRwLock::new(()),
+            index_folder: index.folder().to_owned(),
+            writer: Mutex::new(Some(index)),
+            reader: Mutex::new(None),
+            damaged: AtomicBool::new(false),
+            commits: AtomicU32::new(0),
+            counter: AtomicU64::new(0),
+        }
+    }
+
+    /// Every call into the store begins here; closing waits for those that are inside.
+    pub fn enter(&self) -> Result<RecursiveRwLockReadGuard<'_, ()>, StorageError> {
+        self.ensure_open()?;
+        // Recursive: one call may make another, and a waiting close must not come between them.
+        let guard = self.activity.read();
+        self.ensure_open()?;
+        Ok(guard)
+    }
+    /// As [`Store::enter`], for calls that change something: they start only under a live lease.
+    pub fn enter_for_change(&self) -> Result<RecursiveRwLockReadGuard<'_, ()>, StorageError> {
+        let guard = self.enter()?;
+        self.lease.ensure_live()?;
+        Ok(guard)
+    }
+    /// The change is durable: may it be acknowledged?
+    pub fn acknowledge<T>(&self, answer: T) -> Result<T, StorageError> {
+        self.ensure_not_abandoned()?;
+        self.lease.ensure_live()?;
+        Ok(answer)
+    }
+    fn ensure_open(&self) -> Result<(), StorageError> {
+        self.ensure_not_abandoned()?;
+        if self.phase.load(Ordering::SeqCst) == CLOSING {
+            return Err(StorageError::Closing(self.lease.user().clone()));
+        }
+        if self.damaged.load(Ordering::SeqCst) {
+            return Err(self.index_failed("it was found damaged".to_owned()));
+        }
+        Ok(())
+    }
+    /// Every background operation asks before each step.
+    pub fn ensure_not_abandoned(&self) -> Result<(), StorageError> {
+        if self.phase.load(Ordering::SeqCst) == ABANDONED || self.lease.tenure().is_over() {
+            return Err(affinity::LeaseLost { user: self.lease.user().clone(), epoch: self.lease.epoch() }.into());
+        }
+        Ok(())
+    }
+    /// Lets nobody in any more and waits for those inside. `None`: closed or abandoned already.
+    pub fn close(&self) -> Option<RecursiveRwLockWriteGuard<'_, ()>> {
+        self.phase.compare_exchange(OPEN, CLOSING, Ordering::SeqCst, Ordering::SeqCst).ok()?;
+        Some(self.activity.write())
+    }
+    /// Closing failed: the account goes on.
+    pub fn reopen(&self) {
+        self.phase.compare_exchange(CLOSING, OPEN, Ordering::SeqCst, Ordering::SeqCst).unwrap_or_default();
+    }
+    /// Nothing is written from here on. Does not wait.
+    pub fn abandon(self: &Arc<Self>) {
+        if self.phase.swap(ABANDONED, Ordering::SeqCst) == ABANDONED {
+            return;
+        }
+        let store = Arc::clone(self);
+        // Closing files may wait for the file server, so it happens elsewhere. Without a thread the index goes with its last handle.
+        let letting_go = std::thread::Builder::new().name("abandon".to_owned()).spawn(move || {
+            store.reader.lock().take();
+            store.writer.lock().take();
+        });
+        if let Err(error) = letting_go {
+            tracing::warn!(user = %self.lease.user(), %error, "index stays open until the last session is gone");
+        }
+    }
+
+    /// Reads from the index.
+    pub fn read<T>(&self, read: impl FnOnce(&IndexReader) -> Result<T, IndexError>) -> Result<T, StorageError> {
+        let mut reader = self.reader.lock();
+        if reader.is_none() {
+            *reader = Some(self.with_writer(|index| index.reader())?);
+        }
+        match reader.as_ref() {
+            Some(reader) => read(reader).map_err(|error| self.index_error(error)),
+            None => Err(self.index_failed("it is closed".to_owned())),
+        }
+    }
+    /// The connection that writes, for reading what must be exact.
+    pub fn with_writer<T>(&self, work: impl FnOnce(&mut UserIndex) -> Result<T, IndexError>) -> Result<T, StorageError> {
+        self.ensure_not_abandoned()?;
+        let mut writer = self.writer.lock();
+        match writer.as_mut() {
+            Some(index) => work(index).map_err(|error| self.index_error(error)),
+            None => Err(self.index_failed("it is closed".to_owned())),
+        }
+    }
+    /// One commit.
+    pub fn change<T>(&self, work: impl FnOnce(&mut Change<'_>) -> Result<T, IndexError>) -> Result<T, StorageError> {
+        self.ensure_not_abandoned()?;
+        let mut writer = self.writer.lock();
+        let Some(index) = writer.as_mut() else { return Err(self.index_failed("it is closed".to_owned())) };
+        let mut change = index.begin().map_err(|error| self.index_error(error))?;
+        let answer = work(&mut change).map_err(|error| self.index_error(error))?;
+        self.ensure_not_abandoned()?;
+        change.commit().map_err(|error| self.index_error(error))?;
+        self.commits.fetch_add(1, Ordering::SeqCst);
+        Ok(answer)
+    }
+    /// Moves the log into the database when it has grown.
+    pub fn checkpoint_when_due(&self) -> Result<(), StorageError> {
+        if self.commits.load(Ordering::SeqCst) < COMMITS_PER_CHECKPOINT {
+            return Ok(());
+        }
+        self.with_writer(|index| index.checkpoint())?;
+        self.commits.store(0, Ordering::SeqCst);
+        Ok(())
+    }
+    /// Closes the index for good.
+    pub fn close_index(&self) -> Result<(), StorageError> {
+        self.reader.lock().take();
+        match self.writer.lock().take() {
+            Some(index) => index.close().map_err(|error| self.index_error(error)),
+            None => Ok(()),
+        }
+    }
+
+    fn index_failed(&self, reason: String) -> StorageError {
+        StorageError::Index { user: self.lease.user().clone(), reason }
+    }
+    pub fn index_error(&self, error: IndexError) -> StorageError {
+        if error.needs_rebuild() && !self.damaged.swap(true, Ordering::SeqCst) {
+            index::epoch::mark_for_rebuild(&self.index_folder);
+        }
+        index_error(&self.lease, &self.index_folder, error)
+    }
+    /// An error of the file system.
+    pub fn io(&self, doing: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> StorageError {
+        let path = path.into();
+        move |cause| io_error(doing, &path, cause)
+    }
+
+    /// Time since the account was opened.
+    pub fn now(&self) -> Duration {
+        self.clock.now()
+    }
+    /// The unique part of a new file's name, and when it was made (Unix seconds).
+    pub fn unique(&self, internal_date: Option<i64>) -> (String, i64, i64) {
+        let moment = unix_micros();
+        let seconds = moment.div_euclid(1_000_000);
+        let internal_date = internal_date.unwrap_or(seconds);
+        let counter = self.counter.fetch_add(1, Ordering::SeqCst);
+        (filename::unique(internal_date, moment, counter, self.lease.epoch(), &self.settings.node), internal_date, seconds)
+    }
+    /// A name that nothing else has, for files on their way.
+    pub fn scratch(&self) -> String {
+        self.unique(None).0
+    }
+}
+
+/// Now, Unix microseconds.
+pub(crate) fn unix_micros() -> i64 {
+    match wall_clock().duration_since(UNIX_EPOCH) {
+        Ok(since) => i64::try_from(since.as_micros()).unwrap_or(i64::MAX),
+        Err(_) => 0,
+    }
+}
+
+/// Sorts an error of the index into the store's.
+pub(crate) fn index_error(lease: &Lease, folder: &Path, error: IndexError) -> StorageError {
+    match error {
+        IndexError::Full => StorageError::NoSpace { path: folder.to_owned(), cause: io::Error::from(io::ErrorKind::StorageFull) },
+        IndexError::Io { doing, path, cause } => io_error(doing, &path, cause),
+        other => StorageError::Index { user: lease.user().clone(), reason: other.to_string() },
+    }
+}
+
+/// Sorts an error of the file system into the store's.
+pub(crate) fn io_error(doing: &'static str, path: &Path, cause: io::Error) -> StorageError {
+    match cause.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => StorageError::NoSpace { path: path.to_owned(), cause },
+        _ => StorageError::Io { doing, path: path.to_owned(), cause },
+    }
+}

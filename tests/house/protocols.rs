@@ -1,0 +1,70 @@
+//! server/PROTOCOLS.md: the rows marked full are what the server offers, and each names tests that show it.
+
+use std::collections::BTreeSet;
+
+use tests::{Context, Result, clients::imap::Imap, ensure, site::Site};
+
+use super::{read, rust_files};
+
+/// `| RFC | what | state | capability | shown by, or why not |`
+struct Row {
+    rfc: String,
+    state: String,
+    capabilities: Vec<String>,
+    shown_by: String,
+}
+
+fn rows() -> Result<Vec<Row>> {
+    let text = read("server/PROTOCOLS.md")?;
+    let lines = text.lines().filter(|line| line.starts_with("| RFC ") && !line.starts_with("| RFC |"));
+    lines
+        .map(|line| {
+            let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
+            let [rfc, _, state, capabilities, shown_by] = cells.as_slice() else { tests::bail!("not five cells: {line}") };
+            let capabilities = capabilities.split('`').skip(1).step_by(2).map(str::to_owned).collect();
+            Ok(Row { rfc: (*rfc).to_owned(), state: (*state).to_owned(), capabilities, shown_by: (*shown_by).to_owned() })
+        })
+        .collect()
+}
+
+#[test]
+fn every_row_has_a_known_state_and_a_reason_or_a_test() -> Result<()> {
+    let sources: String = rust_files()?.into_iter().map(|(_, text)| text).collect();
+    for row in rows()? {
+        ensure!(["full", "partial", "no"].contains(&row.state.as_str()), "{} is {:?}", row.rfc, row.state);
+        ensure!(!row.shown_by.is_empty(), "{} has neither a test nor a reason", row.rfc);
+        if row.state != "no" {
+            let tests: Vec<&str> = row.shown_by.split('`').skip(1).step_by(2).collect();
+            ensure!(tests.iter().any(|name| sources.contains(&format!("fn {name}("))), "no test of {} exists: {tests:?}", row.rfc);
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn the_imap_capabilities_are_those_of_the_rows_marked_full() -> Result<()> {
+    let documented: BTreeSet<String> = rows()?
+        .into_iter()
+        .filter(|row| row.state == "full")
+        .flat_map(|row| row.capabilities)
+        .map(|name| name.to_ascii_uppercase())
+        .collect();
+    let site = Site::start(1, 1)?;
+    let mut imap = Imap::connect(&site.nodes[0].imap)?;
+    let mut offered = capabilities(&mut imap)?;
+    imap.command(&format!("LOGIN {} \"{}\"", site.users[0].name, site.users[0].password))?.ok()?;
+    offered.extend(capabilities(&mut imap)?);
+    let undocumented: Vec<_> = offered.difference(&documented).collect();
+    let missing: Vec<_> = documented.difference(&offered).collect();
+    ensure!(
+        undocumented.is_empty() && missing.is_empty(),
+        "offered but not marked full: {undocumented:?}; marked full but not offered: {missing:?}"
+    );
+    Ok(())
+}
+
+fn capabilities(imap: &mut Imap) -> Result<BTreeSet<String>> {
+    let reply = imap.command("CAPABILITY")?.ok()?;
+    let response = reply.all("CAPABILITY").next().context("no CAPABILITY")?;
+    response.values.iter().map(|value| Ok(value.text()?.to_ascii_uppercase())).collect()
+}

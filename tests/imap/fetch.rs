@@ -1,0 +1,110 @@
+//! FETCH: whole messages, parts, headers, partial bodies, ENVELOPE and BODYSTRUCTURE.
+
+use tests::{Context, Result, clients::value::Value, ensure, mail};
+
+use super::session_with_mail;
+
+#[test]
+fn every_kind_of_message_comes_back_byte_for_byte_with_its_size() -> Result<()> {
+    let (_site, mut imap, sent) = session_with_mail(14)?;
+    let reply = imap.command("FETCH 1:* (RFC822.SIZE BODY.PEEK[])")?.ok()?;
+    let messages = reply.messages()?;
+    ensure!(messages.len() == sent.len());
+    for (items, original) in messages.values().zip(&sent) {
+        let body = items["BODY[]"].bytes()?;
+        mail::check_same(original, body)?;
+        ensure!(items["RFC822.SIZE"].number()? == body.len() as u64);
+    }
+    imap.logout()
+}
+
+#[test]
+fn partial_bodies_are_cut_exactly() -> Result<()> {
+    let (_site, mut imap, _) = session_with_mail(1)?;
+    let whole = imap.bodies()?.into_values().next().context("no message")?;
+    let reply = imap.command("FETCH 1 (BODY.PEEK[]<5.20> BODY.PEEK[]<1000000.5>)")?.ok()?;
+    let items = &reply.messages()?[&1];
+    ensure!(items["BODY[]<5>"].bytes()? == &whole[5..25]);
+    ensure!(items["BODY[]<1000000>"].bytes()?.is_empty());
+    imap.logout()
+}
+
+#[test]
+fn header_and_text_together_are_the_message() -> Result<()> {
+    let (_site, mut imap, _) = session_with_mail(7)?;
+    let reply =
+        imap.command("FETCH 1:* (BODY.PEEK[] BODY.PEEK[HEADER] BODY.PEEK[TEXT] BODY.PEEK[HEADER.FIELDS (SUBJECT X-FOLDED)])")?.ok()?;
+    for (number, items) in reply.messages()? {
+        let joined = [items["BODY[HEADER]"].bytes()?, items["BODY[TEXT]"].bytes()?].concat();
+        ensure!(joined == items["BODY[]"].bytes()?, "message {number}");
+        let (_, fields) = items.iter().find(|(name, _)| name.starts_with("BODY[HEADER.FIELDS")).context("no fields")?;
+        let fields = String::from_utf8(fields.bytes()?.to_vec())?;
+        ensure!(
+            fields.contains("Subject: ") && fields.contains("X-Folded: one\r\n two\r\n\tthree\r\n") && fields.ends_with("\r\n\r\n"),
+            "{fields:?}"
+        );
+        ensure!(!fields.contains("Message-ID"), "{fields:?}");
+    }
+    imap.logout()
+}
+
+#[test]
+fn nested_parts_are_described_and_fetched() -> Result<()> {
+    let (_site, mut imap, _) = session_with_mail(6)?;
+    let reply = imap
+        .command(
+            "FETCH 6 (BODYSTRUCTURE BODY.PEEK[1.2] BODY.PEEK[1.2.MIME] BODY.PEEK[2] BODY.PEEK[2.HEADER] BODY.PEEK[2.TEXT] BODY.PEEK[2.1])",
+        )?
+        .ok()?;
+    let items = &reply.messages()?[&6];
+    ensure!(items["BODY[1.2]"].bytes()? == b"<p>html</p>");
+    ensure!(items["BODY[1.2.MIME]"].bytes()? == b"Content-Type: text/html\r\n\r\n");
+    ensure!(items["BODY[2]"].bytes()? == b"Subject: inside\r\n\r\nbody of it");
+    ensure!(items["BODY[2.HEADER]"].bytes()? == b"Subject: inside\r\n\r\n");
+    ensure!(items["BODY[2.TEXT]"].bytes()? == b"body of it" && items["BODY[2.1]"].bytes()? == b"body of it");
+    let structure = items["BODYSTRUCTURE"].list()?;
+    let [Value::List(alternative), Value::List(attached), subtype, ..] = structure else { tests::bail!("{structure:?}") };
+    ensure!(subtype.text()?.eq_ignore_ascii_case("mixed"));
+    ensure!(alternative[2].text()?.eq_ignore_ascii_case("alternative"));
+    ensure!(attached[0].text()?.eq_ignore_ascii_case("message") && attached[1].text()?.eq_ignore_ascii_case("rfc822"));
+    ensure!(attached[7].list()?[1].text()? == "inside", "the envelope of the attached message: {:?}", attached[7]);
+    imap.logout()
+}
+
+#[test]
+fn an_envelope_gives_the_header_fields_as_they_stand() -> Result<()> {
+    let (_site, mut imap, _) = session_with_mail(2)?;
+    let reply = imap.command("FETCH 2 ENVELOPE")?.ok()?;
+    let messages = reply.messages()?;
+    let envelope = messages[&2]["ENVELOPE"].list()?;
+    ensure!(envelope.len() == 10);
+    ensure!(envelope[0].text()? == "Sat, 21 Nov 2026 10:00:01 +0100");
+    ensure!(envelope[1].text()? == "=?UTF-8?Q?Gr=C3=BC=C3=9Fe?= 1");
+    let from = envelope[2].list()?[0].list()?;
+    ensure!(from[0].text()? == "Ada Lovelace" && from[2].text()? == "ada" && from[3].text()? == "tests.example");
+    // Without Sender and Reply-To, From stands for both (RFC 9051 §7.5.2).
+    ensure!(envelope[3] == envelope[2] && envelope[4] == envelope[2]);
+    ensure!(envelope[9].text()? == "<1.imap@tests.example>");
+    imap.logout()
+}
+
+#[test]
+fn reading_a_body_sets_seen_and_peeking_does_not() -> Result<()> {
+    let (_site, mut imap, _) = session_with_mail(2)?;
+    imap.command("FETCH 1 BODY.PEEK[]")?.ok()?;
+    let reply = imap.command("FETCH 2 BODY[TEXT]")?.ok()?;
+    ensure!(reply.messages()?[&2].contains_key("FLAGS"), "FETCH that sets \\Seen says so");
+    let flags = imap.flags()?;
+    ensure!(flags.values().map(Vec::len).eq([0, 1]), "{flags:?}");
+    imap.logout()
+}
+
+#[test]
+fn examine_never_sets_seen() -> Result<()> {
+    let (_site, mut imap, _) = session_with_mail(1)?;
+    let reply = imap.command("EXAMINE INBOX")?.ok()?;
+    ensure!(reply.text.code.as_deref() == Some("READ-ONLY"));
+    imap.command("FETCH 1 BODY[]")?.ok()?;
+    ensure!(imap.flags()?.values().all(Vec::is_empty));
+    imap.logout()
+}

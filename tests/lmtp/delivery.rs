@@ -1,0 +1,116 @@
+//! Delivery: capabilities, per-recipient replies, details, sizes, pipelining.
+
+use tests::{
+    Result,
+    clients::{imap::Imap, lmtp::Lmtp, lmtp::dot_stuffed, python},
+    ensure, mail, need,
+    site::{Own, Site, User, host_port},
+};
+
+fn inbox(site: &Own, user: &User) -> Result<Vec<Vec<u8>>> {
+    let mut imap = Imap::login(&site.nodes[1].imap, &user.name, &user.password)?;
+    imap.select("INBOX")?;
+    let bodies = imap.bodies()?.into_values().collect();
+    imap.logout()?;
+    Ok(bodies)
+}
+
+#[test]
+fn what_transfer_agents_rely_on_is_offered() -> Result<()> {
+    let site = Site::shared()?;
+    let lmtp = Lmtp::connect(&site.nodes[0].lmtp)?;
+    for capability in ["PIPELINING", "8BITMIME", "ENHANCEDSTATUSCODES"] {
+        ensure!(lmtp.capabilities.iter().any(|line| line == capability), "{capability} is not in {:?}", lmtp.capabilities);
+    }
+    if !Site::is_dovecot() {
+        ensure!(lmtp.capabilities.iter().any(|line| line == "SMTPUTF8"), "{:?}", lmtp.capabilities);
+        ensure!(lmtp.capabilities.iter().any(|line| line.starts_with("SIZE ")), "{:?}", lmtp.capabilities);
+    }
+    lmtp.quit()
+}
+
+#[test]
+fn every_recipient_gets_a_reply_of_its_own() -> Result<()> {
+    let (first, second) = (Site::shared()?, Site::shared()?);
+    let message = mail::message("lmtp", 5);
+    let mut lmtp = Lmtp::connect(&first.nodes[0].lmtp)?;
+    lmtp.command("MAIL FROM:<ada@tests.example>")?.expect(250)?;
+    lmtp.command(&format!("RCPT TO:<{}>", first.user.address()))?.expect(250)?;
+    if !Site::is_dovecot() {
+        // The private Dovecot knows every user.
+        let refused = lmtp.command("RCPT TO:<nobody-of-that-name@localhost>")?;
+        ensure!(refused.code == 550, "{refused:?}");
+    }
+    lmtp.command(&format!("RCPT TO:<{}>", second.user.address()))?.expect(250)?;
+    lmtp.command("DATA")?.expect(354)?;
+    lmtp.wire().send(&dot_stuffed(&message))?;
+    lmtp.reply()?.expect(250)?;
+    lmtp.reply()?.expect(250)?;
+    lmtp.quit()?;
+    for site in [&first, &second] {
+        let received = inbox(site, &site.user)?;
+        ensure!(received.len() == 1);
+        mail::check_same(&message, &received[0])?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_delivered_message_begins_with_its_return_path_and_names_its_recipient() -> Result<()> {
+    let site = Site::shared()?;
+    let mut lmtp = Lmtp::connect(&site.nodes[0].lmtp)?;
+    lmtp.deliver_ok("ada@tests.example", &[&site.user.address()], &mail::message("lmtp", 0))?;
+    // The empty reverse path of a bounce.
+    lmtp.deliver_ok("", &[&site.user.name], &mail::message("lmtp", 1))?;
+    let received = inbox(&site, &site.user)?;
+    let [first, bounce] = received.as_slice() else { tests::bail!("{} messages", received.len()) };
+    let (first, bounce) = (String::from_utf8_lossy(first), String::from_utf8_lossy(bounce));
+    ensure!(first.starts_with("Return-Path: <ada@tests.example>\r\n"), "{first}");
+    ensure!(first.contains(&format!("Delivered-To: {}", site.user.name)) && first.contains("\r\nReceived: "), "{first}");
+    ensure!(bounce.starts_with("Return-Path: <>\r\n"), "{bounce}");
+    Ok(())
+}
+
+#[test]
+fn mail_for_a_detail_arrives() -> Result<()> {
+    let site = Site::shared()?;
+    if Site::is_dovecot() {
+        return Ok(()); // Details are off there by default.
+    }
+    let mut imap = Imap::login(&site.nodes[1].imap, &site.user.name, &site.user.password)?;
+    imap.command("CREATE lists")?.ok()?;
+    let mut lmtp = Lmtp::connect(&site.nodes[0].lmtp)?;
+    lmtp.deliver_ok("ada@tests.example", &[&format!("{}+lists@localhost", site.user.name)], &mail::message("lmtp", 2))?;
+    ensure!(imap.select("lists")?.exists() == Some(1), "mail for +lists is not in the mailbox lists");
+    imap.logout()
+}
+
+#[test]
+fn a_whole_transaction_may_be_sent_ahead() -> Result<()> {
+    let site = Site::shared()?;
+    let message = mail::message("lmtp", 3);
+    let mut lmtp = Lmtp::connect(&site.nodes[0].lmtp)?;
+    for _ in 0..3 {
+        lmtp.wire().send(format!("MAIL FROM:<a@b.example> BODY=8BITMIME\r\nRCPT TO:<{}>\r\nDATA\r\n", site.user.address()).as_bytes())?;
+        for code in [250, 250, 354] {
+            lmtp.reply()?.expect(code)?;
+        }
+        lmtp.wire().send(&dot_stuffed(&message))?;
+        lmtp.reply()?.expect(250)?;
+    }
+    ensure!(inbox(&site, &site.user)?.len() == 3);
+    lmtp.quit()
+}
+
+#[test]
+fn python_smtplib_delivers_over_lmtp() -> Result<()> {
+    need!("python3");
+    let site = Site::shared()?;
+    let (host, port) = host_port(&site.nodes[0].lmtp)?;
+    let script = "import smtplib, sys\nwith smtplib.LMTP(sys.argv[1], int(sys.argv[2])) as lmtp:\n    \
+                  refused = lmtp.sendmail('ada@tests.example', [sys.argv[3]], 'Subject: from Python\\r\\n\\r\\n.dot\\r\\n')\n    assert not refused";
+    python::run(script, &[host, port, &site.user.address()])?;
+    let received = inbox(&site, &site.user)?;
+    ensure!(received.len() == 1);
+    mail::check_same(b"Subject: from Python\r\n\r\n.dot\r\n", &received[0])
+}

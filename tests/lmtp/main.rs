@@ -1,0 +1,4 @@
+//! LMTP as a mail transfer agent sees it.
+
+mod bad_input;
+mod delivery;

@@ -1,0 +1,133 @@
+//! `cargo ready`: everything that must hold before a change is done, in the order of how fast it fails.
+//!
+//! `cargo ready` runs all steps; `cargo ready STEP…` runs the named ones (`cargo ready --list`). Output of each step goes to
+//! `target/ready/STEP.log`; its end is shown where the step fails. What was left out is named at the end.
+
+mod debian;
+mod step;
+
+use std::{env, fs, process::ExitCode};
+
+use anyhow::{Context, Result};
+use step::{Outcome, Step};
+use tests::{berth, packages, wait};
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("ready: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<bool> {
+    let steps = steps()?;
+    let wanted: Vec<String> = env::args().skip(1).collect();
+    if wanted.iter().any(|argument| argument == "--list") {
+        steps.iter().for_each(|step| println!("{:<14} {}", step.name, step.what));
+        return Ok(true);
+    }
+    if let Some(unknown) = wanted.iter().find(|name| !steps.iter().any(|step| step.name == **name)) {
+        anyhow::bail!("there is no step {unknown}: `cargo ready --list` names them");
+    }
+    let chosen: Vec<&Step> = steps.iter().filter(|step| wanted.is_empty() || wanted.contains(&step.name)).collect();
+    let start = wait::now();
+    let mut outcomes = Vec::new();
+    for (number, step) in chosen.iter().enumerate() {
+        println!("[{}/{}] {}: {}", number + 1, chosen.len(), step.name, step.what);
+        let outcome = step.run()?;
+        println!("      {}", outcome.line());
+        outcomes.push((step.name.as_str(), outcome));
+    }
+    sum_up(&outcomes);
+    let failed: Vec<&str> = outcomes.iter().filter(|(_, outcome)| outcome.failed()).map(|(name, _)| *name).collect();
+    let seconds = start.elapsed().as_secs();
+    if failed.is_empty() {
+        println!("\nready, after {} min {} s", seconds / 60, seconds % 60);
+    } else {
+        println!("\nNOT READY, after {} min {} s: {}", seconds / 60, seconds % 60, failed.join(", "));
+    }
+    Ok(failed.is_empty())
+}
+
+fn sum_up(outcomes: &[(&str, Outcome)]) {
+    println!();
+    for (name, outcome) in outcomes {
+        println!("{name:<14} {}", outcome.line());
+    }
+    let skipped: Vec<&String> = outcomes.iter().flat_map(|(_, outcome)| &outcome.skipped).collect();
+    if !skipped.is_empty() {
+        println!("\nleft out:");
+        skipped.iter().for_each(|line| println!("  {line}"));
+    }
+}
+
+/// How many tests of a suite run at once on two cores: failover is measured in seconds, so nothing may run beside it.
+fn threads(suite: &str) -> &'static str {
+    match suite {
+        "cluster" => "1",
+        "peers" => "2",
+        _ => "4",
+    }
+}
+
+fn steps() -> Result<Vec<Step>> {
+    let mut steps = vec![
+        Step::function("packages", "Debian packages of the programs that the tests run", debian::install),
+        Step::cargo("format", "rustfmt has nothing to change", &["fmt", "--all", "--check"]),
+        Step::cargo(
+            "lint",
+            "clippy has nothing to say",
+            &["clippy", "--ignore-rust-version", "--workspace", "--all-targets", "--", "--deny", "warnings"],
+        ),
+        Step::cargo("build", "the server", &["build", "--ignore-rust-version", "--package", "server", "--bin", "berth"]),
+        Step::cargo(
+            "unit",
+            "unit tests and documentation examples",
+            &["test", "--ignore-rust-version", "--workspace", "--exclude", "tests", "--no-fail-fast"],
+        ),
+        Step::cargo("harness", "the test tools' own tests", &["test", "--ignore-rust-version", "--package", "tests", "--lib", "--bins"]),
+    ];
+    for suite in suites()? {
+        let what = format!("black-box tests under tests/{suite}");
+        let arguments = ["test", "--ignore-rust-version", "--package", "tests", "--test", &suite, "--", "--test-threads", threads(&suite)];
+        steps.push(Step::cargo(&suite, &what, &arguments));
+    }
+    steps.push(if packages::find("cargo-deny").is_some() || cargo_home_has("cargo-deny") {
+        Step::cargo("dependencies", "cargo-deny: licences, bans, sources", &["deny", "--offline", "check", "bans", "licenses", "sources"])
+    } else {
+        Step::skipped(
+            "dependencies",
+            "cargo-deny: licences, bans, sources",
+            "cargo-deny is not installed (`cargo install cargo-deny`); tests/house checked licences and bans",
+        )
+    });
+    Ok(steps)
+}
+
+fn cargo_home_has(name: &str) -> bool {
+    let home = env::var_os("CARGO_HOME").map(std::path::PathBuf::from).or_else(|| Some(env::home_dir()?.join(".cargo")));
+    home.is_some_and(|home| home.join("bin").join(name).is_file())
+}
+
+/// The suites in the order in which tests/Cargo.toml has them.
+fn suites() -> Result<Vec<String>> {
+    let manifest = berth::repository().join("tests/Cargo.toml");
+    let text = fs::read_to_string(&manifest).with_context(|| format!("cannot read {}", manifest.display()))?;
+    let names = text.split("[[test]]").skip(1).filter_map(|section| section.lines().find_map(|line| line.strip_prefix("name = ")));
+    Ok(names.map(|name| name.trim_matches('"').to_owned()).collect())
+}
+
+#[cfg(test)]
+mod tests_of_ready {
+    #[test]
+    fn every_suite_has_a_step_of_its_own() {
+        let suites = super::suites().unwrap();
+        for suite in ["imap", "pop3", "lmtp", "cluster", "peers", "house"] {
+            assert!(suites.iter().any(|name| name == suite), "{suite} is not in {suites:?}");
+        }
+    }
+}

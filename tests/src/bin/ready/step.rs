@@ -1,0 +1,212 @@
+//! One step: runs, writes its log, counts tests, remembers what was left out.
+
+use std::{
+    env,
+    fs::{self, File},
+    io::{BufRead, BufReader, Write},
+    path::PathBuf,
+    process::{Command, Stdio},
+    sync::mpsc::{self, RecvTimeoutError},
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+use tests::{berth, wait};
+
+/// How often a long step says that it is still there.
+const HEARTBEAT: Duration = Duration::from_secs(30);
+/// Lines of the log that are shown where a step fails.
+const LINES_SHOWN: usize = 60;
+
+/// One step of `cargo ready`.
+pub struct Step {
+    /// Its name, for the command line.
+    pub name: String,
+    /// What it makes sure of.
+    pub what: String,
+    work: Work,
+}
+
+enum Work {
+    Cargo(Vec<String>),
+    Function(fn() -> Result<Vec<String>>),
+    Skipped(String),
+}
+
+/// How a step went.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    failure: Option<String>,
+    took: Duration,
+    passed: usize,
+    /// What was left out, and why.
+    pub skipped: Vec<String>,
+}
+
+impl Outcome {
+    /// Whether it failed.
+    pub fn failed(&self) -> bool {
+        self.failure.is_some()
+    }
+
+    /// One line for people.
+    pub fn line(&self) -> String {
+        let mut line = match &self.failure {
+            Some(why) => format!("FAILED ({why})"),
+            None if self.skipped.is_empty() => "ok".to_owned(),
+            None => "ok, but something was left out".to_owned(),
+        };
+        if self.passed > 0 {
+            line += &format!(", {} tests passed", self.passed);
+        }
+        line + &format!(", {:.1} s", self.took.as_secs_f64())
+    }
+}
+
+impl Step {
+    /// A cargo command.
+    pub fn cargo(name: &str, what: &str, arguments: &[&str]) -> Step {
+        let arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect();
+        Step { name: name.to_owned(), what: what.to_owned(), work: Work::Cargo(arguments) }
+    }
+
+    /// A function that gives what it left out.
+    pub fn function(name: &str, what: &str, function: fn() -> Result<Vec<String>>) -> Step {
+        Step { name: name.to_owned(), what: what.to_owned(), work: Work::Function(function) }
+    }
+
+    /// A step that can't run here.
+    pub fn skipped(name: &str, what: &str, why: &str) -> Step {
+        Step { name: name.to_owned(), what: what.to_owned(), work: Work::Skipped(format!("{name}: {why}")) }
+    }
+
+    /// Runs it.
+    pub fn run(&self) -> Result<Outcome> {
+        let start = wait::now();
+        let mut outcome = match &self.work {
+            Work::Cargo(arguments) => self.run_cargo(arguments)?,
+            Work::Function(function) => match function() {
+                Ok(skipped) => Outcome { skipped, ..Outcome::default() },
+                Err(error) => Outcome { failure: Some(format!("{error:#}")), ..Outcome::default() },
+            },
+            Work::Skipped(why) => Outcome { skipped: vec![why.clone()], ..Outcome::default() },
+        };
+        outcome.took = start.elapsed();
+        Ok(outcome)
+    }
+
+    fn run_cargo(&self, arguments: &[String]) -> Result<Outcome> {
+        let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        command.args(arguments).current_dir(berth::repository()).stdin(Stdio::null()).env("RUST_BACKTRACE", "0");
+        let lines = Lines::of(&mut command)?;
+        let path = self.log()?;
+        let mut log = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
+        let mut outcome = Outcome::default();
+        let mut all: Vec<String> = Vec::new();
+        let status = lines.each(|line| {
+            if line.starts_with("SKIPPED ") {
+                outcome.skipped.push(line.clone());
+            }
+            outcome.passed += passed(&line);
+            writeln!(log, "{line}")?;
+            all.push(line);
+            Ok(())
+        })?;
+        if !status.success() {
+            let shown = all.len().saturating_sub(LINES_SHOWN);
+            all[shown..].iter().for_each(|line| println!("      | {line}"));
+            println!("      | all of it: {}", path.display());
+            outcome.failure = Some(status.to_string());
+        }
+        Ok(outcome)
+    }
+
+    fn log(&self) -> Result<PathBuf> {
+        let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| berth::repository().join("target"), PathBuf::from);
+        let folder = target.join("ready");
+        fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        Ok(folder.join(format!("{}.log", self.name)))
+    }
+}
+
+/// `test result: ok. 12 passed; …`
+fn passed(line: &str) -> usize {
+    let counted = || line.strip_prefix("test result: ")?.split(". ").nth(1)?.split(' ').next()?.parse().ok();
+    counted().unwrap_or(0)
+}
+
+/// The lines of both outputs of a running program.
+struct Lines {
+    child: std::process::Child,
+    lines: mpsc::Receiver<String>,
+}
+
+impl Lines {
+    fn of(command: &mut Command) -> Result<Lines> {
+        let mut child =
+            command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().with_context(|| format!("cannot start {command:?}"))?;
+        let (sender, lines) = mpsc::channel();
+        if let Some(stdout) = child.stdout.take() {
+            forward(stdout, sender.clone());
+        }
+        if let Some(stderr) = child.stderr.take() {
+            forward(stderr, sender);
+        }
+        Ok(Lines { child, lines })
+    }
+
+    /// Gives each line to `take`, says now and then that it goes on, and waits for the end.
+    fn each(mut self, mut take: impl FnMut(String) -> Result<()>) -> Result<std::process::ExitStatus> {
+        let start = wait::now();
+        let mut last = String::new();
+        loop {
+            match self.lines.recv_timeout(HEARTBEAT) {
+                Ok(line) => {
+                    if !line.trim().is_empty() {
+                        last.clone_from(&line);
+                    }
+                    take(line)?;
+                }
+                Err(RecvTimeoutError::Timeout) => println!("      … {} s: {}", start.elapsed().as_secs(), last.trim()),
+                Err(RecvTimeoutError::Disconnected) => return Ok(self.child.wait()?),
+            }
+        }
+    }
+}
+
+fn forward(pipe: impl std::io::Read + Send + 'static, sender: mpsc::Sender<String>) {
+    thread::spawn(move || {
+        for line in BufReader::new(pipe).split(b'\n').map_while(Result::ok) {
+            if sender.send(String::from_utf8_lossy(&line).into_owned()).is_err() {
+                break;
+            }
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests_of_step {
+    use super::*;
+
+    #[test]
+    fn passed_tests_are_counted() {
+        assert_eq!(passed("test result: ok. 12 passed; 0 failed; 0 ignored"), 12);
+        assert_eq!(passed("test result: FAILED. 3 passed; 1 failed"), 3);
+        assert_eq!(passed("test a ... ok"), 0);
+    }
+
+    #[test]
+    fn lines_of_both_outputs_arrive_and_the_status_is_kept() {
+        let lines = Lines::of(Command::new("sh").args(["-c", "echo a; echo b >&2; exit 3"])).unwrap();
+        let mut seen = Vec::new();
+        let status = lines
+            .each(|line| {
+                seen.push(line);
+                Ok(())
+            })
+            .unwrap();
+        seen.sort();
+        assert_eq!((seen, status.code()), (vec!["a".to_owned(), "b".to_owned()], Some(3)));
+    }
+}
