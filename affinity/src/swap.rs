@@ -174,7 +174,7 @@ pub(crate) fn write_durably(path: &Path, content: &[u8]) -> io::Result<()> {
 
 /// An NFS server that gave a host a read delegation makes everybody wait for that host, even after it closed the file; an open with
 /// `O_DIRECT` gets none, and without the flag afterwards reads go through the page cache again. Some file systems (tmpfs) refuse the flag.
-fn open_undelegated(path: &Path, flags: OFlags) -> io::Result<File> {
+pub fn open_undelegated(path: &Path, flags: OFlags) -> io::Result<File> {
     let (flags, mode) = (flags | OFlags::CLOEXEC, Mode::from_raw_mode(0o640));
     let opened = match rustix::fs::open(path, flags | OFlags::DIRECT, mode) {
         Ok(opened) => {

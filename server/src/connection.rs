@@ -1,6 +1,13 @@
 //! Socket ↔ protocol core: buffers, timeouts, byte counts, TLS upgrade.
 
-use std::{io, time::Duration};
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::{Buf, BytesMut};
 use tokio::{
@@ -43,14 +50,34 @@ pub struct Connection {
     input: BytesMut,
     output: BytesMut,
     write_timeout: Duration,
-    bytes_in: u64,
-    bytes_out: u64,
+    activity: Arc<Activity>,
+}
+
+/// When a client was last heard of.
+#[derive(Debug, Default)]
+pub struct Activity {
+    /// Seconds of `tokio::time::Instant` since `Activity::start`.
+    last: AtomicU64,
+    start: std::sync::OnceLock<tokio::time::Instant>,
+}
+
+impl Activity {
+    fn now(&self) -> u64 {
+        self.start.get_or_init(tokio::time::Instant::now).elapsed().as_secs()
+    }
+    fn note(&self) {
+        self.last.store(self.now(), Ordering::Relaxed);
+    }
+    /// Whole seconds since the client's last byte.
+    pub fn idle_s(&self) -> u64 {
+        self.now().saturating_sub(self.last.load(Ordering::Relaxed))
+    }
 }
 
 impl Connection {
     /// Wraps a stream; `input` was read ahead (a relayed session's pipelined commands). `write_timeout`: how long a client may take nothing.
     pub fn new(stream: Box<dyn Stream>, client: Client, input: BytesMut, write_timeout: Duration) -> Connection {
-        Connection { stream, client, input, output: BytesMut::new(), write_timeout, bytes_in: 0, bytes_out: 0 }
+        Connection { stream, client, input, output: BytesMut::new(), write_timeout, activity: Arc::default() }
     }
 
     /// What was read and not used yet; take bytes from its front.
@@ -69,7 +96,7 @@ impl Connection {
             self.input.reserve(want);
         }
         let read = timeout(limit, self.stream.read_buf(&mut self.input)).await.map_err(|_| ConnectionError::Timeout(limit))??;
-        self.bytes_in += read as u64;
+        self.activity.note();
         if read == 0 { Err(ConnectionError::Closed) } else { Ok(()) }
     }
 
@@ -92,7 +119,6 @@ impl Connection {
             if written == 0 {
                 return Err(ConnectionError::Closed);
             }
-            self.bytes_out += written as u64;
             self.output.advance(written);
         }
         if self.output.capacity() > IDLE_BUFFER_BYTES {
@@ -124,8 +150,8 @@ impl Connection {
         (self.stream, self.client, self.input)
     }
 
-    /// Bytes received and sent so far.
-    pub fn traffic(&self) -> (u64, u64) {
-        (self.bytes_in, self.bytes_out)
+    /// When the client was last heard of, for lists of sessions.
+    pub fn activity(&self) -> Arc<Activity> {
+        self.activity.clone()
     }
 }

@@ -26,10 +26,11 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use affinity::{Address, NameRules, UserName};
+use affinity::{Address, NameRules, UserName, swap::open_undelegated};
 use anyhow::{Context, anyhow};
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
+use rustix::fs::OFlags;
 use tokio::{
     sync::Semaphore,
     time::{Instant, timeout},
@@ -361,29 +362,13 @@ impl State {
 
 /// The stamp is from before the reading: if the file is being written in place, the next look finds it changed and reads it again.
 fn read_with_stamp(file: &Path) -> io::Result<(String, Stamp)> {
-    let mut opened = open_shared(file)?;
+    // A read delegation that a dead host left behind would make `berth user` wait 100 s for its rename.
+    let mut opened = open_undelegated(file, OFlags::RDONLY)?;
     let stamp = Stamp::of(&opened.metadata()?);
     let mut bytes = Vec::new();
     opened.read_to_end(&mut bytes)?;
     // A line that isn't UTF-8 then names no user, the others are untouched.
     Ok((String::from_utf8_lossy(&bytes).into_owned(), stamp))
-}
-
-/// Opens a file of the shared directory. With O_DIRECT, an NFS server gives no read delegation; one that is left by a host that died
-/// would make `berth user` wait 100 s for its rename. It is cleared at once, so reads are ordinary.
-fn open_shared(file: &Path) -> io::Result<fs::File> {
-    use rustix::fs::{Mode, OFlags, fcntl_getfl, fcntl_setfl, open};
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-    let opened = match open(file, flags | OFlags::DIRECT, Mode::empty()) {
-        Ok(opened) => {
-            fcntl_setfl(&opened, fcntl_getfl(&opened)?.difference(OFlags::DIRECT))?;
-            opened
-        }
-        // A file system without O_DIRECT has no delegations either.
-        Err(rustix::io::Errno::INVAL) => open(file, flags, Mode::empty())?,
-        Err(error) => return Err(error.into()),
-    };
-    Ok(opened.into())
 }
 
 /// A hash that no password has, as slow as those of the default scheme.

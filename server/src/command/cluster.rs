@@ -26,7 +26,7 @@ pub struct NodesArgs {
 
 /// Show who is served where
 ///
-/// Asks the node on this host if one runs: its sessions, and the users it holds. Otherwise reads from the shared directory which node holds whom.
+/// Asks the node on this host if one runs, which asks all others: every session and every held user. Otherwise reads from the shared directory which node holds whom.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  berth who\n  berth who ada@example.org\n  berth who --root /srv/berth    every held user of the cluster"
@@ -133,15 +133,21 @@ pub(super) fn who(args: &WhoArgs) -> anyhow::Result<()> {
     let (source, reply) = match found.ask(&Request::Who { user: user.as_ref().map(ToString::to_string) })? {
         Some(answer) => answer,
         None => {
-            let held = directory::leases(&found.open()?, user.as_ref())?;
-            (Source::Directory(found.root.clone()), WhoReply { sessions: Vec::new(), held })
+            let (held, broken) = directory::leases(&found.open()?, user.as_ref())?;
+            for error in broken {
+                eprintln!("{error}");
+            }
+            (Source::Directory(found.root.clone()), WhoReply { held, ..WhoReply::default() })
         }
     };
     let mut out = io::stdout().lock();
     if args.place.json {
-        writeln!(out, "{}", json!({ "source": source.json(), "sessions": reply.sessions, "held": reply.held }))?;
+        writeln!(out, "{}", json!({ "source": source.json(), "sessions": reply.sessions, "held": reply.held, "silent": reply.silent }))?;
     } else {
         print_who(&mut out, &reply, matches!(source, Source::Node(_)))?;
+        if !reply.silent.is_empty() {
+            eprintln!("these nodes did not answer, what they serve is missing: {}", reply.silent.join(" "));
+        }
         eprintln!("{source}");
     }
     Ok(())
@@ -151,6 +157,10 @@ fn normalise(user: &str, rules: &NameRules) -> anyhow::Result<UserName> {
     Ok(Address::parse(user, rules).with_context(|| format!("{user:?} can't be a user"))?.user)
 }
 
+fn count(count: Option<usize>) -> String {
+    count.map_or_else(|| "-".to_owned(), |count| count.to_string())
+}
+
 fn print_nodes(out: &mut impl Write, nodes: &[NodeRow]) -> io::Result<()> {
     let rows: Vec<Vec<String>> = nodes
         .iter()
@@ -158,6 +168,8 @@ fn print_nodes(out: &mut impl Write, nodes: &[NodeRow]) -> io::Result<()> {
             vec![
                 node.name.clone(),
                 node.state.clone().unwrap_or_else(|| "-".to_owned()),
+                count(node.sessions),
+                count(node.held),
                 node.incarnation.clone(),
                 node.beat.to_string(),
                 node.version.clone().unwrap_or_else(|| "-".to_owned()),
@@ -166,7 +178,7 @@ fn print_nodes(out: &mut impl Write, nodes: &[NodeRow]) -> io::Result<()> {
             ]
         })
         .collect();
-    table::print(out, &["NODE", "STATE", "INCARNATION", "BEAT", "VERSION", "RELAY", "SINCE"], &rows)
+    table::print(out, &["NODE", "STATE", "SESSIONS", "HELD", "INCARNATION", "BEAT", "VERSION", "RELAY", "SINCE"], &rows)
 }
 
 fn print_who(out: &mut impl Write, reply: &WhoReply, with_sessions: bool) -> io::Result<()> {
@@ -195,10 +207,10 @@ fn print_who(out: &mut impl Write, reply: &WhoReply, with_sessions: bool) -> io:
         .held
         .iter()
         .map(|held| {
-            let holder = if with_sessions { "this node" } else { "free" };
+            let gone = if held.gone { " (gone)" } else { "" };
             vec![
                 held.user.clone(),
-                held.node.clone().unwrap_or_else(|| holder.to_owned()),
+                held.node.clone().unwrap_or_else(|| "free".to_owned()) + gone,
                 held.epoch.to_string(),
                 held.incarnation.clone().unwrap_or_else(|| "-".to_owned()),
             ]
@@ -235,10 +247,13 @@ mod tests {
             relay: vec!["mail1:8143".to_owned()],
             since: Some(1_763_748_000),
             state: None,
+            sessions: Some(2),
+            held: None,
         };
         assert_eq!(
             text(|out| print_nodes(out, &[node])),
-            "NODE   STATE  INCARNATION       BEAT  VERSION  RELAY       SINCE\nmail1  -      00000000000000ff  12    0.1.0    mail1:8143  2025-11-21T18:00:00Z\n"
+            "NODE   STATE  SESSIONS  HELD  INCARNATION       BEAT  VERSION  RELAY       SINCE\n\
+             mail1  -      2         -     00000000000000ff  12    0.1.0    mail1:8143  2025-11-21T18:00:00Z\n"
         );
     }
 
@@ -249,12 +264,12 @@ mod tests {
             node: node.map(str::to_owned),
             incarnation: node.map(|_| "ff".to_owned()),
             epoch: 3,
+            gone: false,
         };
-        let reply = WhoReply { sessions: Vec::new(), held: vec![held("ada", Some("mail1")), held("bob", None)] };
+        let reply = WhoReply { held: vec![held("ada", Some("mail1")), held("bob", None)], ..WhoReply::default() };
         assert_eq!(
             text(|out| print_who(out, &reply, false)),
             "USER  HELD BY  EPOCH  INCARNATION\nada   mail1    3      ff\nbob   free     3      -\n"
         );
-        assert!(text(|out| print_who(out, &reply, true)).contains("bob   this node"));
     }
 }

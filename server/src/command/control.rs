@@ -32,12 +32,15 @@ pub enum Request {
 /// The answer to [`Request::Who`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WhoReply {
-    /// Sessions at this node, served here or forwarded.
+    /// Every session of the cluster, as its holder lists it.
     #[serde(default)]
     pub sessions: Vec<SessionRow>,
-    /// Users whose lease this node holds.
+    /// Leases, with their holders.
     #[serde(default)]
     pub held: Vec<HeldRow>,
+    /// Nodes that did not answer: what they serve is missing here.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub silent: Vec<String>,
 }
 
 /// One session.
@@ -74,6 +77,9 @@ pub struct HeldRow {
     pub incarnation: Option<String>,
     /// The lease's generation.
     pub epoch: u64,
+    /// The holder is no node any more: who comes next takes over.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub gone: bool,
 }
 
 /// The answer to [`Request::Nodes`].
@@ -104,6 +110,12 @@ pub struct NodeRow {
     /// `up`, `suspect`, `draining`; left out by the directory, which shows no time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<String>,
+    /// Sessions it serves; left out by the directory, and when the node did not answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sessions: Option<usize>,
+    /// Users it holds; likewise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held: Option<usize>,
 }
 
 /// Asks; `None`: no node runs here.

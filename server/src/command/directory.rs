@@ -1,112 +1,125 @@
 //! Nodes and leases as the names in the shared directory say, without asking anybody: the truth, but without sessions.
-//!
-//! Only listings and the published `info/`; nothing is opened that a node might rename, nothing is changed.
 
-use std::{
-    fs, io,
-    path::Path,
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
-    thread,
-};
+use std::collections::BTreeSet;
 
-use affinity::{Epoch, HolderId, NodeInfo, Root, UserName};
-use anyhow::Context;
-use rustix::fs::{AtFlags, CWD, StatxFlags};
+use affinity::{AffinityError, HolderId, LeaseSeen, Root, Seen, UserName};
 
 use super::control::{HeldRow, NodeRow};
 
-/// Listings under way at once: each is a round trip or two to the file server.
-const LISTINGS_AT_ONCE: usize = 16;
-
 /// Every node in `nodes/`, sorted by name.
-pub fn nodes(root: &Root) -> anyhow::Result<Vec<NodeRow>> {
-    let mut rows: Vec<NodeRow> = list(&root.nodes())?
-        .iter()
-        .filter_map(|name| {
-            let (holder, beat) = name.rsplit_once(',')?;
-            Some(node_row(root, &holder.parse().ok()?, beat.parse().ok()?))
+pub fn nodes(root: &Root) -> Result<Vec<NodeRow>, AffinityError> {
+    let mut rows: Vec<NodeRow> = root
+        .live_nodes()?
+        .into_iter()
+        .map(|node| NodeRow {
+            name: node.holder.node.to_string(),
+            incarnation: node.holder.incarnation.to_string(),
+            beat: node.beat,
+            version: node.info.as_ref().map(|info| info.version.clone()),
+            since: node.info.as_ref().map(|info| info.started),
+            relay: node.info.map(|info| info.relay).unwrap_or_default(),
+            // One look can't tell whether the beat moves.
+            state: node.settings.draining().then(|| "draining".to_owned()),
+            sessions: None,
+            held: None,
         })
         .collect();
-    // A beat that is renamed during the listing may show twice.
-    rows.sort_by(|a, b| (&a.name, &a.incarnation, b.beat).cmp(&(&b.name, &b.incarnation, a.beat)));
-    rows.dedup_by(|a, b| (&a.name, &a.incarnation) == (&b.name, &b.incarnation));
+    // A beat that is renamed during the listing may show twice, one after the other: the later one counts.
+    rows.reverse();
+    rows.dedup_by(|earlier, later| (&earlier.name, &earlier.incarnation) == (&later.name, &later.incarnation));
+    rows.reverse();
     Ok(rows)
 }
 
-fn node_row(root: &Root, holder: &HolderId, beat: u64) -> NodeRow {
-    let read = fs::read(root.info().join(holder.to_string()));
-    // Published a moment before the node file; one that can't be read leaves its columns empty.
-    let info: Option<NodeInfo> = read.ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
-    NodeRow {
-        name: holder.node.to_string(),
-        incarnation: holder.incarnation.to_string(),
-        beat,
-        version: info.as_ref().map(|info| info.version.clone()),
-        since: info.as_ref().map(|info| info.started),
-        relay: info.map(|info| info.relay).unwrap_or_default(),
-        state: None,
-    }
-}
-
-/// Who holds whom, sorted by user: every held lease, or one user's lease also when it is free.
-pub fn leases(root: &Root, user: Option<&UserName>) -> anyhow::Result<Vec<HeldRow>> {
-    if let Some(user) = user {
-        return Ok(lease(&root.lease(user), user)?.into_iter().collect());
-    }
-    let leases = root.path().join("leases");
-    let buckets = list(&leases)?;
-    let next = AtomicUsize::new(0);
-    let found = Mutex::new(Vec::new());
-    let worker = || -> anyhow::Result<()> {
-        while let Some(bucket) = buckets.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let bucket = leases.join(bucket);
-            for name in list(&bucket)? {
-                let Ok(user) = UserName::from_encoded(&name) else { continue };
-                if let Some(row) = lease(&bucket.join(&name), &user)?.filter(|row| row.node.is_some()) {
-                    found.lock().unwrap_or_else(PoisonError::into_inner).push(row);
-                }
-            }
-        }
-        Ok(())
+/// Who holds whom, sorted by user: every held lease, or one user's also when it is free; and what could not be read.
+pub fn leases(root: &Root, user: Option<&UserName>) -> Result<(Vec<HeldRow>, Vec<AffinityError>), AffinityError> {
+    let mut broken = Vec::new();
+    let seen: Vec<LeaseSeen> = match user {
+        Some(user) => vec![LeaseSeen { user: user.clone(), seen: root.look(user)? }],
+        None => root.leases()?.filter_map(|lease| lease.map_err(|error| broken.push(error)).ok()).collect(),
     };
-    thread::scope(|scope| {
-        let workers: Vec<_> = (0..LISTINGS_AT_ONCE).map(|_| scope.spawn(worker)).collect();
-        workers.into_iter().try_for_each(|worker| worker.join().unwrap_or_else(|_| Err(anyhow::anyhow!("listing the leases failed"))))
-    })?;
-    let mut rows = found.into_inner().unwrap_or_else(PoisonError::into_inner);
+    // Listed after the leases: who is missing then is gone for good.
+    let live: BTreeSet<HolderId> = root.live_nodes()?.into_iter().map(|node| node.holder).collect();
+    let mut rows: Vec<HeldRow> = seen
+        .into_iter()
+        .filter(|lease| user.is_some() || lease.seen.holder.is_some())
+        .map(|LeaseSeen { user, seen: Seen { epoch, holder } }| HeldRow {
+            user: user.to_string(),
+            gone: holder.as_ref().is_some_and(|holder| !live.contains(holder)),
+            node: holder.as_ref().map(|holder| holder.node.to_string()),
+            incarnation: holder.map(|holder| holder.incarnation.to_string()),
+            epoch: epoch.0,
+        })
+        .collect();
     rows.sort_by(|a, b| a.user.cmp(&b.user));
-    Ok(rows)
+    Ok((rows, broken))
 }
 
-/// `<epoch>,<holder>` or `<epoch>,free`; the highest epoch counts. `None`: never held.
-fn lease(folder: &Path, user: &UserName) -> anyhow::Result<Option<HeldRow>> {
-    let names = list(folder)?;
-    let read = |name: &String| {
-        let (epoch, holder) = name.split_once(',')?;
-        let holder: Option<HolderId> = if holder == "free" { None } else { Some(holder.parse().ok()?) };
-        Some((Epoch(epoch.parse().ok()?), holder))
-    };
-    let newest = names.iter().filter_map(read).max_by_key(|(epoch, _)| *epoch);
-    Ok(newest.map(|(epoch, holder)| HeldRow {
-        user: user.to_string(),
-        node: holder.as_ref().map(|holder| holder.node.to_string()),
-        incarnation: holder.map(|holder| holder.incarnation.to_string()),
-        epoch: epoch.0,
-    }))
-}
+#[cfg(test)]
+mod tests {
+    use std::fs;
 
-/// A fresh listing; nothing where there is no folder.
-fn list(folder: &Path) -> anyhow::Result<Vec<String>> {
-    let listed = || -> io::Result<Vec<String>> {
-        // Without this, an NFS client may answer from what it listed up to a minute ago.
-        rustix::fs::statx(CWD, folder, AtFlags::STATX_FORCE_SYNC, StatxFlags::BASIC_STATS)?;
-        fs::read_dir(folder)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
-    };
-    match listed() {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-        listed => listed.with_context(|| format!("can't list {}", folder.display())),
+    use affinity::Timings;
+
+    use super::*;
+
+    const LIVE: &str = "mail1,00000000000000aa";
+    const GONE: &str = "mail2,00000000000000bb";
+
+    /// A cluster as `mail1` and a dead `mail2` left it.
+    fn cluster() -> (tempfile::TempDir, Root) {
+        let folder = tempfile::tempdir().unwrap();
+        let root = Root::init(folder.path(), &Timings::default()).unwrap();
+        fs::write(root.nodes().join(format!("{LIVE},7")), "").unwrap();
+        let info = r#"{"relay":["mail1:8143"],"certificate_pin":"00","version":"0.1.0","capabilities":[],"started":5}"#;
+        fs::write(root.info().join(LIVE), info).unwrap();
+        for (user, lease) in [("ada", format!("3,{LIVE}")), ("bob", format!("9,{GONE}")), ("carol", "2,free".to_owned())] {
+            let lease_folder = root.lease(&name(user));
+            fs::create_dir_all(&lease_folder).unwrap();
+            fs::write(lease_folder.join(lease), "").unwrap();
+        }
+        (folder, root)
+    }
+    fn name(user: &str) -> UserName {
+        UserName::normalise(user).unwrap()
+    }
+
+    #[test]
+    fn nodes_are_shown_with_what_they_publish() {
+        let (_folder, root) = cluster();
+        let rows = nodes(&root).unwrap();
+        let expected = NodeRow {
+            name: "mail1".to_owned(),
+            incarnation: "00000000000000aa".to_owned(),
+            beat: 7,
+            version: Some("0.1.0".to_owned()),
+            relay: vec!["mail1:8143".to_owned()],
+            since: Some(5),
+            state: None,
+        sessions: None,
+        held: None,
+        };
+        assert_eq!(rows, [expected]);
+        fs::write(root.nodes().join(format!("{LIVE},8")), "").unwrap();
+        let beats: Vec<u64> = nodes(&root).unwrap().iter().map(|row| row.beat).collect();
+        assert_eq!(beats, [8], "a node that beats during the listing is one node");
+    }
+
+    #[test]
+    fn held_users_are_shown_with_their_holder_and_whether_it_is_gone() {
+        let (_folder, root) = cluster();
+        let (rows, broken) = leases(&root, None).unwrap();
+        let shown: Vec<_> = rows.iter().map(|row| (row.user.as_str(), row.node.as_deref(), row.epoch, row.gone)).collect();
+        assert_eq!(shown, [("ada", Some("mail1"), 3, false), ("bob", Some("mail2"), 9, true)]);
+        assert!(broken.is_empty());
+    }
+
+    #[test]
+    fn one_user_is_shown_also_when_free() {
+        let (_folder, root) = cluster();
+        let (rows, _) = leases(&root, Some(&name("carol"))).unwrap();
+        assert_eq!((rows[0].node.as_deref(), rows[0].epoch), (None, 2));
+        let (rows, _) = leases(&root, Some(&name("eve"))).unwrap();
+        assert_eq!((rows[0].node.as_deref(), rows[0].epoch), (None, 0), "never held");
     }
 }

@@ -5,7 +5,7 @@
 
 pub mod cluster;
 mod config;
-mod control;
+pub mod control;
 pub mod demo;
 mod directory;
 mod init;
@@ -18,7 +18,7 @@ use std::{ffi::OsString, io, path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{Config, DEFAULT_FILE};
+use crate::config::{Config, DEFAULT_FILE, LogSection};
 
 /// The command line.
 #[derive(Debug, Parser)]
@@ -102,6 +102,10 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 impl Command {
     fn run(self) -> anyhow::Result<()> {
+        if !matches!(self, Command::Serve(_) | Command::Demo(_)) {
+            // What a short command warns of, such as a bad line in the users file; nodes log as they are configured.
+            crate::log::init(&LogSection { level: "warn".to_owned(), json: false })?;
+        }
         match self {
             Command::Demo(args) => demo::run(args),
             Command::Init(args) => init::run(&args),

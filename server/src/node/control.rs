@@ -4,7 +4,6 @@ use std::{io, os::unix::fs::PermissionsExt, path::PathBuf, sync::Arc, time::Dura
 
 use affinity::UserName;
 use futures::future::join_all;
-use serde::{Deserialize, Serialize};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::{UnixListener, UnixStream},
@@ -12,95 +11,15 @@ use tokio::{
 };
 
 use super::{Node, sessions::SessionLine};
-use crate::forward::frames::{self, Request, WhoReply};
+use crate::{
+    command::control::{self, HeldRow, NodeRow, NodesReply, Request as Question, SessionRow},
+    forward::frames::{self, Request, WhoReply},
+};
 
 /// Longest question.
 const LINE_BYTES_MAX: u64 = 64 * 1024;
 /// How long an asker may take, and how long another node may.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// What can be asked.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(tag = "command", rename_all = "snake_case", deny_unknown_fields)]
-pub enum Question {
-    /// Every session and lease of the cluster (of one user).
-    Who {
-        /// Only this user's.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        user: Option<UserName>,
-    },
-    /// Every node, with what it serves.
-    Nodes,
-}
-
-/// The answers.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum Answer {
-    /// To [`Question::Who`].
-    Who(Who),
-    /// To [`Question::Nodes`].
-    Nodes {
-        /// Sorted by name.
-        nodes: Vec<NodeLine>,
-    },
-    /// The question was not understood.
-    Error {
-        /// Why.
-        error: String,
-    },
-}
-
-/// Who holds whom.
-#[derive(Debug, Default, Serialize, Deserialize)]
-pub struct Who {
-    /// Sessions, by user.
-    pub sessions: Vec<SessionLine>,
-    /// Leases, by user.
-    pub held: Vec<HeldLine>,
-    /// Nodes that did not answer: what they serve is missing here.
-    pub silent: Vec<String>,
-}
-
-/// One lease.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct HeldLine {
-    /// Whose.
-    pub user: UserName,
-    /// Its generation.
-    pub epoch: u64,
-    /// Who holds it.
-    pub holder: String,
-}
-
-/// One node.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct NodeLine {
-    /// Its name.
-    pub name: String,
-    /// This start of it.
-    pub incarnation: String,
-    /// `up`, `suspect`, `draining`.
-    pub state: String,
-    /// Its beat.
-    pub beat: u64,
-    /// How long the beat has not changed, milliseconds.
-    pub beat_age_ms: u64,
-    /// Share of new users.
-    pub weight: u32,
-    /// Its program.
-    pub version: Option<String>,
-    /// Where its relay is.
-    pub relay: Vec<String>,
-    /// Unix time of its start.
-    pub started: Option<u64>,
-    /// Sessions it serves; `None`: it did not answer.
-    pub sessions: Option<usize>,
-    /// Users it holds; `None`: it did not answer.
-    pub held: Option<usize>,
-    /// Whether it is the node that answers.
-    pub here: bool,
-}
 
 /// Answers until the node stops.
 pub async fn listen(node: Arc<Node>, path: PathBuf) -> anyhow::Result<()> {
@@ -139,11 +58,14 @@ async fn serve(node: &Arc<Node>, stream: UnixStream) -> io::Result<()> {
     let mut line = String::new();
     timeout(ANSWER_TIMEOUT, BufReader::new(read.take(LINE_BYTES_MAX)).read_line(&mut line)).await??;
     let answer = match serde_json::from_str::<Question>(&line) {
-        Ok(Question::Who { user }) => Answer::Who(who(node, user).await),
-        Ok(Question::Nodes) => Answer::Nodes { nodes: nodes(node).await },
-        Err(error) => Answer::Error { error: error.to_string() },
+        Ok(Question::Who { user }) => match user.map(|user| UserName::normalise(&user)).transpose() {
+            Ok(user) => serde_json::to_vec(&who(node, user).await),
+            Err(error) => serde_json::to_vec(&serde_json::json!({ "error": error.to_string() })),
+        },
+        Ok(Question::Nodes) => serde_json::to_vec(&nodes(node).await),
+        Err(error) => serde_json::to_vec(&serde_json::json!({ "error": error.to_string() })),
     };
-    let mut text = serde_json::to_vec(&answer).map_err(io::Error::other)?;
+    let mut text = answer.map_err(io::Error::other)?;
     text.push(b'\n');
     write.write_all(&text).await
 }
@@ -189,45 +111,58 @@ async fn ask(node: &Arc<Node>, peer: &affinity::Peer, user: Option<UserName>) ->
     }
 }
 
-async fn who(node: &Arc<Node>, user: Option<UserName>) -> Who {
-    let mut who = Who::default();
+async fn who(node: &Arc<Node>, user: Option<UserName>) -> control::WhoReply {
+    let mut who = control::WhoReply::default();
     for (peer, reply) in ask_all(node, user).await {
-        match reply {
-            Some(reply) => {
-                who.sessions.extend(reply.sessions);
-                who.held.extend(reply.held.into_iter().map(|(user, epoch)| HeldLine { user, epoch, holder: peer.holder.node.to_string() }));
-            }
-            None => who.silent.push(peer.holder.node.to_string()),
-        }
+        let Some(reply) = reply else {
+            who.silent.push(peer.holder.node.to_string());
+            continue;
+        };
+        who.sessions.extend(reply.sessions.into_iter().map(session_row));
+        who.held.extend(reply.held.into_iter().map(|(user, epoch)| HeldRow {
+            user: user.to_string(),
+            node: Some(peer.holder.node.to_string()),
+            incarnation: Some(peer.holder.incarnation.to_string()),
+            epoch,
+            gone: false,
+        }));
     }
     who.sessions.sort_by(|a, b| (&a.user, b.since_s).cmp(&(&b.user, a.since_s)));
     who.held.sort_by(|a, b| a.user.cmp(&b.user));
     who
 }
 
-async fn nodes(node: &Arc<Node>) -> Vec<NodeLine> {
-    let me = node.keeper.me();
-    ask_all(node, None)
-        .await
-        .into_iter()
-        .map(|(peer, reply)| NodeLine {
-            name: peer.holder.node.to_string(),
-            incarnation: peer.holder.incarnation.to_string(),
-            state: match (peer.suspect, peer.draining) {
+fn session_row(line: SessionLine) -> SessionRow {
+    SessionRow {
+        user: line.user.to_string(),
+        protocol: line.protocol.to_string(),
+        session: line.session.to_string(),
+        client: line.client.to_string(),
+        ingress: line.ingress.to_string(),
+        holder: line.holder.to_string(),
+        since_s: line.since_s,
+        idle_s: line.idle_s,
+    }
+}
+
+async fn nodes(node: &Arc<Node>) -> NodesReply {
+    let rows = ask_all(node, None).await.into_iter().map(|(peer, reply)| NodeRow {
+        name: peer.holder.node.to_string(),
+        incarnation: peer.holder.incarnation.to_string(),
+        beat: peer.beat,
+        version: peer.info.as_ref().map(|info| info.version.clone()),
+        relay: peer.info.as_ref().map(|info| info.relay.clone()).unwrap_or_default(),
+        since: peer.info.as_ref().map(|info| info.started),
+        state: Some(
+            match (peer.suspect, peer.draining) {
                 (true, _) => "suspect",
                 (false, true) => "draining",
                 (false, false) => "up",
             }
             .to_owned(),
-            beat: peer.beat,
-            beat_age_ms: u64::try_from(peer.unchanged_for.as_millis()).unwrap_or(u64::MAX),
-            weight: peer.weight,
-            version: peer.info.as_ref().map(|info| info.version.clone()),
-            relay: peer.info.as_ref().map(|info| info.relay.clone()).unwrap_or_default(),
-            started: peer.info.as_ref().map(|info| info.started),
-            sessions: reply.as_ref().map(|reply| reply.sessions.len()),
-            held: reply.as_ref().map(|reply| reply.held.len()),
-            here: peer.holder == me,
-        })
-        .collect()
+        ),
+        sessions: reply.as_ref().map(|reply| reply.sessions.len()),
+        held: reply.as_ref().map(|reply| reply.held.len()),
+    });
+    NodesReply { nodes: rows.collect() }
 }

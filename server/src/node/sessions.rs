@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     client::{Protocol, SessionId},
+    connection::Activity,
     forward::Preamble,
 };
 
@@ -28,6 +29,8 @@ pub struct SessionLine {
     pub holder: NodeName,
     /// Age in seconds.
     pub since_s: u64,
+    /// Seconds since the client's last byte.
+    pub idle_s: u64,
 }
 
 /// All sessions served here.
@@ -41,6 +44,7 @@ pub struct Sessions {
 struct Entry {
     line: SessionLine,
     since: Duration,
+    activity: Arc<Activity>,
 }
 
 /// Takes its session out of the list when dropped.
@@ -65,7 +69,7 @@ impl Default for Sessions {
 impl Sessions {
     /// Lists a session until the guard is dropped.
     #[must_use = "the session leaves the list when the guard is dropped"]
-    pub fn register(&self, preamble: &Preamble, holder: &HolderId) -> Registered {
+    pub fn register(&self, preamble: &Preamble, holder: &HolderId, activity: Arc<Activity>) -> Registered {
         let client = &preamble.client;
         let line = SessionLine {
             user: preamble.user.clone(),
@@ -75,8 +79,9 @@ impl Sessions {
             ingress: client.ingress.clone(),
             holder: holder.node.clone(),
             since_s: 0,
+            idle_s: 0,
         };
-        self.live.lock().insert(client.session, Entry { line, since: self.clock.now() });
+        self.live.lock().insert(client.session, Entry { line, since: self.clock.now(), activity });
         Registered { live: self.live.clone(), session: client.session }
     }
 
@@ -86,7 +91,7 @@ impl Sessions {
         let mut entries: Vec<Entry> =
             self.live.lock().values().filter(|entry| user.is_none_or(|user| user == &entry.line.user)).cloned().collect();
         entries.sort_by(|a, b| (&a.line.user, a.since).cmp(&(&b.line.user, b.since)));
-        entries.into_iter().map(|entry| SessionLine { since_s: now.saturating_sub(entry.since).as_secs(), ..entry.line }).collect()
+        entries.into_iter().map(|entry| SessionLine { since_s: now.saturating_sub(entry.since).as_secs(), idle_s: entry.activity.idle_s(), ..entry.line }).collect()
     }
 
     /// How many.

@@ -49,7 +49,7 @@ pub(super) fn visit_text(raw: &[u8], part: &Part, visit: &mut dyn FnMut(&str) ->
     }
     // What can't be decoded is searched as it stands, damage is passed over.
     let content = encoding(&mime).unwrap_or(Encoding::None).decode(&raw[part.body.clone()]);
-    let text = decode_text(&content, media.parameter("charset").unwrap_or_default());
+    let text = decode_text(&content, media.charset().unwrap_or_default());
     visit(&text) && (!media.sub.eq_ignore_ascii_case(b"html") || visit(&html_to_text(&text)))
 }
 

@@ -1,4 +1,4 @@
-//! A message's structure: ENVELOPE, BODYSTRUCTURE, BODY[section]. mail-parser finds the parts; what IMAP wants of them raw is ours. No I/O.
+//! A message's structure: ENVELOPE, BODYSTRUCTURE, `BODY[section]`. mail-parser finds the parts; what IMAP wants of them raw is ours. No I/O.
 //!
 //! Input always has CRLF line ends.
 //!

@@ -172,8 +172,12 @@ impl Media {
     fn is_message(&self) -> bool {
         self.main.eq_ignore_ascii_case(b"message") && (self.sub.eq_ignore_ascii_case(b"rfc822") || self.sub.eq_ignore_ascii_case(b"global"))
     }
-    pub fn parameter(&self, name: &str) -> Option<&[u8]> {
-        self.parameters.iter().find(|(known, _)| known.eq_ignore_ascii_case(name.as_bytes())).map(|(_, value)| value.as_slice())
+    /// The charset, also in the form of RFC 2231 §4 (`charset*=''utf-8`).
+    pub fn charset(&self) -> Option<&[u8]> {
+        let value_of =
+            |name: &[u8]| self.parameters.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_slice());
+        let after_quotes = |value: &'_ [u8]| value.iter().rposition(|byte| *byte == b'\'').map_or(0, |quote| quote + 1);
+        value_of(b"charset").or_else(|| value_of(b"charset*").map(|value| &value[after_quotes(value)..]))
     }
 }
 
@@ -209,12 +213,12 @@ fn skip_past_semicolon(cursor: &mut Cursor<'_>) -> bool {
     }
 }
 
-/// Real mail has `name=annual report.pdf` without quotes.
+/// Real mail has `name=annual report.pdf` without quotes, and `a=b c=d` without the semicolon.
 fn unquoted_value(cursor: &mut Cursor<'_>) -> Vec<u8> {
     let mut value = Vec::new();
     loop {
         let word = cursor.run(|byte| !byte.is_ascii_whitespace() && !matches!(byte, b';' | b'"' | b'('));
-        if word.is_empty() {
+        if word.is_empty() || (!value.is_empty() && word.contains(&b'=')) {
             return value;
         }
         if !value.is_empty() {
@@ -262,7 +266,7 @@ impl MimeFields {
     }
     /// What a leaf is for IMAP. What the grammar gives a structure that it has not (RFC 9051 §9, body-type-basic) goes by another name.
     pub fn leaf_media(&self) -> Media {
-        let media = match &self.media {
+        let mut media = match &self.media {
             None => Media::new("text", "plain"),
             Some(media) if media.is_multipart() => Media::new("text", "plain"),
             Some(media) if media.is_message() => {
@@ -270,14 +274,10 @@ impl MimeFields {
             }
             Some(media) => media.clone(),
         };
-        match media.parameter("charset") {
-            None if media.is_text() => {
-                let mut media = media;
-                media.parameters.push((b"charset".to_vec(), b"us-ascii".to_vec())); // RFC 2045 §5.2
-                media
-            }
-            _ => media,
+        if media.is_text() && media.charset().is_none() {
+            media.parameters.push((b"charset".to_vec(), b"us-ascii".to_vec())); // RFC 2045 §5.2
         }
+        media
     }
 }
 

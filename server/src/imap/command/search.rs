@@ -13,7 +13,7 @@
 //!
 //! Invariants, each with the test that guards it:
 //! - a step never contradicts a later one (`an_early_answer_is_the_final_answer`)
-//! - the cost of a message is linear in its size, whatever is searched for (`long_repetitive_needles_are_cheap`)
+//! - the cost of a message is linear in its size and in the number of keys, whatever is searched for (`long_repetitive_needles_are_cheap`)
 //!
 //! Text is compared by substring, without regard to case in any script (simple case folding of composed characters).
 //! INTERNALDATE is printed in UTC, so its day is the UTC day; a Date field's day is the one written there.
@@ -118,7 +118,8 @@ impl Query {
             row,
             message: message.map(|raw| Parsed { raw, structure: OnceCell::new() }),
             headers: headers.map(|raw| Parsed { raw, structure: OnceCell::new() }),
-            found: OnceCell::new(),
+            in_headers: OnceCell::new(),
+            in_body: OnceCell::new(),
         };
         evidence.decide(&self.root)
     }
@@ -145,14 +146,18 @@ enum Node {
     Larger(u64),
     Smaller(u64),
     ModSeq(u64),
-    Header {
-        field: String,
-        needle: Finder<'static>,
-        cached: bool,
-    },
+    Header(Box<HeaderTest>),
     /// Position in [`Query::needles`].
     Body(usize),
     Text(usize),
+}
+
+#[derive(Debug)]
+struct HeaderTest {
+    field: String,
+    needle: Finder<'static>,
+    /// Whether the cached fields have it.
+    cached: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -197,7 +202,7 @@ impl Query {
             SearchKey::Header { field, value } => {
                 let cached = CACHED_FIELDS.iter().any(|name| name.eq_ignore_ascii_case(field));
                 self.note(if cached { Needs::Headers } else { Needs::Body }, cached);
-                Node::Header { field: field.clone(), needle: needle(value), cached }
+                Node::Header(Box::new(HeaderTest { field: field.clone(), needle: needle(value), cached }))
             }
             SearchKey::Body(text) | SearchKey::Text(text) if text.is_empty() => Node::Constant(true),
             SearchKey::Body(text) => {
@@ -230,18 +235,15 @@ struct Evidence<'q, 'm> {
     row: &'q RowFacts,
     headers: Option<Parsed<'m>>,
     message: Option<Parsed<'m>>,
-    found: OnceCell<Found>,
+    /// For each of [`Query::needles`]: whether a header field of the message or its parts has it.
+    in_headers: OnceCell<Vec<bool>>,
+    /// For each of [`Query::needles`]: whether a text part has it.
+    in_body: OnceCell<Vec<bool>>,
 }
 
 struct Parsed<'m> {
     raw: &'m [u8],
     structure: OnceCell<Structure<'m>>,
-}
-
-/// For each of [`Query::needles`]: whether the message's text parts, or its header fields, have it.
-struct Found {
-    in_body: Vec<bool>,
-    in_headers: Vec<bool>,
 }
 
 impl<'m> Parsed<'m> {
@@ -271,11 +273,11 @@ impl<'m> Evidence<'_, 'm> {
             Node::Smaller(size) => Some(row.size < *size),
             Node::ModSeq(modseq) => Some(row.modseq.get() >= *modseq),
             Node::Sent(test, date) => self.cached_fields().map(|fields| sent_matches(fields, *test, *date)),
-            Node::Header { field, needle, cached } => {
-                let fields = if *cached { self.cached_fields() } else { self.message.as_ref() };
-                fields.map(|fields| header_has(fields, field, needle))
+            Node::Header(test) => {
+                let fields = if test.cached { self.cached_fields() } else { self.message.as_ref() };
+                fields.map(|fields| header_has(fields, &test.field, &test.needle))
             }
-            Node::Body(needle) => self.found().map(|found| found.in_body[*needle]),
+            Node::Body(needle) => self.message.as_ref().map(|message| self.in_body(message)[*needle]),
             Node::Text(needle) => self.decide_text(*needle),
         }
     }
@@ -296,40 +298,36 @@ impl<'m> Evidence<'_, 'm> {
         self.headers.as_ref().or(self.message.as_ref())
     }
     fn decide_text(&self, needle: usize) -> Option<bool> {
-        match (self.found(), &self.headers) {
-            (Some(found), _) => Some(found.in_headers[needle] || found.in_body[needle]),
-            // A hit in the cached fields is a hit in the message; no hit there says nothing.
-            (None, Some(headers)) => {
-                let mut hit = false;
-                headers.structure().header_texts(&mut |text| {
-                    hit = has(text, &self.query.needles[needle]);
-                    !hit
-                });
-                hit.then_some(true)
-            }
-            (None, None) => None,
+        if let Some(message) = &self.message {
+            return Some(self.in_headers(message)[needle] || self.in_body(message)[needle]);
         }
+        // A hit in the cached fields is a hit in the message; no hit there says nothing.
+        let headers = self.headers.as_ref()?;
+        let mut hit = false;
+        headers.structure().header_texts(&mut |text| {
+            hit = has(text, &self.query.needles[needle]);
+            !hit
+        });
+        hit.then_some(true)
     }
     /// Looks for all needles in one pass, so that each part is decoded once.
-    fn found(&self) -> Option<&Found> {
-        let message = self.message.as_ref()?;
-        Some(self.found.get_or_init(|| {
-            let mut in_headers = vec![false; self.query.needles.len()];
-            let mut in_body = in_headers.clone();
-            message.structure().header_texts(&mut |text| look(text, &self.query.needles, &mut in_headers));
-            message.structure().text_parts(&mut |text| look(text, &self.query.needles, &mut in_body));
-            Found { in_body, in_headers }
-        }))
+    fn in_body(&self, message: &Parsed<'_>) -> &[bool] {
+        self.in_body.get_or_init(|| self.look(|visit| message.structure().text_parts(visit)))
     }
-}
-
-/// Notes which needles `text` has; `false` when all were found.
-fn look(text: &str, needles: &[Finder<'static>], hits: &mut [bool]) -> bool {
-    let folded = fold(text);
-    for (needle, hit) in needles.iter().zip(hits.iter_mut()) {
-        *hit = *hit || needle.find(folded.as_bytes()).is_some();
+    fn in_headers(&self, message: &Parsed<'_>) -> &[bool] {
+        self.in_headers.get_or_init(|| self.look(|visit| message.structure().header_texts(visit)))
     }
-    hits.contains(&false)
+    fn look(&self, visit_all: impl FnOnce(&mut dyn FnMut(&str) -> bool)) -> Vec<bool> {
+        let mut hits = vec![false; self.query.needles.len()];
+        visit_all(&mut |text| {
+            let folded = fold(text);
+            for (needle, hit) in self.query.needles.iter().zip(&mut hits) {
+                *hit = *hit || needle.find(folded.as_bytes()).is_some();
+            }
+            hits.contains(&false)
+        });
+        hits
+    }
 }
 
 fn header_has(fields: &Parsed<'_>, field: &str, needle: &Finder<'static>) -> bool {
@@ -410,3 +408,6 @@ fn unix_day(date: &Date) -> i64 {
     let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + i64::from(date.day) - 1;
     365 * year + year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400) + day_of_year - 719_468
 }
+
+#[cfg(test)]
+mod tests;

@@ -15,6 +15,9 @@ pub struct Tagged {
     pub command: Command,
 }
 
+/// What a client says about itself with ID: names and values (`None` for NIL).
+pub type IdFields = Vec<(Vec<u8>, Option<Vec<u8>>)>;
+
 /// Every command that is implemented. Commands that are known but not allowed in a state are refused by the state machine, not here.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[expect(missing_docs, reason = "named as in the RFCs")]
@@ -23,7 +26,7 @@ pub enum Command {
     Noop,
     Logout,
     /// RFC 2971; `None` for NIL.
-    Id(Option<Vec<(Vec<u8>, Option<Vec<u8>>)>>),
+    Id(Option<IdFields>),
     StartTls,
     /// Mechanism and initial response, already decoded from base64 (`=` is an empty one).
     Authenticate {

@@ -60,6 +60,7 @@ fn binary_of_what_holds_parts_is_what_it_is() {
 fn text_is_read_in_its_charset() {
     assert_eq!(text_of("text/plain; charset=iso-8859-1", b"M\xfcller"), "Müller");
     assert_eq!(text_of("text/plain; charset=\"UTF-8\"", "Müller".as_bytes()), "Müller");
+    assert_eq!(text_of("text/plain; charset*=us-ascii'en'iso-8859-1", b"M\xfcller"), "Müller", "RFC 2231 §4");
     assert_eq!(text_of("text/plain; charset=koi8-r", b"\xf0\xd2\xc9"), "При");
     assert_eq!(text_of("text/plain; charset=iso-2022-jp", b"\x1b$BF|K\\\x1b(B"), "日本");
     assert_eq!(text_of("text/plain; charset=cp932", b"\x93\xfa\x96\x7b"), "日本");

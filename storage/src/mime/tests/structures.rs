@@ -75,9 +75,17 @@ fn parameters_stay_as_they_are_written() {
     assert_eq!(parameters(r#"; a="x\"y\\z"; b=c"#), r#"("a" "x\"y\\z" "b" "c")"#);
     assert_eq!(parameters(" (c) ; (d) a (e) = (f) b (g);;; c=d;"), r#"("a" "b" "c" "d")"#);
     assert_eq!(parameters("; name=annual report.pdf; b"), r#"("name" "annual report.pdf")"#);
+    assert_eq!(parameters("; access-type=mail-server server=\"a@b\"; c=d"), r#"("access-type" "mail-server" "c" "d")"#);
     assert_eq!(parameters("; a; =x; b=; c=\"\"; d=\"unterminated; e=f"), r#"("b" "" "c" "" "d" "unterminated; e=f")"#);
     assert_eq!(parameters("; a=\"b\n  c\"d; e=f"), r#"("a" "b  c" "e" "f")"#);
     assert_eq!(parameters("; a=M\u{fc}ll"), "(\"a\" {5}\r\nM\u{c3}\u{bc}ll)");
+}
+
+#[test]
+fn a_text_without_a_charset_is_ascii() {
+    assert!(leaf("Content-Type: text/x").starts_with(r#"("text" "x" ("charset" "us-ascii") "#));
+    assert!(leaf("Content-Type: text/x; a=b").starts_with(r#"("text" "x" ("a" "b" "charset" "us-ascii") "#));
+    assert!(leaf("Content-Type: text/x; CHARSET*=''utf-8").starts_with(r#"("text" "x" ("CHARSET*" "''utf-8") "#));
 }
 
 #[test]

@@ -20,7 +20,7 @@ use super::command::{Command, MailboxArgument, Tagged};
 
 pub(super) mod append;
 mod auth;
-pub(super) mod cursor;
+mod cursor;
 mod fetch;
 mod flags;
 mod list;
@@ -31,6 +31,7 @@ mod sequence;
 mod tests;
 
 pub use auth::{SaslLine, sasl_line};
+pub(super) use cursor::is_atom_char;
 
 /// How to read commands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

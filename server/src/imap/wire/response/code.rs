@@ -4,7 +4,7 @@ use bytes::{BufMut, BytesMut};
 use index::{ModSeq, Uid, UidValidity};
 
 use super::{
-    fetch::{SYSTEM_FLAGS, parenthesised},
+    fetch::{SYSTEM_FLAGS, parenthesised, writable},
     primitives::{number, uid_set},
 };
 
@@ -128,7 +128,7 @@ impl Code<'_> {
             Code::PermanentFlags { keywords, more } => {
                 out.put_slice(b"PERMANENTFLAGS ");
                 let system = SYSTEM_FLAGS.iter().map(|(_, name)| *name);
-                parenthesised(out, system.chain(keywords.iter().map(String::as_str)).chain(more.then_some("\\*")));
+                parenthesised(out, system.chain(writable(keywords.iter())).chain(more.then_some("\\*")));
             }
             Code::UidNext(next) => numbered(out, "UIDNEXT ", (*next).into()),
             Code::UidValidity(validity) => numbered(out, "UIDVALIDITY ", validity.get().into()),

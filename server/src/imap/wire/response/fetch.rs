@@ -4,7 +4,7 @@ use bytes::{BufMut, BytesMut};
 use index::{Flag, FlagSet, ModSeq, Uid};
 
 use super::primitives::{literal_header, number};
-use crate::imap::wire::date::write_date_time;
+use crate::imap::wire::{date::write_date_time, parse::is_atom_char};
 
 /// Writes one `* n FETCH (…)`. It does not hold the buffer, so that a long literal can be sent piece by piece between two calls.
 #[derive(Debug)]
@@ -121,8 +121,13 @@ pub(super) const SYSTEM_FLAGS: [(Flag, &str); 5] = [
 /// `(\Seen keyword)`; `keywords`: the mailbox's names by position.
 pub fn flag_list(out: &mut BytesMut, flags: FlagSet, keywords: &[String], recent: bool) {
     let system = SYSTEM_FLAGS.iter().filter(|(flag, _)| flags.contains(*flag)).map(|(_, name)| *name);
-    let own = flags.keywords().filter_map(|id| keywords.get(id.position())).map(String::as_str);
+    let own = writable(flags.keywords().filter_map(|id| keywords.get(id.position())));
     parenthesised(out, system.chain(own).chain(recent.then_some("\\Recent")));
+}
+
+/// Keywords that may be written: names come from files that other programs write too, and must not break a response.
+pub(super) fn writable<'a>(keywords: impl Iterator<Item = &'a String>) -> impl Iterator<Item = &'a str> {
+    keywords.map(String::as_str).filter(|name| !name.is_empty() && name.bytes().all(is_atom_char))
 }
 
 pub(super) fn parenthesised<'a>(out: &mut BytesMut, words: impl Iterator<Item = &'a str>) {

@@ -10,7 +10,7 @@ use base64::Engine as _;
 use bytes::{BufMut, BytesMut};
 use index::{ModSeq, Uid};
 
-use self::fetch::{SYSTEM_FLAGS, parenthesised};
+use self::fetch::{SYSTEM_FLAGS, parenthesised, writable};
 use super::command::StatusItem;
 
 mod code;
@@ -112,7 +112,7 @@ pub fn namespace(out: &mut BytesMut) {
 /// `* FLAGS (…)`: the system flags and the mailbox's keywords.
 pub fn flags(out: &mut BytesMut, keywords: &[String]) {
     out.put_slice(b"* FLAGS ");
-    parenthesised(out, SYSTEM_FLAGS.iter().map(|(_, name)| *name).chain(keywords.iter().map(String::as_str)));
+    parenthesised(out, SYSTEM_FLAGS.iter().map(|(_, name)| *name).chain(writable(keywords.iter())));
     out.put_slice(b"\r\n");
 }
 

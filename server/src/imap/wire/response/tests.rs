@@ -123,6 +123,16 @@ fn hostile_texts_stay_one_line() {
 }
 
 #[test]
+fn keywords_that_no_client_could_read_are_left_out() {
+    let keywords = strings(&["a\r\n* BYE", "", "b)", "c", "é"]);
+    let all = FlagSet::of(&(0..5).map(|at| Flag::Keyword(KeywordId::new(at).unwrap())).collect::<Vec<_>>());
+    assert_eq!(written(|out| flag_list(out, all, &keywords, false)), b"(c)");
+    assert_eq!(judged(|out| flags(out, &keywords)), "* FLAGS (\\Answered \\Flagged \\Deleted \\Seen \\Draft c)\r\n");
+    let code = Code::PermanentFlags { keywords: &keywords, more: false };
+    assert!(judged(|out| untagged(out, Condition::Ok, Some(&code), "x")).ends_with(" \\Draft c)] x\r\n"));
+}
+
+#[test]
 fn capabilities_ids_and_namespaces() {
     assert_eq!(judged(|out| capability(out, &["IMAP4rev1", "STARTTLS"])), "* CAPABILITY IMAP4rev1 STARTTLS\r\n");
     assert_eq!(judged(|out| enabled(out, &["CONDSTORE"])), "* ENABLED CONDSTORE\r\n");

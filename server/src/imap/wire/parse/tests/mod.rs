@@ -4,6 +4,7 @@ mod corpus;
 mod fuzz;
 mod oracle;
 
+use bytes::BytesMut;
 use index::Flag;
 use storage::{
     SpecialUse,
@@ -11,9 +12,12 @@ use storage::{
 };
 
 use super::*;
-use crate::imap::wire::command::{
-    Date, FetchItem, FlagArgument, List, Search, SearchKey, SearchReturn, Select, SequenceBound, SequenceRange, SequenceSet, StatusItem,
-    StoreHow,
+use crate::imap::wire::{
+    command::{
+        Date, FetchItem, FlagArgument, List, Search, SearchKey, SearchReturn, Select, SequenceBound, SequenceRange, SequenceSet,
+        StatusItem, StoreHow,
+    },
+    framing::{Framer, Limits, Step},
 };
 
 pub(super) const OPTIONS: Options = Options { utf8: false, nesting: 50 };
@@ -45,6 +49,26 @@ fn system(flag: Flag) -> SearchKey {
 fn every_command_of_the_corpus_is_read() {
     for line in corpus::COMMANDS {
         read(line);
+    }
+}
+
+#[test]
+fn the_framer_hands_on_what_the_client_sent() {
+    for end in ["\r\n", "\n"] {
+        let mut framer = Framer::new(Limits { line_bytes: 1000, literal_bytes: 100, command_bytes: 2000 });
+        let mut input = BytesMut::from(corpus::COMMANDS.join(end).as_str());
+        input.extend_from_slice(end.as_bytes());
+        for line in corpus::COMMANDS {
+            let command = loop {
+                match framer.next(&mut input) {
+                    Step::Continue { .. } => {}
+                    Step::Command(command) => break command,
+                    other => panic!("{line}: {other:?}"),
+                }
+            };
+            assert_eq!(command, line.as_bytes());
+        }
+        assert!(input.is_empty() && framer.is_idle());
     }
 }
 

@@ -5,6 +5,7 @@ use imap_types::{
     command::{Command as Theirs, CommandBody, FetchModifier, SelectParameter, StoreModifier},
     core::AString,
     datetime::NaiveDate,
+    extensions::binary::LiteralOrLiteral8,
     fetch::{Macro, MacroOrMessageDataItemNames, MessageDataItemName, Part, Section as TheirSection},
     flag::{Flag as TheirFlag, StoreResponse, StoreType},
     mailbox::{ListMailbox, Mailbox},
@@ -36,6 +37,41 @@ pub(super) fn compare(line: &[u8]) -> bool {
 fn the_corpus_means_the_same_to_imap_codec() {
     let judged = corpus::COMMANDS.iter().filter(|line| compare(line.as_bytes())).count();
     assert!(judged > 60, "imap-codec judged only {judged} lines");
+}
+
+#[test]
+fn append_means_the_same_to_imap_codec() {
+    for line in [
+        "A003 APPEND saved-messages (\\Seen) {5}\r\nhello",
+        "a append \"Sent Items\" (\\Seen $Forwarded) \"17-Jul-1996 02:44:25 -0700\" {5+}\r\nhello",
+        "a APPEND {5}\r\nINBOX \" 1-Jan-2026 00:00:00 +0530\" {5}\r\nhello",
+        "a APPEND inbox () {5+}\r\nhello",
+        "a APPEND {3+}\r\na]b ~{5+}\r\nhello",
+    ] {
+        let whole = format!("{line}\r\n");
+        let Ok((_, Theirs { tag, body: CommandBody::Append { mailbox, flags, date, message } })) =
+            CommandCodec::default().decode(whole.as_bytes())
+        else {
+            panic!("{line}")
+        };
+        let mut framer = Framer::new(Limits { line_bytes: 1000, literal_bytes: 100, command_bytes: 2000 });
+        let mut input = BytesMut::from(whole.as_str());
+        let start = loop {
+            match framer.next(&mut input) {
+                Step::Continue { .. } => {}
+                Step::Append(start) => break start,
+                other => panic!("{line}: {other:?}"),
+            }
+        };
+        assert_eq!(start.tag, tag.as_ref());
+        assert_eq!(start.mailbox, argument(&mailbox));
+        assert_eq!(start.flags, flags.iter().map(|flag| flag_of(flag).unwrap()).collect::<Vec<_>>());
+        assert_eq!(start.date, date.map(|date| date.as_ref().timestamp()));
+        assert_eq!(start.literal.binary, matches!(message, LiteralOrLiteral8::Literal8(_)));
+        assert_eq!(framer.accept_literal(), !start.literal.non_sync);
+        assert_eq!(framer.literal_chunk(&mut input).unwrap(), &b"hello"[..]);
+        assert_eq!(framer.next(&mut input), Step::AppendEnd);
+    }
 }
 
 /// What decided that imap-codec reads no command outside the tests.
