@@ -103,7 +103,9 @@ async fn serve(options: &Options, layout: &Layout, running: &mut Vec<Running>) -
     for files in &layout.nodes {
         running.push(start(files)?);
     }
-    timeout(READY_LIMIT, wait_until_ready(running)).await.map_err(|_| anyhow::anyhow!("the nodes were not ready within {READY_LIMIT:?}: see their logs under {}", layout.local.display()))??;
+    timeout(READY_LIMIT, wait_until_ready(running)).await.map_err(|_| {
+        anyhow::anyhow!("the nodes were not ready within {READY_LIMIT:?}: see their logs under {}", layout.local.display())
+    })??;
     if layout.is_new && options.sample_mail > 0 {
         mail::deliver_samples(layout, options).await.context("can't deliver the sample mail")?;
     }
@@ -189,7 +191,16 @@ fn tour(options: &Options, layout: &Layout, running: &[Running]) {
     for node in running {
         let files = &node.files;
         let pid = node.child.id().unwrap_or_default();
-        println!("  {:<8} {:>7}  {:<16} {:<16} {:<16} {:<16} {:<16}", files.name, pid, files.imap(), files.imaps(), files.pop3(), files.pop3s(), files.lmtp());
+        println!(
+            "  {:<8} {:>7}  {:<16} {:<16} {:<16} {:<16} {:<16}",
+            files.name,
+            pid,
+            files.imap(),
+            files.imaps(),
+            files.pop3(),
+            files.pop3s(),
+            files.lmtp()
+        );
     }
     let users = match options.users {
         1 => "user1".to_owned(),
@@ -203,9 +214,16 @@ fn tour(options: &Options, layout: &Layout, running: &[Running]) {
     println!("  curl -s 'pop3://{}/1' -u user1:{}", last.files.pop3(), layout.password);
     println!("  mutt -f imap://user1:{}@{}/INBOX", layout.password, last.files.imap());
     println!("  swaks --protocol LMTP --server {} --to user1@localhost --from you@localhost", first.files.lmtp());
-    println!("  {} who --config {}", std::env::current_exe().map_or_else(|_| "berth".to_owned(), |path| path.display().to_string()), first.files.config.display());
+    println!(
+        "  {} who --config {}",
+        std::env::current_exe().map_or_else(|_| "berth".to_owned(), |path| path.display().to_string()),
+        first.files.config.display()
+    );
     println!("  kill -9 {}        # its users are served by another node within seconds", last.child.id().unwrap_or_default());
-    println!("\nCtrl-C stops everything{}. What happens:\n", if options.dir.is_some() { "; the shared directory stays" } else { " and removes the directory" });
+    println!(
+        "\nCtrl-C stops everything{}. What happens:\n",
+        if options.dir.is_some() { "; the shared directory stays" } else { " and removes the directory" }
+    );
 }
 
 /// Says when a node's process ends. All of them: nothing is left to show.
@@ -216,7 +234,12 @@ async fn watch_children(running: &mut [Running], quiet: bool) {
             if let (false, Ok(Some(status))) = (*ended, node.child.try_wait()) {
                 *ended = true;
                 if !quiet {
-                    println!("  {}: process ended ({status}); start it again with: {} serve --config {}", node.files.name, program(), node.files.config.display());
+                    println!(
+                        "  {}: process ended ({status}); start it again with: {} serve --config {}",
+                        node.files.name,
+                        program(),
+                        node.files.config.display()
+                    );
                 }
             }
         }

@@ -117,7 +117,10 @@ impl Layout {
         let mut nodes = Vec::new();
         for n in 0..options.nodes {
             let name = format!("node{}", n + 1);
-            let ports = base.checked_add(n * PORTS).filter(|ports| ports.checked_add(PORTS).is_some()).context("--base-port is too high for so many nodes")?;
+            let ports = base
+                .checked_add(n * PORTS)
+                .filter(|ports| ports.checked_add(PORTS).is_some())
+                .context("--base-port is too high for so many nodes")?;
             let node = NodeFiles { config: local.join(format!("{name}.toml")), log: local.join(format!("{name}.log")), name, ports };
             std::fs::write(&node.config, configuration(&node, &root, &local, &tls_files)?)?;
             nodes.push(node);

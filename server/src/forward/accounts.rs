@@ -249,7 +249,8 @@ impl Accounts {
     pub fn abandon(&self, tenure: &Arc<Tenure>) {
         let lost: Vec<Arc<OpenAccount>> = {
             let mut open = self.open.lock();
-            let users: Vec<UserName> = open.iter().filter(|(_, account)| Arc::ptr_eq(&account.tenure, tenure)).map(|(user, _)| user.clone()).collect();
+            let users: Vec<UserName> =
+                open.iter().filter(|(_, account)| Arc::ptr_eq(&account.tenure, tenure)).map(|(user, _)| user.clone()).collect();
             users.iter().filter_map(|user| open.remove(user)).collect()
         };
         for account in &lost {
@@ -262,7 +263,8 @@ impl Accounts {
 
     /// Abandons whatever is under a tenure that is over: for when an event was missed.
     pub fn abandon_ended(&self) {
-        let ended: Vec<Arc<Tenure>> = self.open.lock().values().filter(|account| account.tenure.is_over()).map(|account| account.tenure.clone()).collect();
+        let ended: Vec<Arc<Tenure>> =
+            self.open.lock().values().filter(|account| account.tenure.is_over()).map(|account| account.tenure.clone()).collect();
         for tenure in ended {
             self.abandon(&tenure);
         }
@@ -300,7 +302,10 @@ impl Accounts {
         let idle: Vec<UserName> = {
             let open = self.open.lock();
             open.iter()
-                .filter(|(_, account)| !account.is_usable() || account.uses.load(Ordering::SeqCst) == 0 && now.saturating_sub(*account.idle_since.lock()) >= linger)
+                .filter(|(_, account)| {
+                    !account.is_usable()
+                        || account.uses.load(Ordering::SeqCst) == 0 && now.saturating_sub(*account.idle_since.lock()) >= linger
+                })
                 .map(|(user, _)| user.clone())
                 .collect()
         };
@@ -350,7 +355,8 @@ impl Accounts {
     /// The node leaves: sessions are told to end, every account is closed and released; at most `limit` long.
     pub async fn close_all(self: &Arc<Self>, why: &str, limit: Duration) {
         self.leaving.store(true, Ordering::SeqCst);
-        let open: Vec<(UserName, Arc<OpenAccount>)> = self.open.lock().iter().map(|(user, account)| (user.clone(), account.clone())).collect();
+        let open: Vec<(UserName, Arc<OpenAccount>)> =
+            self.open.lock().iter().map(|(user, account)| (user.clone(), account.clone())).collect();
         for (_, account) in &open {
             account.take_away(why);
         }

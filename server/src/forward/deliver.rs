@@ -41,7 +41,8 @@ struct Job {
 pub async fn deliver(node: &Arc<Node>, client: &Client, envelope: &Envelope, to: &[Addressee], message: &Message) -> Vec<Outcome> {
     let job = Job { node: node.clone(), client: client.clone(), envelope: envelope.clone(), message: message.clone() };
     let mut outcomes: Vec<Option<Outcome>> = vec![None; to.len()];
-    let mut open: Vec<(usize, Router<'_>)> = to.iter().enumerate().map(|(index, addressee)| (index, Router::new(node, addressee.user.clone(), Use::Delivery))).collect();
+    let mut open: Vec<(usize, Router<'_>)> =
+        to.iter().enumerate().map(|(index, addressee)| (index, Router::new(node, addressee.user.clone(), Use::Delivery))).collect();
 
     // Each round routes what is open, then does all of it; "not mine" and unreachable nodes come back for the next round. Routers bound the rounds.
     while !open.is_empty() {
@@ -58,7 +59,10 @@ pub async fn deliver(node: &Arc<Node>, client: &Client, envelope: &Envelope, to:
                     work.spawn(async move {
                         let _permit = permits.acquire_owned().await;
                         let settings = job.node.config().lmtp.clone();
-                        vec![(index, Round::Done(delivery::store(&held, &job.client, &job.envelope, &addressee, &job.message, &settings).await))]
+                        vec![(
+                            index,
+                            Round::Done(delivery::store(&held, &job.client, &job.envelope, &addressee, &job.message, &settings).await),
+                        )]
                     });
                 }
                 Ok(Route::There { node, placement }) => {
@@ -107,7 +111,10 @@ pub async fn deliver(node: &Arc<Node>, client: &Client, envelope: &Envelope, to:
         }
         open = next;
     }
-    outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(|| Outcome::temporary("delivery was interrupted, please try again"))).collect()
+    outcomes
+        .into_iter()
+        .map(|outcome| outcome.unwrap_or_else(|| Outcome::temporary("delivery was interrupted, please try again")))
+        .collect()
 }
 
 enum Round {
@@ -132,14 +139,25 @@ async fn deliver_there(job: Job, holder: HolderId, placement: bool, group: Vec<(
                 DeliveryReply::NotMine(redirect) => (index, Round::NotMine(redirect)),
             })
             .collect(),
-        Ok(Ok(_)) => indexes.into_iter().map(|index| (index, Round::Done(Outcome::temporary("another node gave a wrong number of answers")))).collect(),
-        Ok(Err(SendError::NotSent(reason))) => indexes.into_iter().map(|index| (index, Round::Unreachable { placement, reason: reason.clone() })).collect(),
+        Ok(Ok(_)) => indexes
+            .into_iter()
+            .map(|index| (index, Round::Done(Outcome::temporary("another node gave a wrong number of answers"))))
+            .collect(),
+        Ok(Err(SendError::NotSent(reason))) => {
+            indexes.into_iter().map(|index| (index, Round::Unreachable { placement, reason: reason.clone() })).collect()
+        }
         // It may be stored: trying elsewhere could store it twice; the sender will resend (at least once, as SMTP has it).
         Ok(Err(SendError::Unknown(reason))) => {
             tracing::warn!(%holder, reason, "a relayed delivery got no answer");
-            indexes.into_iter().map(|index| (index, Round::Done(Outcome::temporary("delivery was interrupted, please try again")))).collect()
+            indexes
+                .into_iter()
+                .map(|index| (index, Round::Done(Outcome::temporary("delivery was interrupted, please try again"))))
+                .collect()
         }
-        Err(_) => indexes.into_iter().map(|index| (index, Round::Done(Outcome::temporary("another node took too long to store the message")))).collect(),
+        Err(_) => indexes
+            .into_iter()
+            .map(|index| (index, Round::Done(Outcome::temporary("another node took too long to store the message"))))
+            .collect(),
     }
 }
 
@@ -152,7 +170,8 @@ enum SendError {
 
 async fn send(job: &Job, holder: &HolderId, to: &[Addressee]) -> Result<Vec<DeliveryReply>, SendError> {
     let (mut stream, broken) = job.node.links.open(&job.node, holder).await.map_err(|error| SendError::NotSent(error.to_string()))?;
-    let request = Request::Deliver { client: job.client.clone(), envelope: job.envelope.clone(), to: to.to_vec(), bytes: job.message.len() };
+    let request =
+        Request::Deliver { client: job.client.clone(), envelope: job.envelope.clone(), to: to.to_vec(), bytes: job.message.len() };
     let exchange = async {
         // The holder stores nothing before it has the last byte, so an error up to there is "not sent".
         let sent = async {

@@ -83,7 +83,10 @@ pub struct WhoReply {
 /// Sends one frame.
 pub async fn write<T: Serialize, S: AsyncWrite + Unpin>(stream: &mut S, frame: &T) -> io::Result<()> {
     let body = serde_json::to_vec(frame).map_err(io::Error::other)?;
-    let length = u32::try_from(body.len()).ok().filter(|_| body.len() <= FRAME_BYTES_MAX).ok_or_else(|| io::Error::other("a relay frame is too large"))?;
+    let length = u32::try_from(body.len())
+        .ok()
+        .filter(|_| body.len() <= FRAME_BYTES_MAX)
+        .ok_or_else(|| io::Error::other("a relay frame is too large"))?;
     let mut bytes = Vec::with_capacity(4 + body.len());
     bytes.extend_from_slice(&length.to_be_bytes());
     bytes.extend_from_slice(&body);
@@ -97,7 +100,10 @@ pub async fn read<T: DeserializeOwned, S: AsyncRead + Unpin>(stream: &mut S) -> 
     stream.read_exact(&mut length).await?;
     let length = usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX);
     if length > FRAME_BYTES_MAX {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("a relay frame of {length} bytes is over the limit of {FRAME_BYTES_MAX}")));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("a relay frame of {length} bytes is over the limit of {FRAME_BYTES_MAX}"),
+        ));
     }
     let mut body = vec![0; length];
     stream.read_exact(&mut body).await?;
@@ -117,7 +123,11 @@ mod tests {
         assert!(matches!(request.unwrap(), Request::Who { user: Some(u) } if u == user));
 
         a.write_all(&u32::MAX.to_be_bytes()).await.unwrap();
-        assert_eq!(read::<Request, _>(&mut b).await.unwrap_err().kind(), io::ErrorKind::InvalidData, "nothing is allocated for a huge announcement");
+        assert_eq!(
+            read::<Request, _>(&mut b).await.unwrap_err().kind(),
+            io::ErrorKind::InvalidData,
+            "nothing is allocated for a huge announcement"
+        );
         a.write_all(&[0, 0, 0, 2, b'{', b']']).await.unwrap();
         assert_eq!(read::<Request, _>(&mut b).await.unwrap_err().kind(), io::ErrorKind::InvalidData);
     }

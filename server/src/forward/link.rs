@@ -3,14 +3,7 @@
 //! Either side opens streams on a link, whoever dialled it. A link ends when its TCP connection does, when a request on it gets no answer in
 //! time, or when the peer is no longer in `nodes/`; its streams end with it, with an error that names the peer.
 
-use std::{
-    collections::HashMap,
-    future::poll_fn,
-    io,
-    sync::Arc,
-    task::Poll,
-    time::Duration,
-};
+use std::{collections::HashMap, future::poll_fn, io, sync::Arc, task::Poll, time::Duration};
 
 use affinity::{HolderId, Peer};
 use futures::{AsyncRead, AsyncWrite};
@@ -118,7 +111,10 @@ impl Links {
     pub fn retain(&self, peers: &[Peer]) {
         let gone: Vec<Pin> = {
             let live = self.live.lock();
-            live.keys().filter(|pin| !peers.iter().any(|peer| peer.info.as_ref().is_some_and(|info| &info.certificate_pin == *pin))).cloned().collect()
+            live.keys()
+                .filter(|pin| !peers.iter().any(|peer| peer.info.as_ref().is_some_and(|info| &info.certificate_pin == *pin)))
+                .cloned()
+                .collect()
         };
         for pin in gone {
             self.drop_link(&pin);
@@ -212,15 +208,25 @@ pub async fn listen(node: Arc<Node>, listener: TcpListener, stop: CancellationTo
 }
 
 /// The handshake, then the question whether a live node published this certificate.
-async fn admit(node: &Arc<Node>, acceptor: &TlsAcceptor, tcp: TcpStream) -> anyhow::Result<(Pin, HolderId, tokio_rustls::server::TlsStream<TcpStream>)> {
+async fn admit(
+    node: &Arc<Node>,
+    acceptor: &TlsAcceptor,
+    tcp: TcpStream,
+) -> anyhow::Result<(Pin, HolderId, tokio_rustls::server::TlsStream<TcpStream>)> {
     keep_alive(&tcp)?;
     let stream = acceptor.accept(tcp).await?;
-    let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()).ok_or_else(|| anyhow::anyhow!("no certificate"))?;
+    let certificate =
+        stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()).ok_or_else(|| anyhow::anyhow!("no certificate"))?;
     let pin = pin(certificate);
     // A node that joined a moment ago is not in our listing yet.
     let known = timeout(INTRODUCTION, async {
         loop {
-            let holder = node.keeper.peers().into_iter().find(|peer| peer.info.as_ref().is_some_and(|info| info.certificate_pin == pin)).map(|peer| peer.holder);
+            let holder = node
+                .keeper
+                .peers()
+                .into_iter()
+                .find(|peer| peer.info.as_ref().is_some_and(|info| info.certificate_pin == pin))
+                .map(|peer| peer.holder);
             match holder {
                 Some(holder) => return holder,
                 None => tokio::time::sleep(Duration::from_millis(100)).await,
@@ -234,7 +240,11 @@ async fn admit(node: &Arc<Node>, acceptor: &TlsAcceptor, tcp: TcpStream) -> anyh
 }
 
 /// Moves a link along: opens streams that are asked for, hands over those that the peer opens.
-async fn drive<T>(mut connection: yamux::Connection<T>, mut requests: mpsc::Receiver<oneshot::Sender<yamux::Stream>>, mut inbound: impl FnMut(yamux::Stream)) -> io::Result<()>
+async fn drive<T>(
+    mut connection: yamux::Connection<T>,
+    mut requests: mpsc::Receiver<oneshot::Sender<yamux::Stream>>,
+    mut inbound: impl FnMut(yamux::Stream),
+) -> io::Result<()>
 where
     T: AsyncRead + AsyncWrite + Unpin,
 {
@@ -283,5 +293,6 @@ where
 /// A host that vanished is noticed by the kernel too, beside the watch.
 fn keep_alive(tcp: &TcpStream) -> io::Result<()> {
     tcp.set_nodelay(true)?;
-    SockRef::from(tcp).set_tcp_keepalive(&TcpKeepalive::new().with_time(Duration::from_secs(10)).with_interval(Duration::from_secs(5)).with_retries(3))
+    SockRef::from(tcp)
+        .set_tcp_keepalive(&TcpKeepalive::new().with_time(Duration::from_secs(10)).with_interval(Duration::from_secs(5)).with_retries(3))
 }

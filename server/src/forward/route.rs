@@ -92,7 +92,17 @@ impl<'a> Router<'a> {
     /// Starts the search for `user`'s holder.
     pub fn new(node: &'a Arc<Node>, user: UserName, what_for: Use) -> Router<'a> {
         let waited = node.config().limits.route_wait;
-        Router { node, user, what_for, hops: 0, deadline: Instant::now() + waited, waited, hint: None, here: false, last: "no answer yet".into() }
+        Router {
+            node,
+            user,
+            what_for,
+            hops: 0,
+            deadline: Instant::now() + waited,
+            waited,
+            hint: None,
+            here: false,
+            last: "no answer yet".into(),
+        }
     }
 
     /// Where to go next. Waits while that is unclear; an error only when the time is up or waiting can't help.
@@ -109,7 +119,9 @@ impl<'a> Router<'a> {
             match attempt {
                 Ok(Ok(Some(route))) => return Ok(route),
                 Ok(Ok(None)) => tokio::time::sleep(RETRY).await,
-                Ok(Err(RouteError::Affinity(AffinityError::Suspended))) => "this node has no contact with the shared directory".clone_into(&mut self.last),
+                Ok(Err(RouteError::Affinity(AffinityError::Suspended))) => {
+                    "this node has no contact with the shared directory".clone_into(&mut self.last)
+                }
                 Ok(Err(error)) => return Err(error),
                 Err(_) => "the shared directory does not answer".clone_into(&mut self.last),
             }

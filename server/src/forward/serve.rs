@@ -91,17 +91,28 @@ async fn open(node: &Arc<Node>, user: &affinity::UserName, what_for: Use) -> Res
     }
 }
 
-async fn deliver(node: &Arc<Node>, stream: &mut RelayStream, client: Client, envelope: Envelope, to: Vec<Addressee>, bytes: u64) -> io::Result<()> {
+async fn deliver(
+    node: &Arc<Node>,
+    stream: &mut RelayStream,
+    client: Client,
+    envelope: Envelope,
+    to: Vec<Addressee>,
+    bytes: u64,
+) -> io::Result<()> {
     let message = timeout(MESSAGE_TIMEOUT, receive(node, stream, bytes)).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
     let mut storing = JoinSet::new();
     for (index, addressee) in to.into_iter().enumerate() {
         let (node, client, envelope, message) = (node.clone(), client.clone(), envelope.clone(), message.clone());
         storing.spawn(async move {
             let reply = match open(&node, &addressee.user, Use::Delivery).await {
-                Ok(held) => DeliveryReply::Done(delivery::store(&held, &client, &envelope, &addressee, &message, &node.config().lmtp).await),
+                Ok(held) => {
+                    DeliveryReply::Done(delivery::store(&held, &client, &envelope, &addressee, &message, &node.config().lmtp).await)
+                }
                 Err(NotHere::Redirect(redirect)) => DeliveryReply::NotMine(redirect),
                 Err(NotHere::Error(RouteError::Storage(error))) => DeliveryReply::Done(reply::storage_error(&error)),
-                Err(NotHere::Error(_)) => DeliveryReply::Done(Outcome::temporary("the mailbox can't be opened at present, please try again")),
+                Err(NotHere::Error(_)) => {
+                    DeliveryReply::Done(Outcome::temporary("the mailbox can't be opened at present, please try again"))
+                }
             };
             (index, reply)
         });
@@ -117,7 +128,10 @@ async fn deliver(node: &Arc<Node>, stream: &mut RelayStream, client: Client, env
 async fn receive(node: &Arc<Node>, stream: &mut RelayStream, bytes: u64) -> io::Result<Message> {
     let limit = node.config().limits.message_bytes.as_u64();
     if bytes > limit {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("a relayed message of {bytes} bytes is over this node's limit of {limit}")));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("a relayed message of {bytes} bytes is over this node's limit of {limit}"),
+        ));
     }
     let mut spool = Spool::new(&node.config().node.local_dir);
     let mut chunk = vec![0; 64 * 1024];

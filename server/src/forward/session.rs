@@ -7,21 +7,15 @@ use tokio_util::sync::CancellationToken;
 use tracing::Span;
 
 use super::{
-    Held, Preamble, frames,
+    Held, Preamble,
     accounts::Use,
+    frames,
     frames::{Request, SessionReply},
     link::RelayStream,
     pump,
     route::{Route, RouteError, Router},
 };
-use crate::{
-    client::Protocol,
-    connection::Connection,
-    imap,
-    node::Node,
-    pop3,
-    session::End,
-};
+use crate::{client::Protocol, connection::Connection, imap, node::Node, pop3, session::End};
 
 /// How long another node may take to accept a session: it may open a large mailbox first.
 const ACCEPT_TIMEOUT: Duration = Duration::from_secs(30);

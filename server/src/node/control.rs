@@ -163,7 +163,13 @@ async fn ask_all(node: &Arc<Node>, user: Option<UserName>) -> Vec<(affinity::Pee
 
 /// What this node itself serves.
 pub fn own(node: &Arc<Node>, user: Option<&UserName>) -> WhoReply {
-    let held = node.keeper.held().into_iter().filter(|(held, _)| user.is_none_or(|user| user == held)).map(|(user, epoch)| (user, epoch.0)).collect();
+    let held = node
+        .keeper
+        .held()
+        .into_iter()
+        .filter(|(held, _)| user.is_none_or(|user| user == held))
+        .map(|(user, epoch)| (user, epoch.0))
+        .collect();
     WhoReply { sessions: node.sessions.list(user), held }
 }
 

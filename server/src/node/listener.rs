@@ -121,7 +121,13 @@ async fn connection(node: Arc<Node>, tcp: TcpStream, address: SocketAddr, protoc
             }
             Err(end) => end,
         };
-        tracing::info!(bytes_in = traffic.bytes_in(), bytes_out = traffic.bytes_out(), seconds = started.elapsed().as_secs(), reason = end.0, "connection end");
+        tracing::info!(
+            bytes_in = traffic.bytes_in(),
+            bytes_out = traffic.bytes_out(),
+            seconds = started.elapsed().as_secs(),
+            reason = end.0,
+            "connection end"
+        );
     }
     .instrument(span)
     .await;

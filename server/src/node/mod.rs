@@ -28,7 +28,10 @@ use crate::{
     client::Protocol,
     config::Config,
     forward::{accounts::Accounts, identity::Identity, link, link::Links},
-    node::{listener::{Admission, Security}, sessions::Sessions},
+    node::{
+        listener::{Admission, Security},
+        sessions::Sessions,
+    },
     pop3::MaildropLocks,
     tls::TlsAcceptor,
 };
@@ -128,7 +131,8 @@ async fn start(config: Config, config_file: &Path) -> anyhow::Result<Arc<Node>> 
     };
     let timings = root.cluster().timings.clone();
     let storage = storage_settings(&config, timings.dead_after())?;
-    let keeper_config = KeeperConfig { root, node: config.node.name.clone(), lock_dir: local_dir.clone(), info, clock: Arc::new(SystemClock::new()) };
+    let keeper_config =
+        KeeperConfig { root, node: config.node.name.clone(), lock_dir: local_dir.clone(), info, clock: Arc::new(SystemClock::new()) };
     let keeper = tokio::task::spawn_blocking(move || Keeper::join(keeper_config)).await??;
     tracing::info!(node = %keeper.me(), root = %config.node.root.display(), "joined the cluster");
 

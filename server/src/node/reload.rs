@@ -78,7 +78,13 @@ type States = BTreeMap<PathBuf, Option<(u64, Option<SystemTime>)>>;
 
 async fn states(files: Vec<PathBuf>) -> States {
     let looking = tokio::task::spawn_blocking(move || {
-        files.into_iter().map(|file| { let state = state(&file); (file, state) }).collect::<States>()
+        files
+            .into_iter()
+            .map(|file| {
+                let state = state(&file);
+                (file, state)
+            })
+            .collect::<States>()
     });
     looking.await.unwrap_or_default()
 }
@@ -96,7 +102,9 @@ async fn reload(node: &Arc<Node>) {
         match Config::load(&file) {
             Ok(new) => {
                 let old = node.config();
-                for (what, differs) in [("[listen]", new.listen != old.listen), ("[node]", new.node != old.node), ("[mail]", new.mail != old.mail)] {
+                for (what, differs) in
+                    [("[listen]", new.listen != old.listen), ("[node]", new.node != old.node), ("[mail]", new.mail != old.mail)]
+                {
                     if differs {
                         tracing::warn!("changes of {what} take effect at the next start");
                     }
@@ -104,7 +112,12 @@ async fn reload(node: &Arc<Node>) {
                 if let Err(error) = node.auth.reload(&new.auth) {
                     tracing::error!(error = format!("{error:#}"), "users not reloaded: the old ones stay");
                 }
-                let effective = Config { listen: old.listen.clone(), node: old.node.clone(), mail: crate::config::MailSection { linger: new.mail.linger, ..old.mail.clone() }, ..new };
+                let effective = Config {
+                    listen: old.listen.clone(),
+                    node: old.node.clone(),
+                    mail: crate::config::MailSection { linger: new.mail.linger, ..old.mail.clone() },
+                    ..new
+                };
                 node.config.store(Arc::new(effective));
             }
             Err(error) => tracing::error!(error = format!("{error:#}"), "configuration not reloaded: the old one stays"),

@@ -83,7 +83,8 @@ impl Sessions {
     /// The sessions (of one user), oldest first.
     pub fn list(&self, user: Option<&UserName>) -> Vec<SessionLine> {
         let now = self.clock.now();
-        let mut entries: Vec<Entry> = self.live.lock().values().filter(|entry| user.is_none_or(|user| user == &entry.line.user)).cloned().collect();
+        let mut entries: Vec<Entry> =
+            self.live.lock().values().filter(|entry| user.is_none_or(|user| user == &entry.line.user)).cloned().collect();
         entries.sort_by(|a, b| (&a.line.user, a.since).cmp(&(&b.line.user, b.since)));
         entries.into_iter().map(|entry| SessionLine { since_s: now.saturating_sub(entry.since).as_secs(), ..entry.line }).collect()
     }
