@@ -663,13 +663,13 @@ impl World {
         let (files, _) = sort_out::<NodeFile>(&names);
         let roll = match running.roll.take() {
             Some(mut roll) => {
-                roll.add(ended, &files);
+                roll.add(began, ended, &files);
                 roll
             }
             None => Roll::new(began, ended, &files),
         };
         running.old_nodes = files;
-        if running.watch.misses_somebody(&roll) && !roll.is_proof(timings.beat()) && roll.listings < LISTINGS_MAX {
+        if running.watch.misses_somebody(&roll) && !roll.is_proof(timings.beat()) && !roll.is_long() {
             running.roll = Some(roll);
             return self.send(process, Request::List(NODES.into(), None), Waiting::Roll);
         }
