@@ -177,15 +177,16 @@ impl<'a> Router<'a> {
     /// The node that was asked is not the holder.
     pub fn not_mine(&mut self, redirect: Redirect) -> Result<(), RouteError> {
         match redirect.holder {
-            Some(holder) => {
+            Some(holder) if self.node.keeper.peer(&holder).is_some() => {
                 self.hops += 1;
                 if self.hops > HOPS_MAX {
                     return Err(RouteError::TooManyHops { user: self.user.clone(), hops: self.hops });
                 }
-                // A holder that the watch has not listed yet can't be dialled: the next look finds it.
-                self.hint = self.node.keeper.peer(&holder).is_some().then_some(holder.clone());
                 self.last = format!("sent on to {holder}");
+                self.hint = Some(holder);
             }
+            // It joined so lately that our watch has not listed it: nobody was asked, the next look finds it.
+            Some(holder) => self.last = format!("its holder {holder} has only just joined"),
             None => "the node that was asked could not tell yet".clone_into(&mut self.last),
         }
         Ok(())
