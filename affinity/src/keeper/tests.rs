@@ -357,11 +357,11 @@ async fn a_lease_folder_that_nobody_wrote_is_an_error_that_says_so() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_holder_that_stands_still_is_suspect_then_fenced() {
     let memory = Memory::new();
-    let ((a, _), (b, _)) = (memory.join("a"), memory.join("b"));
+    let (b, _) = memory.join("b");
     // A node that never beats again.
     let still = NodeFile { holder: HolderId { node: "still".parse().unwrap(), incarnation: Incarnation::random() }, beat: 3 };
-    let (lease, _) = mine(&a, "ada").await;
-    a.release(lease).await.unwrap();
+    let (lease, _) = mine(&b, "ada").await;
+    b.release(lease).await.unwrap();
     memory.server.create(&still.in_nodes()).unwrap();
     memory
         .server

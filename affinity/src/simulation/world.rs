@@ -118,6 +118,7 @@ enum Event {
     JobDue(Process),
     Start(usize),
     Trouble,
+    CutOff(usize),
 }
 
 /// One incarnation on one node.
@@ -265,7 +266,7 @@ impl World {
             let matters = match &event {
                 Event::Reply { .. } => true,
                 Event::Land { request, .. } => !matches!(request, Request::List(..)),
-                Event::BeatDue(_) | Event::WatchDue(_) | Event::JobDue(_) | Event::Start(_) | Event::Trouble => false,
+                Event::BeatDue(_) | Event::WatchDue(_) | Event::JobDue(_) | Event::Start(_) | Event::Trouble | Event::CutOff(_) => false,
             };
             self.happen(event)?;
             if !matters {
@@ -310,6 +311,7 @@ impl World {
     fn happen(&mut self, event: Event) -> Result<(), String> {
         match event {
             Event::Trouble => self.trouble(),
+            Event::CutOff(node) => self.nodes[node].cut_until = self.now + SECOND + self.random.below(7 * SECOND),
             Event::Start(node) => self.start(node),
             Event::Land { from, began, request, waiting, wanted } => self.land(from, began, request, waiting, wanted),
             Event::Reply { to, .. } | Event::BeatDue(to) | Event::WatchDue(to) | Event::JobDue(to)
@@ -347,9 +349,10 @@ impl World {
             6 | 7 if self.faults.nodes => self.nodes[node].stalled_until = until,
             8 if self.faults.nodes && self.nodes[node].running.is_some() => self.crash(node),
             9 if self.faults.nodes && often => {
-                // Stalled, and no contact when it wakes.
+                // Stalled, and cut off soon after it wakes.
                 self.nodes[node].stalled_until = until;
-                self.nodes[node].cut_until = until + self.random.below(8 * SECOND);
+                let awake = self.random.below(SECOND);
+                self.at(until + awake, Event::CutOff(node));
             }
             _ => {}
         }
@@ -692,7 +695,11 @@ impl World {
         let is_noisy = self.faults.requests && !self.calm;
         let is_slow = is_noisy && matches!(request, Request::Fence(_)) && self.random.below(3) == 0;
         let delay = if is_slow { self.random.below(3 * SECOND) } else { self.delay() };
-        let errors = if self.faults.often { 12 } else { 60 };
+        let errors = match waiting {
+            Waiting::Swap(Purpose::Beat, _) if self.faults.often => 4,
+            _ if self.faults.often => 12,
+            _ => 60,
+        };
         if is_noisy && self.random.below(errors) == 0 {
             // An error now; the request lands all the same, at once, much later, or never.
             let reply = Event::Reply { to: from, began, waiting: waiting.clone(), reply: Reply::Error };
