@@ -63,7 +63,6 @@ impl Inbox {
     fn remove(&self, positions: &[usize]) -> Result<(), StorageError> {
         let uids: Vec<Uid> = positions.iter().filter_map(|position| self.uids.get(*position).copied()).collect();
         self.mailbox.remove(&uids)?;
-        self.account.lease().ensure_live()?;
         Ok(())
     }
 }

@@ -61,6 +61,7 @@ impl User {
                 rescan_interval: Duration::ZERO,
                 parallel_operations: 16,
                 settle_after: Duration::ZERO,
+                suspended_wait: Duration::ZERO,
             },
             epoch: 0,
         }

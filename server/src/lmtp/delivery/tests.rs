@@ -23,6 +23,7 @@ pub(crate) fn open_account(dir: &Path) -> (Arc<Account>, Arc<Tenure>) {
         rescan_interval: Duration::from_secs(1),
         parallel_operations: 4,
         settle_after: Duration::from_secs(8),
+        suspended_wait: Duration::ZERO,
     };
     let paths = AccountPaths { maildir: dir.join("Maildir"), index: dir.join("index") };
     let lease = Lease::for_test(user, Epoch(1), Arc::clone(&tenure));
