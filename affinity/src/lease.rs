@@ -35,7 +35,14 @@ pub struct Tenure {
 impl Tenure {
     /// A tenure that is not valid before its first [`Tenure::extend`].
     pub fn new(holder: HolderId, clock: Arc<dyn Clock>) -> Arc<Tenure> {
-        Arc::new(Tenure { holder, clock, valid_until_micros: AtomicU64::new(0), over: AtomicBool::new(false), changed: Condvar::new(), waiters: Mutex::new(()) })
+        Arc::new(Tenure {
+            holder,
+            clock,
+            valid_until_micros: AtomicU64::new(0),
+            over: AtomicBool::new(false),
+            changed: Condvar::new(),
+            waiters: Mutex::new(()),
+        })
     }
     /// Whose tenure.
     pub fn holder(&self) -> &HolderId {

@@ -16,6 +16,8 @@ pub mod placement;
 pub mod protocol;
 pub mod root;
 pub mod settings;
+#[cfg(test)]
+mod simulation;
 pub mod swap;
 
 pub use clock::{Clock, SystemClock, TestClock};

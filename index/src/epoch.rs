@@ -146,8 +146,11 @@ fn copy_file(from: &Path, to: &Path) -> Result<(), IndexError> {
     fs::File::open(to).and_then(|file| file.sync_all()).map_err(IndexError::io("can't write", to))
 }
 
+/// Size, and seconds and nanoseconds of the last change.
+type Stamp = (u64, i64, u32);
+
 /// Sizes and change times of database and log, asked of the server.
-fn stamps(folder: &Path) -> Result<[Option<(u64, i64, u32)>; 2], IndexError> {
+fn stamps(folder: &Path) -> Result<[Option<Stamp>; 2], IndexError> {
     let stamp = |name: &str| {
         let path = folder.join(name);
         match rustix::fs::statx(rustix::fs::CWD, &path, rustix::fs::AtFlags::STATX_FORCE_SYNC, rustix::fs::StatxFlags::BASIC_STATS) {

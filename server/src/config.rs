@@ -59,9 +59,6 @@ pub struct Config {
     /// Logs.
     #[serde(default)]
     pub log: LogSection,
-    /// Where all this was read from, for reading it again.
-    #[serde(skip)]
-    pub file: Option<PathBuf>,
 }
 
 /// `[node]`
@@ -343,7 +340,6 @@ impl Config {
             limits: Limits::default(),
             lmtp: LmtpSection::default(),
             log: LogSection::default(),
-            file: None,
         }
     }
 
@@ -358,7 +354,6 @@ impl Config {
     /// The same from text, `file` for messages. `advertise` is filled in where it was left to its default.
     pub fn parse(text: &str, file: &Path) -> anyhow::Result<Config> {
         let mut config: Config = toml::from_str(text).map_err(|error| explain::toml_error(&error, text, file))?;
-        config.file = Some(file.to_owned());
         let written = explain::Written::read(text);
         config.fill_in_advertise();
         let mut problems = config.check();

@@ -50,6 +50,9 @@ pub struct StorageSettings {
     pub parallel_operations: usize,
     /// Longest silence of a fenced host's late requests, `dead_after`: the second scan after an unclean takeover.
     pub settle_after: Duration,
+    /// How long a durable change may wait for its acknowledgement while this node has no contact with the shared directory and nobody fenced it: an
+    /// outage of the file server must not cost a session.
+    pub suspended_wait: Duration,
 }
 
 /// RFC 6154 §2.
@@ -151,7 +154,7 @@ impl Account {
         handover: Handover,
         settings: Arc<StorageSettings>,
     ) -> Result<Arc<Account>, StorageError> {
-        lease.ensure_live()?;
+        lease.confirm(settings.suspended_wait)?;
         let opened =
             index::epoch::open(&paths.index, lease.epoch(), handover).map_err(|error| store::index_error(&lease, &paths.index, error))?;
         let store = Arc::new(Store::new(paths, lease, settings, filesystem, opened.index));

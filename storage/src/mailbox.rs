@@ -240,9 +240,6 @@ impl Mailbox {
     fn known_keyword(&self, name: &str) -> Option<KeywordId> {
         self.keywords.read().iter().position(|known| known.eq_ignore_ascii_case(name)).and_then(KeywordId::new)
     }
-    pub(crate) fn id(&self) -> MailboxId {
-        self.id
-    }
     /// Where it lies. Hold the guard while paths below are used: the folder is not renamed meanwhile.
     fn folder(&self) -> RecursiveRwLockReadGuard<'_, PathBuf> {
         // Recursive: a waiting rename must not come between two calls of one command.

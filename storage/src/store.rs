@@ -81,13 +81,13 @@ impl Store {
     /// As [`Store::enter`], for calls that change something: they start only under a live lease.
     pub fn enter_for_change(&self) -> Result<RecursiveRwLockReadGuard<'_, ()>, StorageError> {
         let guard = self.enter()?;
-        self.lease.ensure_live()?;
+        self.lease.confirm(self.settings.suspended_wait)?;
         Ok(guard)
     }
     /// The change is durable: may it be acknowledged?
     pub fn acknowledge<T>(&self, answer: T) -> Result<T, StorageError> {
         self.ensure_not_abandoned()?;
-        self.lease.ensure_live()?;
+        self.lease.confirm(self.settings.suspended_wait)?;
         Ok(answer)
     }
     fn ensure_open(&self) -> Result<(), StorageError> {

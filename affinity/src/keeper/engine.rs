@@ -329,7 +329,7 @@ impl Engine {
         let result = self.take(user, &mut acquire);
 
         let mut leases = self.leases.lock();
-        if !Arc::ptr_eq(&leases.tenure, &tenure) {
+        if tenure.is_over() || !Arc::ptr_eq(&leases.tenure, &tenure) {
             return Err(AffinityError::Suspended);
         }
         match result {

@@ -10,7 +10,7 @@ use super::{
 use crate::{
     AffinityError, HolderId, NodeInfo, Tenure,
     names::{INFO, NodeFile},
-    protocol::{Answer, Beat, BeatOutcome, Roll, Sighting, Watch, beat_gap_min, roll::LISTINGS_MAX},
+    protocol::{Answer, Beat, BeatOutcome, Roll, Sighting, Watch, beat_gap_min},
     root::io_error,
     settings::Settings,
     swap::{SharedDirectory, Swapped, swap},
@@ -236,9 +236,9 @@ impl Watcher {
     fn roll(&self) -> Result<Roll, AffinityError> {
         let (began, files, ended) = self.engine.list_nodes()?;
         let mut roll = Roll::new(began, ended, &files);
-        while self.watch.misses_somebody(&roll) && !roll.is_proof(self.engine.timings().beat()) && roll.listings < LISTINGS_MAX {
-            let (_, files, ended) = self.engine.list_nodes()?;
-            roll.add(ended, &files);
+        while self.watch.misses_somebody(&roll) && !roll.is_proof(self.engine.timings().beat()) && !roll.is_long() {
+            let (began, files, ended) = self.engine.list_nodes()?;
+            roll.add(began, ended, &files);
         }
         Ok(roll)
     }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use super::{Answer, Roll, roll::LISTINGS_MAX};
+use super::{Answer, Roll};
 use crate::{
     Epoch, Handover, HolderId,
     names::{LeaseName, NodeFile},
@@ -131,7 +131,7 @@ impl Acquire {
     pub fn nodes_listed(&mut self, began: Duration, ended: Duration, files: &[NodeFile], suspects: &BTreeSet<NodeFile>, beat: Duration) {
         let roll = match &mut self.roll {
             Some(roll) => {
-                roll.add(ended, files);
+                roll.add(began, ended, files);
                 roll
             }
             none => none.insert(Roll::new(began, ended, files)),
@@ -141,12 +141,12 @@ impl Acquire {
             return;
         };
         let is_proof = roll.is_proof(beat);
-        let listings = roll.listings;
+        let is_long = roll.is_long();
         let of_me = roll.beat_of(&self.me);
         self.step = match roll.beat_of(&holder) {
             Some(beat) if suspects.contains(&NodeFile { holder: holder.clone(), beat }) => Step::Done(Verdict::Suspect(holder)),
             Some(_) => Step::Done(Verdict::HeldBy(holder)),
-            None if !is_proof && listings >= LISTINGS_MAX => Step::Done(Verdict::TooSlow),
+            None if !is_proof && is_long => Step::Done(Verdict::TooSlow),
             None if !is_proof => Step::ListNodes,
             None if of_me.is_none() => Step::Done(Verdict::Fenced),
             None => self.take(seen, Handover::Unclean),

@@ -6,7 +6,7 @@ use super::beat_gap_min;
 use crate::{HolderId, names::NodeFile};
 
 /// Most listings in a row that look for a missing holder: where listings take so long that this is not enough, nothing is concluded.
-pub const LISTINGS_MAX: u64 = 12;
+pub const LISTINGS_MAX: usize = 12;
 
 /// Fresh listings of `nodes/`, one after the other.
 ///
@@ -19,26 +19,30 @@ pub struct Roll {
     pub began: Duration,
     /// When the last listing ended.
     pub ended: Duration,
-    /// How many there were.
-    pub listings: u64,
+    /// When each listing began.
+    begins: Vec<Duration>,
     beats: BTreeMap<HolderId, u64>,
 }
 
 impl Roll {
     /// One listing.
     pub fn new(began: Duration, ended: Duration, files: &[NodeFile]) -> Roll {
-        let mut roll = Roll { began, ended, listings: 0, beats: BTreeMap::new() };
-        roll.add(ended, files);
+        let mut roll = Roll { began, ended, begins: Vec::new(), beats: BTreeMap::new() };
+        roll.add(began, ended, files);
         roll
     }
     /// Another listing, begun after the one before had ended.
-    pub fn add(&mut self, ended: Duration, files: &[NodeFile]) {
+    pub fn add(&mut self, began: Duration, ended: Duration, files: &[NodeFile]) {
         self.ended = ended;
-        self.listings += 1;
+        self.begins.push(began);
         for file in files {
             let beat = self.beats.entry(file.holder.clone()).or_default();
             *beat = file.beat.max(*beat);
         }
+    }
+    /// Whether there were so many listings that more are no use.
+    pub fn is_long(&self) -> bool {
+        self.begins.len() >= LISTINGS_MAX
     }
     /// The beat of a holder that was seen.
     pub fn beat_of(&self, holder: &HolderId) -> Option<u64> {
@@ -52,8 +56,11 @@ impl Roll {
     pub fn is_proof(&self, beat: Duration) -> bool {
         // A third off for clocks of unequal rate.
         let gap = (beat_gap_min(beat) * 2 / 3).as_micros().max(1);
-        let renames_max = self.ended.saturating_sub(self.began).as_micros() / gap + 1;
-        u128::from(self.listings) > renames_max
+        // Any run of listings up to the last will do: one that was slow does not spoil those after it.
+        self.begins.iter().rev().zip(1_u128..).any(|(began, listings)| {
+            let renames_max = self.ended.saturating_sub(*began).as_micros() / gap + 1;
+            listings > renames_max
+        })
     }
 }
 
@@ -71,7 +78,7 @@ mod tests {
         let beat = at(1000);
         let mut roll = Roll::new(at(0), at(5), &[]);
         assert!(!roll.is_proof(beat));
-        roll.add(at(10), &[]);
+        roll.add(at(5), at(10), &[]);
         assert!(roll.is_proof(beat));
     }
 
@@ -79,17 +86,23 @@ mod tests {
     fn slow_listings_need_more_of_them() {
         let beat = at(1000);
         let mut roll = Roll::new(at(0), at(200), &[]);
-        roll.add(at(400), &[]);
+        roll.add(at(200), at(400), &[]);
         assert!(!roll.is_proof(beat), "by its own clock the holder may have beaten twice");
-        roll.add(at(600), &[]);
+        roll.add(at(400), at(600), &[]);
         assert!(roll.is_proof(beat));
+
+        let mut roll = Roll::new(at(0), at(20_000), &[]);
+        roll.add(at(20_000), at(20_005), &[]);
+        assert!(!roll.is_proof(beat));
+        roll.add(at(20_005), at(20_010), &[]);
+        assert!(roll.is_proof(beat), "a listing that hung does not spoil those after it");
     }
 
     #[test]
     fn whoever_shows_once_is_there() {
         let holder = HolderId { node: "a".parse().unwrap(), incarnation: Incarnation::random() };
         let mut roll = Roll::new(at(0), at(1), &[NodeFile { holder: holder.clone(), beat: 7 }]);
-        roll.add(at(2), &[]);
+        roll.add(at(1), at(2), &[]);
         assert_eq!(roll.beat_of(&holder), Some(7));
     }
 }

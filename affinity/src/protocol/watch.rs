@@ -193,7 +193,7 @@ mod tests {
         let mut roll = Roll::new(Duration::from_secs(1), Duration::from_secs(1), &[]);
         assert!(observer.watch.misses_somebody(&roll));
         assert_eq!(observer.watch.listed(&roll, &observer.timings), []);
-        roll.add(Duration::from_secs(1), &[]);
+        roll.add(Duration::from_secs(1), Duration::from_secs(1), &[]);
         assert_eq!(observer.watch.listed(&roll, &observer.timings), [Sighting::Down(observer.peer.clone())]);
     }
 

@@ -4,9 +4,10 @@
 //! - an unknown user and a wrong password look the same, also in time (`an_unknown_user_costs_a_hash_too`)
 //! - only who is marked as master user logs in for others (`only_a_master_user_logs_in_for_others`)
 //! - a users file that can't be read changes nothing (`a_reload_that_fails_keeps_the_users`)
-//! - no password is logged, here or elsewhere: `AuthError` and the log line never hold one
+//! - no password is logged, and a name can't forge a log line (`a_failure_is_one_line_without_the_password`)
 //!
-//! A failed login is logged as one warning, `auth failure address=… user=… protocol=… reason=…`, for programs such as fail2ban.
+//! A failed login is logged as one warning, `auth failure address=192.0.2.1 user="ada" protocol=imap reason="…"`, for programs such as
+//! fail2ban.
 
 mod cache;
 pub mod edit;
@@ -184,8 +185,7 @@ impl Authenticator {
     pub async fn verify(&self, login: &str, password: &[u8], client: &Client, protocol: Protocol) -> Result<Login, AuthError> {
         self.check(login, password, client).await.map_err(|refusal| {
             let user: String = login.replace(sasl::AUTHZID_SEPARATOR, " by ").chars().take(LOGGED_NAME_CHARS_MAX).collect();
-            let (address, session) = (client.address.ip().to_canonical(), client.session);
-            warn!(%address, user, %protocol, reason = refusal.reason, %session, "auth failure");
+            warn!(address = %client.address.ip().to_canonical(), user, %protocol, reason = refusal.reason, "auth failure");
             refusal.error
         })
     }

@@ -182,6 +182,36 @@ async fn a_reload_that_fails_keeps_the_users() {
     assert_eq!(verify(&auth, "ada", "a").await, accepted("ada"));
 }
 
+#[tokio::test]
+async fn a_failure_is_one_line_without_the_password() {
+    let auth = Fixture::new("ada:a\n").open();
+    let log = Arc::new(Mutex::new(Vec::new()));
+    let writer = Arc::clone(&log);
+    let subscriber =
+        tracing_subscriber::fmt().compact().with_ansi(false).without_time().with_writer(move || Log(Arc::clone(&writer))).finish();
+    let guard = tracing::subscriber::set_default(subscriber);
+    verify(&auth, "ada", "hunter2").await.unwrap_err();
+    verify(&auth, "eve\n\" reason=none\0ada", "hunter2").await.unwrap_err();
+    drop(guard);
+    let log = String::from_utf8(log.lock().clone()).unwrap();
+    let lines: Vec<&str> = log.lines().collect();
+    let wrong = r#" WARN server::auth: auth failure address=192.0.2.1 user="ada" protocol=imap reason="wrong password""#;
+    assert_eq!((lines.len(), lines[0]), (2, wrong), "{log}");
+    assert!(lines[1].contains(r#"user="eve\n\" reason=none by ada""#), "{log}");
+    assert!(!log.contains("hunter2"));
+}
+
+struct Log(Arc<Mutex<Vec<u8>>>);
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 #[test]
 fn a_missing_users_file_says_how_to_make_one() {
     let fixture = Fixture::new("");

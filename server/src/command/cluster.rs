@@ -142,7 +142,9 @@ pub(super) fn who(args: &WhoArgs) -> anyhow::Result<()> {
     };
     let mut out = io::stdout().lock();
     if args.place.json {
-        writeln!(out, "{}", json!({ "source": source.json(), "sessions": reply.sessions, "held": reply.held, "silent": reply.silent }))?;
+        // Without a node, sessions are unknown (null), not none.
+        let sessions = matches!(source, Source::Node(_)).then_some(&reply.sessions);
+        writeln!(out, "{}", json!({ "source": source.json(), "sessions": sessions, "held": reply.held, "silent": reply.silent }))?;
     } else {
         print_who(&mut out, &reply, matches!(source, Source::Node(_)))?;
         if !reply.silent.is_empty() {

@@ -96,8 +96,8 @@ mod tests {
             relay: vec!["mail1:8143".to_owned()],
             since: Some(5),
             state: None,
-        sessions: None,
-        held: None,
+            sessions: None,
+            held: None,
         };
         assert_eq!(rows, [expected]);
         fs::write(root.nodes().join(format!("{LIVE},8")), "").unwrap();

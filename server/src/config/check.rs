@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use storage::{MailboxName, SpecialUse};
+
 use super::{Config, Network, explain::Written};
 use crate::auth::scheme::Scheme;
 
@@ -11,9 +13,6 @@ const IDLE_TIMEOUT_MIN: Duration = Duration::from_secs(30 * 60);
 const LINE_BYTES_MIN: u64 = 1024;
 /// RFC 5321 §4.5.3.1.8: an LMTP server takes this many at least.
 const RECIPIENTS_MIN: usize = 100;
-/// RFC 6154 §2, and `` for an ordinary mailbox.
-const SPECIAL_USES: [&str; 8] = ["", "\\All", "\\Archive", "\\Drafts", "\\Flagged", "\\Junk", "\\Sent", "\\Trash"];
-
 /// A setting that can't be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
@@ -100,9 +99,13 @@ impl Config {
             say("mail.index", "lies in the Maildir, where other programs would take it for a mailbox: put it beside".to_owned());
         }
         for (mailbox, special_use) in &self.mail.auto_create {
-            if !SPECIAL_USES.iter().any(|known| known.eq_ignore_ascii_case(special_use)) {
-                let known = SPECIAL_USES.join(" ");
-                say("mail.auto_create", format!("{special_use:?} of {mailbox} is not a special use: use \"\" or one of{known}"));
+            if let Err(error) = MailboxName::parse(mailbox) {
+                say("mail.auto_create", format!("{mailbox:?} can't be a mailbox: {error}"));
+            }
+            if !special_use.is_empty() && SpecialUse::parse(special_use).is_none() {
+                let known: Vec<&str> = SpecialUse::ALL.iter().map(|known| known.as_str()).collect();
+                let known = known.join(" ");
+                say("mail.auto_create", format!("{special_use:?} of {mailbox} is not a special use: write \"\" or one of {known}"));
             }
         }
         for (key, value) in [("mail.write_back_after", self.mail.write_back_after), ("mail.rescan_interval", self.mail.rescan_interval)] {
@@ -127,6 +130,11 @@ impl Config {
             say("auth.passwd_file", "is relative: write the path from /".to_owned());
         }
         let names = &auth.names;
+        for domain in &names.local_domains {
+            if domain.is_empty() || domain.contains(['@', '/', '\0']) || domain.contains(char::is_whitespace) {
+                say("auth.names.local_domains", format!("{domain:?} is not a domain, as in \"example.org\""));
+            }
+        }
         for (key, separator) in
             [("auth.names.detail_delimiter", &names.detail_delimiter), ("auth.names.master_separator", &names.master_separator)]
         {

@@ -25,7 +25,6 @@ fn the_example_is_the_defaults() {
     let mut defaults = Config::new(Path::new("/srv/berth"));
     defaults.node.name = "mail1".parse().unwrap();
     defaults.node.advertise = vec!["mail1.example.org:8143".to_owned()];
-    defaults.file = Some(PathBuf::from(FILE));
     assert_eq!(as_shipped, defaults);
     // What is switched off says the default too, apart from settings whose default is "not set".
     let mut all = parse(&example_with_all_settings()).unwrap();
@@ -110,6 +109,17 @@ fn every_problem_is_reported_at_once_with_its_line() {
     for (line, expected) in lines.iter().zip(expected) {
         assert!(line.starts_with(expected), "{line}\n{expected}");
     }
+}
+
+#[test]
+fn mailboxes_and_domains_that_cannot_be_are_refused() {
+    let node = "[node]\nname = \"a\"\nroot = \"/srv/berth\"\nadvertise = [\"a:8143\"]\n";
+    let said = error(&format!("{node}[mail]\nauto_create = {{ Sent = 'Sent', 'a//b' = '' }}\n"));
+    assert!(said.contains("line 6, column 1: `mail.auto_create`: \"Sent\" of Sent is not a special use: write \"\" or one of "), "{said}");
+    assert!(said.contains("`mail.auto_create`: \"a//b\" can't be a mailbox: "), "{said}");
+    let said = error(&format!("{node}[auth.names]\nlocal_domains = [\"@localhost\"]\n"));
+    assert!(said.contains("line 6, column 1: `auth.names.local_domains`: \"@localhost\" is not a domain"), "{said}");
+    parse(&format!("{node}[mail]\nauto_create = {{ Sent = '\\sent', Lists = '' }}\n")).unwrap();
 }
 
 #[test]

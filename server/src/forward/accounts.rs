@@ -195,7 +195,8 @@ impl Accounts {
         if let Some(open) = state.as_ref().filter(|open| open.is_usable()) {
             return Held::new(open.clone(), what_for).map(Opened::Here);
         }
-        *state = None;
+        // Abandoned under a tenure that goes on: its index failed, and the next opening rebuilds it from the Maildir.
+        let failed = state.take().is_some_and(|open| !open.tenure.is_over());
         if self.leaving.load(Ordering::SeqCst) {
             return Err(RouteError::Leaving);
         }
@@ -204,7 +205,9 @@ impl Accounts {
             Acquired::HeldBy(holder) => return Ok(Opened::HeldBy(holder)),
             Acquired::Suspect(holder) => return Ok(Opened::Suspect(holder)),
         };
+        let handover = if failed { Handover::Unclean } else { handover };
         let open = self.open_account(lease, handover, paths).await?;
+        open.account.lease().taken_over();
         let held = Held::new(open.clone(), what_for)?;
         self.open.lock().insert(user.clone(), open.clone());
         *state = Some(open.clone());

@@ -113,7 +113,6 @@ impl Job {
         }
         let bytes = staged.len();
         let appended = mailbox.append(staged, FlagSet::EMPTY, None)?;
-        account.lease().ensure_live()?;
         let Job { session, sender, to, .. } = self;
         tracing::info!(%session, sender, user = %to.user, mailbox = %mailbox.name(), uid = %appended.uid, bytes, "stored");
         Ok(Outcome { code: 250, enhanced: "2.0.0".into(), text: format!("<{}> Saved", to.address) })

@@ -343,4 +343,4 @@ async fn write(mut spool: Spool, piece: &mut Vec<u8>) -> io::Result<Spool> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

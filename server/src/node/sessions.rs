@@ -91,7 +91,10 @@ impl Sessions {
         let mut entries: Vec<Entry> =
             self.live.lock().values().filter(|entry| user.is_none_or(|user| user == &entry.line.user)).cloned().collect();
         entries.sort_by(|a, b| (&a.line.user, a.since).cmp(&(&b.line.user, b.since)));
-        entries.into_iter().map(|entry| SessionLine { since_s: now.saturating_sub(entry.since).as_secs(), idle_s: entry.activity.idle_s(), ..entry.line }).collect()
+        entries
+            .into_iter()
+            .map(|entry| SessionLine { since_s: now.saturating_sub(entry.since).as_secs(), idle_s: entry.activity.idle_s(), ..entry.line })
+            .collect()
     }
 
     /// How many.

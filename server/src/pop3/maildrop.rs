@@ -32,7 +32,6 @@ pub trait Maildrop: Sync {
 /// The INBOX as it was when it was opened. Its calls block.
 #[derive(Debug, Clone)]
 pub struct Inbox {
-    account: Arc<Account>,
     mailbox: Arc<Mailbox>,
     uids: Arc<[Uid]>,
     sizes: Arc<[u64]>,
@@ -48,7 +47,7 @@ impl Inbox {
             let sizes: Vec<u64> = (0..columns.len()).map(|position| columns.row(position).size).collect();
             (Arc::from(columns.uids()), sizes.into())
         };
-        Ok(Inbox { account: Arc::clone(account), mailbox, uids, sizes })
+        Ok(Inbox { mailbox, uids, sizes })
     }
 
     fn identifiers(&self) -> Result<Vec<String>, StorageError> {
@@ -63,7 +62,6 @@ impl Inbox {
     fn remove(&self, positions: &[usize]) -> Result<(), StorageError> {
         let uids: Vec<Uid> = positions.iter().filter_map(|position| self.uids.get(*position).copied()).collect();
         self.mailbox.remove(&uids)?;
-        self.account.lease().ensure_live()?;
         Ok(())
     }
 }

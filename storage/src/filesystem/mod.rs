@@ -52,7 +52,7 @@ pub trait NewFile: Send + Debug {
 /// A file open for reading.
 pub trait OpenFile: Send + Sync + Debug {
     /// Its length in bytes.
-    fn len(&self) -> io::Result<u64>;
+    fn length(&self) -> io::Result<u64>;
     /// Fills `buffer` from `offset`; fewer bytes only at the end.
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize>;
 }
@@ -88,7 +88,7 @@ pub(crate) fn read_small(filesystem: &dyn Filesystem, path: &Path, bytes_max: us
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
     };
-    let mut content = vec![0; usize::try_from(file.len()?).unwrap_or(usize::MAX).min(bytes_max)];
+    let mut content = vec![0; usize::try_from(file.length()?).unwrap_or(usize::MAX).min(bytes_max)];
     let read = file.read_at(0, &mut content)?;
     content.truncate(read);
     Ok(Some(content))

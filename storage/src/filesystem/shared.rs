@@ -31,7 +31,7 @@ impl NewFile for Writing {
 struct Reading(File);
 
 impl OpenFile for Reading {
-    fn len(&self) -> io::Result<u64> {
+    fn length(&self) -> io::Result<u64> {
         Ok(self.0.metadata()?.len())
     }
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
@@ -153,7 +153,7 @@ mod tests {
         let mut buffer = [0; 7];
         assert_eq!(file.read_at(1, &mut buffer).unwrap(), 4);
         assert_eq!(&buffer[..4], b"ello");
-        assert_eq!(file.len().unwrap(), 5);
+        assert_eq!(file.length().unwrap(), 5);
         assert_eq!(Shared.list(folder.path()).unwrap(), [Entry { name: "message".into(), is_folder: Some(false) }]);
     }
 }

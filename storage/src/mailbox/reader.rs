@@ -116,7 +116,7 @@ impl Mailbox {
 
     fn open_file(&self, path: &std::path::Path, size: u64) -> io::Result<(Content, u64)> {
         let file = self.store.filesystem.open(path)?;
-        let on_disk = file.len()?;
+        let on_disk = file.length()?;
         if on_disk == size {
             return Ok((Content::File(file), size));
         }
@@ -128,7 +128,7 @@ impl Mailbox {
     /// The content of a file that is no message of ours yet, with CRLF line ends.
     pub(super) fn read_foreign(&self, path: &std::path::Path) -> io::Result<Vec<u8>> {
         let file = self.store.filesystem.open(path)?;
-        let len = file.len()?;
+        let len = file.length()?;
         read_file(file.as_ref(), len).map(with_crlf)
     }
 }

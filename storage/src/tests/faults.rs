@@ -8,10 +8,13 @@ use index::{Flag, FlagSet};
 use super::*;
 use crate::{CreateOptions, StoreOperation, filesystem::Failure};
 
+/// A message's bytes and flags.
+type Content = (Vec<u8>, FlagSet);
+
 /// What the server said to clients: message by mailbox and UID; `None`: gone.
 #[derive(Default)]
 struct Told {
-    messages: BTreeMap<(String, u32), Option<(Vec<u8>, FlagSet)>>,
+    messages: BTreeMap<(String, u32), Option<Content>>,
 }
 
 impl Told {

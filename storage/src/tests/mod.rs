@@ -28,6 +28,11 @@ pub(super) struct User {
     epoch: u64,
 }
 
+/// In memory where the host has such a place: thousands of fsyncs take minutes on a disk.
+fn folder_in_memory() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+}
+
 /// An open account and the tenure under which it is held.
 pub(super) struct Held {
     pub account: Arc<Account>,
@@ -44,7 +49,7 @@ impl std::ops::Deref for Held {
 impl User {
     pub fn new() -> User {
         User {
-            folder: tempfile::tempdir().unwrap(),
+            folder: folder_in_memory(),
             faulty: Faulty::new(EIO),
             clock: TestClock::default(),
             settings: StorageSettings {
@@ -56,6 +61,7 @@ impl User {
                 rescan_interval: Duration::ZERO,
                 parallel_operations: 16,
                 settle_after: Duration::ZERO,
+                suspended_wait: Duration::ZERO,
             },
             epoch: 0,
         }

@@ -44,6 +44,12 @@ pub async fn idle<H: Holding>(session: &mut Session<H>, state: &mut State) -> Re
             selected.changes.mark_unchanged();
             updates::tell(&mut session.connection, selected, session.awareness, Expunges::Tell, &[]).await?;
         }
+        // Before waiting: a client may send DONE together with IDLE.
+        match session.framer.next_line(session.connection.input(), DONE_BYTES_MAX) {
+            LineStep::NeedInput => {}
+            LineStep::Line(line) if line.eq_ignore_ascii_case(b"DONE") => return Ok(Reply::ok("Idle completed")),
+            LineStep::Line(_) | LineStep::TooLong => return Err(Reply::bad("Expected DONE").into()),
+        }
         session.connection.flush().await?;
         let event = tokio::select! {
             biased;
@@ -55,12 +61,7 @@ pub async fn idle<H: Holding>(session: &mut Session<H>, state: &mut State) -> Re
             () = &mut silence => return Err(Stop::Bye("Disconnected for inactivity".into())),
         };
         match event {
-            Event::Input => match session.framer.next_line(session.connection.input(), DONE_BYTES_MAX) {
-                LineStep::NeedInput => {}
-                LineStep::Line(line) if line.eq_ignore_ascii_case(b"DONE") => return Ok(Reply::ok("Idle completed")),
-                LineStep::Line(_) | LineStep::TooLong => return Err(Reply::bad("Expected DONE").into()),
-            },
-            Event::Changed => {}
+            Event::Input | Event::Changed => {}
             Event::StillHere => response::untagged(session.connection.output(), Condition::Ok, None, "Still here"),
             Event::Rescan => {
                 if let State::Selected(selected) = state {

@@ -1,9 +1,12 @@
 //! Whole conversations over an in-memory stream, with users and deliveries made up.
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use affinity::UserName;
+use rustls::{ClientConfig, RootCertStore, pki_types::ServerName};
+use rustls_pki_types::{CertificateDer, pem::PemObject};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::*;
 
@@ -17,6 +20,7 @@ struct Delivered {
 struct FakeNode {
     message_bytes_max: Option<u64>,
     spool_dir: Option<PathBuf>,
+    tls: Option<TlsAcceptor>,
     delivered: Mutex<Vec<Delivered>>,
 }
 
@@ -34,7 +38,7 @@ impl Backend for FakeNode {
         client.address.ip().is_loopback()
     }
     fn tls(&self) -> Option<TlsAcceptor> {
-        None
+        self.tls.clone()
     }
     async fn recipient(&self, address: &str) -> Result<Option<Recipient>, AuthError> {
         let (local, detail) = match address.split('@').next().unwrap_or_default().split_once('+') {
@@ -269,4 +273,56 @@ async fn a_silent_client_is_told_goodbye() {
     client.read_to_string(&mut said).await.unwrap();
     assert!(said.ends_with("\r\n421 4.4.2 node-a waited too long for you\r\n"), "{said}");
     assert!(node.delivered.lock().unwrap().is_empty());
+}
+
+/// A server's TLS, and a client that trusts exactly it.
+pub(crate) fn tls() -> (TlsAcceptor, TlsConnector) {
+    let dir = tempfile::tempdir().unwrap();
+    let (certificate, key) = (dir.path().join("cert.pem"), dir.path().join("key.pem"));
+    let (chain, private) = crate::tls::self_signed(&["mail.example.org".to_owned()]).unwrap();
+    std::fs::write(&certificate, chain).unwrap();
+    std::fs::write(&key, private).unwrap();
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(&certificate).unwrap()).unwrap();
+    let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    (TlsAcceptor::load(&certificate, &key).unwrap(), TlsConnector::from(Arc::new(config)))
+}
+
+/// Says `plain` in one piece, reads replies up to `begin`, then goes on in TLS.
+pub(crate) async fn upgrade(mut client: DuplexStream, connector: TlsConnector, plain: &str, begin: &str) -> TlsStream<DuplexStream> {
+    client.write_all(plain.as_bytes()).await.unwrap();
+    let mut said = Vec::new();
+    while !said.ends_with(begin.as_bytes()) {
+        said.push(client.read_u8().await.unwrap());
+    }
+    connector.connect(ServerName::try_from("mail.example.org").unwrap(), client).await.unwrap()
+}
+
+#[tokio::test]
+async fn starttls_forgets_what_was_said_in_plain_text() {
+    let (acceptor, connector) = tls();
+    let node = FakeNode { tls: Some(acceptor), ..FakeNode::default() };
+    let (client, connection) = connection("127.0.0.1:9");
+    let talk = async {
+        // An attacker on the way adds commands behind STARTTLS, in the hope that they are obeyed inside TLS.
+        let plain = "LHLO a\r\nMAIL FROM:<a@b>\r\nSTARTTLS\r\nLHLO evil\r\nMAIL FROM:<evil@b>\r\n";
+        let mut client = upgrade(client, connector, plain, "220 2.0.0 Begin TLS\r\n").await;
+        client.write_all(b"RCPT TO:<ada@a>\r\nMAIL FROM:<a@b>\r\nLHLO a\r\nSTARTTLS\r\n").await.unwrap();
+        client.write_all(b"MAIL FROM:<a@b>\r\nRCPT TO:<ada@a>\r\nDATA\r\n.\r\nQUIT\r\n").await.unwrap();
+        let mut said = String::new();
+        client.read_to_string(&mut said).await.unwrap();
+        said
+    };
+    let (end, said) = tokio::join!(run(&node, connection), talk);
+    assert_eq!(end, End::logout());
+    let lines: Vec<String> = said.split_terminator("\r\n").map(str::to_owned).collect();
+    assert_eq!(lines[0], "503 5.5.1 Say MAIL first");
+    assert_eq!(lines[1], "503 5.5.1 Say LHLO first");
+    assert_eq!(lines[2..8], LHLO, "STARTTLS is not offered again");
+    assert_eq!(lines[8], "503 5.5.1 TLS is active already");
+    assert_eq!(node.delivered.lock().unwrap()[0].envelope.with, "LMTPS");
 }

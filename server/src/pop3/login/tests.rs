@@ -4,10 +4,12 @@ use affinity::UserName;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
 use super::*;
+use crate::lmtp::session::tests::{tls, upgrade};
 
 /// Knows `mrose`, whose password is `secret phrase`.
 struct FakeGate {
     passwords: bool,
+    tls: Option<TlsAcceptor>,
 }
 
 impl Gate for FakeGate {
@@ -15,13 +17,13 @@ impl Gate for FakeGate {
         Settings { login_timeout: Duration::from_secs(60), bad_commands_max: 3 }
     }
     fn tls(&self) -> Option<TlsAcceptor> {
-        None
+        self.tls.clone()
     }
-    fn allows_password(&self, _client: &Client) -> bool {
-        self.passwords
+    fn allows_password(&self, client: &Client) -> bool {
+        self.passwords || client.tls.is_some()
     }
-    async fn verify(&self, login: &str, password: &[u8], _client: &Client) -> Result<Login, AuthError> {
-        assert!(self.passwords, "a password was looked at that must not be sent");
+    async fn verify(&self, login: &str, password: &[u8], client: &Client) -> Result<Login, AuthError> {
+        assert!(self.allows_password(client), "a password was looked at that must not be sent");
         match (login, password) {
             ("mrose", b"secret phrase") => Ok(Login { user: UserName::normalise(login).unwrap(), master: None }),
             ("disabled", _) => Err(AuthError::NotAllowed("the account is closed".into())),
@@ -62,7 +64,7 @@ async fn talk(gate: &FakeGate, script: &str) -> (Vec<String>, Outcome) {
     (lines, outcome)
 }
 
-const OPEN: FakeGate = FakeGate { passwords: true };
+const OPEN: FakeGate = FakeGate { passwords: true, tls: None };
 
 fn user(outcome: &Outcome) -> &str {
     match outcome {
@@ -132,7 +134,7 @@ async fn auth_alone_lists_the_mechanisms() {
 
 #[tokio::test]
 async fn a_password_in_plain_text_is_refused_unseen() {
-    let gate = FakeGate { passwords: false };
+    let gate = FakeGate { passwords: false, tls: None };
     let (said, _) = talk(&gate, "USER mrose\r\nPASS secret phrase\r\nAUTH PLAIN AGFkYQB4\r\n").await;
     assert_eq!(said, ["-ERR [AUTH] Passwords are not taken over this connection: it needs TLS"; 3]);
     let (said, _) = talk(&gate, "CAPA\r\n").await;
@@ -204,4 +206,37 @@ async fn a_client_that_does_not_log_in_in_time_is_disconnected() {
     let (outcome, ()) = tokio::join!(authorization.run(connection), keep_talking);
     assert!(matches!(outcome, Outcome::End(_)));
     assert!(started.elapsed() <= Duration::from_secs(70));
+}
+
+#[tokio::test]
+async fn stls_forgets_what_was_said_in_plain_text() {
+    let (acceptor, connector) = tls();
+    let gate = FakeGate { passwords: false, tls: Some(acceptor) };
+    let (client, mut connection) = connection();
+    let mut authorization = Authorization::greet(&gate, &mut connection);
+    let talk = async {
+        // An attacker on the way adds commands behind STLS, in the hope that they are obeyed inside TLS.
+        let mut client = upgrade(client, connector, "USER mrose\r\nSTLS\r\nUSER evil\r\n", "+OK Begin TLS\r\n").await;
+        client.write_all(b"PASS secret phrase\r\nSTLS\r\nCAPA\r\nUSER mrose\r\nPASS secret phrase\r\nSTAT\r\n").await.unwrap();
+        let mut said = String::new();
+        while !said.ends_with("Send PASS\r\n") {
+            said.push(char::from(client.read_u8().await.unwrap()));
+        }
+        said
+    };
+    let (outcome, said) = tokio::join!(authorization.run(connection), talk);
+    assert!(said.starts_with("-ERR Send USER first\r\n-ERR TLS is active already\r\n+OK Capabilities follow\r\n"), "{said}");
+    assert!(said.contains("\r\nSASL PLAIN LOGIN\r\n") && !said.contains("STLS\r\n"), "{said}");
+    let Outcome::Login(mut connection, login) = outcome else { panic!() };
+    assert_eq!(login.user.as_str(), "mrose");
+    assert!(connection.client.tls.is_some());
+    assert_eq!(&connection.input()[..], b"STAT\r\n");
+}
+
+#[tokio::test]
+async fn passwords_are_refused_with_a_hint_at_stls() {
+    let gate = FakeGate { passwords: false, tls: Some(tls().0) };
+    let (said, _) = talk(&gate, "USER mrose\r\nCAPA\r\n").await;
+    assert_eq!(said[0], "-ERR [AUTH] Passwords are not taken over this connection: use STLS first");
+    assert!(said.contains(&"STLS".to_owned()), "{said:?}");
 }

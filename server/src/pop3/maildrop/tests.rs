@@ -67,7 +67,6 @@ async fn talk(inbox: Inbox, script: &str) -> String {
 }
 
 #[tokio::test]
-#[ignore = "Account is a signature so far"]
 async fn mail_that_was_delivered_is_listed_read_and_removed() {
     let dir = tempfile::tempdir().unwrap();
     let (account, _tenure) = open_account(dir.path());
@@ -88,7 +87,6 @@ async fn mail_that_was_delivered_is_listed_read_and_removed() {
 }
 
 #[tokio::test]
-#[ignore = "Account is a signature so far"]
 async fn numbers_stay_while_mail_comes_and_goes() {
     let dir = tempfile::tempdir().unwrap();
     let (account, _tenure) = open_account(dir.path());
@@ -108,7 +106,6 @@ async fn numbers_stay_while_mail_comes_and_goes() {
 }
 
 #[tokio::test]
-#[ignore = "Account is a signature so far"]
 async fn identifiers_stay_from_session_to_session() {
     let dir = tempfile::tempdir().unwrap();
     let (account, _tenure) = open_account(dir.path());
@@ -122,7 +119,6 @@ async fn identifiers_stay_from_session_to_session() {
 }
 
 #[tokio::test]
-#[ignore = "Account is a signature so far"]
 async fn a_removal_without_the_lease_is_no_ok() {
     let dir = tempfile::tempdir().unwrap();
     let (account, tenure) = open_account(dir.path());

@@ -1,0 +1,858 @@
+//! The server, the nodes, and everything that goes wrong between them.
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
+    num::NonZeroU64,
+    time::Duration,
+};
+
+use crate::{
+    Epoch, Handover, HolderId, Incarnation, Timings, UserName,
+    faulty::MemoryNames,
+    names::{FENCED, LeaseName, NODES, NodeFile, lease_bucket, lease_folder, sort_out},
+    placement::stable_hash,
+    protocol::{
+        Acquire, Answer, Attempt, Beat, BeatOutcome, Release, ReleaseStep, ReleaseVerdict, Roll, Sighting, Verdict, Watch, acquire::Step,
+        beat_gap_min, roll::LISTINGS_MAX,
+    },
+    root::FOLDERS,
+    swap::Swapped,
+};
+
+/// A rule that can be taken away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Rule {
+    FenceNamesTheBeat,
+    SelfLimitBelowDeadAfter,
+    NodesListedAfterLease,
+    BeatCountsFromFirstTry,
+    AbsenceSeenMoreThanOnce,
+    UnknownLeaseTakenAnew,
+}
+
+/// What may go wrong.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Faults {
+    /// The server is away for all.
+    pub(super) outages: bool,
+    /// Nodes crash, stall, or are cut off.
+    pub(super) nodes: bool,
+    /// Requests end in errors, land late, are sent twice.
+    pub(super) requests: bool,
+    /// Several times as often, in bursts, and one node gets most of it.
+    pub(super) often: bool,
+}
+impl Faults {
+    pub(super) const ALL: Faults = Faults { outages: true, nodes: true, requests: true, often: false };
+    pub(super) const OFTEN: Faults = Faults { outages: false, nodes: true, requests: true, often: true };
+    pub(super) const NONE: Faults = Faults { outages: false, nodes: false, requests: false, often: false };
+}
+
+/// Global time in microseconds, which no node knows.
+type Time = u64;
+const SECOND: Time = 1_000_000;
+const LENGTH: Time = 90 * SECOND;
+const NODES_COUNT: usize = 4;
+
+/// One request to the server.
+#[derive(Debug, Clone)]
+enum Request {
+    /// A listing is read in two halves; this holds the first.
+    List(String, Option<Vec<String>>),
+    Rename(String, String),
+    Create(String),
+    /// A lease folder renamed into place.
+    Prepare(UserName),
+    Fence(NodeFile),
+}
+
+#[derive(Debug, Clone)]
+enum Reply {
+    Names(Option<Vec<String>>),
+    Done,
+    Missing,
+    Error,
+}
+
+/// What a process waits for.
+#[derive(Debug, Clone)]
+enum Waiting {
+    JoinListing,
+    JoinClearing,
+    JoinCreating,
+    Swap(Purpose, String),
+    Confirmation(Purpose, String),
+    Roll,
+    Fence,
+    Lease(UserName),
+    Nodes(UserName),
+    Prepared(UserName),
+}
+
+#[derive(Debug, Clone)]
+enum Purpose {
+    Beat,
+    Take(UserName),
+    Release(UserName),
+}
+
+#[derive(Debug, Clone)]
+enum Event {
+    /// A request reaches the server. `wanted`: somebody waits for the reply.
+    Land {
+        from: Process,
+        began: Duration,
+        request: Request,
+        waiting: Waiting,
+        wanted: bool,
+    },
+    Reply {
+        to: Process,
+        began: Duration,
+        waiting: Waiting,
+        reply: Reply,
+    },
+    BeatDue(Process),
+    WatchDue(Process),
+    JobDue(Process),
+    Start(usize),
+    Trouble,
+    CutOff(usize),
+}
+
+/// One incarnation on one node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Process {
+    node: usize,
+    start: u64,
+}
+
+#[derive(Debug, Default)]
+struct Node {
+    /// Own clock's speed, in thousandths, and where it began.
+    rate: u64,
+    offset: u64,
+    start: u64,
+    stalled_until: Time,
+    cut_until: Time,
+    running: Option<Running>,
+}
+
+#[derive(Debug)]
+struct Running {
+    me: HolderId,
+    beat: Beat,
+    joined: bool,
+    beat_began: Duration,
+    valid_until: Duration,
+    watch: Watch,
+    roll: Option<Roll>,
+    /// The last listing of `nodes/` by the watch, for the rule that it is too old.
+    old_nodes: Vec<NodeFile>,
+    jobs: BTreeMap<UserName, Job>,
+    held: BTreeMap<UserName, Epoch>,
+    attempts: BTreeMap<UserName, Attempt>,
+}
+
+#[derive(Debug)]
+enum Job {
+    Acquire(Acquire),
+    Release(Release),
+}
+
+#[derive(Debug)]
+pub(super) struct World {
+    pub(super) seed: u64,
+    pub(super) steps: u64,
+    pub(super) taken: u64,
+    pub(super) unclean: u64,
+    pub(super) outages: u64,
+    random: Random,
+    faults: Faults,
+    broken: Option<Rule>,
+    timings: Timings,
+    now: Time,
+    sequence: u64,
+    queue: BTreeMap<Reverse<(Time, u64)>, Event>,
+    server: MemoryNames,
+    away_until: Time,
+    nodes: Vec<Node>,
+    users: Vec<UserName>,
+    /// Their lease folders.
+    folders: Vec<String>,
+    /// What each epoch was taken from.
+    history: BTreeMap<(UserName, Epoch), LeaseName>,
+    highest: BTreeMap<UserName, Epoch>,
+    calm: bool,
+}
+
+impl World {
+    pub(super) fn new(seed: u64, faults: Faults, broken: Option<Rule>) -> World {
+        let mut timings = Timings::default();
+        if broken == Some(Rule::SelfLimitBelowDeadAfter) {
+            timings.self_limit_ms = timings.dead_after_ms + 1000;
+        } else {
+            timings.check().expect("the default is sane");
+        }
+        let users = ["ada", "bob", "eve"].map(|name| UserName::normalise(name).expect("a name")).to_vec();
+        let mut server = MemoryNames::default();
+        for folder in FOLDERS {
+            server.create(folder, None).expect("new");
+        }
+        let mut random = Random(seed);
+        let nodes = (0..NODES_COUNT)
+            .map(|_| Node { rate: 900 + random.below(201), offset: random.below(1000 * SECOND), ..Node::default() })
+            .collect();
+        let mut world = World {
+            seed,
+            steps: 0,
+            taken: 0,
+            unclean: 0,
+            outages: 0,
+            random,
+            faults,
+            broken,
+            timings,
+            now: 0,
+            sequence: 0,
+            queue: BTreeMap::new(),
+            server,
+            away_until: 0,
+            nodes,
+            folders: users.iter().map(lease_folder).collect(),
+            users,
+            history: BTreeMap::new(),
+            highest: BTreeMap::new(),
+            calm: false,
+        };
+        for node in 0..NODES_COUNT {
+            let at = world.random.below(2 * SECOND);
+            world.at(at, Event::Start(node));
+        }
+        world.after(5 * SECOND, Event::Trouble);
+        world
+    }
+
+    /// Lets it all happen; says what invariant was violated.
+    pub(super) fn run(&mut self) -> Result<(), String> {
+        self.run_until(LENGTH)
+    }
+
+    /// No more trouble: soon every lease is held or free again.
+    pub(super) fn calm_down(&mut self) -> Result<(), String> {
+        self.calm = true;
+        self.run_until(LENGTH + 60 * SECOND)?;
+        let taken = self.taken;
+        self.run_until(LENGTH + 90 * SECOND)?;
+        if self.taken == taken { Err("no lease is taken any more".into()) } else { Ok(()) }
+    }
+
+    /// How many node files are in `fenced/`.
+    pub(super) fn fenced(&self) -> usize {
+        self.server.list(FENCED).map_or(0, |names| names.len())
+    }
+
+    fn run_until(&mut self, end: Time) -> Result<(), String> {
+        while let Some(next) = self.queue.last_entry() {
+            let Reverse((at, _)) = *next.key();
+            if at > end {
+                break;
+            }
+            let event = next.remove();
+            self.now = at;
+            self.steps += 1;
+            // What nobody could have changed needs no look.
+            let matters = match &event {
+                Event::Reply { .. } => true,
+                Event::Land { request, .. } => !matches!(request, Request::List(..)),
+                Event::BeatDue(_) | Event::WatchDue(_) | Event::JobDue(_) | Event::Start(_) | Event::Trouble | Event::CutOff(_) => false,
+            };
+            self.happen(event)?;
+            if !matters {
+                continue;
+            }
+            self.invariants().map_err(|violation| format!("at {} µs: {violation}", self.now))?;
+        }
+        Ok(())
+    }
+
+    // What must always hold.
+
+    fn invariants(&mut self) -> Result<(), String> {
+        for (user, folder) in self.users.iter().zip(&self.folders) {
+            let Ok(listing) = self.server.list(folder) else { continue };
+            let (names, _) = sort_out::<LeaseName>(&listing);
+            let [name] = names.as_slice() else { return Err(format!("the lease folder of {user} holds {listing:?}")) };
+            let live: Vec<LeaseName> = self.live_holders(user);
+            invariant_one_live_holder_per_user(user, &live)?;
+            invariant_whoever_acknowledges_holds_the_lease(user, &live, name)?;
+            let highest = self.highest.get(user).copied().unwrap_or(Epoch::ZERO);
+            invariant_epochs_only_rise(user, highest, name.epoch)?;
+            if name.epoch > highest {
+                self.highest.insert(user.clone(), name.epoch);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whoever would acknowledge for `user` now.
+    fn live_holders(&self, user: &UserName) -> Vec<LeaseName> {
+        let live = self.nodes.iter().enumerate().filter_map(|(node, state)| {
+            let running = state.running.as_ref().filter(|running| running.joined && self.local(node) < running.valid_until)?;
+            let epoch = *running.held.get(user)?;
+            Some(LeaseName { epoch, holder: Some(running.me.clone()) })
+        });
+        live.collect()
+    }
+
+    // Events.
+
+    fn happen(&mut self, event: Event) -> Result<(), String> {
+        match event {
+            Event::Trouble => self.trouble(),
+            Event::CutOff(node) => self.nodes[node].cut_until = self.now + SECOND + self.random.below(7 * SECOND),
+            Event::Start(node) => self.start(node),
+            Event::Land { from, began, request, waiting, wanted } => self.land(from, began, request, waiting, wanted),
+            Event::Reply { to, .. } | Event::BeatDue(to) | Event::WatchDue(to) | Event::JobDue(to)
+                if self.nodes[to.node].stalled_until > self.now =>
+            {
+                let until = self.nodes[to.node].stalled_until;
+                self.at(until, event);
+            }
+            Event::Reply { to, began, waiting, reply } if self.is_running(to) => return self.reply(to, began, waiting, reply),
+            Event::BeatDue(process) if self.is_running(process) => self.beat(process),
+            Event::WatchDue(process) if self.is_running(process) => self.send(process, Request::List(NODES.into(), None), Waiting::Roll),
+            Event::JobDue(process) if self.is_running(process) => return self.job(process),
+            // Of a process that is gone.
+            Event::Reply { .. } | Event::BeatDue(_) | Event::WatchDue(_) | Event::JobDue(_) => {}
+        }
+        Ok(())
+    }
+
+    fn trouble(&mut self) {
+        if self.calm {
+            return;
+        }
+        let often = self.faults.often;
+        let next = if often { SECOND / 4 + self.random.below(6 * SECOND) } else { SECOND + self.random.below(12 * SECOND) };
+        self.after(next, Event::Trouble);
+        let node = if often && self.random.below(3) > 0 { 0 } else { self.random.index(NODES_COUNT) };
+        // Mostly around the limits, where it matters.
+        let until = self.now + SECOND / 2 + self.random.below(if often { 8 } else { 12 } * SECOND);
+        match self.random.below(10) {
+            0 | 1 if self.faults.outages => {
+                self.outages += 1;
+                self.away_until = self.away_until.max(until + self.random.below(20 * SECOND));
+            }
+            2..=5 if self.faults.nodes => self.nodes[node].cut_until = until,
+            6 | 7 if self.faults.nodes => self.nodes[node].stalled_until = until,
+            8 if self.faults.nodes && self.nodes[node].running.is_some() => self.crash(node),
+            9 if self.faults.nodes && often => {
+                // Stalled, and cut off soon after it wakes.
+                self.nodes[node].stalled_until = until;
+                let awake = self.random.below(SECOND);
+                self.at(until + awake, Event::CutOff(node));
+            }
+            _ => {}
+        }
+    }
+
+    fn crash(&mut self, node: usize) {
+        self.nodes[node].running = None;
+        let pause = self.random.below(6 * SECOND);
+        self.after(pause, Event::Start(node));
+    }
+
+    fn start(&mut self, node: usize) {
+        let incarnation = Incarnation::from_number(NonZeroU64::new(self.random.next()).unwrap_or(NonZeroU64::MIN));
+        let me = HolderId { node: format!("n{node}").parse().expect("a name"), incarnation };
+        let state = &mut self.nodes[node];
+        state.start += 1;
+        state.running = Some(Running {
+            beat: Beat::new(me.clone()),
+            joined: false,
+            beat_began: Duration::ZERO,
+            valid_until: Duration::ZERO,
+            watch: Watch::new(me.clone()),
+            roll: None,
+            old_nodes: Vec::new(),
+            jobs: BTreeMap::new(),
+            held: BTreeMap::new(),
+            attempts: BTreeMap::new(),
+            me,
+        });
+        let process = Process { node, start: state.start };
+        self.send(process, Request::List(NODES.into(), None), Waiting::JoinListing);
+    }
+
+    fn beat(&mut self, process: Process) {
+        let now = self.local(process.node);
+        let forget = self.broken == Some(Rule::BeatCountsFromFirstTry);
+        let running = self.running(process);
+        if forget {
+            running.beat.first_try = None;
+        }
+        running.beat_began = now;
+        let (from, to) = running.beat.attempt(now);
+        self.swap(process, from.in_nodes(), to.in_nodes(), Purpose::Beat);
+    }
+
+    /// Takes a lease or gives one back.
+    fn job(&mut self, process: Process) -> Result<(), String> {
+        let pause = 50_000 + self.random.below(700_000);
+        self.after(pause, Event::JobDue(process));
+        let user = self.users[self.random.index(self.users.len())].clone();
+        let release = self.random.below(3) == 0;
+        let now = self.local(process.node);
+        let running = self.running(process);
+        if now >= running.valid_until || running.jobs.contains_key(&user) {
+            return Ok(());
+        }
+        match running.held.get(&user).copied() {
+            Some(epoch) if release => {
+                running.held.remove(&user);
+                running.attempts.insert(user.clone(), Attempt::Release(epoch));
+                running.jobs.insert(user.clone(), Job::Release(Release::new(running.me.clone(), epoch)));
+            }
+            Some(_) => return Ok(()),
+            None => {
+                let acquire = Acquire::new(running.me.clone(), running.attempts.get(&user).cloned());
+                running.jobs.insert(user.clone(), Job::Acquire(acquire));
+            }
+        }
+        self.go_on(process, &user)
+    }
+
+    /// Sends what a job wants next, or takes note of what became of it.
+    fn go_on(&mut self, process: Process, user: &UserName) -> Result<(), String> {
+        let running = self.running(process);
+        let step = match running.jobs.get(user) {
+            Some(Job::Acquire(acquire)) => acquire.step().clone(),
+            Some(Job::Release(release)) => match release.step().clone() {
+                ReleaseStep::Swap { from, to } => {
+                    self.swap(process, from.in_folder_of(user), to.in_folder_of(user), Purpose::Release(user.clone()));
+                    return Ok(());
+                }
+                ReleaseStep::ListLease => Step::ListLease,
+                ReleaseStep::Done(verdict) => {
+                    running.jobs.remove(user);
+                    if verdict == ReleaseVerdict::Gone {
+                        running.attempts.remove(user);
+                    }
+                    return Ok(());
+                }
+            },
+            None => return Ok(()),
+        };
+        match step {
+            Step::ListLease => self.send(process, Request::List(lease_folder(user), None), Waiting::Lease(user.clone())),
+            Step::Prepare => self.send(process, Request::Prepare(user.clone()), Waiting::Prepared(user.clone())),
+            Step::ListNodes => self.send(process, Request::List(NODES.into(), None), Waiting::Nodes(user.clone())),
+            Step::Swap { from, to } => {
+                self.swap(process, from.in_folder_of(user), to.in_folder_of(user), Purpose::Take(user.clone()));
+            }
+            Step::Done(verdict) => return self.acquired(process, user, verdict),
+        }
+        Ok(())
+    }
+
+    fn acquired(&mut self, process: Process, user: &UserName, verdict: Verdict) -> Result<(), String> {
+        let running = self.running(process);
+        let Some(Job::Acquire(acquire)) = running.jobs.remove(user) else { return Ok(()) };
+        match acquire.attempt() {
+            Some(attempt) => drop(running.attempts.insert(user.clone(), attempt.clone())),
+            None => drop(running.attempts.remove(user)),
+        }
+        let me = running.me.clone();
+        match verdict {
+            Verdict::Mine(epoch, handover) => {
+                running.held.insert(user.clone(), epoch);
+                self.taken += 1;
+                if handover == Handover::Unclean {
+                    self.unclean += 1;
+                }
+                let from = self.history.get(&(user.clone(), epoch)).and_then(|name| name.holder.clone());
+                match from {
+                    // Its own lease, closed before, is as good as free.
+                    Some(holder) if handover == Handover::Clean && holder != me => {
+                        Err(format!("{me} took epoch {epoch} of {user} from {holder}, who did not release it, and calls that clean"))
+                    }
+                    _ => Ok(()),
+                }
+            }
+            Verdict::Broken => Err(format!("the lease folder of {user} seems broken to {me}")),
+            _ => Ok(()),
+        }
+    }
+
+    /// The job ends here; the next one begins anew with what is left.
+    fn give_up(&mut self, process: Process, user: &UserName) {
+        let running = self.running(process);
+        if let Some(Job::Acquire(acquire)) = running.jobs.remove(user) {
+            match acquire.attempt() {
+                Some(attempt) => drop(running.attempts.insert(user.clone(), attempt.clone())),
+                None => drop(running.attempts.remove(user)),
+            }
+        }
+    }
+
+    // Replies.
+
+    fn reply(&mut self, to: Process, began: Duration, waiting: Waiting, reply: Reply) -> Result<(), String> {
+        let ended = self.local(to.node);
+        match (waiting, reply) {
+            (Waiting::Swap(purpose, new), Reply::Missing) => {
+                let folder = new.rsplit_once('/').map_or("", |(folder, _)| folder).to_owned();
+                self.send(to, Request::List(folder, None), Waiting::Confirmation(purpose, new));
+                Ok(())
+            }
+            (Waiting::Swap(purpose, _), Reply::Done) => self.swapped(to, purpose, Answer::Swapped(Swapped::Won)),
+            (Waiting::Confirmation(purpose, new), Reply::Names(Some(names))) => {
+                let won = new.rsplit_once('/').is_some_and(|(_, name)| names.iter().any(|listed| listed == name));
+                self.swapped(to, purpose, Answer::Swapped(if won { Swapped::Won } else { Swapped::Lost }))
+            }
+            (Waiting::Swap(purpose, _) | Waiting::Confirmation(purpose, _), _) => self.swapped(to, purpose, Answer::Unknown),
+            (Waiting::Lease(user), reply) => self.lease_listed(to, &user, reply),
+            (Waiting::Nodes(user), Reply::Names(Some(names))) => self.nodes_listed(to, &user, began, ended, &names),
+            (Waiting::Prepared(user), Reply::Done) => {
+                if let Some(Job::Acquire(acquire)) = self.running(to).jobs.get_mut(&user) {
+                    acquire.prepared();
+                }
+                self.go_on(to, &user)
+            }
+            (Waiting::Nodes(user) | Waiting::Prepared(user), _) => {
+                self.give_up(to, &user);
+                Ok(())
+            }
+            (Waiting::Roll, reply) => {
+                self.rolled(to, began, ended, reply);
+                Ok(())
+            }
+            (Waiting::Fence, _) => Ok(()),
+            (Waiting::JoinListing, Reply::Names(Some(names))) => {
+                self.join(to, &names);
+                Ok(())
+            }
+            (Waiting::JoinClearing, _) => {
+                self.send(to, Request::List(NODES.into(), None), Waiting::JoinListing);
+                Ok(())
+            }
+            (Waiting::JoinCreating, Reply::Done) => {
+                self.beat(to);
+                Ok(())
+            }
+            (Waiting::JoinListing | Waiting::JoinCreating, _) => {
+                self.crash(to.node);
+                Ok(())
+            }
+        }
+    }
+
+    fn join(&mut self, process: Process, names: &[String]) {
+        let me = self.running(process).me.clone();
+        let (files, _) = sort_out::<NodeFile>(names);
+        // The lock of this host proves that they are gone.
+        if let Some(older) = files.iter().find(|file| file.holder.node == me.node && file.holder != me) {
+            self.send(process, Request::Rename(older.in_nodes(), older.in_fenced()), Waiting::JoinClearing);
+        } else {
+            let file = self.running(process).beat.current().in_nodes();
+            self.send(process, Request::Create(file), Waiting::JoinCreating);
+        }
+    }
+
+    fn swapped(&mut self, process: Process, purpose: Purpose, answer: Answer) -> Result<(), String> {
+        match purpose {
+            Purpose::Beat => {
+                self.beaten(process, answer);
+                Ok(())
+            }
+            Purpose::Take(user) => {
+                if let Some(Job::Acquire(acquire)) = self.running(process).jobs.get_mut(&user) {
+                    acquire.swapped(answer);
+                }
+                self.go_on(process, &user)
+            }
+            Purpose::Release(user) => {
+                if let Some(Job::Release(release)) = self.running(process).jobs.get_mut(&user) {
+                    release.swapped(answer);
+                }
+                self.go_on(process, &user)
+            }
+        }
+    }
+
+    fn beaten(&mut self, process: Process, answer: Answer) {
+        let (self_limit, beat, now) = (self.timings.self_limit(), self.timings.beat(), self.local(process.node));
+        let running = self.running(process);
+        match running.beat.answered(answer, self_limit) {
+            BeatOutcome::ValidUntil(until) => {
+                running.valid_until = running.valid_until.max(until);
+                if !std::mem::replace(&mut running.joined, true) {
+                    self.after(0, Event::WatchDue(process));
+                    self.after(0, Event::JobDue(process));
+                }
+            }
+            BeatOutcome::TryAgain => {}
+            // It drops everything, and comes back as somebody else.
+            BeatOutcome::Fenced => return self.crash(process.node),
+        }
+        let began = self.running(process).beat_began;
+        let pause = beat.saturating_sub(now - began).max(beat_gap_min(beat));
+        self.after_local(process, pause, Event::BeatDue(process));
+    }
+
+    fn lease_listed(&mut self, process: Process, user: &UserName, reply: Reply) -> Result<(), String> {
+        let keep = self.broken == Some(Rule::UnknownLeaseTakenAnew);
+        let Reply::Names(listing) = reply else {
+            self.give_up(process, user);
+            return Ok(());
+        };
+        let names = listing.map(|listing| sort_out::<LeaseName>(&listing).0);
+        let running = self.running(process);
+        let me = running.me.clone();
+        match running.jobs.get_mut(user) {
+            Some(Job::Acquire(acquire)) => {
+                let ours = names.iter().flatten().find(|name| keep && name.holder.as_ref() == Some(&me));
+                if let (Some(ours), Some(Attempt::Release(_))) = (ours, acquire.attempt()) {
+                    *acquire = Acquire::new(me, Some(Attempt::Take(ours.clone(), Handover::Unclean)));
+                }
+                acquire.lease_listed(names.as_deref());
+            }
+            Some(Job::Release(release)) => release.lease_listed(&names.unwrap_or_default()),
+            None => {}
+        }
+        self.go_on(process, user)
+    }
+
+    fn nodes_listed(
+        &mut self,
+        process: Process,
+        user: &UserName,
+        began: Duration,
+        ended: Duration,
+        names: &[String],
+    ) -> Result<(), String> {
+        let (mut files, _) = sort_out::<NodeFile>(names);
+        let beat = self.timings.beat();
+        let (old, twice) = (self.broken == Some(Rule::NodesListedAfterLease), self.broken == Some(Rule::AbsenceSeenMoreThanOnce));
+        let running = self.running(process);
+        if old {
+            files.clone_from(&running.old_nodes);
+        }
+        let suspects = running.watch.suspects();
+        if let Some(Job::Acquire(acquire)) = running.jobs.get_mut(user) {
+            acquire.nodes_listed(began, ended, &files, &suspects, beat);
+            if twice && *acquire.step() == Step::ListNodes {
+                // As if this one listing were enough.
+                (0..LISTINGS_MAX).for_each(|_| {
+                    if *acquire.step() == Step::ListNodes {
+                        acquire.nodes_listed(began, ended, &files, &suspects, beat);
+                    }
+                });
+            }
+        }
+        self.go_on(process, user)
+    }
+
+    fn rolled(&mut self, process: Process, began: Duration, ended: Duration, reply: Reply) {
+        let timings = self.timings.clone();
+        let running = self.running(process);
+        let Reply::Names(Some(names)) = reply else {
+            running.watch.failed();
+            running.roll = None;
+            return self.after_local(process, timings.beat(), Event::WatchDue(process));
+        };
+        let (files, _) = sort_out::<NodeFile>(&names);
+        let roll = match running.roll.take() {
+            Some(mut roll) => {
+                roll.add(began, ended, &files);
+                roll
+            }
+            None => Roll::new(began, ended, &files),
+        };
+        running.old_nodes = files;
+        if running.watch.misses_somebody(&roll) && !roll.is_proof(timings.beat()) && !roll.is_long() {
+            running.roll = Some(roll);
+            return self.send(process, Request::List(NODES.into(), None), Waiting::Roll);
+        }
+        for sighting in running.watch.listed(&roll, &timings) {
+            if let Sighting::Suspect(file) = sighting {
+                self.send(process, Request::Fence(file), Waiting::Fence);
+            }
+        }
+        self.after_local(process, timings.beat(), Event::WatchDue(process));
+    }
+
+    // Requests.
+
+    fn swap(&mut self, process: Process, old: String, new: String, purpose: Purpose) {
+        self.send(process, Request::Rename(old, new.clone()), Waiting::Swap(purpose, new));
+    }
+
+    fn send(&mut self, from: Process, request: Request, waiting: Waiting) {
+        let began = self.local(from.node);
+        let is_noisy = self.faults.requests && !self.calm;
+        let is_slow = is_noisy && matches!(request, Request::Fence(_)) && self.random.below(3) == 0;
+        let delay = if is_slow { self.random.below(3 * SECOND) } else { self.delay() };
+        let errors = match waiting {
+            Waiting::Swap(Purpose::Beat, _) if self.faults.often => 4,
+            _ if self.faults.often => 12,
+            _ => 60,
+        };
+        if is_noisy && self.random.below(errors) == 0 {
+            // An error now; the request lands all the same, at once, much later, or never.
+            let reply = Event::Reply { to: from, began, waiting: waiting.clone(), reply: Reply::Error };
+            let replied = delay + self.random.below(SECOND);
+            self.after(replied, reply);
+            let late = match self.random.below(3) {
+                0 => delay,
+                1 => delay + self.random.below(10 * SECOND),
+                _ => return,
+            };
+            return self.after(late, Event::Land { from, began, request, waiting, wanted: false });
+        }
+        self.after(delay, Event::Land { from, began, request, waiting, wanted: true });
+    }
+
+    fn land(&mut self, from: Process, began: Duration, request: Request, waiting: Waiting, wanted: bool) {
+        let reachable_from = self.away_until.max(self.nodes[from.node].cut_until);
+        if reachable_from > self.now {
+            // A hard mount tries until it gets through, and takes a while to notice that it could.
+            let at = reachable_from + self.random.below(4 * SECOND);
+            return self.at(at, Event::Land { from, began, request, waiting, wanted });
+        }
+        let is_noisy = self.faults.requests && !self.calm;
+        let reply = match &request {
+            Request::List(folder, first_half) => {
+                let listing = self.server.list(folder).ok();
+                let half = |wanted: u64| {
+                    let names = listing.iter().flatten().filter(move |name| stable_hash(&[name.as_bytes()]) & 1 == wanted);
+                    names.cloned().collect::<Vec<_>>()
+                };
+                match first_half {
+                    None if listing.is_some() => {
+                        let request = Request::List(folder.clone(), Some(half(0)));
+                        let pause = self.random.below(10_000);
+                        return self.after(pause, Event::Land { from, began, request, waiting, wanted });
+                    }
+                    None => Reply::Names(None),
+                    Some(first) => Reply::Names(Some(first.iter().cloned().chain(half(1)).collect())),
+                }
+            }
+            Request::Rename(old, new) => self.rename(old, new),
+            Request::Create(name) => {
+                self.server.create(name, Some(Vec::new())).ok();
+                Reply::Done
+            }
+            Request::Prepare(user) => {
+                self.server.create(&lease_bucket(user), None).ok();
+                if self.server.create(&lease_folder(user), None).is_ok() {
+                    self.server.create(&LeaseName::FIRST.in_folder_of(user), Some(Vec::new())).ok();
+                }
+                Reply::Done
+            }
+            Request::Fence(file) => {
+                let mut file = file.clone();
+                if self.broken == Some(Rule::FenceNamesTheBeat) {
+                    let (files, _) = sort_out::<NodeFile>(&self.server.list(NODES).unwrap_or_default());
+                    file = files.into_iter().find(|listed| listed.holder == file.holder).unwrap_or(file);
+                }
+                self.rename(&file.in_nodes(), &file.in_fenced())
+            }
+        };
+        if !wanted {
+            return;
+        }
+        let is_rename = matches!(request, Request::Rename(..));
+        if is_rename && is_noisy && self.random.below(40) == 0 {
+            // The reply is lost; the same request again finds nothing.
+            let again = SECOND / 2 + self.random.below(SECOND);
+            return self.after(again, Event::Land { from, began, request, waiting, wanted });
+        }
+        let delay = self.delay();
+        self.after(delay, Event::Reply { to: from, began, waiting, reply });
+    }
+
+    fn rename(&mut self, old: &str, new: &str) -> Reply {
+        if self.server.rename(old, new).is_err() {
+            return Reply::Missing;
+        }
+        let name = |path: &str| path.rsplit_once('/').and_then(|(_, name)| name.parse::<LeaseName>().ok());
+        if let (Some(from), Some(to), Some(user)) = (name(old), name(new), self.user_of(old)) {
+            let key = (user.clone(), to.epoch);
+            self.history.entry(key).or_insert(from);
+        }
+        Reply::Done
+    }
+
+    fn user_of(&self, path: &str) -> Option<&UserName> {
+        let (folder, _) = path.rsplit_once('/')?;
+        self.folders.iter().position(|listed| listed == folder).and_then(|index| self.users.get(index))
+    }
+
+    // Time.
+
+    /// What the node's own clock says.
+    fn local(&self, node: usize) -> Duration {
+        let state = &self.nodes[node];
+        Duration::from_micros(state.offset + self.now * state.rate / 1000)
+    }
+    fn after_local(&mut self, process: Process, pause: Duration, event: Event) {
+        let micros = u64::try_from(pause.as_micros()).expect("short");
+        self.after(micros * 1000 / self.nodes[process.node].rate, event);
+    }
+    fn after(&mut self, pause: Time, event: Event) {
+        self.at(self.now + pause, event);
+    }
+    fn at(&mut self, time: Time, event: Event) {
+        self.sequence += 1;
+        self.queue.insert(Reverse((time, self.sequence)), event);
+    }
+    /// One way over the network: mostly a millisecond, at times half a second.
+    fn delay(&mut self) -> Time {
+        if self.random.below(25) == 0 { self.random.below(SECOND / 2) } else { 200 + self.random.below(2_000) }
+    }
+    fn is_running(&self, process: Process) -> bool {
+        let node = &self.nodes[process.node];
+        node.running.is_some() && node.start == process.start
+    }
+    fn running(&mut self, process: Process) -> &mut Running {
+        self.nodes[process.node].running.as_mut().expect("asked before")
+    }
+}
+
+fn invariant_one_live_holder_per_user(user: &UserName, live: &[LeaseName]) -> Result<(), String> {
+    let holders: BTreeSet<_> = live.iter().map(|name| &name.holder).collect();
+    if holders.len() > 1 { Err(format!("{live:?} may all acknowledge for {user}")) } else { Ok(()) }
+}
+
+fn invariant_whoever_acknowledges_holds_the_lease(user: &UserName, live: &[LeaseName], lease: &LeaseName) -> Result<(), String> {
+    match live.iter().find(|name| *name != lease) {
+        Some(name) => Err(format!("{name} may acknowledge for {user}, whose lease is {lease}")),
+        None => Ok(()),
+    }
+}
+
+fn invariant_epochs_only_rise(user: &UserName, before: Epoch, after: Epoch) -> Result<(), String> {
+    if after < before { Err(format!("the epoch of {user} fell from {before} to {after}")) } else { Ok(()) }
+}
+
+/// splitmix64: the same numbers for a seed on every machine and in every version.
+#[derive(Debug)]
+struct Random(u64);
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+    fn below(&mut self, end: u64) -> u64 {
+        self.next() % end
+    }
+    fn index(&mut self, length: usize) -> usize {
+        usize::try_from(self.below(u64::try_from(length).expect("few"))).expect("small")
+    }
+}
