@@ -13,15 +13,24 @@ const WAIT_BYTES: usize = 128;
 /// What it moves at once while data flows.
 const FLOW_BYTES: usize = 32 * 1024;
 
-/// Copies both ways until both sides have ended or one fails, or a receiver takes nothing for `write_timeout`.
-pub async fn both_ways<A, B>(a: A, b: B, write_timeout: Duration) -> io::Result<()>
+/// Copies both ways until the holder has ended or one side fails, or a receiver takes nothing for `write_timeout`.
+pub async fn both_ways<A, B>(client: A, holder: B, write_timeout: Duration) -> io::Result<()>
 where
     A: AsyncRead + AsyncWrite + Unpin,
     B: AsyncRead + AsyncWrite + Unpin,
 {
-    let (mut a_read, mut a_write) = tokio::io::split(a);
-    let (mut b_read, mut b_write) = tokio::io::split(b);
-    tokio::try_join!(one_way(&mut a_read, &mut b_write, write_timeout), one_way(&mut b_read, &mut a_write, write_timeout)).map(|_| ())
+    let (mut client_read, mut client_write) = tokio::io::split(client);
+    let (mut holder_read, mut holder_write) = tokio::io::split(holder);
+    let to_holder = async {
+        one_way(&mut client_read, &mut holder_write, write_timeout).await?;
+        // A client may end its sending half and still wait for answers: the holder has the last word.
+        std::future::pending().await
+    };
+    // The holder's end is the session's: a client that goes on sending after a BYE must not keep the connection.
+    tokio::select! {
+        failed = to_holder => failed,
+        ended = one_way(&mut holder_read, &mut client_write, write_timeout) => ended,
+    }
 }
 
 async fn one_way<R, W>(from: &mut R, to: &mut W, write_timeout: Duration) -> io::Result<()>
@@ -34,7 +43,6 @@ where
     loop {
         let mut read = from.read(&mut first).await?;
         if read == 0 {
-            // One side may end early while the other still sends (a client that shuts down its sending half).
             return timeout(write_timeout, to.shutdown()).await.map_err(stuck)?;
         }
         timeout(write_timeout, to.write_all(first.get(..read).unwrap_or_default())).await.map_err(stuck)??;
@@ -87,6 +95,18 @@ mod tests {
         client.read_to_end(&mut answer).await.unwrap();
         assert_eq!(answer, b"bye");
         pump.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn the_end_of_the_holder_is_the_end_though_the_client_goes_on_sending() {
+        let (mut client, client_side) = tokio::io::duplex(10);
+        let (mut holder, holder_side) = tokio::io::duplex(50);
+        let pump = tokio::spawn(both_ways(client_side, holder_side, Duration::from_secs(600)));
+        holder.write_all(b"bye").await.unwrap();
+        holder.shutdown().await.unwrap();
+        let sender = async { while client.write_all(&[0; 8]).await.is_ok() {} };
+        let (ended, ()) = tokio::join!(pump, sender);
+        ended.unwrap().unwrap();
     }
 
     #[tokio::test(start_paused = true)]
