@@ -193,6 +193,8 @@ pub struct Limits {
     pub recipients: usize,
     /// Mailboxes of one user.
     pub mailboxes: usize,
+    /// Users that a node which drains or stops hands over at once.
+    pub parallel_moves: usize,
     /// Wrong commands before a connection is closed.
     pub bad_commands: usize,
     /// How long a client may take to log in.
@@ -287,6 +289,7 @@ impl Default for Limits {
             nesting: 32,
             recipients: 1_000,
             mailboxes: 10_000,
+            parallel_moves: 32,
             bad_commands: 20,
             login_timeout: Duration::from_secs(2 * 60),
             idle_timeout: Duration::from_secs(30 * 60),

@@ -155,6 +155,7 @@ impl Config {
             ("limits.sessions_per_user", limits.sessions_per_user),
             ("limits.nesting", limits.nesting),
             ("limits.mailboxes", limits.mailboxes),
+            ("limits.parallel_moves", limits.parallel_moves),
             ("limits.bad_commands", limits.bad_commands),
         ] {
             if value == 0 {

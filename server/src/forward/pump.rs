@@ -1,7 +1,16 @@
 //! Moves bytes between a client and its holder. An idle session keeps no buffers: each direction waits on a few bytes inside its own task and takes a
 //! large buffer only while data flows.
+//!
+//! Invariants, each with the test that guards it:
+//! - when the holder ends the session, the relay ends, whether the client hangs up or has vanished (`a_client_that_vanished_ends_with_its_session`)
+//! - a client that takes nothing ends its own relay only (`a_receiver_that_takes_nothing_ends_the_session`)
 
-use std::{io, pin::Pin, task::Poll, time::Duration};
+use std::{
+    io,
+    pin::{Pin, pin},
+    task::Poll,
+    time::Duration,
+};
 
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
@@ -10,10 +19,13 @@ use tokio::{
 
 /// What a direction waits on.
 const WAIT_BYTES: usize = 128;
+/// How long a client whose session has ended may take to hang up.
+const HANG_UP: Duration = Duration::from_secs(2);
 /// What it moves at once while data flows.
 const FLOW_BYTES: usize = 32 * 1024;
 
-/// Copies both ways until the holder has ended or one side fails, or a receiver takes nothing for `write_timeout`.
+/// Copies both ways until the holder has ended, one side fails, or a receiver takes nothing for `write_timeout`. A client may end its sending side
+/// early.
 pub async fn both_ways<A, B>(client: A, holder: B, write_timeout: Duration) -> io::Result<()>
 where
     A: AsyncRead + AsyncWrite + Unpin,
@@ -21,15 +33,19 @@ where
 {
     let (mut client_read, mut client_write) = tokio::io::split(client);
     let (mut holder_read, mut holder_write) = tokio::io::split(holder);
-    let to_holder = async {
-        one_way(&mut client_read, &mut holder_write, write_timeout).await?;
-        // A client may end its sending half and still wait for answers: the holder has the last word.
-        std::future::pending().await
-    };
-    // The holder's end is the session's: a client that goes on sending after a BYE must not keep the connection.
+    let mut up = pin!(one_way(&mut client_read, &mut holder_write, write_timeout));
+    let mut down = pin!(one_way(&mut holder_read, &mut client_write, write_timeout));
     tokio::select! {
-        failed = to_holder => failed,
-        ended = one_way(&mut holder_read, &mut client_write, write_timeout) => ended,
+        ended = &mut down => {
+            ended?;
+            // Closed at once, a client that is just sending would get a reset and might not see the last reply. What it sends now has nobody to go to.
+            drop(timeout(HANG_UP, up).await);
+            Ok(())
+        }
+        ended = &mut up => {
+            ended?;
+            down.await
+        }
     }
 }
 
@@ -107,6 +123,15 @@ mod tests {
         let sender = async { while client.write_all(&[0; 8]).await.is_ok() {} };
         let (ended, ()) = tokio::join!(pump, sender);
         ended.unwrap().unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_vanished_ends_with_its_session() {
+        let (_client, client_side) = tokio::io::duplex(1000);
+        let (mut holder, holder_side) = tokio::io::duplex(1000);
+        holder.write_all(b"* BYE idle for too long\r\n").await.unwrap();
+        holder.shutdown().await.unwrap();
+        timeout(Duration::from_secs(60), both_ways(client_side, holder_side, Duration::from_secs(600))).await.expect("it ends").unwrap();
     }
 
     #[tokio::test(start_paused = true)]
