@@ -19,11 +19,13 @@
 //! INTERNALDATE is printed in UTC, so its day is the UTC day; a Date field's day is the one written there.
 //! How deep keys nest is the parser's limit.
 
+pub mod find;
+
 use std::cell::OnceCell;
 
 use index::{Flag, FlagSet, KeywordId, ModSeq, Uid};
 use memchr::memmem::Finder;
-use storage::mime::{CACHED_FIELDS, Structure};
+use storage::mime::{CACHED_FIELDS, HeaderBlock, Structure};
 use unicode_normalization::UnicodeNormalization;
 
 use crate::imap::wire::command::{Date, FlagArgument, SearchKey, SequenceBound, SequenceSet};
@@ -117,7 +119,7 @@ impl Query {
             query: self,
             row,
             message: message.map(|raw| Parsed { raw, structure: OnceCell::new() }),
-            headers: headers.map(|raw| Parsed { raw, structure: OnceCell::new() }),
+            headers: headers.map(HeaderBlock::new),
             in_headers: OnceCell::new(),
             in_body: OnceCell::new(),
         };
@@ -233,7 +235,7 @@ impl Query {
 struct Evidence<'q, 'm> {
     query: &'q Query,
     row: &'q RowFacts,
-    headers: Option<Parsed<'m>>,
+    headers: Option<HeaderBlock<'m>>,
     message: Option<Parsed<'m>>,
     /// For each of [`Query::needles`]: whether a header field of the message or its parts has it.
     in_headers: OnceCell<Vec<bool>>,
@@ -249,6 +251,9 @@ struct Parsed<'m> {
 impl<'m> Parsed<'m> {
     fn structure(&self) -> &Structure<'m> {
         self.structure.get_or_init(|| Structure::parse(self.raw))
+    }
+    fn header(&self) -> HeaderBlock<'m> {
+        self.structure().header_block()
     }
 }
 
@@ -272,10 +277,10 @@ impl<'m> Evidence<'_, 'm> {
             Node::Larger(size) => Some(row.size > *size),
             Node::Smaller(size) => Some(row.size < *size),
             Node::ModSeq(modseq) => Some(row.modseq.get() >= *modseq),
-            Node::Sent(test, date) => self.cached_fields().map(|fields| sent_matches(fields, *test, *date)),
+            Node::Sent(test, date) => self.cached_fields().map(|fields| sent_matches(&fields, *test, *date)),
             Node::Header(test) => {
-                let fields = if test.cached { self.cached_fields() } else { self.message.as_ref() };
-                fields.map(|fields| header_has(fields, &test.field, &test.needle))
+                let fields = if test.cached { self.cached_fields() } else { self.message.as_ref().map(Parsed::header) };
+                fields.map(|fields| fields.values(&test.field).any(|value| has(&value, &test.needle)))
             }
             Node::Body(needle) => self.message.as_ref().map(|message| self.in_body(message)[*needle]),
             Node::Text(needle) => self.decide_text(*needle),
@@ -294,17 +299,17 @@ impl<'m> Evidence<'_, 'm> {
         answer
     }
     /// Where the cached fields can be read: in the copy of them, else in the message.
-    fn cached_fields(&self) -> Option<&Parsed<'m>> {
-        self.headers.as_ref().or(self.message.as_ref())
+    fn cached_fields(&self) -> Option<HeaderBlock<'m>> {
+        self.headers.or_else(|| self.message.as_ref().map(Parsed::header))
     }
     fn decide_text(&self, needle: usize) -> Option<bool> {
         if let Some(message) = &self.message {
             return Some(self.in_headers(message)[needle] || self.in_body(message)[needle]);
         }
         // A hit in the cached fields is a hit in the message; no hit there says nothing.
-        let headers = self.headers.as_ref()?;
+        let headers = self.headers?;
         let mut hit = false;
-        headers.structure().header_texts(&mut |text| {
+        headers.texts(&mut |text| {
             hit = has(text, &self.query.needles[needle]);
             !hit
         });
@@ -330,12 +335,8 @@ impl<'m> Evidence<'_, 'm> {
     }
 }
 
-fn header_has(fields: &Parsed<'_>, field: &str, needle: &Finder<'static>) -> bool {
-    fields.structure().header_values(field).iter().any(|value| has(value, needle))
-}
-
-fn sent_matches(fields: &Parsed<'_>, test: SentTest, date: Date) -> bool {
-    let Some((_, (year, month, day))) = fields.structure().sent_date() else { return false };
+fn sent_matches(fields: &HeaderBlock<'_>, test: SentTest, date: Date) -> bool {
+    let Some((_, (year, month, day))) = fields.sent_date() else { return false };
     let sent = Date { year, month, day };
     match test {
         SentTest::Before => sent < date,

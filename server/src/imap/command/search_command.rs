@@ -1,39 +1,31 @@
-//! SEARCH and UID SEARCH: which messages of the view match (`search.rs` decides), and the answer (RFC 3501 §7.2.5, RFC 4731, RFC 7162 §3.1.5).
-//!
-//! What memory can decide is decided there; the rest by cached headers, many at once; what then is still open by reading messages,
-//! several at once, on the blocking pool.
+//! SEARCH and UID SEARCH: which messages of the view match (`search/find.rs`), and the answer (RFC 3501 §7.2.5, RFC 4731, RFC 7162 §3.1.5).
 
-use std::{sync::Arc, time::UNIX_EPOCH};
+use index::ModSeq;
 
-use affinity::clock::wall_clock;
-use futures::{StreamExt, stream};
-use index::{ModSeq, Uid};
-use storage::{Mailbox, Row, StorageError};
-
-use super::search::{Context, Needs, Query, RowFacts, compile};
+use super::search::{RowFacts, find::find};
 use crate::imap::{
     holding::Holding,
     reply::{Reply, Stop},
     session::Session,
     state::Selected,
-    view::sequence,
     wire::{
-        command::{Search, SearchKey, SearchReturn},
+        command::{Search, SearchReturn},
         response::{self, Esearch},
     },
 };
 
-/// Messages whose cached headers are asked for at once.
-const BATCH_MESSAGES: usize = 256;
-/// Messages read at once: enough to hide a server's latency.
-const AHEAD_MESSAGES: usize = 8;
-
 /// A message that matches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Match {
+pub(super) struct Match {
     /// Sequence number or UID, as the client asked.
-    number: u32,
-    modseq: ModSeq,
+    pub number: u32,
+    pub modseq: ModSeq,
+}
+
+impl Match {
+    pub fn new(row: &RowFacts, uid: bool) -> Match {
+        Match { number: if uid { row.uid.get() } else { row.sequence }, modseq: row.modseq }
+    }
 }
 
 /// SEARCH and UID SEARCH.
@@ -44,141 +36,28 @@ pub async fn search<H: Holding>(
     uid: bool,
     search: Search,
 ) -> Result<Reply, Stop> {
-    let query = Arc::new(ready(selected, &search.key));
-    if query.uses_modseq() {
-        session.enable_condstore(Some(selected));
-    }
-    let (mut found, open) = decide_from_memory(selected, &query);
-    let open = if query.reads_headers() { decide_from_headers(&session.held, selected, &query, open, &mut found).await? } else { open };
-    decide_from_messages(&session.held, selected, &query, open, &mut found).await?;
-    found.sort_unstable_by_key(|row| row.sequence);
-
-    let number = |row: &RowFacts| Match { number: if uid { row.uid.get() } else { row.sequence }, modseq: row.modseq };
-    let matches: Vec<Match> = found.iter().map(number).collect();
+    let (found, modseq) = find(session, selected, &search.key).await?;
+    let matches: Vec<Match> = found.iter().map(|row| Match::new(row, uid)).collect();
     let out = session.connection.output();
     match &search.return_options {
         None => {
-            let modseq = if query.uses_modseq() { highest(&matches) } else { None };
+            let modseq = if modseq { highest(&matches) } else { None };
             response::search(out, matches.iter().map(|found| found.number), modseq);
         }
         Some(options) => {
             let numbers: Vec<u32> = matches.iter().map(|found| found.number).collect();
-            response::esearch(out, tag, uid, results(options, &matches, &numbers, query.uses_modseq()));
+            response::esearch(out, tag, uid, results(options, &matches, &numbers, modseq));
         }
     }
     Ok(Reply::ok("Search completed"))
 }
 
-fn ready(selected: &Selected, key: &SearchKey) -> Query {
-    let now = wall_clock().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    compile(
-        key,
-        &Context {
-            message_count: selected.view.exists(),
-            largest_uid: selected.view.uids().last().map_or(0, |uid| uid.get()),
-            keywords: &selected.mailbox.keywords(),
-            now: i64::try_from(now).unwrap_or(i64::MAX),
-        },
-    )
-}
-
-/// What matches for sure, and what is open. Messages that are gone match nothing.
-fn decide_from_memory(selected: &Selected, query: &Query) -> (Vec<RowFacts>, Vec<RowFacts>) {
-    let (mut found, mut open) = (Vec::new(), Vec::new());
-    let messages = selected.mailbox.read();
-    for (position, uid) in selected.view.uids().iter().enumerate() {
-        let Some(row) = messages.get(*uid) else { continue };
-        let facts = facts(selected, sequence(position), &row);
-        match query.decide_row(&facts) {
-            Some(true) => found.push(facts),
-            Some(false) => {}
-            None => open.push(facts),
-        }
-    }
-    (found, open)
-}
-
-fn facts(selected: &Selected, sequence: u32, row: &Row) -> RowFacts {
-    RowFacts {
-        sequence,
-        uid: row.uid,
-        flags: row.flags,
-        recent: selected.view.is_recent(row.uid),
-        size: row.size,
-        internal_date: row.internal_date,
-        modseq: row.modseq,
-    }
-}
-
-/// Decides what cached headers can; gives back what is still open.
-async fn decide_from_headers<H: Holding>(
-    held: &H,
-    selected: &Selected,
-    query: &Arc<Query>,
-    open: Vec<RowFacts>,
-    found: &mut Vec<RowFacts>,
-) -> Result<Vec<RowFacts>, Stop> {
-    let mut undecided = Vec::new();
-    for batch in open.chunks(BATCH_MESSAGES) {
-        let (mailbox, query, rows) = (Arc::clone(&selected.mailbox), Arc::clone(query), batch.to_vec());
-        let decided = held.run(move |_| from_headers(&mailbox, &query, &rows)).await?;
-        for (row, answer) in batch.iter().zip(decided) {
-            match answer {
-                Some(true) => found.push(*row),
-                Some(false) => {}
-                None => undecided.push(*row),
-            }
-        }
-    }
-    Ok(undecided)
-}
-
-fn from_headers(mailbox: &Mailbox, query: &Query, rows: &[RowFacts]) -> Result<Vec<Option<bool>>, StorageError> {
-    let uids: Vec<Uid> = rows.iter().map(|row| row.uid).collect();
-    let rendered = mailbox.rendered(&uids)?;
-    let decide = |(row, rendered): (&RowFacts, &Option<storage::Rendered>)| match rendered {
-        Some(rendered) => query.decide_full(row, Some(&rendered.headers), None),
-        None => Some(false),
-    };
-    Ok(rows.iter().zip(&rendered).map(decide).collect())
-}
-
-/// Reads what is still open.
-async fn decide_from_messages<H: Holding>(
-    held: &H,
-    selected: &Selected,
-    query: &Arc<Query>,
-    open: Vec<RowFacts>,
-    found: &mut Vec<RowFacts>,
-) -> Result<(), Stop> {
-    let reading = open.into_iter().map(|row| {
-        let (mailbox, query) = (Arc::clone(&selected.mailbox), Arc::clone(query));
-        let decided = held.run(move |_| from_message(&mailbox, &query, &row));
-        Box::pin(async move { decided.await.map(|matches| matches.then_some(row)) })
-    });
-    let mut reading = stream::iter(reading).buffer_unordered(AHEAD_MESSAGES);
-    while let Some(decided) = reading.next().await {
-        found.extend(decided?);
-    }
-    Ok(())
-}
-
-fn from_message(mailbox: &Mailbox, query: &Query, row: &RowFacts) -> Result<bool, StorageError> {
-    let message = match mailbox.open_message(row.uid).and_then(|reader| reader.read_all()) {
-        Ok(message) => message,
-        Err(StorageError::Expunged) => return Ok(false),
-        Err(error) => return Err(error),
-    };
-    debug_assert!(query.needs() > Needs::Nothing, "what memory decides is never read");
-    Ok(query.decide_full(row, None, Some(&message)).unwrap_or(false))
-}
-
-fn highest(matches: &[Match]) -> Option<ModSeq> {
+pub(super) fn highest(matches: &[Match]) -> Option<ModSeq> {
     matches.iter().map(|found| found.modseq).max()
 }
 
 /// What RETURN asks for; without options ALL. The MODSEQ is the highest of the messages that are named (RFC 4731 §3.2).
-fn results<'a>(options: &[SearchReturn], matches: &[Match], numbers: &'a [u32], modseq: bool) -> Esearch<'a> {
+pub(super) fn results<'a>(options: &[SearchReturn], matches: &[Match], numbers: &'a [u32], modseq: bool) -> Esearch<'a> {
     let asked = |option: SearchReturn| options.contains(&option) || (options.is_empty() && option == SearchReturn::All);
     let (first, last) = (matches.first(), matches.last());
     let min = first.filter(|_| asked(SearchReturn::Min));
