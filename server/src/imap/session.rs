@@ -186,6 +186,8 @@ impl<H: Holding> Session<H> {
             Command::Expunge => command::expunge::expunge(self, state.selected()?, None).await,
             Command::UidExpunge(set) => command::expunge::expunge(self, state.selected()?, Some(&set)).await,
             Command::Search { uid, search } => command::search_command::search(self, state.selected()?, tag, uid, search).await,
+            Command::Sort { uid, sort } => command::sort::sort(self, state.selected()?, tag, uid, sort).await,
+            Command::Thread { uid, thread } => command::thread::thread(self, state.selected()?, uid, &thread).await,
             Command::Fetch { vanished: true, .. } => Err(Reply::bad("VANISHED needs QRESYNC, which is not offered").into()),
             Command::Fetch { uid, set, items, changed_since, vanished: false } => {
                 command::fetch::fetch(self, state.selected()?, uid, &set, items, changed_since).await
@@ -279,7 +281,11 @@ fn not_understood(error: &ParseError) -> Reply {
 /// Whether sequence numbers may move before the command's answer (RFC 3501 §7.4.1).
 fn expunges_after(command: &Command) -> Expunges {
     match command {
-        Command::Fetch { uid: false, .. } | Command::Store { uid: false, .. } | Command::Search { uid: false, .. } => Expunges::KeepBack,
+        Command::Fetch { uid: false, .. }
+        | Command::Store { uid: false, .. }
+        | Command::Search { uid: false, .. }
+        | Command::Sort { uid: false, .. }
+        | Command::Thread { uid: false, .. } => Expunges::KeepBack,
         _ => Expunges::Tell,
     }
 }

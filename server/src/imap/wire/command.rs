@@ -75,6 +75,14 @@ pub enum Command {
         uid: bool,
         search: Search,
     },
+    Sort {
+        uid: bool,
+        sort: Sort,
+    },
+    Thread {
+        uid: bool,
+        thread: Thread,
+    },
     Fetch {
         uid: bool,
         set: SequenceSet,
@@ -245,6 +253,61 @@ pub enum SearchReturn {
     Max,
     All,
     Count,
+}
+
+/// SORT (RFC 5256), with the results of RFC 5267 §3.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sort {
+    /// `RETURN (…)`: `None` asks for `* SORT`; `Some([])` means ALL.
+    pub return_options: Option<Vec<SearchReturn>>,
+    /// By what, the most important first; at least one.
+    pub criteria: Vec<SortCriterion>,
+    /// What to find; strings are UTF-8 already.
+    pub key: SearchKey,
+}
+
+/// One of the things to sort by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SortCriterion {
+    /// What.
+    pub key: SortKey,
+    /// REVERSE.
+    pub reverse: bool,
+}
+
+/// RFC 5256 §3, RFC 5957 §4.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "named as in the RFCs")]
+pub enum SortKey {
+    Arrival,
+    Cc,
+    Date,
+    DisplayFrom,
+    DisplayTo,
+    From,
+    Size,
+    Subject,
+    To,
+}
+
+/// THREAD (RFC 5256).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Thread {
+    /// How.
+    pub algorithm: ThreadAlgorithm,
+    /// What to find; strings are UTF-8 already.
+    pub key: SearchKey,
+}
+
+/// How messages become threads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ThreadAlgorithm {
+    /// By base subject.
+    OrderedSubject,
+    /// By References and In-Reply-To, then by base subject.
+    References,
+    /// By References and In-Reply-To alone, the thread with the newest message last.
+    Refs,
 }
 
 /// A calendar day.

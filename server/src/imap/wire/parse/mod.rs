@@ -27,6 +27,7 @@ mod list;
 mod mailbox;
 mod search;
 mod sequence;
+mod sort;
 #[cfg(test)]
 mod tests;
 
@@ -135,6 +136,14 @@ fn on_messages(cursor: &mut Cursor<'_>, verb: &str, uid: bool) -> Parsed<Command
         "SEARCH" => {
             cursor.space()?;
             Ok(Command::Search { uid, search: search::search(cursor)? })
+        }
+        "SORT" => {
+            cursor.space()?;
+            Ok(Command::Sort { uid, sort: sort::sort(cursor)? })
+        }
+        "THREAD" => {
+            cursor.space()?;
+            Ok(Command::Thread { uid, thread: sort::thread(cursor)? })
         }
         "FETCH" => {
             cursor.space()?;

@@ -51,16 +51,27 @@ pub(super) fn search(cursor: &mut Cursor<'_>) -> Parsed<Search> {
         search.charset = Some(String::from_utf8_lossy(&name).into_owned());
         cursor.space()?;
     }
+    search.key = keys(cursor, encoding)?;
+    Ok(search)
+}
+
+/// Reads a charset and keys: the end of SORT and THREAD.
+pub(super) fn criteria(cursor: &mut Cursor<'_>) -> Parsed<SearchKey> {
+    let encoding = charset(&cursor.astring("a charset")?)?;
+    cursor.space()?;
+    keys(cursor, encoding)
+}
+
+fn keys(cursor: &mut Cursor<'_>, encoding: Option<&'static Encoding>) -> Parsed<SearchKey> {
     let depth = cursor.options.nesting.min(NESTING_MAX);
     let mut keys = vec![key(cursor, encoding, depth)?];
     while cursor.more() {
         keys.push(key(cursor, encoding, depth)?);
     }
-    search.key = all_of(keys);
-    Ok(search)
+    Ok(all_of(keys))
 }
 
-fn return_options(cursor: &mut Cursor<'_>) -> Parsed<Vec<SearchReturn>> {
+pub(super) fn return_options(cursor: &mut Cursor<'_>) -> Parsed<Vec<SearchReturn>> {
     let mut options = Vec::new();
     cursor.parenthesised("a list of results to return", |cursor| {
         let start = cursor.position();

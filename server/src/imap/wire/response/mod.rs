@@ -151,7 +151,14 @@ pub fn status(out: &mut BytesMut, mailbox: &str, items: &[(StatusItem, u64)], na
 }
 /// `* SEARCH 1 2 3`, with `(MODSEQ n)` if MODSEQ was searched for and something was found.
 pub fn search(out: &mut BytesMut, numbers: impl IntoIterator<Item = u32>, modseq: Option<ModSeq>) {
-    out.put_slice(b"* SEARCH");
+    found(out, "* SEARCH", numbers, modseq);
+}
+/// `* SORT 5 3 4`, in the order asked for; MODSEQ as in [`search`].
+pub fn sort(out: &mut BytesMut, numbers: impl IntoIterator<Item = u32>, modseq: Option<ModSeq>) {
+    found(out, "* SORT", numbers, modseq);
+}
+fn found(out: &mut BytesMut, start: &str, numbers: impl IntoIterator<Item = u32>, modseq: Option<ModSeq>) {
+    out.put_slice(start.as_bytes());
     let mut found = false;
     for value in numbers {
         found = true;
@@ -172,7 +179,7 @@ pub fn search(out: &mut BytesMut, numbers: impl IntoIterator<Item = u32>, modseq
 pub struct Esearch<'a> {
     pub min: Option<u32>,
     pub max: Option<u32>,
-    /// Ascending; an empty slice is left out as the RFC wants.
+    /// In the order of the mailbox or of SORT; an empty slice is left out as the RFC wants.
     pub all: Option<&'a [u32]>,
     pub count: Option<u32>,
     pub modseq: Option<ModSeq>,
