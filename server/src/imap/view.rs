@@ -87,6 +87,13 @@ impl View {
         }
     }
 
+    /// A view of these messages.
+    #[cfg(test)]
+    pub fn of(uids: Vec<Uid>) -> View {
+        let uid_next = uids.last().map_or(1, |uid| uid.get().saturating_add(1));
+        View { uids, uid_next, told: 1, kept_back: 0, recent: SmallVec::new() }
+    }
+
     /// How many messages the client counts.
     pub fn len(&self) -> usize {
         self.uids.len()

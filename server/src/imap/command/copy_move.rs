@@ -55,7 +55,7 @@ pub async fn move_messages<H: Holding>(
 
 /// The UIDs that a set names and that are still there. A sequence number whose message is gone is an error: the client believes in it.
 fn present(selected: &Selected, uid: bool, set: &SequenceSet) -> Result<Vec<Uid>, Reply> {
-    let named = sets::uids(&sets::positions(set, Numbers::new(uid), &selected.view)?, &selected.view);
+    let named = sets::uids(&sets::positions(set, Numbers::new(uid), selected)?, &selected.view);
     let messages = selected.mailbox.read();
     let there: Vec<Uid> = named.iter().copied().filter(|uid| messages.position(*uid).is_some()).collect();
     if !uid && there.len() < named.len() { Err(reply::expunged()) } else { Ok(there) }

@@ -13,7 +13,7 @@ use crate::imap::{
 pub async fn expunge<H: Holding>(session: &mut Session<H>, selected: &mut Selected, set: Option<&SequenceSet>) -> Result<Reply, Stop> {
     let mailbox = selected.writable()?;
     let uids = match set {
-        Some(set) => Some(sets::uids(&sets::positions(set, Numbers::Uids, &selected.view)?, &selected.view)),
+        Some(set) => Some(sets::uids(&sets::positions(set, Numbers::Uids, selected)?, &selected.view)),
         None => None,
     };
     session.held.run(move |_| mailbox.expunge(uids.as_deref())).await?;

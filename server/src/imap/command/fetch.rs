@@ -49,7 +49,7 @@ pub async fn fetch<H: Holding>(
     items: Vec<FetchItem>,
     changed_since: Option<u64>,
 ) -> Result<Reply, Stop> {
-    let positions = sets::positions(set, Numbers::new(uid), &selected.view)?;
+    let positions = sets::positions(set, Numbers::new(uid), selected)?;
     if changed_since.is_some() || items.contains(&FetchItem::ModSeq) {
         session.enable_condstore(Some(selected));
     }

@@ -8,6 +8,7 @@ use crate::imap::{
     holding::Holding,
     reply::{Reply, Stop},
     session::Session,
+    sets::SavedUids,
     state::{Access, Selected, State},
     updates,
     view::{View, sequence},
@@ -45,7 +46,7 @@ pub async fn select<H: Holding>(session: &mut Session<H>, state: &mut State, sel
     };
     view.claim_recent(first_recent, uid_next);
 
-    let mut selected = Selected { mailbox, access, view, changes, keywords_told: NOTHING_TOLD };
+    let mut selected = Selected { mailbox, access, view, changes, keywords_told: NOTHING_TOLD, saved: SavedUids::default() };
     updates::tell_keywords(&mut session.connection, &mut selected);
     let Selected { mailbox, view, .. } = &selected;
     let out = session.connection.output();

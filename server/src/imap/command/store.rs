@@ -41,7 +41,7 @@ pub async fn store<H: Holding>(
     change: Change,
 ) -> Result<Reply, Stop> {
     let mailbox = selected.writable()?;
-    let uids = sets::uids(&sets::positions(set, Numbers::new(uid), &selected.view)?, &selected.view);
+    let uids = sets::uids(&sets::positions(set, Numbers::new(uid), selected)?, &selected.view);
     let Change { unchanged_since, how, silent, flags } = change;
     if unchanged_since.is_some() {
         session.enable_condstore(Some(selected));

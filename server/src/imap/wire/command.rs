@@ -212,7 +212,7 @@ pub enum FlagArgument {
 pub enum SequenceSet {
     /// Ranges in the order of the client.
     Ranges(SmallVec<[SequenceRange; 4]>),
-    /// `$` (RFC 5182): not offered yet, kept for the grammar.
+    /// `$` (RFC 5182): what the last SEARCH saved.
     Saved,
 }
 

@@ -43,6 +43,8 @@ fn run() -> Result<bool> {
         outcomes.push((step.name.as_str(), outcome));
     }
     sum_up(&outcomes);
+    let count = |of: fn(&Outcome) -> usize| outcomes.iter().map(|(_, outcome)| of(outcome)).sum::<usize>();
+    println!("\n{} passed, {} failed", count(|outcome| outcome.passed), count(|outcome| outcome.failed_tests));
     let failed: Vec<&str> = outcomes.iter().filter(|(_, outcome)| outcome.failed()).map(|(name, _)| *name).collect();
     let seconds = start.elapsed().as_secs();
     if failed.is_empty() {

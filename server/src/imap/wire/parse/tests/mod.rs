@@ -330,7 +330,6 @@ fn search_keys_are_read() {
         "a SEARCH ON 30-Feb-2026",
         "a SEARCH OLDER 0",
         "a SEARCH 0",
-        "a SEARCH $",
         "a SEARCH FROM",
         "a SEARCH (ALL",
     ] {
