@@ -14,6 +14,7 @@ use crate::{
         command,
         holding::Holding,
         reply::{Reply, Stop},
+        sets::SavedUids,
         state::State,
         updates::{self, Awareness},
         view::Expunges,
@@ -138,6 +139,9 @@ impl<H: Holding> Session<H> {
         let Tagged { tag, command } = match parse::parse(line, Options { utf8: false, nesting: self.settings.nesting }) {
             Ok(tagged) => tagged,
             Err(error) => {
+                if let (ParseErrorKind::BadCharsetForSaving(_), State::Selected(selected)) = (error.kind, &mut *state) {
+                    selected.saved = SavedUids::default();
+                }
                 self.write_reply(error.tag.as_deref(), &not_understood(&error));
                 return Ok(Next::GoOn);
             }
@@ -273,7 +277,7 @@ fn not_understood(error: &ParseError) -> Reply {
     let text: Cow<'static, str> = error.reason.clone().into();
     match error.kind {
         ParseErrorKind::Bad => Reply::bad(text),
-        ParseErrorKind::BadCharset(known) => Reply::no(Code::BadCharset(known), text),
+        ParseErrorKind::BadCharset(known) | ParseErrorKind::BadCharsetForSaving(known) => Reply::no(Code::BadCharset(known), text),
         ParseErrorKind::UnknownUse => Reply::no(Code::UseAttr, text),
     }
 }

@@ -253,6 +253,31 @@ pub enum SearchReturn {
     Max,
     All,
     Count,
+    /// RFC 5182.
+    Save,
+    /// RFC 9394.
+    Partial(PartialRange),
+}
+
+/// `1:500` or `-1:-100` (RFC 9394 §4), as written: that is how it is repeated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PartialRange {
+    /// One end, from 1.
+    pub one: u32,
+    /// The other, from 1; may be the lower one.
+    pub other: u32,
+    /// Counted from the last result: both are written with a minus.
+    pub from_end: bool,
+}
+
+impl PartialRange {
+    /// The positions among `len` results.
+    pub fn positions(&self, len: usize) -> std::ops::Range<usize> {
+        let place = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
+        let first = place(self.one.min(self.other)).saturating_sub(1).min(len);
+        let end = place(self.one.max(self.other)).min(len);
+        if self.from_end { len - end..len - first } else { first..end }
+    }
 }
 
 /// SORT (RFC 5256), with the results of RFC 5267 §3.

@@ -64,6 +64,8 @@ pub enum ParseErrorKind {
     Bad,
     /// `NO [BADCHARSET (…)]` with these.
     BadCharset(&'static [&'static str]),
+    /// The same, and what SEARCH RETURN (SAVE) saved before is forgotten (RFC 5182 §2.1).
+    BadCharsetForSaving(&'static [&'static str]),
     /// `NO [USEATTR]` (RFC 6154 §3): CREATE with a special use that is not known here.
     UnknownUse,
 }

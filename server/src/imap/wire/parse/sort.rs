@@ -1,10 +1,10 @@
 //! SORT and THREAD (RFC 5256 §5, RFC 5267 §3, RFC 5957).
 
 use super::{
-    cursor::{Cursor, Parsed},
+    cursor::{Cursor, Fail, Parsed},
     search,
 };
-use crate::imap::wire::command::{Sort, SortCriterion, SortKey, Thread, ThreadAlgorithm};
+use crate::imap::wire::command::{SearchReturn, Sort, SortCriterion, SortKey, Thread, ThreadAlgorithm};
 
 /// Most sort criteria: more than there are keys say nothing new.
 const CRITERIA_MAX: usize = 32;
@@ -13,7 +13,11 @@ pub(super) fn sort(cursor: &mut Cursor<'_>) -> Parsed<Sort> {
     let mut return_options = None;
     if cursor.take_word("RETURN") {
         cursor.space()?;
-        return_options = Some(search::return_options(cursor)?);
+        let options = search::return_options(cursor)?;
+        if options.contains(&SearchReturn::Save) {
+            return Err(Fail::new("only SEARCH saves its result (RFC 5182)"));
+        }
+        return_options = Some(options);
         cursor.space()?;
     }
     let mut criteria = Vec::new();
@@ -66,7 +70,7 @@ pub(super) fn thread(cursor: &mut Cursor<'_>) -> Parsed<Thread> {
 mod tests {
     use super::*;
     use crate::imap::wire::{
-        command::{Command, SearchKey, SearchReturn},
+        command::{Command, SearchKey},
         parse::{Options, ParseErrorKind, parse},
     };
 
@@ -110,6 +114,7 @@ mod tests {
             ("SORT DATE UTF-8 ALL", "a list of sort criteria"),
             ("THREAD JWZ UTF-8 ALL", "ORDEREDSUBJECT, REFERENCES or REFS"),
             ("THREAD REFS UTF-8", "a space"),
+            ("SORT RETURN (SAVE) (DATE) UTF-8 ALL", "only SEARCH"),
         ] {
             let complaint = read(command).unwrap_err();
             assert!(complaint.contains(reason), "{command}: {complaint}");

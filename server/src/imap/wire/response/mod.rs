@@ -11,7 +11,7 @@ use bytes::{BufMut, BytesMut};
 use index::{ModSeq, Uid};
 
 use self::fetch::{SYSTEM_FLAGS, parenthesised, writable};
-use super::command::StatusItem;
+use super::command::{PartialRange, StatusItem};
 
 mod code;
 mod fetch;
@@ -183,6 +183,8 @@ pub struct Esearch<'a> {
     pub all: Option<&'a [u32]>,
     pub count: Option<u32>,
     pub modseq: Option<ModSeq>,
+    /// RFC 9394: what was asked for and the results there; none are told as NIL.
+    pub partial: Option<(PartialRange, &'a [u32])>,
 }
 /// `* ESEARCH (TAG "a") UID …`.
 pub fn esearch(out: &mut BytesMut, tag: &str, uid: bool, result: Esearch<'_>) {
@@ -211,6 +213,24 @@ pub fn esearch(out: &mut BytesMut, tag: &str, uid: bool, result: Esearch<'_>) {
     if let Some(all) = result.all.filter(|all| !all.is_empty()) {
         out.put_slice(b" ALL ");
         uid_set(out, all.iter().copied());
+    }
+    if let Some((range, numbers)) = result.partial {
+        out.put_slice(b" PARTIAL (");
+        for (position, end) in [range.one, range.other].into_iter().enumerate() {
+            if position > 0 {
+                out.put_u8(b':');
+            }
+            if range.from_end {
+                out.put_u8(b'-');
+            }
+            number(out, end.into());
+        }
+        out.put_u8(b' ');
+        match numbers {
+            [] => out.put_slice(b"NIL"),
+            numbers => uid_set(out, numbers.iter().copied()),
+        }
+        out.put_u8(b')');
     }
     out.put_slice(b"\r\n");
 }
