@@ -14,6 +14,7 @@ use crate::{
         command,
         holding::Holding,
         reply::{Reply, Stop},
+        sets::SavedUids,
         state::State,
         updates::{self, Awareness},
         view::Expunges,
@@ -138,6 +139,9 @@ impl<H: Holding> Session<H> {
         let Tagged { tag, command } = match parse::parse(line, Options { utf8: false, nesting: self.settings.nesting }) {
             Ok(tagged) => tagged,
             Err(error) => {
+                if let (ParseErrorKind::BadCharsetForSaving(_), State::Selected(selected)) = (error.kind, &mut *state) {
+                    selected.saved = SavedUids::default();
+                }
                 self.write_reply(error.tag.as_deref(), &not_understood(&error));
                 return Ok(Next::GoOn);
             }
@@ -186,6 +190,8 @@ impl<H: Holding> Session<H> {
             Command::Expunge => command::expunge::expunge(self, state.selected()?, None).await,
             Command::UidExpunge(set) => command::expunge::expunge(self, state.selected()?, Some(&set)).await,
             Command::Search { uid, search } => command::search_command::search(self, state.selected()?, tag, uid, search).await,
+            Command::Sort { uid, sort } => command::sort::sort(self, state.selected()?, tag, uid, sort).await,
+            Command::Thread { uid, thread } => command::thread::thread(self, state.selected()?, uid, &thread).await,
             Command::Fetch { vanished: true, .. } => Err(Reply::bad("VANISHED needs QRESYNC, which is not offered").into()),
             Command::Fetch { uid, set, items, changed_since, vanished: false } => {
                 command::fetch::fetch(self, state.selected()?, uid, &set, items, changed_since).await
@@ -271,7 +277,7 @@ fn not_understood(error: &ParseError) -> Reply {
     let text: Cow<'static, str> = error.reason.clone().into();
     match error.kind {
         ParseErrorKind::Bad => Reply::bad(text),
-        ParseErrorKind::BadCharset(known) => Reply::no(Code::BadCharset(known), text),
+        ParseErrorKind::BadCharset(known) | ParseErrorKind::BadCharsetForSaving(known) => Reply::no(Code::BadCharset(known), text),
         ParseErrorKind::UnknownUse => Reply::no(Code::UseAttr, text),
     }
 }
@@ -279,7 +285,11 @@ fn not_understood(error: &ParseError) -> Reply {
 /// Whether sequence numbers may move before the command's answer (RFC 3501 §7.4.1).
 fn expunges_after(command: &Command) -> Expunges {
     match command {
-        Command::Fetch { uid: false, .. } | Command::Store { uid: false, .. } | Command::Search { uid: false, .. } => Expunges::KeepBack,
+        Command::Fetch { uid: false, .. }
+        | Command::Store { uid: false, .. }
+        | Command::Search { uid: false, .. }
+        | Command::Sort { uid: false, .. }
+        | Command::Thread { uid: false, .. } => Expunges::KeepBack,
         _ => Expunges::Tell,
     }
 }

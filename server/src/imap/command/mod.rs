@@ -12,8 +12,10 @@ mod pattern;
 pub mod search;
 pub mod search_command;
 pub mod select;
+pub mod sort;
 pub mod status;
 pub mod store;
+pub mod thread;
 
 use tracing::debug;
 

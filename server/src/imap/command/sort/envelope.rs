@@ -40,6 +40,14 @@ pub fn subject(envelope: &[u8]) -> Vec<u8> {
     subject.unwrap_or_default()
 }
 
+/// The Message-ID as written; NIL is empty.
+pub fn message_id(envelope: &[u8]) -> Vec<u8> {
+    const PLACE: usize = 9;
+    let mut tokens = Tokens(envelope);
+    let id = tokens.open().and_then(|()| (0..PLACE).try_for_each(|_| tokens.skip())).and_then(|()| tokens.string());
+    id.unwrap_or_default()
+}
+
 /// What is left to read. `None` from a method: something else stands there.
 struct Tokens<'e>(&'e [u8]);
 
