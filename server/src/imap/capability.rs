@@ -21,6 +21,7 @@ pub const AFTER_LOGIN: &[&str] = &[
     "LIST-STATUS",
     "STATUS=SIZE",
     "CONDSTORE",
+    "QRESYNC",
     "ESEARCH",
     "WITHIN",
 ];

@@ -133,6 +133,7 @@ impl<'a> Door<'a> {
             match self.framer.next(connection.input()) {
                 Step::NeedInput => self.fill(connection).await?,
                 Step::Continue { text } => response::continuation(connection.output(), text),
+                Step::Command(line) if line.is_empty() => {}
                 Step::Command(line) => match parse::parse(&line, Options { utf8: false, nesting: NESTING }) {
                     Ok(Tagged { tag, command }) => {
                         let next = match self.run(connection, &tag, command).await {

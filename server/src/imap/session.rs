@@ -105,6 +105,8 @@ impl<H: Holding> Session<H> {
             match self.framer.next(self.connection.input()) {
                 Step::NeedInput => self.fill().await?,
                 Step::Continue { text } => response::continuation(self.connection.output(), text),
+                // Some clients end a literal with a line end too many.
+                Step::Command(line) if line.is_empty() => {}
                 Step::Command(line) => {
                     if matches!(self.command(&mut state, &line).await?, Next::Logout) {
                         return Ok(End::logout());
@@ -186,9 +188,13 @@ impl<H: Holding> Session<H> {
             Command::Expunge => command::expunge::expunge(self, state.selected()?, None).await,
             Command::UidExpunge(set) => command::expunge::expunge(self, state.selected()?, Some(&set)).await,
             Command::Search { uid, search } => command::search_command::search(self, state.selected()?, tag, uid, search).await,
-            Command::Fetch { vanished: true, .. } => Err(Reply::bad("VANISHED needs QRESYNC, which is not offered").into()),
-            Command::Fetch { uid, set, items, changed_since, vanished: false } => {
-                command::fetch::fetch(self, state.selected()?, uid, &set, items, changed_since).await
+            Command::Fetch { uid, set, items, changed_since, vanished } => {
+                let selected = state.selected()?;
+                if vanished {
+                    self.needs_qresync()?;
+                    command::vanished::tell_named(self, selected, &set, changed_since.unwrap_or_default()).await?;
+                }
+                command::fetch::fetch(self, selected, uid, &set, items, changed_since).await
             }
             Command::Store { uid, set, unchanged_since, how, silent, flags } => {
                 let change = command::store::Change { unchanged_since, how, silent, flags };
@@ -255,9 +261,20 @@ impl<H: Holding> Session<H> {
         }
     }
 
+    /// Refuses what only clients that know VANISHED may use (RFC 7162 §3.2.3).
+    pub fn needs_qresync(&self) -> Result<(), Reply> {
+        if self.awareness == Awareness::QResync { Ok(()) } else { Err(Reply::bad("Give ENABLE QRESYNC first")) }
+    }
+
+    /// ENABLE QRESYNC was given.
+    pub fn enable_qresync(&mut self, state: Option<&super::state::Selected>) {
+        self.enable_condstore(state);
+        self.awareness = Awareness::QResync;
+    }
+
     /// A CONDSTORE enabling command was given (RFC 7162 §3.1): from now on unasked FETCH responses have MODSEQ.
     pub fn enable_condstore(&mut self, state: Option<&super::state::Selected>) {
-        if self.awareness == Awareness::CondStore {
+        if self.awareness.has_modseq() {
             return;
         }
         self.awareness = Awareness::CondStore;
@@ -280,6 +297,8 @@ fn not_understood(error: &ParseError) -> Reply {
 fn expunges_after(command: &Command) -> Expunges {
     match command {
         Command::Fetch { uid: false, .. } | Command::Store { uid: false, .. } | Command::Search { uid: false, .. } => Expunges::KeepBack,
+        // The next command may use numbers that the answer to this one went with.
+        Command::Search { search, .. } if search.key.names_sequence_numbers() => Expunges::KeepBack,
         _ => Expunges::Tell,
     }
 }

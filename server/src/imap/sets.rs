@@ -51,6 +51,11 @@ impl SavedUids {
         self.0.iter().map(place).filter(|range| !range.is_empty()).collect()
     }
 
+    /// The runs of UIDs, ascending.
+    pub fn runs(&self) -> impl Iterator<Item = (u32, u32)> {
+        self.0.iter().map(|(low, high)| (low.get(), high.get()))
+    }
+
     /// Whether a message is among them.
     pub fn contains(&self, uid: Uid) -> bool {
         let after = self.0.partition_point(|(low, _)| *low <= uid);

@@ -210,3 +210,20 @@ async fn sequence_numbers_beyond_the_mailbox_are_bad_and_unknown_uids_are_nobody
     talk.ok("EXPUNGE").await;
     assert_eq!(talk.ok("FETCH 1:* FLAGS").await, "T OK Fetch completed\r\n");
 }
+
+#[tokio::test]
+async fn a_nul_never_reaches_a_client() {
+    let house = House::new();
+    let mut talk = house.session().await;
+    let text = message("a\0b", "one\0two");
+    let large = message("large", &"0123456789abcd\0\r\n".repeat(30_000));
+    talk.append("INBOX", &text).await;
+    talk.append("INBOX", &large).await;
+    talk.ok("SELECT INBOX").await;
+    talk.send("n FETCH 1:2 (BODY.PEEK[] RFC822.TEXT BODY.PEEK[HEADER.FIELDS (SUBJECT)] ENVELOPE)\r\n").await;
+    let answer = talk.bytes_until("n ").await;
+    assert!(!answer.contains(&0));
+    assert!(memchr::memmem::find(&answer, b"one\x80two").is_some());
+    let announced = format!("BODY[] {{{}}}\r\n", text.len());
+    assert!(memchr::memmem::find(&answer, announced.as_bytes()).is_some(), "sizes stay");
+}
