@@ -13,6 +13,7 @@ pub const AFTER_LOGIN: &[&str] = &[
     "NAMESPACE",
     "UIDPLUS",
     "MOVE",
+    "MULTIAPPEND",
     "UNSELECT",
     "CHILDREN",
     "SPECIAL-USE",

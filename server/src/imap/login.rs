@@ -153,7 +153,7 @@ impl<'a> Door<'a> {
                     self.framer.refuse_literal();
                     return Ok(self.refuse(connection, Some(start.tag), LOG_IN_FIRST.to_owned()));
                 }
-                Step::AppendEnd => {}
+                Step::AppendNext(_) | Step::AppendEnd => {}
                 Step::Refused(refusal) if refusal.fatal => return Err(Stop::Bye(refusal.reason.into())),
                 Step::Refused(refusal) => return Ok(self.refuse(connection, refusal.tag, refusal.reason)),
             }

@@ -118,7 +118,7 @@ impl<H: Holding> Session<H> {
                     self.finish(&mut state, &tag, Expunges::Tell, result).await?;
                 }
                 // Messages are taken by `append` up to their end.
-                Step::AppendEnd => {}
+                Step::AppendNext(_) | Step::AppendEnd => {}
                 Step::Refused(refusal) if refusal.fatal => {
                     response::bye(self.connection.output(), None, &refusal.reason);
                     return Ok(End::because(refusal.reason));
