@@ -55,12 +55,6 @@ impl SavedUids {
     pub fn runs(&self) -> &[(Uid, Uid)] {
         &self.0
     }
-
-    /// Whether a message is among them.
-    pub fn contains(&self, uid: Uid) -> bool {
-        let after = self.0.partition_point(|(low, _)| *low <= uid);
-        after.checked_sub(1).and_then(|at| self.0.get(at)).is_some_and(|(_, high)| uid <= *high)
-    }
 }
 
 /// The positions in the view that `set` names, as ranges.
