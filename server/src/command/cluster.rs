@@ -155,7 +155,7 @@ pub(super) fn who(args: &WhoArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn normalise(user: &str, rules: &NameRules) -> anyhow::Result<UserName> {
+pub(super) fn normalise(user: &str, rules: &NameRules) -> anyhow::Result<UserName> {
     Ok(Address::parse(user, rules).with_context(|| format!("{user:?} can't be a user"))?.user)
 }
 
