@@ -10,7 +10,7 @@ use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use storage::adopt::{self, MailboxReport, Report, Server};
 
-use super::{ConfigFile, cluster::normalise, table};
+use super::{ConfigFile, place::normalise, table};
 use crate::{
     auth::{passwd_file::Users, scheme::Scheme},
     config::Config,

@@ -94,6 +94,7 @@ fn ready(selected: &Selected, key: &SearchKey) -> Query {
             largest_uid: selected.view.uids().last().map_or(0, |uid| uid.get()),
             keywords: &selected.mailbox.keywords(),
             now: i64::try_from(now).unwrap_or(i64::MAX),
+            saved: &selected.saved,
         },
     )
 }

@@ -40,6 +40,14 @@ pub fn subject(envelope: &[u8]) -> Vec<u8> {
     subject.unwrap_or_default()
 }
 
+/// The Message-ID as written; NIL is empty.
+pub fn message_id(envelope: &[u8]) -> Vec<u8> {
+    const PLACE: usize = 9;
+    let mut tokens = Tokens(envelope);
+    let id = tokens.open().and_then(|()| (0..PLACE).try_for_each(|_| tokens.skip())).and_then(|()| tokens.string());
+    id.unwrap_or_default()
+}
+
 /// What is left to read. `None` from a method: something else stands there.
 struct Tokens<'e>(&'e [u8]);
 
@@ -128,7 +136,10 @@ mod tests {
         );
         let address = |field| first_address(&envelope, field);
         let from = address(AddressField::From).unwrap();
-        assert_eq!((from.name.as_slice(), from.mailbox.as_slice(), from.host.as_slice()), (&b"Ada \"L\" (x)"[..], &b"ada"[..], &b"example.org"[..]));
+        assert_eq!(
+            (from.name.as_slice(), from.mailbox.as_slice(), from.host.as_slice()),
+            (&b"Ada \"L\" (x)"[..], &b"ada"[..], &b"example.org"[..])
+        );
         assert_eq!(address(AddressField::To).unwrap().mailbox, b"u", "a group stands first");
         assert_eq!(address(AddressField::Cc).unwrap().name, b"=?utf-8?q?=C3=A9?=");
         assert_eq!(subject(&envelope), b"a \"quoted\\ (subject");
