@@ -19,7 +19,7 @@ use crate::{
         updates::{self, Awareness},
         view::Expunges,
         wire::{
-            command::{Command, Tagged},
+            command::{Command, Search, Sort, Tagged, Thread},
             framing::{Framer, Limits, Step},
             parse::{self, Options, ParseError, ParseErrorKind},
             response::{self, Code, Condition},
@@ -106,6 +106,8 @@ impl<H: Holding> Session<H> {
             match self.framer.next(self.connection.input()) {
                 Step::NeedInput => self.fill().await?,
                 Step::Continue { text } => response::continuation(self.connection.output(), text),
+                // Some clients end a literal with a line end too many.
+                Step::Command(line) if line.is_empty() => {}
                 Step::Command(line) => {
                     if matches!(self.command(&mut state, &line).await?, Next::Logout) {
                         return Ok(End::logout());
@@ -117,7 +119,7 @@ impl<H: Holding> Session<H> {
                     self.finish(&mut state, &tag, Expunges::Tell, result).await?;
                 }
                 // Messages are taken by `append` up to their end.
-                Step::AppendEnd => {}
+                Step::AppendNext(_) | Step::AppendEnd => {}
                 Step::Refused(refusal) if refusal.fatal => {
                     response::bye(self.connection.output(), None, &refusal.reason);
                     return Ok(End::because(refusal.reason));
@@ -192,9 +194,13 @@ impl<H: Holding> Session<H> {
             Command::Search { uid, search } => command::search_command::search(self, state.selected()?, tag, uid, search).await,
             Command::Sort { uid, sort } => command::sort::sort(self, state.selected()?, tag, uid, sort).await,
             Command::Thread { uid, thread } => command::thread::thread(self, state.selected()?, uid, &thread).await,
-            Command::Fetch { vanished: true, .. } => Err(Reply::bad("VANISHED needs QRESYNC, which is not offered").into()),
-            Command::Fetch { uid, set, items, changed_since, vanished: false } => {
-                command::fetch::fetch(self, state.selected()?, uid, &set, items, changed_since).await
+            Command::Fetch { uid, set, items, changed_since, vanished, partial } => {
+                let selected = state.selected()?;
+                if vanished {
+                    self.needs_qresync()?;
+                    command::vanished::tell_named(self, selected, &set, changed_since.unwrap_or_default()).await?;
+                }
+                command::fetch::fetch(self, selected, uid, &set, items, changed_since, partial).await
             }
             Command::Store { uid, set, unchanged_since, how, silent, flags } => {
                 let change = command::store::Change { unchanged_since, how, silent, flags };
@@ -261,9 +267,20 @@ impl<H: Holding> Session<H> {
         }
     }
 
+    /// Refuses what only clients that know VANISHED may use (RFC 7162 §3.2.3).
+    pub fn needs_qresync(&self) -> Result<(), Reply> {
+        if self.awareness == Awareness::QResync { Ok(()) } else { Err(Reply::bad("Give ENABLE QRESYNC first")) }
+    }
+
+    /// ENABLE QRESYNC was given.
+    pub fn enable_qresync(&mut self, state: Option<&super::state::Selected>) {
+        self.enable_condstore(state);
+        self.awareness = Awareness::QResync;
+    }
+
     /// A CONDSTORE enabling command was given (RFC 7162 §3.1): from now on unasked FETCH responses have MODSEQ.
     pub fn enable_condstore(&mut self, state: Option<&super::state::Selected>) {
-        if self.awareness == Awareness::CondStore {
+        if self.awareness.has_modseq() {
             return;
         }
         self.awareness = Awareness::CondStore;
@@ -290,6 +307,14 @@ fn expunges_after(command: &Command) -> Expunges {
         | Command::Search { uid: false, .. }
         | Command::Sort { uid: false, .. }
         | Command::Thread { uid: false, .. } => Expunges::KeepBack,
+        // The next command may use numbers that the answer to this one went with.
+        Command::Search { search: Search { key, .. }, .. }
+        | Command::Sort { sort: Sort { key, .. }, .. }
+        | Command::Thread { thread: Thread { key, .. }, .. }
+            if key.names_sequence_numbers() =>
+        {
+            Expunges::KeepBack
+        }
         _ => Expunges::Tell,
     }
 }

@@ -11,7 +11,7 @@ use crate::{
         session::Session,
         sets::{self, Numbers},
         state::{Selected, known_flags},
-        updates::{self, Awareness},
+        updates,
         view::Expunges,
         wire::{
             command::{FlagArgument, SequenceSet, StoreHow},
@@ -64,7 +64,7 @@ pub async fn store<H: Holding>(
         .await?;
 
     updates::tell_keywords(&mut session.connection, selected);
-    let answer = Answer { uid, modseq: session.awareness == Awareness::CondStore };
+    let answer = Answer { uid, modseq: session.awareness.has_modseq() };
     for row in &stored.rows {
         let expected = before.get(row.uid).map(|flags| apply(operation, flags));
         let flags = !silent || expected != Some(row.flags);

@@ -89,6 +89,8 @@ pub enum Command {
         items: Vec<FetchItem>,
         changed_since: Option<u64>,
         vanished: bool,
+        /// RFC 9394 §3.3.
+        partial: Option<PartialRange>,
     },
     Store {
         uid: bool,
@@ -128,6 +130,21 @@ pub struct Select {
     pub read_only: bool,
     /// `(CONDSTORE)`, RFC 7162.
     pub condstore: bool,
+    /// `(QRESYNC (…))`, RFC 7162 §3.2.5.
+    pub resync: Option<Resync>,
+}
+
+/// What a client knows of a mailbox that it opens again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resync {
+    /// The UIDVALIDITY for which the rest holds.
+    pub uid_validity: u32,
+    /// All changes up to this MODSEQ.
+    pub modseq: u64,
+    /// The UIDs it has; `None`: all.
+    pub known: Option<SequenceSet>,
+    /// Sequence numbers and the UIDs that they named, as many of one as of the other.
+    pub matches: Option<(SequenceSet, SequenceSet)>,
 }
 
 /// LIST, basic and extended (RFC 5258, 5819, 6154).
@@ -379,4 +396,17 @@ pub enum SearchKey {
     Sequence(SequenceSet),
     /// RFC 7162 §3.1.5; the entry name and type are accepted and count for all flags.
     ModSeq(u64),
+}
+
+impl SearchKey {
+    /// Whether it names messages by sequence number (RFC 7162 §3.2.10.2: these do not move during such a UID SEARCH).
+    pub fn names_sequence_numbers(&self) -> bool {
+        match self {
+            SearchKey::Sequence(_) => true,
+            SearchKey::And(keys) => keys.iter().any(SearchKey::names_sequence_numbers),
+            SearchKey::Or(one, other) => one.names_sequence_numbers() || other.names_sequence_numbers(),
+            SearchKey::Not(key) => key.names_sequence_numbers(),
+            _ => false,
+        }
+    }
 }

@@ -88,7 +88,8 @@ mod tests {
         let criteria = vec![by(SortKey::Subject, false), by(SortKey::Date, true)];
         assert_eq!(sort, Sort { return_options: None, criteria, key: SearchKey::All });
 
-        let Ok(Command::Sort { uid: true, sort }) = read("UID SORT RETURN (MIN ALL) (REVERSE DISPLAYFROM) UTF-8 UNDELETED UNKEYWORD $Junk") else {
+        let Ok(Command::Sort { uid: true, sort }) = read("UID SORT RETURN (MIN ALL) (REVERSE DISPLAYFROM) UTF-8 UNDELETED UNKEYWORD $Junk")
+        else {
             panic!()
         };
         assert_eq!(sort.return_options, Some(vec![SearchReturn::Min, SearchReturn::All]));
@@ -110,7 +111,7 @@ mod tests {
             ("SORT () UTF-8 ALL", "at least one sort criterion"),
             ("SORT (REVERSE) UTF-8 ALL", "a space"),
             ("SORT (COLOUR) UTF-8 ALL", "a sort criterion such as ARRIVAL"),
-            ("SORT (DATE) ALL", "a space"),
+            ("SORT (DATE) ALL", "this charset is not supported"),
             ("SORT DATE UTF-8 ALL", "a list of sort criteria"),
             ("THREAD JWZ UTF-8 ALL", "ORDEREDSUBJECT, REFERENCES or REFS"),
             ("THREAD REFS UTF-8", "a space"),

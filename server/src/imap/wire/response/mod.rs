@@ -242,6 +242,23 @@ pub fn exists(out: &mut BytesMut, messages: u32) {
 pub fn recent(out: &mut BytesMut, messages: u32) {
     numbered(out, messages, " RECENT\r\n");
 }
+/// Which of the two meanings of VANISHED (RFC 7162 §3.2.10).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Earlier {
+    /// `VANISHED`: the messages leave the view, and sequence numbers move.
+    No,
+    /// `VANISHED (EARLIER)`: the messages were in no view of this session.
+    Yes,
+}
+/// `* VANISHED (EARLIER) 1:3,7`; runs ascending, at least one.
+pub fn vanished(out: &mut BytesMut, earlier: Earlier, runs: impl IntoIterator<Item = (u32, u32)>) {
+    out.put_slice(match earlier {
+        Earlier::No => b"* VANISHED ",
+        Earlier::Yes => b"* VANISHED (EARLIER) ",
+    });
+    primitives::uid_runs(out, runs);
+    out.put_slice(b"\r\n");
+}
 /// `* n EXPUNGE`.
 pub fn expunge(out: &mut BytesMut, sequence: u32) {
     numbered(out, sequence, " EXPUNGE\r\n");
