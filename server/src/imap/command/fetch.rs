@@ -29,7 +29,7 @@ use crate::{
         updates::{self, Awareness},
         view::{Expunges, View, sequence},
         wire::{
-            command::{FetchItem, SequenceSet},
+            command::{FetchItem, PartialRange, SequenceSet},
             response::FetchWriter,
             sequence_set::Positions,
         },
@@ -53,8 +53,10 @@ pub async fn fetch<H: Holding>(
     set: &SequenceSet,
     items: Vec<FetchItem>,
     changed_since: Option<u64>,
+    partial: Option<PartialRange>,
 ) -> Result<Reply, Stop> {
-    let positions = sets::positions(set, Numbers::new(uid), selected)?;
+    let named = sets::positions(set, Numbers::new(uid), selected)?;
+    let positions = partial.map_or_else(|| named.clone(), |range| sets::part(&named, range));
     if changed_since.is_some() || items.contains(&FetchItem::ModSeq) {
         session.enable_condstore(Some(selected));
     }

@@ -5,6 +5,7 @@ mod login;
 mod mailboxes;
 mod messages;
 mod qresync;
+mod search;
 mod sessions;
 
 use std::{future::Future, sync::Arc, time::Duration};
