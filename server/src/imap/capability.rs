@@ -14,6 +14,8 @@ pub const AFTER_LOGIN: &[&str] = &[
     "UIDPLUS",
     "MOVE",
     "MULTIAPPEND",
+    "BINARY",
+    "APPENDLIMIT",
     "UNSELECT",
     "CHILDREN",
     "SPECIAL-USE",

@@ -99,9 +99,6 @@ async fn take<H: Holding>(session: &mut Session<H>, start: AppendStart, received
 /// What is refused before it is sent.
 fn check<H>(session: &Session<H>, announced: &Announced) -> Result<(), Reply> {
     let literal = announced.literal;
-    if literal.binary {
-        return Err(Reply::bad("BINARY is not offered: send the message as a plain literal"));
-    }
     if literal.size > session.settings.message_bytes {
         let text = format!("The message is larger than the {} bytes allowed", session.settings.message_bytes);
         return Err(Reply::no(Code::TooBig, text));
@@ -126,7 +123,12 @@ async fn receive<H: Holding>(
     if session.framer.accept_literal() {
         response::continuation(session.connection.output(), "Ready for the message");
     }
-    received.push((stream(session, staged).await?, flags, date));
+    let (staged, is_text) = stream(session, staged).await?;
+    received.push((staged, flags, date));
+    if literal.binary && !is_text {
+        // Kept with text's line ends, it would come back changed (RFC 3516 §4.4).
+        return Err(Reply::no(Code::UnknownCte, "Binary content can't be stored: encode it as base64").into());
+    }
     Ok(())
 }
 
@@ -138,11 +140,16 @@ async fn leave_memory<H: Holding>(session: &Session<H>, received: &mut Vec<Recei
     Ok(())
 }
 
-async fn stream<H: Holding>(session: &mut Session<H>, mut staged: Staged) -> Result<Staged, Stop> {
+/// Streams the message that was accepted; whether it is text: no NUL, and every line ends with CRLF.
+async fn stream<H: Holding>(session: &mut Session<H>, mut staged: Staged) -> Result<(Staged, bool), Stop> {
     let mut chunk = BytesMut::new();
+    let (mut is_text, mut after_cr) = (true, false);
     loop {
         match session.framer.literal_chunk(session.connection.input()) {
-            Some(bytes) => chunk.extend_from_slice(&bytes),
+            Some(bytes) => {
+                is_text &= continues_text(&bytes, &mut after_cr);
+                chunk.extend_from_slice(&bytes);
+            }
             None if session.framer.literal_remaining() == 0 => break,
             None => session.fill().await?,
         }
@@ -150,7 +157,16 @@ async fn stream<H: Holding>(session: &mut Session<H>, mut staged: Staged) -> Res
             staged = write(&session.held, staged, chunk.split()).await?;
         }
     }
-    if chunk.is_empty() { Ok(staged) } else { write(&session.held, staged, chunk).await }
+    let staged = if chunk.is_empty() { staged } else { write(&session.held, staged, chunk).await? };
+    Ok((staged, is_text))
+}
+
+/// Whether bytes have no NUL and no LF without CR. `after_cr`: whether those before ended with CR.
+fn continues_text(bytes: &[u8], after_cr: &mut bool) -> bool {
+    let before = |at: usize| at.checked_sub(1).map_or(*after_cr, |at| bytes.get(at) == Some(&b'\r'));
+    let is_text = memchr::memchr(0, bytes).is_none() && memchr::memchr_iter(b'\n', bytes).all(before);
+    *after_cr = bytes.last().map_or(*after_cr, |last| *last == b'\r');
+    is_text
 }
 
 async fn write<H: Holding>(held: &H, mut staged: Staged, bytes: BytesMut) -> Result<Staged, Stop> {
@@ -169,6 +185,24 @@ async fn next<H: Holding>(session: &mut Session<H>) -> Result<Next, Stop> {
             Step::Refused(refusal) => return Err(Reply::bad(refusal.reason).into()),
             // The framer is still inside APPEND: neither can come.
             Step::Command(_) | Step::Append(_) => return Err(Reply::bad("Expected the end of APPEND").into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_is_told_from_binary_however_it_is_cut() {
+        for (message, expected) in [("a\r\nb\r\n", true), ("a\nb", false), ("\n", false), ("a\r\n\n", false), ("a\0", false), ("\r", true)]
+        {
+            for cut in 0..=message.len() {
+                let (one, other) = message.as_bytes().split_at(cut);
+                let mut after_cr = false;
+                let is_text = continues_text(one, &mut after_cr) & continues_text(other, &mut after_cr);
+                assert_eq!(is_text, expected, "{message:?} at {cut}");
+            }
         }
     }
 }

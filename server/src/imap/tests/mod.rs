@@ -1,5 +1,6 @@
 //! Sessions over a stream in memory, against a real mail store in a temporary directory.
 
+mod binary;
 mod condstore;
 mod login;
 mod mailboxes;

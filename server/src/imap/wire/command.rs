@@ -168,6 +168,8 @@ pub enum StatusItem {
     Deleted,
     Size,
     HighestModSeq,
+    /// RFC 7889: the largest message that APPEND takes.
+    AppendLimit,
 }
 
 /// FETCH data items; macros are expanded by the parser.
@@ -194,6 +196,13 @@ pub enum FetchItem {
         partial: Option<(u64, u64)>,
         name: String,
     },
+    /// `BINARY[part]<partial>` (RFC 3516): without its transfer encoding.
+    Binary {
+        part: Vec<u32>,
+        peek: bool,
+        partial: Option<(u64, u64)>,
+    },
+    BinarySize(Vec<u32>),
 }
 
 /// How STORE changes.

@@ -50,6 +50,10 @@ fn item(cursor: &mut Cursor<'_>, items: &mut Vec<FetchItem>) -> Parsed<()> {
             let read = section(cursor, name == "BODY.PEEK")?;
             return push(items, read);
         }
+        "BINARY" | "BINARY.PEEK" | "BINARY.SIZE" => {
+            let read = binary(cursor, &name)?;
+            return push(items, read);
+        }
         "ALL" | "FAST" | "FULL" => {
             let parts = [FetchItem::Flags, FetchItem::InternalDate, FetchItem::Rfc822Size, FetchItem::Envelope, FetchItem::Body];
             let count = match name.as_str() {
@@ -92,18 +96,40 @@ fn section(cursor: &mut Cursor<'_>, peek: bool) -> Parsed<FetchItem> {
     cursor.require(b'[', "\"[\"")?;
     let section = section_spec(cursor)?;
     cursor.require(b']', "\"]\" after the section")?;
-    let mut partial = None;
-    if cursor.take(b'<') {
-        let origin = cursor.number("the first byte")?;
-        cursor.require(b'.', "\".\" and a number of bytes")?;
-        let count = cursor.number("a number of bytes")?;
-        if count == 0 {
-            return Err(Fail::new("a partial fetch of 0 bytes is not possible"));
-        }
-        cursor.require(b'>', "\">\"")?;
-        partial = Some((origin, count));
-    }
+    let partial = partial(cursor)?;
     Ok(FetchItem::Section { name: section_name(&section), section, peek, partial })
+}
+
+/// Reads `<offset.count>` if it is next.
+fn partial(cursor: &mut Cursor<'_>) -> Parsed<Option<(u64, u64)>> {
+    if !cursor.take(b'<') {
+        return Ok(None);
+    }
+    let origin = cursor.number("the first byte")?;
+    cursor.require(b'.', "\".\" and a number of bytes")?;
+    let count = cursor.number("a number of bytes")?;
+    if count == 0 {
+        return Err(Fail::new("a partial fetch of 0 bytes is not possible"));
+    }
+    cursor.require(b'>', "\">\"")?;
+    Ok(Some((origin, count)))
+}
+
+/// Reads `[part]<partial>` after `item` (RFC 3516 §7); BINARY.SIZE has no partial.
+fn binary(cursor: &mut Cursor<'_>, item: &str) -> Parsed<FetchItem> {
+    cursor.require(b'[', "\"[\"")?;
+    let mut part = Vec::new();
+    if cursor.peek() != Some(b']') {
+        part.push(cursor.nz_number("a part number")?);
+        while cursor.take(b'.') {
+            part.push(cursor.nz_number("a part number")?);
+        }
+    }
+    cursor.require(b']', "\"]\" after the part: BINARY has no HEADER, TEXT or MIME")?;
+    if item == "BINARY.SIZE" {
+        return Ok(FetchItem::BinarySize(part));
+    }
+    Ok(FetchItem::Binary { part, peek: item == "BINARY.PEEK", partial: partial(cursor)? })
 }
 
 fn section_spec(cursor: &mut Cursor<'_>) -> Parsed<Section> {

@@ -319,6 +319,7 @@ fn status_item(item: StatusItem) -> &'static str {
         StatusItem::Deleted => "DELETED",
         StatusItem::Size => "SIZE",
         StatusItem::HighestModSeq => "HIGHESTMODSEQ",
+        StatusItem::AppendLimit => "APPENDLIMIT",
     }
 }
 
