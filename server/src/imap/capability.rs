@@ -16,6 +16,7 @@ pub const AFTER_LOGIN: &[&str] = &[
     "MULTIAPPEND",
     "BINARY",
     "APPENDLIMIT",
+    "REPLACE",
     "UNSELECT",
     "CHILDREN",
     "SPECIAL-USE",

@@ -114,7 +114,7 @@ impl<H: Holding> Session<H> {
                 }
                 Step::Append(start) => {
                     let tag = start.tag.clone();
-                    let result = command::append::append(self, start).await;
+                    let result = command::append::append(self, &mut state, start).await;
                     self.finish(&mut state, &tag, Expunges::Tell, result).await?;
                 }
                 // Messages are taken by `append` up to their end.

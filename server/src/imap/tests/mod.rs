@@ -6,6 +6,7 @@ mod login;
 mod mailboxes;
 mod messages;
 mod qresync;
+mod replace;
 mod sessions;
 
 use std::{future::Future, sync::Arc, time::Duration};

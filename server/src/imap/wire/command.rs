@@ -124,6 +124,15 @@ pub struct Select {
     pub resync: Option<Resync>,
 }
 
+/// The message that REPLACE puts another in place of (RFC 8508).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Replaced {
+    /// UID REPLACE.
+    pub uid: bool,
+    /// Which.
+    pub message: SequenceBound,
+}
+
 /// What a client knows of a mailbox that it opens again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Resync {
