@@ -15,6 +15,7 @@
 //! 6. `Mailbox::columns`, `name`, `keywords`: memory only, never held across a call that waits
 
 pub mod account;
+pub mod adopt;
 mod columns;
 pub mod error;
 pub mod filesystem;

@@ -1,6 +1,7 @@
 //! What nodes say to each other on one stream of a relay link: a request, a response, then (sessions) the client's bytes.
 //!
-//! A frame is a 32-bit length (big endian) and that many bytes of JSON.
+//! A frame is a 32-bit length (big endian) and that many bytes of JSON. A frame of length 0 says only "heard": the node that was asked sends one at
+//! once, since a link opens no more than 256 streams that the peer has not answered at all.
 
 use std::io;
 
@@ -94,11 +95,20 @@ pub async fn write<T: Serialize, S: AsyncWrite + Unpin>(stream: &mut S, frame: &
     stream.flush().await
 }
 
+/// Says that a request is heard, before it is answered.
+pub async fn hear<S: AsyncWrite + Unpin>(stream: &mut S) -> io::Result<()> {
+    stream.write_all(&0u32.to_be_bytes()).await?;
+    stream.flush().await
+}
+
 /// Receives one frame.
 pub async fn read<T: DeserializeOwned, S: AsyncRead + Unpin>(stream: &mut S) -> io::Result<T> {
-    let mut length = [0; 4];
-    stream.read_exact(&mut length).await?;
-    let length = usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX);
+    let mut length = 0;
+    while length == 0 {
+        let mut bytes = [0; 4];
+        stream.read_exact(&mut bytes).await?;
+        length = usize::try_from(u32::from_be_bytes(bytes)).unwrap_or(usize::MAX);
+    }
     if length > FRAME_BYTES_MAX {
         return Err(io::Error::new(
             io::ErrorKind::InvalidData,

@@ -40,6 +40,9 @@ pub async fn stream(node: Arc<Node>, mut stream: RelayStream) {
         }
         Err(_) => return,
     };
+    if frames::hear(&mut stream).await.is_err() {
+        return;
+    }
     let result = match request {
         Request::Session(preamble) => session(&node, stream, preamble).await,
         Request::Deliver { client, envelope, to, bytes } => deliver(&node, &mut stream, client, envelope, to, bytes).await,
@@ -83,7 +86,7 @@ enum NotHere {
 /// Opens the account here if the lease is or can be ours: this answer is authoritative.
 async fn open(node: &Arc<Node>, user: &affinity::UserName, what_for: Use) -> Result<Held, NotHere> {
     let paths = node.config().account_paths(user);
-    match node.accounts.open(user, paths, what_for).await {
+    match node.accounts.open(user, paths, what_for, false).await {
         Ok(Opened::Here(held)) => Ok(held),
         Ok(Opened::HeldBy(holder)) => Err(NotHere::Redirect(Redirect { holder: Some(holder) })),
         Ok(Opened::Suspect(_)) | Err(RouteError::Leaving | RouteError::Affinity(_)) => Err(NotHere::Redirect(Redirect { holder: None })),

@@ -14,6 +14,7 @@ use crate::{
         command,
         holding::Holding,
         reply::{Reply, Stop},
+        sets::SavedUids,
         state::State,
         updates::{self, Awareness},
         view::Expunges,
@@ -140,6 +141,9 @@ impl<H: Holding> Session<H> {
         let Tagged { tag, command } = match parse::parse(line, Options { utf8: false, nesting: self.settings.nesting }) {
             Ok(tagged) => tagged,
             Err(error) => {
+                if let (ParseErrorKind::BadCharsetForSaving(_), State::Selected(selected)) = (error.kind, &mut *state) {
+                    selected.saved = SavedUids::default();
+                }
                 self.write_reply(error.tag.as_deref(), &not_understood(&error));
                 return Ok(Next::GoOn);
             }
@@ -188,6 +192,8 @@ impl<H: Holding> Session<H> {
             Command::Expunge => command::expunge::expunge(self, state.selected()?, None).await,
             Command::UidExpunge(set) => command::expunge::expunge(self, state.selected()?, Some(&set)).await,
             Command::Search { uid, search } => command::search_command::search(self, state.selected()?, tag, uid, search).await,
+            Command::Sort { uid, sort } => command::sort::sort(self, state.selected()?, tag, uid, sort).await,
+            Command::Thread { uid, thread } => command::thread::thread(self, state.selected()?, uid, &thread).await,
             Command::Fetch { uid, set, items, changed_since, vanished } => {
                 let selected = state.selected()?;
                 if vanished {
@@ -288,7 +294,7 @@ fn not_understood(error: &ParseError) -> Reply {
     let text: Cow<'static, str> = error.reason.clone().into();
     match error.kind {
         ParseErrorKind::Bad => Reply::bad(text),
-        ParseErrorKind::BadCharset(known) => Reply::no(Code::BadCharset(known), text),
+        ParseErrorKind::BadCharset(known) | ParseErrorKind::BadCharsetForSaving(known) => Reply::no(Code::BadCharset(known), text),
         ParseErrorKind::UnknownUse => Reply::no(Code::UseAttr, text),
     }
 }
@@ -296,7 +302,11 @@ fn not_understood(error: &ParseError) -> Reply {
 /// Whether sequence numbers may move before the command's answer (RFC 3501 §7.4.1).
 fn expunges_after(command: &Command) -> Expunges {
     match command {
-        Command::Fetch { uid: false, .. } | Command::Store { uid: false, .. } | Command::Search { uid: false, .. } => Expunges::KeepBack,
+        Command::Fetch { uid: false, .. }
+        | Command::Store { uid: false, .. }
+        | Command::Search { uid: false, .. }
+        | Command::Sort { uid: false, .. }
+        | Command::Thread { uid: false, .. } => Expunges::KeepBack,
         // The next command may use numbers that the answer to this one went with.
         Command::Search { search, .. } if search.key.names_sequence_numbers() => Expunges::KeepBack,
         _ => Expunges::Tell,

@@ -139,7 +139,7 @@ async fn start(config: Config, config_file: &Path) -> anyhow::Result<Arc<Node>> 
     tracing::info!(node = %keeper.me(), root = %config.node.root.display(), "joined the cluster");
 
     let node = Arc::new(Node {
-        accounts: Arc::new(Accounts::new(keeper.clone(), Arc::new(storage))),
+        accounts: Arc::new(Accounts::new(keeper.clone(), Arc::new(storage), config.limits.parallel_moves)),
         config: ArcSwap::from_pointee(config),
         config_file: config_file.to_owned(),
         auth,
@@ -243,9 +243,9 @@ async fn housekeeping(node: Arc<Node>) {
         tokio::select! {
             _ = work.tick() => node.accounts.work(),
             _ = idle.tick() => {
-                let linger = node.config().mail.linger;
+                let config = node.config();
                 node.links.retain(&node.keeper.peers());
-                node.accounts.close_idle(linger);
+                node.accounts.close_idle(config.mail.linger, |user| config.account_paths(user));
             }
             () = node.stop_listening.cancelled() => return,
         }

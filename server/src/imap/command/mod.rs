@@ -13,8 +13,10 @@ pub mod search;
 pub mod search_command;
 pub mod select;
 mod send;
+pub mod sort;
 pub mod status;
 pub mod store;
+pub mod thread;
 pub mod vanished;
 
 use tracing::debug;

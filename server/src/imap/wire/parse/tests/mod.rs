@@ -14,7 +14,7 @@ use storage::{
 use super::*;
 use crate::imap::wire::{
     command::{
-        Date, FetchItem, FlagArgument, List, Resync, Search, SearchKey, SearchReturn, Select, SequenceBound, SequenceRange, SequenceSet,
+        Date, FetchItem, FlagArgument, List, PartialRange, Resync, Search, SearchKey, SearchReturn, Select, SequenceBound, SequenceRange, SequenceSet,
         StatusItem, StoreHow,
     },
     framing::{Framer, Limits, Step},
@@ -358,7 +358,15 @@ fn search_returns_what_is_asked_for() {
     assert_eq!(returned("a SEARCH ALL"), None);
     assert_eq!(returned("a SEARCH RETURN () ALL"), Some(vec![]));
     assert_eq!(returned("a UID SEARCH RETURN (MIN count MIN) CHARSET UTF-8 ALL"), Some(vec![SearchReturn::Min, SearchReturn::Count]));
-    assert!(complaint("a SEARCH RETURN (SAVE) ALL").reason.contains("not offered"));
+    assert_eq!(returned("a SEARCH RETURN (SAVE) ALL"), Some(vec![SearchReturn::Save]));
+    let partial = |one, other, from_end| Some(vec![SearchReturn::Partial(PartialRange { one, other, from_end })]);
+    assert_eq!(returned("a UID SEARCH RETURN (PARTIAL 23500:24000) UNDELETED UNKEYWORD $Junk"), partial(23_500, 24_000, false));
+    assert_eq!(returned("a UID SEARCH RETURN (partial -100:-1) ALL"), partial(100, 1, true));
+    for refused in ["PARTIAL 1:2 ALL", "PARTIAL 1:2 PARTIAL 3:4", "PARTIAL 0:2", "PARTIAL -1:2", "PARTIAL 1:*", "PARTIAL 1", "PARTIAL"] {
+        assert_eq!(complaint(&format!("a SEARCH RETURN ({refused}) ALL")).kind, ParseErrorKind::Bad, "{refused}");
+    }
+    let saving = complaint("a SEARCH RETURN (SAVE) CHARSET UTF-7 ALL");
+    assert!(matches!(saving.kind, ParseErrorKind::BadCharsetForSaving(_)));
 }
 
 #[test]
