@@ -29,7 +29,7 @@ use crate::{
         updates::{self, Awareness},
         view::{Expunges, View, sequence},
         wire::{
-            command::{FetchItem, SequenceSet},
+            command::{FetchItem, PartialRange, SequenceSet},
             response::{Code, FetchWriter},
             sequence_set::Positions,
         },
@@ -43,6 +43,15 @@ const AHEAD_MESSAGES: usize = 8;
 /// How many bytes reading ahead may hold for one session.
 const AHEAD_BYTES: u64 = 4 * 1024 * 1024;
 
+/// Which of the messages that a set names are meant.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Only {
+    /// Those that changed after this MODSEQ.
+    pub changed_since: Option<u64>,
+    /// Those at these places among all that the set names, whether they changed or not.
+    pub partial: Option<PartialRange>,
+}
+
 /// FETCH and UID FETCH.
 pub async fn fetch<H: Holding>(
     session: &mut Session<H>,
@@ -50,9 +59,11 @@ pub async fn fetch<H: Holding>(
     uid: bool,
     set: &SequenceSet,
     items: Vec<FetchItem>,
-    changed_since: Option<u64>,
+    only: Only,
 ) -> Result<Reply, Stop> {
+    let Only { changed_since, partial } = only;
     let positions = sets::positions(set, Numbers::new(uid), selected)?;
+    let positions = partial.map_or_else(|| positions.clone(), |range| sets::narrow(&positions, range));
     if changed_since.is_some() || items.contains(&FetchItem::ModSeq) {
         session.enable_condstore(Some(selected));
     }

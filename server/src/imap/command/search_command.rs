@@ -153,7 +153,10 @@ mod tests {
     }
 
     fn rows(uids: &[u32]) -> Vec<RowFacts> {
-        (1..).zip(uids).map(|(sequence, uid)| RowFacts { uid: index::Uid::new(*uid).unwrap(), ..super::super::sort::tests::row(sequence, 0, 0) }).collect()
+        (1..)
+            .zip(uids)
+            .map(|(sequence, uid)| RowFacts { uid: index::Uid::new(*uid).unwrap(), ..super::super::sort::tests::row(sequence, 0, 0) })
+            .collect()
     }
 
     #[test]

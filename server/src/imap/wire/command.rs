@@ -89,6 +89,8 @@ pub enum Command {
         items: Vec<FetchItem>,
         changed_since: Option<u64>,
         vanished: bool,
+        /// Only these of the messages that the set names (RFC 9394 §3.3).
+        partial: Option<PartialRange>,
     },
     Store {
         uid: bool,

@@ -115,7 +115,10 @@ fn sets_are_ranges_in_any_order_and_a_star_is_the_largest() {
     assert_eq!(by_row(&SearchKey::Uid(set(&[(30, 30)]))), Some(true));
     let last = RowFacts { uid: Uid::new(50).unwrap(), sequence: 5, ..row() };
     assert_eq!(query(&SearchKey::Uid(set(&[(900, STAR)]))).decide_row(&last), Some(true), "RFC 9051 §6.4.9: 900:* has the last one");
-    let empty = compile(&SearchKey::Uid(set(&[(1, STAR)])), &Context { message_count: 0, largest_uid: 0, keywords: &[], now: 0, saved: &SavedUids::default() });
+    let empty = compile(
+        &SearchKey::Uid(set(&[(1, STAR)])),
+        &Context { message_count: 0, largest_uid: 0, keywords: &[], now: 0, saved: &SavedUids::default() },
+    );
     assert_eq!(empty.decide_row(&row()), Some(false));
     for saved in [SearchKey::Uid(SequenceSet::Saved), SearchKey::Sequence(SequenceSet::Saved)] {
         assert_eq!(by_row(&saved), Some(true), "$ names messages, however it is used");
@@ -223,7 +226,8 @@ fn body_is_the_text_and_text_is_the_header_too() {
 
 #[test]
 fn text_is_found_in_any_case_with_and_without_marks() {
-    let message = "Subject: =?utf-8?q?=CE=A3=CE=AF=CF=83=CF=85=CF=86=CE=BF=CF=82?=\nContent-Type: text/plain; charset=utf-8\n\ncafe\u{301} \u{fb01}n";
+    let message =
+        "Subject: =?utf-8?q?=CE=A3=CE=AF=CF=83=CF=85=CF=86=CE=BF=CF=82?=\nContent-Type: text/plain; charset=utf-8\n\ncafe\u{301} \u{fb01}n";
     for (key, expected) in [
         (header("subject", "σίσυφος"), true),
         (header("subject", "ΣΊΣΥΦΟΣ"), true),

@@ -136,7 +136,10 @@ mod tests {
         );
         let address = |field| first_address(&envelope, field);
         let from = address(AddressField::From).unwrap();
-        assert_eq!((from.name.as_slice(), from.mailbox.as_slice(), from.host.as_slice()), (&b"Ada \"L\" (x)"[..], &b"ada"[..], &b"example.org"[..]));
+        assert_eq!(
+            (from.name.as_slice(), from.mailbox.as_slice(), from.host.as_slice()),
+            (&b"Ada \"L\" (x)"[..], &b"ada"[..], &b"example.org"[..])
+        );
         assert_eq!(address(AddressField::To).unwrap().mailbox, b"u", "a group stands first");
         assert_eq!(address(AddressField::Cc).unwrap().name, b"=?utf-8?q?=C3=A9?=");
         assert_eq!(subject(&envelope), b"a \"quoted\\ (subject");

@@ -103,7 +103,8 @@ impl<'m> Ids<'m> {
 /// Steps 2 and 3: children move up to the nearest message above them; what then has none stays below a dummy with its siblings.
 fn pruned(linked: Linked) -> Threads {
     let Linked { forest, message } = linked;
-    let mut threads = Threads { roots: Vec::new(), nodes: message.iter().map(|message| Node { message: *message, ..Node::default() }).collect() };
+    let mut threads =
+        Threads { roots: Vec::new(), nodes: message.iter().map(|message| Node { message: *message, ..Node::default() }).collect() };
     let (mut tops, mut below) = (Vec::new(), vec![Vec::new(); forest.len()]);
     for node in 0..forest.len() {
         match forest.parent(node) {
@@ -149,9 +150,12 @@ impl Threads {
     /// Step 5.
     fn merge_subjects(&mut self, messages: &[Facts]) {
         let roots = std::mem::take(&mut self.roots);
-        let subject = |threads: &Threads, root| threads.first(root, messages).map(|facts| &*facts.subject).filter(|subject| !subject.is_empty());
+        let subject =
+            |threads: &Threads, root| threads.first(root, messages).map(|facts| &*facts.subject).filter(|subject| !subject.is_empty());
         let is_dummy = |threads: &Threads, root: usize| threads.nodes[root].message.is_none();
-        let is_reply = |threads: &Threads, root: usize| threads.nodes[root].message.and_then(|at| messages.get(at)).is_some_and(|facts| facts.is_reply);
+        let is_reply = |threads: &Threads, root: usize| {
+            threads.nodes[root].message.and_then(|at| messages.get(at)).is_some_and(|facts| facts.is_reply)
+        };
         // (B)
         let subjects: Vec<Option<&str>> = roots.iter().map(|root| subject(self, *root)).collect();
         let mut table: HashMap<&str, usize> = HashMap::new();

@@ -90,7 +90,11 @@ fn a_reply_may_come_before_what_it_replies_to() {
 fn references_that_lead_round_make_no_loop() {
     for headers in [
         ["Message-ID: <1@x>\nReferences: <2@x>", "Message-ID: <2@x>\nReferences: <3@x>", "Message-ID: <3@x>\nReferences: <1@x>"],
-        ["Message-ID: <1@x>\nReferences: <1@x>", "Message-ID: <2@x>\nReferences: <2@x> <1@x> <2@x>", "Message-ID: <3@x>\nReferences: <3@x>"],
+        [
+            "Message-ID: <1@x>\nReferences: <1@x>",
+            "Message-ID: <2@x>\nReferences: <2@x> <1@x> <2@x>",
+            "Message-ID: <3@x>\nReferences: <3@x>",
+        ],
     ] {
         let mut numbers: Vec<u32> = numbers_in(&by_refs(&headers));
         numbers.sort_unstable();
@@ -100,7 +104,8 @@ fn references_that_lead_round_make_no_loop() {
 
 #[test]
 fn a_second_message_of_the_same_id_is_another_message() {
-    let headers = ["Message-ID: <1@x>\nSubject: a", "Message-ID: <\"1\"@x>\nSubject: b", "Message-ID: <3@x>\nReferences: <1@x>\nSubject: c"];
+    let headers =
+        ["Message-ID: <1@x>\nSubject: a", "Message-ID: <\"1\"@x>\nSubject: b", "Message-ID: <3@x>\nReferences: <1@x>\nSubject: c"];
     assert_eq!(by_references(&headers), "(1 3)(2)");
 }
 

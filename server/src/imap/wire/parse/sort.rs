@@ -88,7 +88,8 @@ mod tests {
         let criteria = vec![by(SortKey::Subject, false), by(SortKey::Date, true)];
         assert_eq!(sort, Sort { return_options: None, criteria, key: SearchKey::All });
 
-        let Ok(Command::Sort { uid: true, sort }) = read("UID SORT RETURN (MIN ALL) (REVERSE DISPLAYFROM) UTF-8 UNDELETED UNKEYWORD $Junk") else {
+        let Ok(Command::Sort { uid: true, sort }) = read("UID SORT RETURN (MIN ALL) (REVERSE DISPLAYFROM) UTF-8 UNDELETED UNKEYWORD $Junk")
+        else {
             panic!()
         };
         assert_eq!(sort.return_options, Some(vec![SearchReturn::Min, SearchReturn::All]));

@@ -188,7 +188,8 @@ fn search_results_are_listed_or_compressed() {
     assert_eq!(written(|out| esearch(out, "a", false, nothing)), b"* ESEARCH (TAG \"a\") COUNT 0\r\n");
     let sorted = Esearch { all: Some(&[5, 3, 2, 1, 7, 8]), ..Esearch::default() };
     assert_eq!(written(|out| esearch(out, "a", false, sorted)), b"* ESEARCH (TAG \"a\") ALL 5,3,2,1,7:8\r\n");
-    let part = |one, other, from_end, numbers| Esearch { partial: Some((PartialRange { one, other, from_end }, numbers)), ..Esearch::default() };
+    let part =
+        |one, other, from_end, numbers| Esearch { partial: Some((PartialRange { one, other, from_end }, numbers)), ..Esearch::default() };
     let told = written(|out| esearch(out, "A01", true, part(1, 100, true, &[17, 18, 30])));
     assert_eq!(told, b"* ESEARCH (TAG \"A01\") UID PARTIAL (-1:-100 17:18,30)\r\n");
     let told = written(|out| esearch(out, "A04", true, part(24_000, 24_500, false, &[])));

@@ -14,8 +14,8 @@ use storage::{
 use super::*;
 use crate::imap::wire::{
     command::{
-        Date, FetchItem, FlagArgument, List, PartialRange, Resync, Search, SearchKey, SearchReturn, Select, SequenceBound, SequenceRange, SequenceSet,
-        StatusItem, StoreHow,
+        Date, FetchItem, FlagArgument, List, PartialRange, Resync, Search, SearchKey, SearchReturn, Select, SequenceBound, SequenceRange,
+        SequenceSet, StatusItem, StoreHow,
     },
     framing::{Framer, Limits, Step},
 };
@@ -257,7 +257,14 @@ fn condstore_has_its_modifiers() {
     );
     assert_eq!(
         read("a UID FETCH 1:* FLAGS (CHANGEDSINCE 12 VANISHED)"),
-        Command::Fetch { uid: true, set: set(&[(1, 0)]), items: vec![FetchItem::Flags], changed_since: Some(12), vanished: true }
+        Command::Fetch {
+            uid: true,
+            set: set(&[(1, 0)]),
+            items: vec![FetchItem::Flags],
+            changed_since: Some(12),
+            vanished: true,
+            partial: None
+        }
     );
     assert_eq!(
         read("a STORE 1,3 (UNCHANGEDSINCE 0) -FLAGS.SILENT ()"),
