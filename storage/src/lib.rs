@@ -25,6 +25,7 @@ mod maildir;
 pub mod mime;
 pub mod names;
 mod parallel;
+pub mod release;
 pub mod staged;
 mod store;
 #[cfg(test)]

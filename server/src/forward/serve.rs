@@ -21,7 +21,7 @@ use crate::{
         message::{Message, Spool},
         reply,
     },
-    node::{Node, control, traffic::Counted},
+    node::{Node, operate, traffic::Counted},
 };
 
 /// How long a node may take to say what it wants on a stream that it opened.
@@ -46,7 +46,15 @@ pub async fn stream(node: Arc<Node>, mut stream: RelayStream) {
     let result = match request {
         Request::Session(preamble) => session(&node, stream, preamble).await,
         Request::Deliver { client, envelope, to, bytes } => deliver(&node, &mut stream, client, envelope, to, bytes).await,
-        Request::Who { user } => frames::write(&mut stream, &control::own(&node, user.as_ref())).await,
+        Request::Who { user } => frames::write_who(&mut stream, operate::own(&node, user.as_ref())).await,
+        Request::Status => frames::write(&mut stream, &operate::status(&node)).await,
+        Request::End { filter, why } => frames::write(&mut stream, &node.sessions.end(&filter, &why)).await,
+        Request::Move { user, to } => frames::write(&mut stream, &operate::hand_over(&node, &user, to).await).await,
+        Request::Take { user } => frames::write(&mut stream, &operate::take(&node, &user).await).await,
+        Request::Drain { on } => {
+            operate::drain(&node, on);
+            frames::write(&mut stream, &true).await
+        }
     };
     if let Err(error) = result {
         tracing::debug!(%error, "a relay stream ended early");

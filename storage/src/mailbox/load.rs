@@ -68,6 +68,7 @@ impl Mailbox {
             name: RwLock::new(name),
             folder: Arc::new(RecursiveRwLock::new(folder)),
             disk: Mutex::new(()),
+            store_requests: Mutex::new(Vec::new()),
             published: Condvar::new(),
             ceiling: Ceiling::new(marks),
             keywords: RwLock::new(Arc::new(keywords)),

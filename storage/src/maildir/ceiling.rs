@@ -55,6 +55,7 @@ impl Marks {
     pub fn print_as(self, prefix: &str) -> String {
         format!("{prefix}V{},U{},M{}", self.uid_validity, self.uid, self.modseq)
     }
+    #[cfg(test)]
     pub fn parse(name: &str) -> Option<Marks> {
         Marks::parse_as(STATE, name)
     }

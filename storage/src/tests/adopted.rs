@@ -206,3 +206,51 @@ fn a_check_says_what_stays_and_changes_nothing() {
     assert_eq!((inbox.messages, inbox.with_uid, inbox.with_uidl, inbox.to_be_read, inbox.keywords), (4, 3, 2, 1, 1));
     assert_eq!(inbox.numbers, Some((1_234_567_890, 40)));
 }
+
+#[test]
+fn handed_back_and_taken_over_again_all_stays() {
+    let mut user = dovecot();
+    let paths = AccountPaths { maildir: user.maildir(), index: user.index(), control: None };
+    let held = user.open(Handover::Clean);
+    let inbox = held.inbox();
+    append(&inbox, "later", FlagSet::of(&[Flag::Seen])).unwrap();
+    inbox.remove(&[uid(9)]).unwrap();
+    let before = picture(&inbox);
+    let uidls = inbox.uidl(inbox.read().uids()).unwrap();
+    let modseq = inbox.read().highest_modseq();
+    held.set_subscribed(&name("Sent"), true).unwrap();
+    held.close().unwrap();
+
+    let released = crate::release::to_dovecot(&paths, || Ok(())).unwrap();
+    assert_eq!((released.len(), released[0].messages), (3, 4));
+    assert!(released[0].modseq > modseq.get());
+    let read = |file: &str| std::fs::read_to_string(user.maildir().join(file)).unwrap();
+    let list = crate::maildir::uidlist::UidList::parse(read("dovecot-uidlist").as_bytes()).unwrap();
+    assert_eq!(list.messages.keys().map(|uid| uid.get()).collect::<Vec<_>>(), [7, 12, 40, 41]);
+    assert_eq!((list.guid.as_deref(), list.messages[&uid(7)].uidl.as_deref()), (Some("abc"), Some("old-uidl")));
+    assert_eq!(list.messages[&uid(12)].guid.as_deref(), Some("77"));
+    assert_eq!(read("subscriptions"), "V\t2\n\nArchive\t2026\nINBOX\nSent\n");
+    let file = user.files("").into_iter().find(|file| file.contains("U=41")).unwrap();
+    let modified = std::fs::metadata(user.maildir().join(file)).unwrap().modified().unwrap();
+    assert_eq!(modified, std::time::UNIX_EPOCH + Duration::from_secs(1_000_000_000), "Dovecot takes the file's time for the date");
+
+    assert!(user.try_open(Handover::Clean).err().unwrap().to_string().contains("berth adopt"));
+    assert!(crate::release::to_dovecot(&paths, || Ok(())).is_ok(), "it can be done again");
+    assert!(crate::adopt::take_back(&paths).unwrap());
+    let held = user.open(Handover::Clean);
+    let inbox = held.inbox();
+    assert_eq!(picture(&inbox), before);
+    assert_eq!(inbox.uidl(inbox.read().uids()).unwrap(), uidls);
+    assert!(inbox.read().highest_modseq() > modseq);
+}
+
+#[test]
+fn an_account_that_is_held_is_not_handed_back() {
+    let mut user = dovecot();
+    let paths = AccountPaths { maildir: user.maildir(), index: user.index(), control: None };
+    let held = user.open(Handover::Clean);
+    let before = user.everything();
+    assert!(crate::release::to_dovecot(&paths, || Err("held".to_owned())).unwrap_err().to_string().contains("held"));
+    assert_eq!(user.everything(), before);
+    held.close().unwrap();
+}

@@ -62,11 +62,7 @@ pub async fn send_part<H: Holding>(
         return Ok(());
     }
     begin_literal(connection, writer, item, bytes.len() as u64);
-    for chunk in bytes.chunks(CHUNK_BYTES) {
-        put(connection, chunk);
-        connection.flush_if_large().await?;
-    }
-    Ok(())
+    put(connection, bytes).await
 }
 
 fn begin_literal(connection: &mut Connection, writer: &mut FetchWriter, item: &FetchItem, bytes: u64) {
@@ -88,9 +84,8 @@ async fn stream<H: Holding>(connection: &mut Connection, held: &H, prepared: &Pr
             break;
         }
         at += ready.len() as u64;
-        put(connection, &ready);
-        let (flushed, next) = tokio::join!(connection.flush_if_large(), read_chunk(held, prepared, at..range.end));
-        flushed?;
+        let (sent, next) = tokio::join!(put(connection, &ready), read_chunk(held, prepared, at..range.end));
+        sent?;
         ready = next?;
     }
     if at == range.end {
@@ -123,12 +118,19 @@ fn cut_off() -> Stop {
     Stop::Connection(ConnectionError::Io(std::io::Error::other("a message could not be read to its end")))
 }
 
-/// Writes bytes of a plain literal.
-fn put(connection: &mut Connection, bytes: &[u8]) {
-    let out = connection.output();
-    let from = out.len();
-    out.extend_from_slice(bytes);
-    without_nul(out.get_mut(from..).unwrap_or_default());
+/// Sends bytes of a plain literal; nearly all messages go out without being copied.
+async fn put(connection: &mut Connection, bytes: &[u8]) -> Result<(), Stop> {
+    if memchr::memchr(0, bytes).is_none() {
+        return Ok(connection.send(bytes).await?);
+    }
+    for chunk in bytes.chunks(CHUNK_BYTES) {
+        let out = connection.output();
+        let from = out.len();
+        out.extend_from_slice(chunk);
+        without_nul(out.get_mut(from..).unwrap_or_default());
+        connection.flush_if_large().await?;
+    }
+    Ok(())
 }
 
 /// Replaces each NUL.
