@@ -143,7 +143,10 @@ impl Lab {
     /// Ends every Berth node of the lab at once.
     pub fn kill_all(&self, nodes: usize) -> Result<()> {
         for number in 1..=nodes {
-            self.exec(&format!("n{number}"), &["sh", "-c", "pkill -9 -x berth; while pgrep -x berth >/dev/null; do sleep 0.02; done; true"])?;
+            self.exec(
+                &format!("n{number}"),
+                &["sh", "-c", "pkill -9 -x berth; while pgrep -x berth >/dev/null; do sleep 0.02; done; true"],
+            )?;
         }
         Ok(())
     }
@@ -194,7 +197,8 @@ impl Lab {
         let berth_path = binary.to_str().context("the path of berth is not UTF-8")?;
         wait::until("every node to know the others", READY_LIMIT, || {
             for node in &cluster.nodes {
-                let known: Value = serde_json::from_str(&self.exec(&node.name, &[berth_path, "nodes", "--json", "--config", &node.config])?)?;
+                let known: Value =
+                    serde_json::from_str(&self.exec(&node.name, &[berth_path, "nodes", "--json", "--config", &node.config])?)?;
                 let up = known["nodes"].as_array().context("no nodes")?.iter().filter(|other| other["state"] == "up").count();
                 ensure!(up == cluster.nodes.len(), "{} knows {up} nodes", node.name);
                 Imap::connect(&node.imap())?;

@@ -194,7 +194,8 @@ impl Bench<'_> {
 
 /// A message of about 4 KiB.
 fn four_kib(number: usize) -> Vec<u8> {
-    let mut message = format!("From: a@localhost\r\nTo: b@localhost\r\nSubject: {number}\r\nMessage-ID: <{number}@lab>\r\n\r\n").into_bytes();
+    let mut message =
+        format!("From: a@localhost\r\nTo: b@localhost\r\nSubject: {number}\r\nMessage-ID: <{number}@lab>\r\n\r\n").into_bytes();
     while message.len() < 4_096 {
         message.extend_from_slice(b"A line of a message that is as long as lines of messages are.\r\n");
     }

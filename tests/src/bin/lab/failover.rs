@@ -68,7 +68,8 @@ pub fn run(rounds: usize, only: Option<&str>) -> Result<bool> {
         let mut seen = Vec::new();
         for round in 0..rounds {
             user += 1;
-            let one = self::round(&lab, &cluster, *fault, &format!("user{user}")).with_context(|| format!("{name}, round {}", round + 1))?;
+            let one =
+                self::round(&lab, &cluster, *fault, &format!("user{user}")).with_context(|| format!("{name}, round {}", round + 1))?;
             eprintln!(
                 "{name}: login {:.2?}, delivery {:.2?}, idle session ended: {}, server away {:.1?}; errors {:?}",
                 one.login, one.delivery, one.idle_ended, one.server_away, one.errors
