@@ -53,7 +53,8 @@ pub fn measure_all(amounts: Amounts, with_dovecot: bool) -> Result<Vec<Row>> {
         measured.push(dovecot(amounts)?);
     }
     let sample = |figures: &Figures, name| figures.get(name).map(|value| Sample { value: *value, cpu_us: None }).into_iter().collect();
-    let row = |measure: &Measure| Row { measure: *measure, samples: measured.iter().map(|figures| sample(figures, measure.name)).collect() };
+    let row =
+        |measure: &Measure| Row { measure: *measure, samples: measured.iter().map(|figures| sample(figures, measure.name)).collect() };
     Ok(ROWS.iter().map(row).collect())
 }
 
