@@ -235,7 +235,7 @@ impl Default for MailSection {
             index: "mail/{domain}/{local}/index".to_owned(),
             linger: Duration::from_secs(15 * 60),
             write_back_after: Duration::from_secs(1),
-            rescan_interval: Duration::from_secs(60),
+            rescan_interval: Duration::from_secs(120),
             auto_create: special.iter().map(|name| ((*name).to_owned(), format!("\\{name}"))).collect(),
         }
     }
