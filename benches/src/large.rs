@@ -74,7 +74,7 @@ fn berth(amounts: Amounts) -> Result<Figures> {
 
 fn dovecot(amounts: Amounts) -> Result<Figures> {
     let users = servers::dovecot_users(2);
-    let dovecot = Dovecot::start(&users)?;
+    let dovecot = Dovecot::start_with(&users, servers::DOVECOT_SETTINGS)?;
     for (number, user) in users.iter().enumerate() {
         plant_for(number, dovecot.mail().join(&user.name), amounts)?;
     }

@@ -16,6 +16,9 @@ use tests::{
 
 use crate::client::Client;
 
+/// Dovecot as durable as Berth: its default leaves flag changes to the system's next write.
+pub const DOVECOT_SETTINGS: &str = "mail_fsync = always\n";
+
 /// One column of the table.
 pub struct Server {
     /// Its heading.

@@ -72,7 +72,7 @@ fn mailbox_of_thousands(arguments: &Arguments, with_dovecot: bool) -> Result<()>
         columns.truncate(1);
     }
     let users = servers::dovecot_users(arguments.rounds);
-    let dovecot = with_dovecot.then(|| Dovecot::start(&users)).transpose()?;
+    let dovecot = with_dovecot.then(|| Dovecot::start_with(&users, servers::DOVECOT_SETTINGS)).transpose()?;
     if let Some(dovecot) = &dovecot {
         columns.push(servers::dovecot_server(dovecot, users)?);
     }

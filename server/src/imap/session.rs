@@ -19,7 +19,7 @@ use crate::{
         updates::{self, Awareness},
         view::Expunges,
         wire::{
-            command::{Command, Tagged},
+            command::{Command, Search, Sort, Tagged, Thread},
             framing::{Framer, Limits, Step},
             parse::{self, Options, ParseError, ParseErrorKind},
             response::{self, Code, Condition},
@@ -115,7 +115,7 @@ impl<H: Holding> Session<H> {
                 }
                 Step::Append(start) => {
                     let tag = start.tag.clone();
-                    let result = command::append::append(self, start).await;
+                    let result = command::append::append(self, &mut state, start).await;
                     self.finish(&mut state, &tag, Expunges::Tell, result).await?;
                 }
                 // Messages are taken by `append` up to their end.
@@ -194,13 +194,13 @@ impl<H: Holding> Session<H> {
             Command::Search { uid, search } => command::search_command::search(self, state.selected()?, tag, uid, search).await,
             Command::Sort { uid, sort } => command::sort::sort(self, state.selected()?, tag, uid, sort).await,
             Command::Thread { uid, thread } => command::thread::thread(self, state.selected()?, uid, &thread).await,
-            Command::Fetch { uid, set, items, changed_since, vanished } => {
+            Command::Fetch { uid, set, items, changed_since, vanished, partial } => {
                 let selected = state.selected()?;
                 if vanished {
                     self.needs_qresync()?;
                     command::vanished::tell_named(self, selected, &set, changed_since.unwrap_or_default()).await?;
                 }
-                command::fetch::fetch(self, selected, uid, &set, items, changed_since).await
+                command::fetch::fetch(self, selected, uid, &set, items, command::fetch::Only { changed_since, partial }).await
             }
             Command::Store { uid, set, unchanged_since, how, silent, flags } => {
                 let change = command::store::Change { unchanged_since, how, silent, flags };
@@ -308,7 +308,13 @@ fn expunges_after(command: &Command) -> Expunges {
         | Command::Sort { uid: false, .. }
         | Command::Thread { uid: false, .. } => Expunges::KeepBack,
         // The next command may use numbers that the answer to this one went with.
-        Command::Search { search, .. } if search.key.names_sequence_numbers() => Expunges::KeepBack,
+        Command::Search { search: Search { key, .. }, .. }
+        | Command::Sort { sort: Sort { key, .. }, .. }
+        | Command::Thread { thread: Thread { key, .. }, .. }
+            if key.names_sequence_numbers() =>
+        {
+            Expunges::KeepBack
+        }
         _ => Expunges::Tell,
     }
 }

@@ -1,12 +1,17 @@
 //! Which messages of a view a client's set names.
 
+use std::ops::Range;
+
 use index::Uid;
 
 use crate::imap::{
     reply::Reply,
     state::Selected,
     view::View,
-    wire::{command::SequenceSet, sequence_set::Positions},
+    wire::{
+        command::{PartialRange, SequenceSet},
+        sequence_set::Positions,
+    },
 };
 
 /// Whether numbers in a command are UIDs (`UID FETCH`) or sequence numbers.
@@ -51,9 +56,9 @@ impl SavedUids {
         self.0.iter().map(place).filter(|range| !range.is_empty()).collect()
     }
 
-    /// The runs: first and last, ascending.
-    pub fn runs(&self) -> &[(Uid, Uid)] {
-        &self.0
+    /// The runs of UIDs, ascending.
+    pub fn runs(&self) -> impl Iterator<Item = (u32, u32)> {
+        self.0.iter().map(|(low, high)| (low.get(), high.get()))
     }
 }
 
@@ -70,6 +75,19 @@ pub fn positions(set: &SequenceSet, numbers: Numbers, selected: &Selected) -> Re
     }
 }
 
+/// Those at the places that `range` names among all of `positions`.
+pub fn narrow(positions: &Positions, range: PartialRange) -> Positions {
+    let wanted = range.positions(positions.iter().map(ExactSizeIterator::len).sum());
+    let mut before = 0;
+    let cut = |part: &Range<usize>| {
+        let place = |at: usize| part.start + at.saturating_sub(before).min(part.len());
+        let kept = place(wanted.start)..place(wanted.end);
+        before += part.len();
+        kept
+    };
+    positions.iter().map(cut).filter(|part| !part.is_empty()).collect()
+}
+
 /// The UIDs at `positions`, ascending.
 pub fn uids(positions: &Positions, view: &View) -> Vec<Uid> {
     positions.iter().filter_map(|range| view.uids().get(range.clone())).flatten().copied().collect()
@@ -77,6 +95,8 @@ pub fn uids(positions: &Positions, view: &View) -> Vec<Uid> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::imap::view::View;
 
@@ -87,6 +107,44 @@ mod tests {
         assert_eq!(saved.0.len(), 3);
         let view = View::of(uids(&[1, 3, 4, 5, 9, 10]));
         assert_eq!(saved.positions(&view).into_iter().flatten().collect::<Vec<_>>(), [1, 2, 4]);
-        assert_eq!(saved.runs().first().map(|(low, high)| (low.get(), high.get())), Some((2, 4)));
+        assert_eq!(saved.runs().next(), Some((2, 4)));
+    }
+
+    #[test]
+    fn a_part_is_cut_from_either_end_across_ranges() {
+        let named: Positions = [0..2, 5..6, 9..12].into_iter().collect();
+        for (one, other, from_end, expected) in [
+            (1, 3, false, &[0, 1, 5][..]),
+            (3, 4, false, &[5, 9]),
+            (5, 900, false, &[10, 11]),
+            (7, 9, false, &[]),
+            (1, 2, true, &[10, 11]),
+            (4, 3, true, &[5, 9]),
+            (u32::MAX, 6, true, &[0]),
+        ] {
+            let part = narrow(&named, PartialRange { one, other, from_end });
+            assert_eq!(part.into_iter().flatten().collect::<Vec<_>>(), expected, "{one}:{other}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn narrowing_is_taking_places_of_the_whole_list(
+            lengths in proptest::collection::vec((1_usize..4, 1_usize..6), 0..5),
+            one in 1_u32..15,
+            other in 1_u32..15,
+            from_end: bool,
+        ) {
+            let mut at = 0;
+            let positions: Positions = lengths.into_iter().map(|(gap, length)| {
+                let start = at + gap;
+                at = start + length;
+                start..at
+            }).collect();
+            let all: Vec<usize> = positions.iter().cloned().flatten().collect();
+            let range = PartialRange { one, other, from_end };
+            let narrowed: Vec<usize> = narrow(&positions, range).into_iter().flatten().collect();
+            prop_assert_eq!(narrowed.as_slice(), &all[range.positions(all.len())]);
+        }
     }
 }

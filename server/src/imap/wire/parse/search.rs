@@ -103,7 +103,7 @@ pub(super) fn return_options(cursor: &mut Cursor<'_>) -> Parsed<Vec<SearchReturn
 }
 
 /// Reads `1:500` or `-1:-100`.
-fn partial_range(cursor: &mut Cursor<'_>) -> Parsed<PartialRange> {
+pub(super) fn partial_range(cursor: &mut Cursor<'_>) -> Parsed<PartialRange> {
     let from_end = cursor.take(b'-');
     let one = cursor.nz_number("a place among the results")?;
     cursor.require(b':', "\":\"")?;

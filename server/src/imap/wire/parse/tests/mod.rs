@@ -236,7 +236,6 @@ fn fetch_sections_repeat_their_name() {
         "BODY.PEEK",
         "BODY[HEADER.FIELDS ({2}\r\n\r\n)]",
         "()",
-        "BINARY[1]",
     ] {
         complaint(&format!("a FETCH 1 {item}"));
     }
@@ -258,8 +257,20 @@ fn condstore_has_its_modifiers() {
     );
     assert_eq!(
         read("a UID FETCH 1:* FLAGS (CHANGEDSINCE 12 VANISHED)"),
-        Command::Fetch { uid: true, set: set(&[(1, 0)]), items: vec![FetchItem::Flags], changed_since: Some(12), vanished: true }
+        Command::Fetch {
+            uid: true,
+            set: set(&[(1, 0)]),
+            items: vec![FetchItem::Flags],
+            changed_since: Some(12),
+            vanished: true,
+            partial: None
+        }
     );
+    let Command::Fetch { partial, .. } = read("a UID FETCH 25900:26600 (UID FLAGS) (PARTIAL -1:-30 CHANGEDSINCE 98305)") else { panic!() };
+    assert_eq!(partial, Some(PartialRange { one: 1, other: 30, from_end: true }));
+    for refused in ["a FETCH 1:* FLAGS (PARTIAL 1:2)", "a UID FETCH 1:* FLAGS (PARTIAL 1:2 PARTIAL 1:2)"] {
+        assert!(complaint(refused).reason.contains("PARTIAL"), "{refused}");
+    }
     assert_eq!(
         read("a STORE 1,3 (UNCHANGEDSINCE 0) -FLAGS.SILENT ()"),
         Command::Store {

@@ -229,7 +229,7 @@ fn fetch(set: &TheirSet, items: MacroOrMessageDataItemNames<'_>, uid: bool, modi
         }
     }
     let possible = !items.is_empty() && modifiers.len() < 3 && (!vanished || uid && changed_since.is_some());
-    possible.then(|| Command::Fetch { uid, set: set_of(set), items, changed_since, vanished })
+    possible.then(|| Command::Fetch { uid, set: set_of(set), items, changed_since, vanished, partial: None })
 }
 
 fn item_of(name: MessageDataItemName<'_>) -> Option<FetchItem> {
