@@ -115,7 +115,7 @@ impl<H: Holding> Session<H> {
                 }
                 Step::Append(start) => {
                     let tag = start.tag.clone();
-                    let result = command::append::append(self, start).await;
+                    let result = command::append::append(self, &mut state, start).await;
                     self.finish(&mut state, &tag, Expunges::Tell, result).await?;
                 }
                 // Messages are taken by `append` up to their end.
@@ -200,7 +200,7 @@ impl<H: Holding> Session<H> {
                     self.needs_qresync()?;
                     command::vanished::tell_named(self, selected, &set, changed_since.unwrap_or_default()).await?;
                 }
-                command::fetch::fetch(self, selected, uid, &set, items, changed_since, partial).await
+                command::fetch::fetch(self, selected, uid, &set, items, command::fetch::Only { changed_since, partial }).await
             }
             Command::Store { uid, set, unchanged_since, how, silent, flags } => {
                 let change = command::store::Change { unchanged_since, how, silent, flags };

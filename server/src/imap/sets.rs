@@ -75,16 +75,17 @@ pub fn positions(set: &SequenceSet, numbers: Numbers, selected: &Selected) -> Re
     }
 }
 
-/// What `range` takes of `positions` (RFC 9394 §3.3).
-pub fn part(positions: &Positions, range: PartialRange) -> Positions {
-    let mut taken = range.positions(positions.iter().map(ExactSizeIterator::len).sum());
-    let cut = |from: &Range<usize>| {
-        let len = from.len();
-        let kept = from.start + taken.start.min(len)..from.start + taken.end.min(len);
-        taken = taken.start.saturating_sub(len)..taken.end.saturating_sub(len);
+/// Those at the places that `range` names among all of `positions`.
+pub fn narrow(positions: &Positions, range: PartialRange) -> Positions {
+    let wanted = range.positions(positions.iter().map(ExactSizeIterator::len).sum());
+    let mut before = 0;
+    let cut = |part: &Range<usize>| {
+        let place = |at: usize| part.start + at.saturating_sub(before).min(part.len());
+        let kept = place(wanted.start)..place(wanted.end);
+        before += part.len();
         kept
     };
-    positions.iter().map(cut).filter(|range| !range.is_empty()).collect()
+    positions.iter().map(cut).filter(|part| !part.is_empty()).collect()
 }
 
 /// The UIDs at `positions`, ascending.
@@ -94,6 +95,8 @@ pub fn uids(positions: &Positions, view: &View) -> Vec<Uid> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::imap::view::View;
 
@@ -119,8 +122,29 @@ mod tests {
             (4, 3, true, &[5, 9]),
             (u32::MAX, 6, true, &[0]),
         ] {
-            let part = part(&named, PartialRange { one, other, from_end });
+            let part = narrow(&named, PartialRange { one, other, from_end });
             assert_eq!(part.into_iter().flatten().collect::<Vec<_>>(), expected, "{one}:{other}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn narrowing_is_taking_places_of_the_whole_list(
+            lengths in proptest::collection::vec((1_usize..4, 1_usize..6), 0..5),
+            one in 1_u32..15,
+            other in 1_u32..15,
+            from_end: bool,
+        ) {
+            let mut at = 0;
+            let positions: Positions = lengths.into_iter().map(|(gap, length)| {
+                let start = at + gap;
+                at = start + length;
+                start..at
+            }).collect();
+            let all: Vec<usize> = positions.iter().cloned().flatten().collect();
+            let range = PartialRange { one, other, from_end };
+            let narrowed: Vec<usize> = narrow(&positions, range).into_iter().flatten().collect();
+            prop_assert_eq!(narrowed.as_slice(), &all[range.positions(all.len())]);
         }
     }
 }

@@ -81,6 +81,10 @@ impl Writable {
     pub fn expunge(&self, uids: Option<&[Uid]>) -> Result<Vec<Uid>, StorageError> {
         self.0.expunge(uids)
     }
+    /// Removes messages whatever their flags. Blocking.
+    pub fn remove(&self, uids: &[Uid]) -> Result<Vec<Uid>, StorageError> {
+        self.0.remove(uids)
+    }
     /// Moves messages away. Blocking.
     pub fn move_to(&self, uids: &[Uid], target: &Mailbox) -> Result<Copied, StorageError> {
         self.0.move_to(uids, target)

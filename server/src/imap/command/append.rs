@@ -1,4 +1,4 @@
-//! APPEND (RFC 3501 §6.3.11) of one message or several (RFC 3502): each is streamed from the wire into its file.
+//! APPEND (RFC 3501 §6.3.11) of one message or several (RFC 3502), and REPLACE (RFC 8508): each is streamed from the wire into its file.
 //!
 //! - A message that is too large is refused before it is sent.
 //! - What was taken of a message that is then refused, and all before it, is thrown away (`Staged` removes its file).
@@ -7,17 +7,19 @@
 use std::sync::Arc;
 
 use bytes::BytesMut;
-use index::FlagSet;
+use index::{FlagSet, Uid, UidValidity};
+use smallvec::smallvec;
 use storage::{Mailbox, Staged};
 
-use super::mailboxes::valid;
+use super::{expunge, mailboxes::valid};
 use crate::imap::{
     holding::Holding,
     reply::{self, Reply, ReplyCode, Stop},
     session::Session,
-    state::make_flags,
+    sets::{self, Numbers},
+    state::{Selected, State, make_flags},
     wire::{
-        command::FlagArgument,
+        command::{FlagArgument, Replaced, SequenceRange, SequenceSet},
         framing::{AppendNext, AppendStart, LiteralHeader, Step},
         response::{self, Code},
     },
@@ -48,9 +50,12 @@ enum Next {
 }
 
 /// APPEND, from its message on.
-pub async fn append<H: Holding>(session: &mut Session<H>, start: AppendStart) -> Result<Reply, Stop> {
+pub async fn append<H: Holding>(session: &mut Session<H>, state: &mut State, start: AppendStart) -> Result<Reply, Stop> {
     let mut received = Vec::new();
-    let result = take(session, start, &mut received).await;
+    let result = match start.replaces {
+        None => take(session, start, None, &mut received).await.map(|stored| stored.reply("Append completed")),
+        Some(replaced) => replace(session, state, start, replaced, &mut received).await,
+    };
     if result.is_err() {
         session.framer.refuse_literal();
         if !received.is_empty() {
@@ -65,8 +70,64 @@ pub async fn append<H: Holding>(session: &mut Session<H>, start: AppendStart) ->
     result
 }
 
-/// Takes all messages, then stores all or none.
-async fn take<H: Holding>(session: &mut Session<H>, start: AppendStart, received: &mut Vec<Received>) -> Result<Reply, Stop> {
+/// REPLACE (RFC 8508): the new message is stored, then the old one goes.
+async fn replace<H: Holding>(
+    session: &mut Session<H>,
+    state: &mut State,
+    start: AppendStart,
+    replaced: Replaced,
+    received: &mut Vec<Received>,
+) -> Result<Reply, Stop> {
+    let selected = state.selected()?;
+    let (source, old) = (selected.writable()?, to_be_replaced(selected, replaced)?);
+    let stored = take(session, start, Some(old), received).await?;
+    let (target, new) = (Arc::clone(&stored.mailbox), stored.uids.clone());
+    let removed = session.held.run(move |_| {
+        source.remove(&[old]).inspect_err(|_| {
+            // Neither or both: that the new one stays after a failure is the lesser harm, and in the log.
+            target.remove(&new).map(drop).unwrap_or_else(|error| tracing::warn!(%error, "REPLACE leaves its new message"));
+        })
+    });
+    let removed = removed.await?;
+    session.acknowledge().await?;
+    stored.reply("Replacement message ready").write_untagged(session.connection.output());
+    expunge::removed(session, selected, !removed.is_empty(), Reply::ok("Replace completed")).await
+}
+
+/// The message that REPLACE names; it must be there.
+fn to_be_replaced(selected: &Selected, replaced: Replaced) -> Result<Uid, Reply> {
+    let Replaced { uid, message } = replaced;
+    let set = SequenceSet::Ranges(smallvec![SequenceRange { low: message, high: message }]);
+    let named = sets::uids(&sets::positions(&set, Numbers::new(uid), selected)?, &selected.view);
+    let there = named.first().copied().filter(|uid| selected.mailbox.read().position(*uid).is_some());
+    there.ok_or_else(reply::expunged)
+}
+
+/// Messages that are durable.
+struct Stored {
+    mailbox: Arc<Mailbox>,
+    validity: Option<UidValidity>,
+    uids: Vec<Uid>,
+}
+
+impl Stored {
+    /// OK with APPENDUID.
+    fn reply(&self, text: &'static str) -> Reply {
+        let reply = Reply::ok(text);
+        match self.validity {
+            Some(validity) => reply.with(ReplyCode::Appended { validity, uids: self.uids.clone() }),
+            None => reply,
+        }
+    }
+}
+
+/// Takes all messages, then stores all or none. `replaces`: what the only message takes the place of.
+async fn take<H: Holding>(
+    session: &mut Session<H>,
+    start: AppendStart,
+    replaces: Option<Uid>,
+    received: &mut Vec<Received>,
+) -> Result<Stored, Stop> {
     let AppendStart { mailbox, flags, date, literal, .. } = start;
     let mut announced = Announced { flags, date, literal };
     check(session, &announced)?;
@@ -76,6 +137,7 @@ async fn take<H: Holding>(session: &mut Session<H>, start: AppendStart, received
         receive(session, &mailbox, announced, received).await?;
         announced = match next(session).await? {
             Next::End => break,
+            Next::Message(_) if replaces.is_some() => return Err(Reply::bad("REPLACE takes one message").into()),
             Next::Message(_) if received.len() >= MESSAGES_MAX => {
                 return Err(Reply::no(Code::Limit, format!("One APPEND takes {MESSAGES_MAX} messages at most")).into());
             }
@@ -85,23 +147,15 @@ async fn take<H: Holding>(session: &mut Session<H>, start: AppendStart, received
         leave_memory(session, received).await?;
     }
     let messages = std::mem::take(received);
-    let appended = session.held.run(move |_| mailbox.append_all(messages)).await?;
-    let reply = Reply::ok("Append completed");
-    Ok(match appended.first() {
-        Some(first) => {
-            let uids = appended.iter().map(|appended| appended.uid).collect();
-            reply.with(ReplyCode::Appended { validity: first.uid_validity, uids })
-        }
-        None => reply,
-    })
+    let target = Arc::clone(&mailbox);
+    let appended = session.held.run(move |_| target.append_all(messages)).await?;
+    let validity = appended.first().map(|first| first.uid_validity);
+    Ok(Stored { mailbox, validity, uids: appended.iter().map(|appended| appended.uid).collect() })
 }
 
 /// What is refused before it is sent.
 fn check<H>(session: &Session<H>, announced: &Announced) -> Result<(), Reply> {
     let literal = announced.literal;
-    if literal.binary {
-        return Err(Reply::bad("BINARY is not offered: send the message as a plain literal"));
-    }
     if literal.size > session.settings.message_bytes {
         let text = format!("The message is larger than the {} bytes allowed", session.settings.message_bytes);
         return Err(Reply::no(Code::TooBig, text));
@@ -126,7 +180,12 @@ async fn receive<H: Holding>(
     if session.framer.accept_literal() {
         response::continuation(session.connection.output(), "Ready for the message");
     }
-    received.push((stream(session, staged).await?, flags, date));
+    let (staged, is_text) = stream(session, staged).await?;
+    received.push((staged, flags, date));
+    if literal.binary && !is_text {
+        // Kept with text's line ends, it would come back changed (RFC 3516 §4.4).
+        return Err(Reply::no(Code::UnknownCte, "Binary content can't be stored: encode it as base64").into());
+    }
     Ok(())
 }
 
@@ -138,11 +197,16 @@ async fn leave_memory<H: Holding>(session: &Session<H>, received: &mut Vec<Recei
     Ok(())
 }
 
-async fn stream<H: Holding>(session: &mut Session<H>, mut staged: Staged) -> Result<Staged, Stop> {
+/// Streams the message that was accepted; whether it is text: no NUL, and every line ends with CRLF.
+async fn stream<H: Holding>(session: &mut Session<H>, mut staged: Staged) -> Result<(Staged, bool), Stop> {
     let mut chunk = BytesMut::new();
+    let (mut is_text, mut after_cr) = (true, false);
     loop {
         match session.framer.literal_chunk(session.connection.input()) {
-            Some(bytes) => chunk.extend_from_slice(&bytes),
+            Some(bytes) => {
+                is_text &= continues_text(&bytes, &mut after_cr);
+                chunk.extend_from_slice(&bytes);
+            }
             None if session.framer.literal_remaining() == 0 => break,
             None => session.fill().await?,
         }
@@ -150,7 +214,16 @@ async fn stream<H: Holding>(session: &mut Session<H>, mut staged: Staged) -> Res
             staged = write(&session.held, staged, chunk.split()).await?;
         }
     }
-    if chunk.is_empty() { Ok(staged) } else { write(&session.held, staged, chunk).await }
+    let staged = if chunk.is_empty() { staged } else { write(&session.held, staged, chunk).await? };
+    Ok((staged, is_text))
+}
+
+/// Whether bytes have no NUL and no LF without CR. `after_cr`: whether those before ended with CR.
+fn continues_text(bytes: &[u8], after_cr: &mut bool) -> bool {
+    let before = |at: usize| at.checked_sub(1).map_or(*after_cr, |at| bytes.get(at) == Some(&b'\r'));
+    let is_text = memchr::memchr(0, bytes).is_none() && memchr::memchr_iter(b'\n', bytes).all(before);
+    *after_cr = bytes.last().map_or(*after_cr, |last| *last == b'\r');
+    is_text
 }
 
 async fn write<H: Holding>(held: &H, mut staged: Staged, bytes: BytesMut) -> Result<Staged, Stop> {
@@ -169,6 +242,24 @@ async fn next<H: Holding>(session: &mut Session<H>) -> Result<Next, Stop> {
             Step::Refused(refusal) => return Err(Reply::bad(refusal.reason).into()),
             // The framer is still inside APPEND: neither can come.
             Step::Command(_) | Step::Append(_) => return Err(Reply::bad("Expected the end of APPEND").into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_is_told_from_binary_however_it_is_cut() {
+        for (message, expected) in [("a\r\nb\r\n", true), ("a\nb", false), ("\n", false), ("a\r\n\n", false), ("a\0", false), ("\r", true)]
+        {
+            for cut in 0..=message.len() {
+                let (one, other) = message.as_bytes().split_at(cut);
+                let mut after_cr = false;
+                let is_text = continues_text(one, &mut after_cr) & continues_text(other, &mut after_cr);
+                assert_eq!(is_text, expected, "{message:?} at {cut}");
+            }
         }
     }
 }

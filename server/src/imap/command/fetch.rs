@@ -15,7 +15,7 @@ use storage::{
 };
 
 use super::{
-    body::{Prepared, Request, Wanted, cached_fields},
+    body::{Form, Part, Prepared, Request, Wanted, cached_fields},
     send::{send_part, without_nul},
 };
 use crate::{
@@ -30,7 +30,7 @@ use crate::{
         view::{Expunges, View, sequence},
         wire::{
             command::{FetchItem, PartialRange, SequenceSet},
-            response::FetchWriter,
+            response::{Code, FetchWriter},
             sequence_set::Positions,
         },
     },
@@ -45,6 +45,15 @@ const GROUP_MESSAGES: usize = 16;
 /// How many bytes reading ahead may hold for one session.
 const AHEAD_BYTES: u64 = 4 * 1024 * 1024;
 
+/// Which of the messages that a set names are meant.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Only {
+    /// Those that changed after this MODSEQ.
+    pub changed_since: Option<u64>,
+    /// Those at these places among all that the set names, whether they changed or not.
+    pub partial: Option<PartialRange>,
+}
+
 /// FETCH and UID FETCH.
 pub async fn fetch<H: Holding>(
     session: &mut Session<H>,
@@ -52,11 +61,11 @@ pub async fn fetch<H: Holding>(
     uid: bool,
     set: &SequenceSet,
     items: Vec<FetchItem>,
-    changed_since: Option<u64>,
-    partial: Option<PartialRange>,
+    only: Only,
 ) -> Result<Reply, Stop> {
-    let named = sets::positions(set, Numbers::new(uid), selected)?;
-    let positions = partial.map_or_else(|| named.clone(), |range| sets::part(&named, range));
+    let Only { changed_since, partial } = only;
+    let positions = sets::positions(set, Numbers::new(uid), selected)?;
+    let positions = partial.map_or_else(|| positions.clone(), |range| sets::narrow(&positions, range));
     if changed_since.is_some() || items.contains(&FetchItem::ModSeq) {
         session.enable_condstore(Some(selected));
     }
@@ -66,7 +75,7 @@ pub async fn fetch<H: Holding>(
     }
     updates::tell_keywords(&mut session.connection, selected);
 
-    let mut told = Told { known: Vec::new(), missing: false };
+    let mut told = Told { known: Vec::new(), missing: false, unknown_encoding: false };
     let mut rest = positions.iter().cloned().flatten();
     loop {
         let batch = next_batch(&mut rest, selected, changed_since, &mut told);
@@ -78,7 +87,11 @@ pub async fn fetch<H: Holding>(
     }
     let expunges = if uid { Expunges::Tell } else { Expunges::KeepBack };
     updates::tell(&mut session.connection, selected, session.awareness, expunges, &told.known).await?;
-    Ok(if told.missing && !uid { reply::expunged() } else { Reply::ok("Fetch completed") })
+    Ok(match told {
+        Told { unknown_encoding: true, .. } => Reply::no(Code::UnknownCte, "The transfer encoding of a part is not known, or broken"),
+        Told { missing: true, .. } if !uid => reply::expunged(),
+        _ => Reply::ok("Fetch completed"),
+    })
 }
 
 /// What each response has, and what must be read for it.
@@ -111,19 +124,26 @@ impl Plan {
 
 /// Whether answering an item makes the message \Seen.
 fn sets_seen(item: &FetchItem) -> bool {
-    matches!(item, FetchItem::Rfc822 | FetchItem::Rfc822Text | FetchItem::Section { peek: false, .. })
+    matches!(
+        item,
+        FetchItem::Rfc822 | FetchItem::Rfc822Text | FetchItem::Section { peek: false, .. } | FetchItem::Binary { peek: false, .. }
+    )
 }
 
 /// The section of the message file that answers an item.
 fn wanted(item: &FetchItem) -> Option<Wanted> {
-    let whole = |text| Some(Wanted { section: Section { part: Vec::new(), text }, partial: None });
+    let whole = |text| Some(Wanted { section: Section { part: Vec::new(), text }, partial: None, form: Form::AsItIs });
+    let decoded =
+        |part: &[u32], partial, form| Some(Wanted { section: Section { part: part.to_vec(), text: SectionText::Whole }, partial, form });
     match item {
         FetchItem::Rfc822 => whole(SectionText::Whole),
         FetchItem::Rfc822Header => whole(SectionText::Header),
         FetchItem::Rfc822Text => whole(SectionText::Text),
         FetchItem::Section { section, partial, .. } if cached_names(item).is_none() => {
-            Some(Wanted { section: section.clone(), partial: *partial })
+            Some(Wanted { section: section.clone(), partial: *partial, form: Form::AsItIs })
         }
+        FetchItem::Binary { part, partial, .. } => decoded(part, *partial, Form::Decoded),
+        FetchItem::BinarySize(part) => decoded(part, None, Form::DecodedSize),
         FetchItem::Section { .. }
         | FetchItem::Uid
         | FetchItem::Flags
@@ -149,6 +169,8 @@ struct Told {
     known: Vec<(Uid, ModSeq)>,
     /// Whether a message was left out because it is gone.
     missing: bool,
+    /// Whether a part was left out because its transfer encoding can't be undone.
+    unknown_encoding: bool,
 }
 
 /// A message to be sent.
@@ -233,6 +255,7 @@ async fn deliver<H: Holding>(
             told.missing = true;
             continue;
         };
+        told.unknown_encoding |= prepared.as_ref().is_some_and(|prepared| prepared.parts.contains(&Part::UnknownEncoding));
         let response = Response { plan, message, keywords: &keywords, recent: selected.view.is_recent(message.row.uid) };
         response.send(connection, held, rendered.as_ref(), prepared.as_ref()).await?;
         if response.tells_all() && message.row.modseq.get() > selected.view.highest_modseq() {
@@ -412,7 +435,15 @@ impl Response<'_> {
                     without_nul(&mut bytes);
                     writer.section(out, name, partial.map(|(origin, _)| origin), Some(&bytes));
                 }
-                (FetchItem::Section { .. } | FetchItem::Rfc822 | FetchItem::Rfc822Header | FetchItem::Rfc822Text, _) => {
+                (
+                    FetchItem::Section { .. }
+                    | FetchItem::Binary { .. }
+                    | FetchItem::BinarySize(_)
+                    | FetchItem::Rfc822
+                    | FetchItem::Rfc822Header
+                    | FetchItem::Rfc822Text,
+                    _,
+                ) => {
                     if let (Some(part), Some(prepared)) = (parts.next(), prepared) {
                         send_part(connection, held, &mut writer, item, part, prepared).await?;
                     }
@@ -420,6 +451,9 @@ impl Response<'_> {
                 // Planned and rendered together.
                 (FetchItem::Envelope | FetchItem::BodyStructure, None) => {}
             }
+        }
+        if writer.is_empty() {
+            writer.uid(connection.output(), row.uid); // all that was asked for is left out
         }
         writer.finish(connection.output());
         Ok(())

@@ -29,8 +29,18 @@ pub async fn send_part<H: Holding>(
 ) -> Result<(), Stop> {
     let bytes: &[u8] = match part {
         Part::Nil => {
-            if let FetchItem::Section { name, partial, .. } = item {
-                writer.section(connection.output(), name, partial.map(|(origin, _)| origin), None);
+            let out = connection.output();
+            match item {
+                FetchItem::Section { name, partial, .. } => writer.section(out, name, partial.map(|(origin, _)| origin), None),
+                FetchItem::Binary { part, partial, .. } => writer.binary_nil(out, part, partial.map(|(origin, _)| origin)),
+                _ => {}
+            }
+            return Ok(());
+        }
+        Part::UnknownEncoding => return Ok(()), // the command ends with NO
+        Part::Size(bytes) => {
+            if let FetchItem::BinarySize(part) = item {
+                writer.binary_size(connection.output(), part, *bytes);
             }
             return Ok(());
         }
@@ -41,6 +51,16 @@ pub async fn send_part<H: Holding>(
             return stream(connection, held, prepared, range.clone()).await;
         }
     };
+    if let FetchItem::Binary { part, partial, .. } = item {
+        let has_nul = memchr::memchr(0, bytes).is_some();
+        let origin = partial.map(|(origin, _)| origin);
+        writer.binary_header(connection.output(), part, origin, bytes.len() as u64, has_nul);
+        for chunk in bytes.chunks(CHUNK_BYTES) {
+            connection.output().extend_from_slice(chunk); // a literal8 where there is a NUL
+            connection.flush_if_large().await?;
+        }
+        return Ok(());
+    }
     begin_literal(connection, writer, item, bytes.len() as u64);
     put(connection, bytes).await
 }

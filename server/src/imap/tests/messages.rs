@@ -256,3 +256,47 @@ async fn a_nul_never_reaches_a_client() {
     let announced = format!("BODY[] {{{}}}\r\n", text.len());
     assert!(memchr::memmem::find(&answer, announced.as_bytes()).is_some(), "sizes stay");
 }
+
+#[tokio::test]
+async fn a_part_of_a_long_list_is_fetched() {
+    let house = House::new();
+    let mut talk = inbox_of(&house, 9).await;
+    talk.ok("STORE 2,5,8 +FLAGS.SILENT (\\Deleted)").await;
+    talk.ok("EXPUNGE").await;
+    let uids = |answer: &str| answer.matches("UID ").count();
+    let answer = talk.ok("UID FETCH 2:9 (FLAGS) (PARTIAL -1:-3)").await;
+    assert!(uids(&answer) == 3 && ["UID 6 ", "UID 7 ", "UID 9 "].iter().all(|uid| answer.contains(uid)), "{answer}");
+    let answer = talk.ok("UID FETCH 2:9 (FLAGS) (PARTIAL 3:2)").await;
+    assert!(uids(&answer) == 2 && answer.contains("UID 4 ") && answer.contains("UID 6 "), "{answer}");
+    assert_eq!(talk.ok("UID FETCH 1:* (FLAGS) (PARTIAL 7:900)").await, "T OK Fetch completed\r\n");
+    let modseq = highest_modseq(&mut talk).await;
+    talk.ok("UID STORE 1,7 +FLAGS.SILENT (\\Seen)").await;
+    let answer = talk.ok(&format!("UID FETCH 1:* (FLAGS) (CHANGEDSINCE {modseq} PARTIAL -1:-3)")).await;
+    assert!(uids(&answer) == 1 && answer.contains("UID 7 "), "the places count before the changes: {answer}");
+    for wrong in ["FETCH 1:* (FLAGS) (PARTIAL 1:2)", "UID FETCH 1 (FLAGS) (PARTIAL 0:2)", "UID FETCH 1 (FLAGS) (PARTIAL 1:2 PARTIAL 1:2)"] {
+        assert!(talk.ask(wrong).await.starts_with("T BAD "), "{wrong}");
+    }
+}
+
+async fn highest_modseq(talk: &mut Talk) -> u64 {
+    let answer = talk.ok("STATUS INBOX (HIGHESTMODSEQ)").await;
+    let (_, rest) = answer.rsplit_once("(HIGHESTMODSEQ ").unwrap();
+    rest.split_once(')').unwrap().0.parse().unwrap()
+}
+
+#[tokio::test]
+async fn a_saved_result_is_named_by_every_command_that_takes_a_set() {
+    let house = House::new();
+    let mut talk = inbox_of(&house, 5).await;
+    assert_eq!(talk.ok("FETCH $ FLAGS").await, "T OK Fetch completed\r\n", "nothing is saved at first");
+    talk.ok("SEARCH RETURN (SAVE) 2:4").await;
+    assert_eq!(talk.ok("UID FETCH $ (UID)").await.matches(" FETCH (").count(), 3);
+    talk.ok("STORE 3 +FLAGS.SILENT (\\Deleted)").await;
+    talk.ok("UID EXPUNGE $").await;
+    assert_eq!(talk.ok("FETCH $ (UID)").await, "* 2 FETCH (UID 2)\r\n* 3 FETCH (UID 4)\r\nT OK Fetch completed\r\n");
+    talk.ok("STORE $ +FLAGS.SILENT (\\Flagged)").await;
+    assert_eq!(talk.ok("FETCH 1:* (FLAGS)").await.matches("\\Flagged").count(), 2);
+    assert!(talk.ok("COPY $ Sent").await.contains(" 2,4 1:2]"));
+    assert!(talk.ok("UID MOVE $ Sent").await.contains(" 2,4 3:4]"));
+    assert_eq!(talk.ok("UID STORE $ +FLAGS.SILENT (\\Seen)").await, "T OK Store completed\r\n", "they are gone");
+}

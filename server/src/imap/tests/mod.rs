@@ -1,10 +1,12 @@
 //! Sessions over a stream in memory, against a real mail store in a temporary directory.
 
+mod binary;
 mod condstore;
 mod login;
 mod mailboxes;
 mod messages;
 mod qresync;
+mod replace;
 mod search;
 mod sessions;
 

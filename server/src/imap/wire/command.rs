@@ -89,7 +89,7 @@ pub enum Command {
         items: Vec<FetchItem>,
         changed_since: Option<u64>,
         vanished: bool,
-        /// RFC 9394 §3.3.
+        /// Only these of the messages that the set names (RFC 9394 §3.3).
         partial: Option<PartialRange>,
     },
     Store {
@@ -132,6 +132,15 @@ pub struct Select {
     pub condstore: bool,
     /// `(QRESYNC (…))`, RFC 7162 §3.2.5.
     pub resync: Option<Resync>,
+}
+
+/// The message that REPLACE puts another in place of (RFC 8508).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Replaced {
+    /// UID REPLACE.
+    pub uid: bool,
+    /// Which.
+    pub message: SequenceBound,
 }
 
 /// What a client knows of a mailbox that it opens again.
@@ -178,6 +187,8 @@ pub enum StatusItem {
     Deleted,
     Size,
     HighestModSeq,
+    /// RFC 7889: the largest message that APPEND takes.
+    AppendLimit,
 }
 
 /// FETCH data items; macros are expanded by the parser.
@@ -204,6 +215,13 @@ pub enum FetchItem {
         partial: Option<(u64, u64)>,
         name: String,
     },
+    /// `BINARY[part]<partial>` (RFC 3516): without its transfer encoding.
+    Binary {
+        part: Vec<u32>,
+        peek: bool,
+        partial: Option<(u64, u64)>,
+    },
+    BinarySize(Vec<u32>),
 }
 
 /// How STORE changes.

@@ -10,10 +10,10 @@
 use bytes::{Buf, Bytes, BytesMut};
 
 use super::{
-    command::{FlagArgument, MailboxArgument},
+    command::{FlagArgument, MailboxArgument, Replaced},
     parse::{
         Options,
-        append::{Announced, announced_after, next_message},
+        append::{Announced, Head, announced_after, next_message},
         tag_of,
     },
 };
@@ -54,6 +54,8 @@ pub struct LiteralHeader {
 pub struct AppendStart {
     /// The command's tag.
     pub tag: String,
+    /// The message that goes, if this is REPLACE.
+    pub replaces: Option<Replaced>,
     /// Where to.
     pub mailbox: MailboxArgument,
     /// The flags, in the client's order.
@@ -323,7 +325,8 @@ impl Framer {
             Ok(Announced::Message(start)) => {
                 self.reset();
                 self.state = State::Message { tag: start.tag.clone(), remaining: literal.size, waiting: !literal.non_sync };
-                Some(Step::Append(AppendStart { tag: start.tag, mailbox: start.mailbox, flags: start.flags, date: start.date, literal }))
+                let Head { tag, replaces, mailbox, flags, date } = start;
+                Some(Step::Append(AppendStart { tag, replaces, mailbox, flags, date, literal }))
             }
             Ok(Announced::Argument { of_append }) => self.argument(literal, of_append, announcement),
         }

@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::imap::wire::command::SequenceBound;
 
 const LIMITS: Limits = Limits { line_bytes: 200, literal_bytes: 100, command_bytes: 300 };
 
@@ -363,4 +364,21 @@ fn rubbish_after_a_message_refuses_the_append_and_its_further_literals() {
     }
     let got = events("a APPEND INBOX {1+}\r\nx y\r\nb NOOP\r\n");
     assert!(!refusal(&got[2]).fatal && got[3..] == [command("b NOOP")]);
+}
+
+#[test]
+fn the_message_of_replace_is_streamed_like_that_of_append() {
+    for (line, uid, message) in [
+        ("a REPLACE 4 Drafts (\\Seen) {1+}\r\nx\r\n", false, SequenceBound::Number(4)),
+        ("a uid replace * {6+}\r\nDrafts {1+}\r\nx\r\n", true, SequenceBound::Star),
+    ] {
+        let got = events(line);
+        let Event::Append(start) = &got[0] else { panic!("{got:?}") };
+        assert_eq!(start.replaces, Some(Replaced { uid, message }));
+        assert_eq!(got[1..], [Event::Message(b"x".to_vec()), Event::AppendEnd]);
+    }
+    for wrong in ["REPLACE 0 x {1+}\r\ny", "REPLACE 1:2 x {1+}\r\ny", "UID REPLACE x {1+}\r\ny", "REPLACE 4 {1+}\r\ny"] {
+        let got = events(format!("a {wrong}\r\nb NOOP\r\n"));
+        assert!(!got.iter().any(|event| matches!(event, Event::Append(_))) && got.last() == Some(&command("b NOOP")), "{got:?}");
+    }
 }

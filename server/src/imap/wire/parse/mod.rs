@@ -162,6 +162,8 @@ fn on_messages(cursor: &mut Cursor<'_>, verb: &str, uid: bool) -> Parsed<Command
             let mailbox = cursor.mailbox()?;
             Ok(if verb == "COPY" { Command::Copy { uid, set, mailbox } } else { Command::Move { uid, set, mailbox } })
         }
+        // As with APPEND.
+        "REPLACE" => Err(Fail::new("REPLACE ends with the message as a literal, as in {310}")),
         _ => {
             let shown: String = verb.chars().take(UNKNOWN_VERB_SHOWN_MAX).collect();
             Err(Fail::new(format!("unknown command {}{shown}", if uid { "UID " } else { "" })))

@@ -22,7 +22,8 @@ impl Cursor<'_> {
         }
     }
 
-    fn sequence_bound(&mut self) -> Parsed<SequenceBound> {
+    /// Reads `seq-number`.
+    pub(crate) fn sequence_bound(&mut self) -> Parsed<SequenceBound> {
         if self.take(b'*') { Ok(SequenceBound::Star) } else { self.nz_number("a message number or \"*\"").map(SequenceBound::Number) }
     }
 }

@@ -236,7 +236,6 @@ fn fetch_sections_repeat_their_name() {
         "BODY.PEEK",
         "BODY[HEADER.FIELDS ({2}\r\n\r\n)]",
         "()",
-        "BINARY[1]",
     ] {
         complaint(&format!("a FETCH 1 {item}"));
     }
