@@ -181,8 +181,8 @@ mod tests {
                         parents[child] = Some(parent);
                     }
                 }
-                for node in 0..12 {
-                    prop_assert_eq!(forest.parent(node), parents[node]);
+                for (node, parent) in parents.iter().enumerate() {
+                    prop_assert_eq!(forest.parent(node), *parent);
                 }
             }
         }

@@ -169,7 +169,7 @@ fn a_hundred_thousand_messages_are_threaded_in_time() {
         id: Some(id(number)),
         references,
         subject: format!("{}", number % 7).into(),
-        is_reply: number % 2 == 0,
+        is_reply: number.is_multiple_of(2),
         ..Facts::default()
     };
     // One chain; the same in the other order; a chain, and then every second message moved below its end; one parent for all.
