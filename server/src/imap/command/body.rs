@@ -94,12 +94,14 @@ impl Request {
 
     /// Whether whole messages are wanted, whose structure does not matter.
     fn is_whole(&self) -> bool {
-        !self.body_structure && self.sections.iter().all(|Wanted { section, .. }| section.part.is_empty() && section.text == SectionText::Whole)
+        !self.body_structure
+            && self.sections.iter().all(|Wanted { section, .. }| section.part.is_empty() && section.text == SectionText::Whole)
     }
 
     /// Whether nothing below the header is wanted.
     fn needs_header_only(&self) -> bool {
-        let header = |text: &SectionText| matches!(text, SectionText::Header | SectionText::HeaderFields(_) | SectionText::HeaderFieldsNot(_));
+        let header =
+            |text: &SectionText| matches!(text, SectionText::Header | SectionText::HeaderFields(_) | SectionText::HeaderFieldsNot(_));
         !self.body_structure && self.sections.iter().all(|Wanted { section, .. }| section.part.is_empty() && header(&section.text))
     }
 
