@@ -31,7 +31,12 @@ pub fn message(number: usize) -> Vec<u8> {
         text += "--outer--\r\n";
     } else if number.is_multiple_of(3) {
         text += "Content-Type: multipart/alternative; boundary=inner\r\n\r\n--inner\r\nContent-Type: text/plain\r\n\r\n";
-        let _ = write!(text, "{needle}\r\n{}--inner\r\nContent-Type: text/html\r\n\r\n<p>{}</p>\r\n--inner--\r\n", words.repeat(18), words.repeat(18));
+        let _ = write!(
+            text,
+            "{needle}\r\n{}--inner\r\nContent-Type: text/html\r\n\r\n<p>{}</p>\r\n--inner--\r\n",
+            words.repeat(18),
+            words.repeat(18)
+        );
     } else {
         let _ = write!(text, "Content-Type: text/plain; charset=us-ascii\r\n\r\n{needle}\r\n{}", words.repeat(36));
     }

@@ -53,7 +53,8 @@ pub fn measure_all(amounts: Amounts, with_dovecot: bool) -> Result<Vec<Row>> {
         measured.push(dovecot(amounts)?);
     }
     let sample = |figures: &Figures, name| figures.get(name).map(|value| Sample { value: *value, cpu_us: None }).into_iter().collect();
-    let row = |measure: &Measure| Row { measure: *measure, samples: measured.iter().map(|figures| sample(figures, measure.name)).collect() };
+    let row =
+        |measure: &Measure| Row { measure: *measure, samples: measured.iter().map(|figures| sample(figures, measure.name)).collect() };
     Ok(ROWS.iter().map(row).collect())
 }
 
@@ -73,7 +74,7 @@ fn berth(amounts: Amounts) -> Result<Figures> {
 
 fn dovecot(amounts: Amounts) -> Result<Figures> {
     let users = servers::dovecot_users(2);
-    let dovecot = Dovecot::start(&users)?;
+    let dovecot = Dovecot::start_with(&users, servers::DOVECOT_SETTINGS)?;
     for (number, user) in users.iter().enumerate() {
         plant_for(number, dovecot.mail().join(&user.name), amounts)?;
     }

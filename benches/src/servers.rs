@@ -16,6 +16,9 @@ use tests::{
 
 use crate::client::Client;
 
+/// Dovecot as durable as Berth: its default leaves flag changes to the system's next write.
+pub const DOVECOT_SETTINGS: &str = "mail_fsync = always\n";
+
 /// One column of the table.
 pub struct Server {
     /// Its heading.
@@ -39,7 +42,12 @@ pub fn berth_direct_and_relayed(cluster: &Cluster, rounds: usize) -> Result<Vec<
         let side = if cluster.holder(&user.name)? == 0 { &mut direct } else { &mut relayed };
         side.push(user.clone());
     }
-    ensure!(direct.len() >= rounds && relayed.len() >= rounds, "too few users fell on one of the nodes: {} and {}", direct.len(), relayed.len());
+    ensure!(
+        direct.len() >= rounds && relayed.len() >= rounds,
+        "too few users fell on one of the nodes: {} and {}",
+        direct.len(),
+        relayed.len()
+    );
     let server = |name, users| Server { name, doors: first.doors.clone(), users, processes: processes.clone() };
     Ok(vec![server("Berth", direct), server("Berth, relayed", relayed)])
 }

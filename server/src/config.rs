@@ -240,7 +240,7 @@ impl Default for MailSection {
             control: None,
             linger: Duration::from_secs(15 * 60),
             write_back_after: Duration::from_secs(1),
-            rescan_interval: Duration::from_secs(60),
+            rescan_interval: Duration::from_secs(120),
             auto_create: special.iter().map(|name| ((*name).to_owned(), format!("\\{name}"))).collect(),
         }
     }

@@ -225,6 +225,7 @@ impl Account {
             keep(mailbox.write_back(self.store.settings.write_back_after));
             keep(mailbox.remove_files());
             keep(mailbox.settle_takeover());
+            keep(mailbox.tidy());
         }
         keep(self.store.checkpoint_when_due());
         self.empty_trash();

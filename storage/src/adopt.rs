@@ -53,7 +53,7 @@ pub(crate) struct Earlier {
     pub list: Option<UidList>,
     /// The list's UIDVALIDITY means nothing: there were POP3 UIDLs only.
     pub needs_validity: bool,
-    /// Keywords by letter; empty where the mailbox folder has a file of its own that says so.
+    /// Keywords by letter; empty where only the file in the mailbox folder says so.
     pub keywords: Vec<String>,
     /// What could not be understood.
     pub problems: Vec<String>,
@@ -78,7 +78,7 @@ pub(crate) fn read(filesystem: &dyn Filesystem, folder: &Path, entries: &[Entry]
         if has(courier::POP3_FILE) {
             earlier.read_pop3(filesystem, &folder.join(courier::POP3_FILE))?;
         }
-        if has(courier::KEYWORDS_FOLDER) && !has(KEYWORDS_FILE) {
+        if has(courier::KEYWORDS_FOLDER) {
             earlier.read_courier_keywords(filesystem, &folder.join(courier::KEYWORDS_FOLDER))?;
         }
     }

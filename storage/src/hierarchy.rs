@@ -402,7 +402,9 @@ impl Account {
             }
         }
         let earlier_server = self.adopt(folders, &entries)?;
-        self.read_subscriptions(&entries, validity_on_disk.is_none())?;
+        // What was handed back and comes again is as new.
+        let first_time = validity_on_disk.is_none() || Marks::find(&entries).is_none();
+        self.read_subscriptions(&entries, first_time)?;
         if validity_on_disk.is_none() {
             if !earlier_server {
                 self.greet_new_user()?;
@@ -481,7 +483,7 @@ impl Account {
             found
         });
         self.fill_folder(&path, &[]).map_err(self.store.io("can't prepare mailbox folder", &path))?;
-        if !earlier.keywords.is_empty() && !entries.iter().any(|entry| entry.name == KEYWORDS_FILE) {
+        if !earlier.keywords.is_empty() {
             self.replace_file(&path, KEYWORDS_FILE, keywords::print(&earlier.keywords).as_bytes())?;
         }
         let adopted_below = list.as_ref().map_or(0, |list| list.uid_next);
@@ -515,14 +517,17 @@ impl Account {
 
     fn read_subscriptions(&self, entries: &[Entry], first_time: bool) -> Result<(), StorageError> {
         let maildir = &self.store.paths.maildir;
-        if first_time && !entries.iter().any(|entry| entry.name == SUBSCRIPTIONS_FILE) {
+        let has_own = entries.iter().any(|entry| entry.name == SUBSCRIPTIONS_FILE);
+        if first_time && (!has_own || self.store.paths.control.is_some()) {
             let found = adopt::subscriptions(self.store.filesystem.as_ref(), maildir, entries, self.store.paths.control.as_deref())
                 .map_err(self.store.io("can't read the subscriptions of an earlier server in", maildir))?;
             if let Some(names) = found {
                 self.replace_file(maildir, SUBSCRIPTIONS_FILE, print_subscriptions(&names).as_bytes())?;
                 self.catalog.write().subscriptions = names;
+                return Ok(());
             }
-        } else if entries.iter().any(|entry| entry.name == SUBSCRIPTIONS_FILE) {
+        }
+        if has_own {
             let path = self.store.paths.maildir.join(SUBSCRIPTIONS_FILE);
             let file =
                 read_small(self.store.filesystem.as_ref(), &path, SUBSCRIPTIONS_BYTES_MAX).map_err(self.store.io("can't read", path))?;

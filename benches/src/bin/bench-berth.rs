@@ -72,14 +72,17 @@ fn mailbox_of_thousands(arguments: &Arguments, with_dovecot: bool) -> Result<()>
         columns.truncate(1);
     }
     let users = servers::dovecot_users(arguments.rounds);
-    let dovecot = with_dovecot.then(|| Dovecot::start(&users)).transpose()?;
+    let dovecot = with_dovecot.then(|| Dovecot::start_with(&users, servers::DOVECOT_SETTINGS)).transpose()?;
     if let Some(dovecot) = &dovecot {
         columns.push(servers::dovecot_server(dovecot, users)?);
     }
     let columns: Vec<Arc<Server>> = columns.into_iter().map(Arc::new).collect();
     let rows = measure(arguments, &columns)?;
     let names: Vec<&str> = columns.iter().map(|server| server.name).collect();
-    println!("{} messages, medians of {} rounds, in brackets CPU time of one operation (bodies: of one MB):\n", arguments.messages, arguments.rounds);
+    println!(
+        "{} messages, medians of {} rounds, in brackets CPU time of one operation (bodies: of one MB):\n",
+        arguments.messages, arguments.rounds
+    );
     print!("{}", markdown(&names, &rows));
     Ok(())
 }
@@ -92,12 +95,21 @@ fn measure(arguments: &Arguments, columns: &[Arc<Server>]) -> Result<Vec<Row>> {
         let mut turns = columns.iter().map(|server| Turn::new(server, round, amounts)).collect::<Result<Vec<_>>>()?;
         for (at, step) in STEPS.iter().enumerate() {
             let asked = arguments.only.as_ref().is_none_or(|only| step.measure.name.contains(only.as_str()));
-            if !asked && !step.measure.name.contains("LMTP") && !step.measure.name.contains("SELECT after") && !step.measure.name.contains("1 MiB") {
+            if !asked
+                && !step.measure.name.contains("LMTP")
+                && !step.measure.name.contains("SELECT after")
+                && !step.measure.name.contains("1 MiB")
+            {
                 continue;
             }
             for (column, turn) in turns.iter_mut().enumerate() {
                 let sample = (step.run)(turn).with_context(|| format!("{}: {}", columns[column].name, step.measure.name))?;
-                eprintln!("{:<50} {:<16} {}", step.measure.name, columns[column].name, sample.map_or("-".into(), |s| format!("{:.2} {}", s.value, step.measure.unit)));
+                eprintln!(
+                    "{:<50} {:<16} {}",
+                    step.measure.name,
+                    columns[column].name,
+                    sample.map_or("-".into(), |s| format!("{:.2} {}", s.value, step.measure.unit))
+                );
                 rows[at].samples[column].extend(sample);
             }
         }

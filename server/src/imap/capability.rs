@@ -27,7 +27,16 @@ pub const AFTER_LOGIN: &[&str] = &[
     "CONDSTORE",
     "QRESYNC",
     "ESEARCH",
+    "SEARCHRES",
+    "PARTIAL",
     "WITHIN",
+    "SORT",
+    "SORT=DISPLAY",
+    "ESORT",
+    "THREAD=ORDEREDSUBJECT",
+    "THREAD=REFERENCES",
+    "THREAD=REFS",
+    "I18NLEVEL=1",
 ];
 
 /// Before login. `start_tls`: a certificate is there; `password`: this connection may send one.

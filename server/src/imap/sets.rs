@@ -56,9 +56,9 @@ impl SavedUids {
         self.0.iter().map(place).filter(|range| !range.is_empty()).collect()
     }
 
-    /// The runs: first and last, ascending.
-    pub fn runs(&self) -> &[(Uid, Uid)] {
-        &self.0
+    /// The runs of UIDs, ascending.
+    pub fn runs(&self) -> impl Iterator<Item = (u32, u32)> {
+        self.0.iter().map(|(low, high)| (low.get(), high.get()))
     }
 }
 
@@ -107,7 +107,24 @@ mod tests {
         assert_eq!(saved.0.len(), 3);
         let view = View::of(uids(&[1, 3, 4, 5, 9, 10]));
         assert_eq!(saved.positions(&view).into_iter().flatten().collect::<Vec<_>>(), [1, 2, 4]);
-        assert_eq!(saved.runs().first().map(|(low, high)| (low.get(), high.get())), Some((2, 4)));
+        assert_eq!(saved.runs().next(), Some((2, 4)));
+    }
+
+    #[test]
+    fn a_part_is_cut_from_either_end_across_ranges() {
+        let named: Positions = [0..2, 5..6, 9..12].into_iter().collect();
+        for (one, other, from_end, expected) in [
+            (1, 3, false, &[0, 1, 5][..]),
+            (3, 4, false, &[5, 9]),
+            (5, 900, false, &[10, 11]),
+            (7, 9, false, &[]),
+            (1, 2, true, &[10, 11]),
+            (4, 3, true, &[5, 9]),
+            (u32::MAX, 6, true, &[0]),
+        ] {
+            let part = narrow(&named, PartialRange { one, other, from_end });
+            assert_eq!(part.into_iter().flatten().collect::<Vec<_>>(), expected, "{one}:{other}");
+        }
     }
 
     proptest! {

@@ -23,7 +23,7 @@ use crate::config::Config;
 /// Several changes of one file come together.
 const SETTLE: Duration = Duration::from_millis(200);
 /// Files on the shared directory are changed by other nodes too, which inotify does not see: they are looked at this often.
-const POLL: Duration = Duration::from_secs(3);
+const POLL: Duration = Duration::from_secs(15);
 
 /// Until aborted.
 pub async fn follow(node: Arc<Node>) {

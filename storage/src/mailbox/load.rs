@@ -74,6 +74,7 @@ impl Mailbox {
             keywords: RwLock::new(Arc::new(keywords)),
             changes: watch::Sender::new(columns.highest_modseq().get()),
             deleted: AtomicBool::new(false),
+            tidied: AtomicBool::new(false),
             recent_from: AtomicU32::new(state.record.first_recent),
             columns: RwLock::new(columns),
             state: Mutex::new(state),

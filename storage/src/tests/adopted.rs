@@ -44,6 +44,23 @@ fn dovecot() -> User {
     ])
 }
 
+fn courier() -> User {
+    tree(&[
+        ("cur/1500000001.M1P1.host,S=17:2,S", MESSAGE),
+        ("cur/1500000002.M2P2.host,S=17:2,", MESSAGE),
+        ("cur/1500000003.M3P3.host,S=17:2,", MESSAGE),
+        ("courierimapuiddb", "1 1234567890 9\n4 1500000001.M1P1.host,S=17\n8 1500000002.M2P2.host,S=17\n"),
+        (
+            "courierpop3dsizelist",
+            "/2 12 1111111111\n1500000001.M1P1.host,S=17:2,S 17 3:1111111111\n1500000003.M3P3.host,S=17 17 11:1111111111\n",
+        ),
+        ("courierimapkeywords/:list", "todo\n$Label1\n\n1500000001.M1P1.host,S=17:1\n"),
+        ("courierimapkeywords/1500000002.M2P2.host,S=17", "later\n"),
+        ("courierimapsubscribed", "INBOX\nINBOX.Lists\n"),
+        (".Lists/courierimapuiddb", "1 1234567895 2\n"),
+    ])
+}
+
 fn uids(mailbox: &Mailbox) -> Vec<u32> {
     mailbox.read().uids().iter().map(|uid| uid.get()).collect()
 }
@@ -111,25 +128,22 @@ fn a_takeover_that_was_interrupted_is_done_again() {
         let inbox = held.inbox();
         assert_eq!((inbox.uid_validity().get(), uids(&inbox)), (1_234_567_890, vec![7, 9, 12, 40]), "after {calls} calls");
         assert_eq!(held.open("Archive/2026").uid_validity().get(), 1_234_567_891, "after {calls} calls");
+
+        let mut user = courier();
+        user.faulty.fail_at(calls, Failure::FromThenOn);
+        if let Ok(held) = user.try_open(Handover::Clean) {
+            user.die(held);
+        }
+        user.faulty.heal();
+        let held = user.open(Handover::Unclean);
+        let flags = held.inbox().read().get(uid(4)).unwrap().flags;
+        assert_eq!(flags.keywords().count(), 1, "after {calls} calls");
     }
 }
 
 #[test]
 fn what_courier_left_stays() {
-    let mut user = tree(&[
-        ("cur/1500000001.M1P1.host,S=17:2,S", MESSAGE),
-        ("cur/1500000002.M2P2.host,S=17:2,", MESSAGE),
-        ("cur/1500000003.M3P3.host,S=17:2,", MESSAGE),
-        ("courierimapuiddb", "1 1234567890 9\n4 1500000001.M1P1.host,S=17\n8 1500000002.M2P2.host,S=17\n"),
-        (
-            "courierpop3dsizelist",
-            "/2 12 1111111111\n1500000001.M1P1.host,S=17:2,S 17 3:1111111111\n1500000003.M3P3.host,S=17 17 11:1111111111\n",
-        ),
-        ("courierimapkeywords/:list", "todo\n$Label1\n\n1500000001.M1P1.host,S=17:1\n"),
-        ("courierimapkeywords/1500000002.M2P2.host,S=17", "later\n"),
-        ("courierimapsubscribed", "INBOX\nINBOX.Lists\n"),
-        (".Lists/courierimapuiddb", "1 1234567895 2\n"),
-    ]);
+    let mut user = courier();
     let check = |held: &Held| {
         let inbox = held.inbox();
         assert_eq!((inbox.uid_validity().get(), uids(&inbox)), (1_234_567_890, vec![4, 8, 9]));

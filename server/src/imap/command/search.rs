@@ -201,9 +201,7 @@ impl Query {
             SearchKey::SentSince(date) => self.sent(SentTest::Since, *date),
             SearchKey::Larger(size) => Node::Larger(*size),
             SearchKey::Smaller(size) => Node::Smaller(*size),
-            SearchKey::Uid(SequenceSet::Saved) | SearchKey::Sequence(SequenceSet::Saved) => {
-                Node::Uid(context.saved.runs().iter().map(|(low, high)| (low.get(), high.get())).collect())
-            }
+            SearchKey::Uid(SequenceSet::Saved) | SearchKey::Sequence(SequenceSet::Saved) => Node::Uid(context.saved.runs().collect()),
             SearchKey::Uid(set) => Node::Uid(resolve(set, context.largest_uid)),
             SearchKey::Sequence(set) => Node::Sequence(resolve(set, context.message_count)),
             SearchKey::ModSeq(modseq) => {

@@ -49,7 +49,7 @@ async fn tell<H: Holding>(session: &mut Session<H>, selected: &Selected, set: &S
     let last = view.uid_next().saturating_sub(1);
     // `*` is the last UID that was given: the message that had it may be what is gone.
     let asked: Runs = match set {
-        SequenceSet::Saved => selected.saved.runs().iter().map(|(low, high)| (low.get(), high.get())).collect(),
+        SequenceSet::Saved => selected.saved.runs().collect(),
         SequenceSet::Ranges(_) => set.resolve(last).into_iter().collect(),
     };
     let gone = match remembered {

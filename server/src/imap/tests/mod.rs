@@ -7,6 +7,7 @@ mod mailboxes;
 mod messages;
 mod qresync;
 mod replace;
+mod search;
 mod sessions;
 
 use std::{future::Future, sync::Arc, time::Duration};

@@ -111,7 +111,7 @@ mod tests {
             ("SORT () UTF-8 ALL", "at least one sort criterion"),
             ("SORT (REVERSE) UTF-8 ALL", "a space"),
             ("SORT (COLOUR) UTF-8 ALL", "a sort criterion such as ARRIVAL"),
-            ("SORT (DATE) ALL", "a space"),
+            ("SORT (DATE) ALL", "this charset is not supported"),
             ("SORT DATE UTF-8 ALL", "a list of sort criteria"),
             ("THREAD JWZ UTF-8 ALL", "ORDEREDSUBJECT, REFERENCES or REFS"),
             ("THREAD REFS UTF-8", "a space"),

@@ -266,6 +266,11 @@ fn condstore_has_its_modifiers() {
             partial: None
         }
     );
+    let Command::Fetch { partial, .. } = read("a UID FETCH 25900:26600 (UID FLAGS) (PARTIAL -1:-30 CHANGEDSINCE 98305)") else { panic!() };
+    assert_eq!(partial, Some(PartialRange { one: 1, other: 30, from_end: true }));
+    for refused in ["a FETCH 1:* FLAGS (PARTIAL 1:2)", "a UID FETCH 1:* FLAGS (PARTIAL 1:2 PARTIAL 1:2)"] {
+        assert!(complaint(refused).reason.contains("PARTIAL"), "{refused}");
+    }
     assert_eq!(
         read("a STORE 1,3 (UNCHANGEDSINCE 0) -FLAGS.SILENT ()"),
         Command::Store {
