@@ -11,6 +11,8 @@ pub mod ids;
 pub mod inspect;
 pub mod keeper;
 pub mod lease;
+#[cfg(test)]
+mod model;
 pub mod names;
 pub mod placement;
 pub mod protocol;

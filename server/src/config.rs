@@ -103,6 +103,8 @@ pub struct MailSection {
     pub maildir: String,
     /// Index folder of a user.
     pub index: String,
+    /// Where an earlier server kept a user's control files (Dovecot's `CONTROL=`), if not in the Maildir; only read, when mail is taken over.
+    pub control: Option<String>,
     /// How long an account without sessions stays open (and its lease held).
     #[serde(with = "humantime_serde")]
     pub linger: Duration,
@@ -235,6 +237,7 @@ impl Default for MailSection {
         MailSection {
             maildir: "mail/{domain}/{local}/Maildir".to_owned(),
             index: "mail/{domain}/{local}/index".to_owned(),
+            control: None,
             linger: Duration::from_secs(15 * 60),
             write_back_after: Duration::from_secs(1),
             rescan_interval: Duration::from_secs(60),
@@ -391,7 +394,7 @@ impl Config {
                 .collect::<String>();
             self.node.root.join(filled)
         };
-        AccountPaths { maildir: fill(&self.mail.maildir), index: fill(&self.mail.index) }
+        AccountPaths { maildir: fill(&self.mail.maildir), index: fill(&self.mail.index), control: self.mail.control.as_deref().map(fill) }
     }
 
     /// Where the users are.

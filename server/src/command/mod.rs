@@ -3,6 +3,7 @@
 //! Exit codes: 0 done, 1 an error (said on standard error as `berth: …`, each cause on a line of its own), 2 wrong usage.
 //! What a program may want to read goes to standard output, as text or with `--json`; everything else to standard error.
 
+mod adopt;
 pub mod cluster;
 mod config;
 pub mod control;
@@ -57,6 +58,8 @@ enum Command {
     Init(init::InitArgs),
     Serve(serve::ServeArgs),
     User(user::UserArgs),
+    Adopt(adopt::AdoptArgs),
+    ReleaseTo(adopt::ReleaseArgs),
     Nodes(cluster::NodesArgs),
     Who(cluster::WhoArgs),
     Where(users::WhereArgs),
@@ -127,6 +130,8 @@ impl Command {
             Command::Init(args) => init::run(&args),
             Command::Serve(args) => serve::run(&args),
             Command::User(args) => user::run(&args),
+            Command::Adopt(args) => adopt::adopt(&args),
+            Command::ReleaseTo(args) => adopt::release(&args),
             Command::Nodes(args) => cluster::nodes(&args),
             Command::Who(args) => cluster::who(&args),
             Command::Where(args) => users::whereabouts(&args),
@@ -205,6 +210,9 @@ mod tests {
             "berth nodes --root /srv/berth",
             "berth who",
             "berth who ada --root /srv/berth --json",
+            "berth adopt --all --dry-run",
+            "berth adopt ada@example.org --config /tmp/berth.toml",
+            "berth release-to dovecot ada",
             "berth who --node mail2 --protocol imap",
             "berth where ada@example.org",
             "berth move ada@example.org mail2",
@@ -234,6 +242,9 @@ mod tests {
             ("berth", 2),
             ("berth serv", 2),
             ("berth user add", 2),
+            ("berth adopt", 2),
+            ("berth adopt ada --all", 2),
+            ("berth release-to cyrus ada", 2),
             ("berth user add ada --file a --config b", 2),
             ("berth who --root /a --config /b", 2),
             ("berth kick", 2),

@@ -94,6 +94,9 @@ impl Config {
         for (key, template) in [("mail.maildir", &self.mail.maildir), ("mail.index", &self.mail.index)] {
             check_template(key, template, say);
         }
+        if let Some(control) = &self.mail.control {
+            check_template("mail.control", control, say);
+        }
         let (maildir, index) = (self.mail.maildir.trim_end_matches('/'), self.mail.index.trim_end_matches('/'));
         if index == maildir || index.starts_with(&format!("{maildir}/")) {
             say("mail.index", "lies in the Maildir, where other programs would take it for a mailbox: put it beside".to_owned());

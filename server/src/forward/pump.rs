@@ -59,7 +59,6 @@ where
     loop {
         let mut read = from.read(&mut first).await?;
         if read == 0 {
-            // One side may end early while the other still sends (a client that shuts down its sending half).
             return timeout(write_timeout, to.shutdown()).await.map_err(stuck)?;
         }
         timeout(write_timeout, to.write_all(first.get(..read).unwrap_or_default())).await.map_err(stuck)??;
@@ -112,6 +111,18 @@ mod tests {
         client.read_to_end(&mut answer).await.unwrap();
         assert_eq!(answer, b"bye");
         pump.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn the_end_of_the_holder_is_the_end_though_the_client_goes_on_sending() {
+        let (mut client, client_side) = tokio::io::duplex(10);
+        let (mut holder, holder_side) = tokio::io::duplex(50);
+        let pump = tokio::spawn(both_ways(client_side, holder_side, Duration::from_secs(600)));
+        holder.write_all(b"bye").await.unwrap();
+        holder.shutdown().await.unwrap();
+        let sender = async { while client.write_all(&[0; 8]).await.is_ok() {} };
+        let (ended, ()) = tokio::join!(pump, sender);
+        ended.unwrap().unwrap();
     }
 
     #[tokio::test(start_paused = true)]

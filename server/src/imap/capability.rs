@@ -13,6 +13,7 @@ pub const AFTER_LOGIN: &[&str] = &[
     "NAMESPACE",
     "UIDPLUS",
     "MOVE",
+    "MULTIAPPEND",
     "UNSELECT",
     "CHILDREN",
     "SPECIAL-USE",
@@ -21,6 +22,7 @@ pub const AFTER_LOGIN: &[&str] = &[
     "LIST-STATUS",
     "STATUS=SIZE",
     "CONDSTORE",
+    "QRESYNC",
     "ESEARCH",
     "WITHIN",
 ];

@@ -4,6 +4,7 @@ use index::Uid;
 
 use crate::imap::{
     reply::Reply,
+    state::Selected,
     view::View,
     wire::{command::SequenceSet, sequence_set::Positions},
 };
@@ -24,12 +25,43 @@ impl Numbers {
     }
 }
 
-/// The positions in `view` that `set` names, as ranges.
-pub fn positions(set: &SequenceSet, numbers: Numbers, view: &View) -> Result<Positions, Reply> {
-    if *set == SequenceSet::Saved {
-        return Err(Reply::bad("No search result was saved: SEARCHRES is not offered"));
+/// The UIDs that a client saved with SEARCH RETURN (SAVE), as runs: a result of everything is no list of everything.
+///
+/// Messages that are expunged need not be taken out: they leave the view, and their UIDs never come back.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct SavedUids(Vec<(Uid, Uid)>);
+
+impl SavedUids {
+    /// The messages found; `uids` ascending.
+    pub fn new(uids: impl IntoIterator<Item = Uid>) -> SavedUids {
+        let mut runs: Vec<(Uid, Uid)> = Vec::new();
+        for uid in uids {
+            match runs.last_mut() {
+                Some((_, last)) if last.get().checked_add(1) == Some(uid.get()) => *last = uid,
+                _ => runs.push((uid, uid)),
+            }
+        }
+        SavedUids(runs)
     }
+
+    /// The positions in `view` of those that are still there.
+    pub fn positions(&self, view: &View) -> Positions {
+        let uids = view.uids();
+        let place = |(low, high): &(Uid, Uid)| uids.partition_point(|uid| uid < low)..uids.partition_point(|uid| uid <= high);
+        self.0.iter().map(place).filter(|range| !range.is_empty()).collect()
+    }
+
+    /// The runs: first and last, ascending.
+    pub fn runs(&self) -> &[(Uid, Uid)] {
+        &self.0
+    }
+}
+
+/// The positions in the view that `set` names, as ranges.
+pub fn positions(set: &SequenceSet, numbers: Numbers, selected: &Selected) -> Result<Positions, Reply> {
+    let view = &selected.view;
     match numbers {
+        _ if *set == SequenceSet::Saved => Ok(selected.saved.positions(view)),
         Numbers::Uids => Ok(set.for_uids(view.uids())),
         Numbers::Sequence if set.exceeds(view.len()) => {
             Err(Reply::bad(format!("The mailbox has {} messages, the set names more", view.len())))
@@ -41,4 +73,20 @@ pub fn positions(set: &SequenceSet, numbers: Numbers, view: &View) -> Result<Pos
 /// The UIDs at `positions`, ascending.
 pub fn uids(positions: &Positions, view: &View) -> Vec<Uid> {
     positions.iter().filter_map(|range| view.uids().get(range.clone())).flatten().copied().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::imap::view::View;
+
+    #[test]
+    fn a_saved_result_names_what_is_still_there_and_nothing_new() {
+        let uids = |numbers: &[u32]| numbers.iter().filter_map(|number| Uid::new(*number)).collect::<Vec<_>>();
+        let saved = SavedUids::new(uids(&[2, 3, 4, 9, u32::MAX]));
+        assert_eq!(saved.0.len(), 3);
+        let view = View::of(uids(&[1, 3, 4, 5, 9, 10]));
+        assert_eq!(saved.positions(&view).into_iter().flatten().collect::<Vec<_>>(), [1, 2, 4]);
+        assert_eq!(saved.runs().first().map(|(low, high)| (low.get(), high.get())), Some((2, 4)));
+    }
 }

@@ -49,7 +49,7 @@ impl House {
 
     fn paths(&self, user: &UserName) -> AccountPaths {
         let home = self.folder.path().join("mail").join(user.as_str());
-        AccountPaths { maildir: home.join("Maildir"), index: home.join("index") }
+        AccountPaths { maildir: home.join("Maildir"), index: home.join("index"), control: None }
     }
 
     async fn open(&self, accounts: &Arc<Accounts>, user: &UserName) -> Held {

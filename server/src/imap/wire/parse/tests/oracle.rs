@@ -201,7 +201,8 @@ fn meaning(theirs: Theirs<'_>) -> Option<Tagged> {
 
 fn select(mailbox: &Mailbox<'_>, read_only: bool, parameters: &[SelectParameter]) -> Option<Command> {
     let only_condstore = parameters.iter().all(|parameter| *parameter == SelectParameter::CondStore);
-    only_condstore.then(|| Command::Select(Select { mailbox: argument(mailbox), read_only, condstore: !parameters.is_empty() }))
+    only_condstore
+        .then(|| Command::Select(Select { mailbox: argument(mailbox), read_only, condstore: !parameters.is_empty(), resync: None }))
 }
 
 fn fetch(set: &TheirSet, items: MacroOrMessageDataItemNames<'_>, uid: bool, modifiers: &[FetchModifier]) -> Option<Command> {
