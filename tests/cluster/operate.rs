@@ -107,8 +107,6 @@ fn a_fenced_node_comes_back_and_its_users_are_served() -> Result<()> {
     let name = &cluster.nodes[holder].doors.name;
     ensure!(cluster.command(&["fence", name]).is_err(), "without --yes and without a terminal nothing may happen");
     cluster.command(&["fence", name, "--yes"])?;
-    let mut imap = open_when_possible(&cluster.nodes[other].doors, &user, AT_ONCE)?;
-    ensure!(imap.bodies()?.contains_key(&uid));
     wait::until("the node's return", STOP_LIMIT, || {
         let listed = nodes(&cluster)?;
         let fenced =
@@ -116,6 +114,8 @@ fn a_fenced_node_comes_back_and_its_users_are_served() -> Result<()> {
         ensure!(fenced["back"] == true, "{fenced}");
         Ok(())
     })?;
+    let mut imap = open_when_possible(&cluster.nodes[other].doors, &user, AT_ONCE)?;
+    ensure!(imap.bodies()?.contains_key(&uid));
     imap.logout()
 }
 

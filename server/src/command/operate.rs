@@ -210,5 +210,10 @@ fn confirm(node: &NodeName) -> anyhow::Result<()> {
 
 fn say(as_json: bool, line: serde_json::Value, text: &str) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
-    Ok(if as_json { writeln!(out, "{line}")? } else { writeln!(out, "{text}")? })
+    if as_json {
+        writeln!(out, "{line}")?;
+    } else {
+        writeln!(out, "{text}")?;
+    }
+    Ok(())
 }

@@ -147,12 +147,15 @@ pub async fn tell_drain(node: &Arc<Node>, which: &NodeName, on: bool) -> Result<
 /// An operator set it a moment ago.
 pub fn drain(node: &Arc<Node>, on: bool) {
     node.health.drain_was_set(on);
-    follow_drain(node, on);
+    apply_drain(node, on);
 }
 
 /// Drains this node, or no longer, as the settings on the shared directory say; called every second.
 pub fn follow_drain(node: &Arc<Node>, setting: bool) {
-    let on = node.health.is_drained(setting);
+    apply_drain(node, node.health.is_drained(setting));
+}
+
+fn apply_drain(node: &Arc<Node>, on: bool) {
     if node.accounts.set_draining(on) != on {
         match on {
             true => tracing::warn!("draining: this node takes no new users and hands over those it has"),
