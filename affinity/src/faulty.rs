@@ -25,7 +25,7 @@ pub(crate) enum Fault {
 }
 
 /// What the server has: files (with content) and folders (`None`) by path. The root is there always.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub(crate) struct MemoryNames {
     entries: BTreeMap<String, Option<Vec<u8>>>,
 }
@@ -104,6 +104,14 @@ impl FaultyDirectory {
             directory.create_folder(folder).expect("nothing fails yet");
         }
         directory
+    }
+    /// A client of a server that has these names.
+    pub(crate) fn over(names: MemoryNames) -> FaultyDirectory {
+        FaultyDirectory { server: Arc::new(Mutex::new(names)), client: Arc::default() }
+    }
+    /// The server's names, which are gone from here.
+    pub(crate) fn take_names(&self) -> MemoryNames {
+        std::mem::take(&mut *self.server.lock())
     }
     pub(crate) fn another_client(&self) -> FaultyDirectory {
         FaultyDirectory { server: Arc::clone(&self.server), client: Arc::default() }

@@ -11,6 +11,8 @@ pub mod ids;
 pub mod inspect;
 pub mod keeper;
 pub mod lease;
+#[cfg(test)]
+mod model;
 pub mod names;
 pub mod placement;
 pub mod protocol;
@@ -27,3 +29,4 @@ pub use inspect::{LeaseSeen, NodeSeen};
 pub use keeper::{Acquired, Event, Keeper, KeeperConfig, NodeState, Peer, Seen};
 pub use lease::{Handover, Lease, LeaseLost, Tenure};
 pub use root::{ClusterFile, NodeInfo, Root, Timings};
+pub use swap::open_undelegated;

@@ -23,6 +23,10 @@ const LOG: &str = "index.db-wal";
 const COPY: &str = "index.db.copy";
 /// An empty file that says: do not trust this index, rebuild it.
 const REBUILD: &str = "rebuild";
+/// One READ request of most NFS servers.
+const READ_AHEAD_BYTES: usize = 1024 * 1024;
+/// Of a larger index, much may never be asked for: the rest is read as it is needed.
+const READ_AHEAD_BYTES_MAX: usize = 64 * READ_AHEAD_BYTES;
 /// How often a copy is tried while late writes change its source.
 const COPY_TRIES: u32 = 3;
 
@@ -107,7 +111,24 @@ fn try_open(folder: &Path) -> Result<UserIndex, IndexError> {
     if folder.join(REBUILD).exists() {
         return Err(IndexError::Damaged("marked for rebuilding".to_owned()));
     }
+    read_ahead(&folder.join(DATABASE));
     UserIndex::open(folder)
+}
+
+/// Brings the database into the page cache with few large requests: SQLite would ask for it page by page, all over the file. Before SQLite opens
+/// it, since closing our descriptor drops the process's lock. What can't be read, SQLite reports.
+fn read_ahead(database: &Path) {
+    let read = affinity::open_undelegated(database, rustix::fs::OFlags::RDONLY).and_then(|mut file| {
+        let mut chunk = vec![0; READ_AHEAD_BYTES];
+        let mut left = READ_AHEAD_BYTES_MAX / READ_AHEAD_BYTES;
+        while left > 0 && io::Read::read(&mut file, &mut chunk)? > 0 {
+            left -= 1;
+        }
+        Ok(())
+    });
+    if let Err(error) = read {
+        tracing::debug!(index = %database.display(), %error, "not read ahead");
+    }
 }
 
 /// `None`: no copy that can be trusted; the reason is logged.

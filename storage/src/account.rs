@@ -29,6 +29,8 @@ pub struct AccountPaths {
     pub maildir: PathBuf,
     /// `…/<user>/index`, which holds one folder per epoch.
     pub index: PathBuf,
+    /// Where an earlier server kept its control files (lists of UIDs, keywords, subscriptions), if not in the Maildir; only read.
+    pub control: Option<PathBuf>,
 }
 
 /// Settings of the store, the same for all accounts of a node.
@@ -223,6 +225,7 @@ impl Account {
             keep(mailbox.write_back(self.store.settings.write_back_after));
             keep(mailbox.remove_files());
             keep(mailbox.settle_takeover());
+            keep(mailbox.tidy());
         }
         keep(self.store.checkpoint_when_due());
         self.empty_trash();

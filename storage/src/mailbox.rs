@@ -10,6 +10,7 @@
 //! - parallel appends become visible in UID order (`parallel_appends_become_visible_in_uid_order`)
 
 mod append;
+mod debris;
 mod expunge;
 mod flags;
 mod load;
@@ -126,6 +127,8 @@ pub struct Mailbox {
     keywords: RwLock<Arc<Vec<String>>>,
     changes: watch::Sender<u64>,
     deleted: AtomicBool,
+    /// `tmp/` was looked through since the mailbox was opened.
+    tidied: AtomicBool,
     /// Messages from this UID on are \\Recent to the next session.
     recent_from: AtomicU32,
 }

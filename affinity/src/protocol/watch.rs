@@ -12,8 +12,8 @@ use crate::{HolderId, Timings, names::NodeFile};
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Watch {
     me: HolderId,
-    observed: BTreeMap<HolderId, Observed>,
-    last_ended: Option<Duration>,
+    pub(crate) observed: BTreeMap<HolderId, Observed>,
+    pub(crate) last_ended: Option<Duration>,
     /// A listing failed since the last one that did not.
     interrupted: bool,
 }
@@ -74,9 +74,13 @@ impl Watch {
     /// Time counts from the *end* of the listing that first showed a beat (the beat may have been written while the listing was on its way)
     /// to the *begin* of the last that still showed it.
     pub fn listed(&mut self, roll: &Roll, timings: &Timings) -> Vec<Sighting> {
-        let gap = self.last_ended.map_or(Duration::ZERO, |ended| roll.began.saturating_sub(ended));
-        // So long without a listing, and it was the server that was away, or ourselves: everybody starts anew.
-        let was_away = gap > timings.dead_after() / 2;
+        let since = |end: Duration| self.last_ended.map_or(Duration::ZERO, |ended| end.saturating_sub(ended));
+        let gap = since(roll.began);
+        // So long without a listing (also one that hung), and it was the server that was away, or ourselves: everybody starts anew. A quarter,
+        // since a client that tried for some time in vain tries again only after as long or twice that: of a shorter outage nobody dies.
+        let was_away = since(roll.ended) > timings.dead_after() / 4;
+        // A client that lost its server finds it again up to 10 s (measured) after another one did: after an outage, patience doubles.
+        let patience = if was_away { timings.dead_after() * 2 } else { timings.dead_after() };
         let counted = if self.interrupted { Duration::ZERO } else { gap };
         self.last_ended = Some(roll.ended);
         self.interrupted = false;
@@ -85,12 +89,10 @@ impl Watch {
         for (holder, beat) in roll.seen() {
             match self.observed.get_mut(holder) {
                 None => {
-                    self.observed.insert(holder.clone(), Observed::new(beat, timings.dead_after()));
+                    self.observed.insert(holder.clone(), Observed::new(beat, patience));
                     sightings.push(Sighting::Up(holder.clone()));
                 }
-                Some(observed) if observed.beat != beat => *observed = Observed::new(beat, timings.dead_after()),
-                // A client that lost its server finds it again up to 10 s (measured) after another one did: after an outage, patience doubles.
-                Some(observed) if was_away => *observed = Observed::new(beat, timings.dead_after() * 2),
+                Some(observed) if was_away || observed.beat != beat => *observed = Observed::new(beat, patience),
                 Some(observed) => observed.unchanged_for += counted,
             }
         }
@@ -169,21 +171,32 @@ mod tests {
         let mut observer = Observer::new();
         observer.sees(0, 0, 4);
         assert!(!observer.suspects(60_000, 60_000, 4), "we were away for a minute, and it may have been as well");
-        assert!(!observer.suspects(64_000, 64_000, 4));
-        assert!(!observer.suspects(68_000, 68_000, 4), "after an outage there is time to find the server again");
-        assert!(!observer.suspects(72_000, 72_000, 4));
+        for second in 61..76 {
+            assert!(!observer.suspects(second * 1000, second * 1000, 4), "after an outage there is time to find the server again");
+        }
         assert!(observer.suspects(76_000, 76_000, 4));
     }
 
     #[test]
-    fn a_listing_that_hangs_counts_from_its_end() {
+    fn a_listing_that_hangs_is_an_outage_and_counts_from_its_end() {
         let mut observer = Observer::new();
         observer.sees(0, 0, 3);
         observer.sees(1000, 31_000, 4);
-        for second in 32..39 {
+        for second in 32..47 {
             assert!(!observer.suspects(second * 1000, second * 1000, 4), "{second}");
         }
-        assert!(observer.suspects(39_000, 39_000, 4));
+        assert!(observer.suspects(47_000, 47_000, 4));
+    }
+
+    #[test]
+    fn a_listing_that_takes_long_but_no_outage_counts_from_its_end() {
+        let mut observer = Observer::new();
+        observer.sees(0, 0, 3);
+        observer.sees(1000, 2000, 4);
+        for second in 3..10 {
+            assert!(!observer.suspects(second * 1000, second * 1000, 4), "{second}");
+        }
+        assert!(observer.suspects(10_000, 10_000, 4));
     }
 
     #[test]

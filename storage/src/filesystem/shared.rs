@@ -1,15 +1,20 @@
 //! The real file system, local or NFS.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File},
     io::{self, Write},
     os::unix::fs::{FileExt, OpenOptionsExt},
     path::Path,
 };
 
-use rustix::fs::{AtFlags, CWD, OFlags, StatxFlags};
+use parking_lot::Mutex;
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, StatxFlags};
 
 use super::{Attributes, Entry, Filesystem, NewFile, OpenFile};
+
+/// `statfs` says this of NFS.
+const NFS_MAGIC: u64 = 0x6969;
 
 /// The real file system.
 #[derive(Debug, Clone, Copy, Default)]
@@ -104,12 +109,21 @@ impl Filesystem for Shared {
     fn list(&self, folder: &Path) -> io::Result<Vec<Entry>> {
         // Asking for the attributes first makes the client drop a listing that is out of date.
         self.attributes(folder)?;
+        let opened = rustix::fs::open(folder, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
         let mut entries = Vec::new();
-        for entry in fs::read_dir(folder)? {
+        for entry in Dir::new(opened)? {
             let entry = entry?;
-            if let Ok(name) = entry.file_name().into_string() {
-                entries.push(Entry { name, is_folder: entry.file_type().ok().map(|kind| kind.is_dir()) });
+            let Ok(name) = entry.file_name().to_str() else { continue };
+            if name == "." || name == ".." {
+                continue;
             }
+            let is_folder = match entry.file_type() {
+                // NFS does not always say in a listing. Only mailboxes' folders begin with a dot; asking about every message would be a request each.
+                FileType::Unknown if name.starts_with('.') => fs::symlink_metadata(folder.join(name)).ok().map(|found| found.is_dir()),
+                FileType::Unknown => None,
+                kind => Some(kind.is_dir()),
+            };
+            entries.push(Entry { name: name.to_owned(), is_folder });
         }
         Ok(entries)
     }
@@ -123,8 +137,25 @@ impl Filesystem for Shared {
         })
     }
     fn sync_folder(&self, folder: &Path) -> io::Result<()> {
+        // Opening a folder that was just changed is a request.
+        if keeps_names_by_itself(folder)? {
+            return Ok(());
+        }
         File::open(folder)?.sync_all()
     }
+}
+
+/// Whether the file system made a rename durable before it answered: NFS does. Asked once per mount; costs no request after that.
+fn keeps_names_by_itself(folder: &Path) -> io::Result<bool> {
+    static MOUNTS: Mutex<BTreeMap<(u32, u32), bool>> = Mutex::new(BTreeMap::new());
+    let stat = rustix::fs::statx(CWD, folder, AtFlags::STATX_DONT_SYNC, StatxFlags::TYPE)?;
+    let device = (stat.stx_dev_major, stat.stx_dev_minor);
+    if let Some(known) = MOUNTS.lock().get(&device) {
+        return Ok(*known);
+    }
+    let is_nfs = u64::try_from(rustix::fs::statfs(folder)?.f_type).is_ok_and(|magic| magic == NFS_MAGIC);
+    MOUNTS.lock().insert(device, is_nfs);
+    Ok(is_nfs)
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use index::{MailboxId, MailboxRecord, ModSeq, ScanDue};
+use index::{MailboxId, MailboxRecord, ModSeq, ScanDue, Uid};
 use parking_lot::{Condvar, Mutex, RecursiveRwLock, RwLock};
 use tokio::sync::watch;
 
@@ -74,6 +74,7 @@ impl Mailbox {
             keywords: RwLock::new(Arc::new(keywords)),
             changes: watch::Sender::new(columns.highest_modseq().get()),
             deleted: AtomicBool::new(false),
+            tidied: AtomicBool::new(false),
             recent_from: AtomicU32::new(state.record.first_recent),
             columns: RwLock::new(columns),
             state: Mutex::new(state),
@@ -89,6 +90,7 @@ impl Mailbox {
         if due == ScanDue::Rebuild {
             // What is \Recent is not in names: rather nothing than everything.
             mailbox.recent_from.store(mailbox.columns.read().uid_next(), Ordering::SeqCst);
+            mailbox.adopt_uidls()?;
         }
         let mut state = mailbox.state.lock();
         let uid_next = state.uid_next;
@@ -118,6 +120,21 @@ impl Mailbox {
         let _disk = self.disk.lock();
         let folder = self.folder();
         self.load_keywords(&folder)
+    }
+
+    /// POP3 UIDLs that an earlier server gave.
+    fn adopt_uidls(&self) -> Result<(), StorageError> {
+        let folder = self.folder();
+        let Some(list) = self.adopted_list(&folder)? else { return Ok(()) };
+        let uidls: Vec<(Uid, String)> = {
+            let columns = self.columns.read();
+            let there = list.messages.into_iter().filter(|(uid, _)| columns.position(*uid).is_some());
+            there.filter_map(|(uid, listed)| Some((uid, listed.uidl?))).collect()
+        };
+        if uidls.is_empty() {
+            return Ok(());
+        }
+        self.store.change(|change| uidls.iter().try_for_each(|(uid, uidl)| change.insert_uidl(self.id, *uid, uidl)))
     }
 
     /// The scan that follows a takeover, once a dead holder's late requests can't arrive any more.

@@ -116,3 +116,20 @@ fn a_strange_file_that_claims_a_uid_gets_another() {
     assert_eq!(inbox.read().uids().iter().map(|uid| uid.get()).collect::<Vec<_>>(), [1, 2, 3, 4]);
     assert_eq!(inbox.open_message(uid(1)).unwrap().read_all().unwrap(), message("one"));
 }
+
+#[test]
+fn files_in_tmp_are_removed_after_36_hours() {
+    let mut user = User::new();
+    let held = user.open(Handover::Clean);
+    let inbox = held.inbox();
+    let tmp = user.maildir().join("tmp");
+    let now = affinity::clock::wall_clock();
+    for (file, hours) in [("old", 37), ("young", 35)] {
+        std::fs::write(tmp.join(file), "x").unwrap();
+        let written = std::fs::File::options().append(true).open(tmp.join(file)).unwrap();
+        written.set_modified(now - Duration::from_secs(hours * 3600)).unwrap();
+    }
+    held.run_background_work().unwrap();
+    assert!(!tmp.join("old").exists() && tmp.join("young").exists());
+    drop(inbox);
+}

@@ -9,7 +9,7 @@ use index::Uid;
 use memchr::memmem;
 use storage::{
     Mailbox, MessageReader, StorageError,
-    mime::{Found, Section, SectionText, Structure, select_fields},
+    mime::{Found, Section, SectionText, Structure, UnknownEncoding, select_fields},
 };
 
 /// Messages up to this size are read whole: one or two requests, whatever is wanted of them.
@@ -26,6 +26,19 @@ pub struct Wanted {
     pub section: Section,
     /// Offset and length in it.
     pub partial: Option<(u64, u64)>,
+    /// What of it.
+    pub form: Form,
+}
+
+/// What is wanted of a section.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// Its bytes.
+    AsItIs,
+    /// Its bytes without their transfer encoding (BINARY).
+    Decoded,
+    /// How many these are (BINARY.SIZE).
+    DecodedSize,
 }
 
 /// All that a FETCH reads of each message.
@@ -48,6 +61,10 @@ pub enum Part {
     Held(Range<usize>),
     /// A range of the message, to be read while it is sent.
     Streamed(Range<u64>),
+    /// How many bytes the section has, decoded.
+    Size(u64),
+    /// Its transfer encoding is not known, or broken.
+    UnknownEncoding,
 }
 
 /// What was read of one message.
@@ -71,7 +88,8 @@ impl Request {
 
     /// Whether a message of this size is streamed instead of held.
     fn streams(&self, size: u64) -> bool {
-        size > READ_WHOLE_BYTES && !self.body_structure && self.sections.iter().all(|wanted| wanted.section.part.is_empty())
+        let streams = |wanted: &Wanted| wanted.section.part.is_empty() && wanted.form == Form::AsItIs;
+        size > READ_WHOLE_BYTES && !self.body_structure && self.sections.iter().all(streams)
     }
 
     /// Whether whole messages are wanted, whose structure does not matter.
@@ -107,7 +125,11 @@ impl Request {
             return Ok(Prepared { parts, body_structure: None, reader, raw });
         }
         let structure = Structure::parse(&raw);
-        let parts = self.sections.iter().map(|wanted| held_part(structure.section(&wanted.section), wanted.partial)).collect();
+        let part = |wanted: &Wanted| match wanted.form {
+            Form::AsItIs => held_part(structure.section(&wanted.section), wanted.partial),
+            Form::Decoded | Form::DecodedSize => decoded_part(&structure, wanted),
+        };
+        let parts = self.sections.iter().map(part).collect();
         let body_structure = self.body_structure.then(|| structure.body_structure(false));
         Ok(Prepared { parts, body_structure, reader, raw })
     }
@@ -169,6 +191,17 @@ fn held_part(found: Option<Found>, partial: Option<(u64, u64)>) -> Part {
     }
 }
 
+fn decoded_part(structure: &Structure<'_>, wanted: &Wanted) -> Part {
+    let decoded = structure.decoded_part(&wanted.section.part);
+    match (decoded, wanted.form == Form::DecodedSize) {
+        (Some(Err(UnknownEncoding)), _) => Part::UnknownEncoding,
+        (None, true) => Part::Size(0),
+        (None, false) => Part::Nil,
+        (Some(Ok(bytes)), true) => Part::Size(bytes.len() as u64),
+        (Some(Ok(bytes)), false) => held_part(Some(Found::Owned(bytes.into_owned())), wanted.partial),
+    }
+}
+
 /// The bytes of `range` that `<offset.length>` wants: fewer, or none, beyond its end.
 fn window(range: Range<u64>, partial: Option<(u64, u64)>) -> Range<u64> {
     let Some((offset, length)) = partial else { return range };
@@ -186,7 +219,7 @@ fn window_in_memory(range: Range<usize>, partial: Option<(u64, u64)>) -> Range<u
 pub fn cached_fields(headers: &[u8], names: &[String], partial: Option<(u64, u64)>) -> Vec<u8> {
     match held_part(Some(Found::Owned(select_fields(headers, names, false))), partial) {
         Part::Owned(bytes) => bytes,
-        Part::Nil | Part::Held(_) | Part::Streamed(_) => Vec::new(),
+        Part::Nil | Part::Held(_) | Part::Streamed(_) | Part::Size(_) | Part::UnknownEncoding => Vec::new(),
     }
 }
 
@@ -215,10 +248,11 @@ mod tests {
 
     #[test]
     fn only_large_messages_are_streamed_and_only_without_parts() {
-        let whole = Request { sections: vec![Wanted { section: Section::default(), partial: None }], body_structure: false };
+        let whole =
+            Request { sections: vec![Wanted { section: Section::default(), partial: None, form: Form::AsItIs }], body_structure: false };
         assert!(whole.streams(READ_WHOLE_BYTES + 1) && !whole.streams(READ_WHOLE_BYTES));
         let part = Section { part: vec![1], text: SectionText::Whole };
-        let part = Request { sections: vec![Wanted { section: part, partial: None }], body_structure: false };
+        let part = Request { sections: vec![Wanted { section: part, partial: None, form: Form::AsItIs }], body_structure: false };
         assert!(!part.streams(READ_WHOLE_BYTES + 1));
         assert_eq!(part.cost(9_000_000), 9_000_000);
     }

@@ -5,7 +5,7 @@
 //! - \Seen is set for all messages in one call before the first is sent, so that FLAGS are right in the same response.
 //! - Messages that are gone are left out; by sequence number the command then ends with NO (RFC 2180 §4.1.2).
 
-use std::{collections::VecDeque, ops::Range, sync::Arc};
+use std::{collections::VecDeque, sync::Arc};
 
 use futures::{StreamExt, future::BoxFuture, stream::FuturesOrdered};
 use index::{Flag, FlagSet, ModSeq, Uid};
@@ -14,9 +14,12 @@ use storage::{
     mime::{CACHED_FIELDS, Section, SectionText},
 };
 
-use super::body::{CHUNK_BYTES, Part, Prepared, Request, Wanted, cached_fields};
+use super::{
+    body::{Form, Part, Prepared, Request, Wanted, cached_fields},
+    send::{send_part, without_nul},
+};
 use crate::{
-    connection::{Connection, ConnectionError},
+    connection::Connection,
     imap::{
         holding::Holding,
         reply::{self, Reply, Stop},
@@ -26,8 +29,8 @@ use crate::{
         updates::{self, Awareness},
         view::{Expunges, View, sequence},
         wire::{
-            command::{FetchItem, SequenceSet},
-            response::FetchWriter,
+            command::{FetchItem, PartialRange, SequenceSet},
+            response::{Code, FetchWriter},
             sequence_set::Positions,
         },
     },
@@ -42,6 +45,15 @@ const GROUP_MESSAGES: usize = 16;
 /// How many bytes reading ahead may hold for one session.
 const AHEAD_BYTES: u64 = 4 * 1024 * 1024;
 
+/// Which of the messages that a set names are meant.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Only {
+    /// Those that changed after this MODSEQ.
+    pub changed_since: Option<u64>,
+    /// Those at these places among all that the set names, whether they changed or not.
+    pub partial: Option<PartialRange>,
+}
+
 /// FETCH and UID FETCH.
 pub async fn fetch<H: Holding>(
     session: &mut Session<H>,
@@ -49,9 +61,11 @@ pub async fn fetch<H: Holding>(
     uid: bool,
     set: &SequenceSet,
     items: Vec<FetchItem>,
-    changed_since: Option<u64>,
+    only: Only,
 ) -> Result<Reply, Stop> {
-    let positions = sets::positions(set, Numbers::new(uid), &selected.view)?;
+    let Only { changed_since, partial } = only;
+    let positions = sets::positions(set, Numbers::new(uid), selected)?;
+    let positions = partial.map_or_else(|| positions.clone(), |range| sets::narrow(&positions, range));
     if changed_since.is_some() || items.contains(&FetchItem::ModSeq) {
         session.enable_condstore(Some(selected));
     }
@@ -61,7 +75,7 @@ pub async fn fetch<H: Holding>(
     }
     updates::tell_keywords(&mut session.connection, selected);
 
-    let mut told = Told { known: Vec::new(), missing: false };
+    let mut told = Told { known: Vec::new(), missing: false, unknown_encoding: false };
     let mut rest = positions.iter().cloned().flatten();
     loop {
         let batch = next_batch(&mut rest, selected, changed_since, &mut told);
@@ -73,7 +87,11 @@ pub async fn fetch<H: Holding>(
     }
     let expunges = if uid { Expunges::Tell } else { Expunges::KeepBack };
     updates::tell(&mut session.connection, selected, session.awareness, expunges, &told.known).await?;
-    Ok(if told.missing && !uid { reply::expunged() } else { Reply::ok("Fetch completed") })
+    Ok(match told {
+        Told { unknown_encoding: true, .. } => Reply::no(Code::UnknownCte, "The transfer encoding of a part is not known, or broken"),
+        Told { missing: true, .. } if !uid => reply::expunged(),
+        _ => Reply::ok("Fetch completed"),
+    })
 }
 
 /// What each response has, and what must be read for it.
@@ -106,19 +124,26 @@ impl Plan {
 
 /// Whether answering an item makes the message \Seen.
 fn sets_seen(item: &FetchItem) -> bool {
-    matches!(item, FetchItem::Rfc822 | FetchItem::Rfc822Text | FetchItem::Section { peek: false, .. })
+    matches!(
+        item,
+        FetchItem::Rfc822 | FetchItem::Rfc822Text | FetchItem::Section { peek: false, .. } | FetchItem::Binary { peek: false, .. }
+    )
 }
 
 /// The section of the message file that answers an item.
 fn wanted(item: &FetchItem) -> Option<Wanted> {
-    let whole = |text| Some(Wanted { section: Section { part: Vec::new(), text }, partial: None });
+    let whole = |text| Some(Wanted { section: Section { part: Vec::new(), text }, partial: None, form: Form::AsItIs });
+    let decoded =
+        |part: &[u32], partial, form| Some(Wanted { section: Section { part: part.to_vec(), text: SectionText::Whole }, partial, form });
     match item {
         FetchItem::Rfc822 => whole(SectionText::Whole),
         FetchItem::Rfc822Header => whole(SectionText::Header),
         FetchItem::Rfc822Text => whole(SectionText::Text),
         FetchItem::Section { section, partial, .. } if cached_names(item).is_none() => {
-            Some(Wanted { section: section.clone(), partial: *partial })
+            Some(Wanted { section: section.clone(), partial: *partial, form: Form::AsItIs })
         }
+        FetchItem::Binary { part, partial, .. } => decoded(part, *partial, Form::Decoded),
+        FetchItem::BinarySize(part) => decoded(part, None, Form::DecodedSize),
         FetchItem::Section { .. }
         | FetchItem::Uid
         | FetchItem::Flags
@@ -144,6 +169,8 @@ struct Told {
     known: Vec<(Uid, ModSeq)>,
     /// Whether a message was left out because it is gone.
     missing: bool,
+    /// Whether a part was left out because its transfer encoding can't be undone.
+    unknown_encoding: bool,
 }
 
 /// A message to be sent.
@@ -228,6 +255,7 @@ async fn deliver<H: Holding>(
             told.missing = true;
             continue;
         };
+        told.unknown_encoding |= prepared.as_ref().is_some_and(|prepared| prepared.parts.contains(&Part::UnknownEncoding));
         let response = Response { plan, message, keywords: &keywords, recent: selected.view.is_recent(message.row.uid) };
         response.send(connection, held, rendered.as_ref(), prepared.as_ref()).await?;
         if response.tells_all() && message.row.modseq.get() > selected.view.highest_modseq() {
@@ -348,10 +376,17 @@ struct Response<'a> {
 impl Response<'_> {
     /// Whether FLAGS go with it although nobody asked: this command changed them.
     fn adds_flags(&self) -> bool {
-        self.plan.seen_now.binary_search(&self.message.row.uid).is_ok() && !self.plan.items.contains(&FetchItem::Flags)
+        self.changed_it() && !self.plan.items.contains(&FetchItem::Flags)
     }
     fn adds_modseq(&self) -> bool {
-        self.has_flags() && self.plan.awareness == Awareness::CondStore && !self.plan.items.contains(&FetchItem::ModSeq)
+        self.has_flags() && self.plan.awareness.has_modseq() && !self.plan.items.contains(&FetchItem::ModSeq)
+    }
+    /// RFC 7162 §3.2.4: also where only \Seen was set on the way.
+    fn adds_uid(&self) -> bool {
+        self.changed_it() && self.plan.awareness.has_modseq() && !self.plan.items.contains(&FetchItem::Uid)
+    }
+    fn changed_it(&self) -> bool {
+        self.plan.seen_now.binary_search(&self.message.row.uid).is_ok()
     }
     fn has_flags(&self) -> bool {
         self.adds_flags() || self.plan.items.contains(&FetchItem::Flags)
@@ -371,6 +406,9 @@ impl Response<'_> {
         let row = &self.message.row;
         let mut writer = FetchWriter::begin(connection.output(), self.message.sequence);
         let mut parts = prepared.map_or([].as_slice(), |prepared| prepared.parts.as_slice()).iter();
+        if self.adds_uid() {
+            writer.uid(connection.output(), row.uid);
+        }
         if self.adds_modseq() {
             writer.modseq(connection.output(), row.modseq);
         }
@@ -393,10 +431,19 @@ impl Response<'_> {
                     }
                 }
                 (FetchItem::Section { name, partial, .. }, Some(rendered)) if let Some(names) = cached_names(item) => {
-                    let bytes = cached_fields(&rendered.headers, names, *partial);
+                    let mut bytes = cached_fields(&rendered.headers, names, *partial);
+                    without_nul(&mut bytes);
                     writer.section(out, name, partial.map(|(origin, _)| origin), Some(&bytes));
                 }
-                (FetchItem::Section { .. } | FetchItem::Rfc822 | FetchItem::Rfc822Header | FetchItem::Rfc822Text, _) => {
+                (
+                    FetchItem::Section { .. }
+                    | FetchItem::Binary { .. }
+                    | FetchItem::BinarySize(_)
+                    | FetchItem::Rfc822
+                    | FetchItem::Rfc822Header
+                    | FetchItem::Rfc822Text,
+                    _,
+                ) => {
                     if let (Some(part), Some(prepared)) = (parts.next(), prepared) {
                         send_part(connection, held, &mut writer, item, part, prepared).await?;
                     }
@@ -405,89 +452,12 @@ impl Response<'_> {
                 (FetchItem::Envelope | FetchItem::BodyStructure, None) => {}
             }
         }
+        if writer.is_empty() {
+            writer.uid(connection.output(), row.uid); // all that was asked for is left out
+        }
         writer.finish(connection.output());
         Ok(())
     }
-}
-
-/// Sends one section's bytes.
-async fn send_part<H: Holding>(
-    connection: &mut Connection,
-    held: &H,
-    writer: &mut FetchWriter,
-    item: &FetchItem,
-    part: &Part,
-    prepared: &Prepared,
-) -> Result<(), Stop> {
-    let bytes: &[u8] = match part {
-        Part::Nil => {
-            if let FetchItem::Section { name, partial, .. } = item {
-                writer.section(connection.output(), name, partial.map(|(origin, _)| origin), None);
-            }
-            return Ok(());
-        }
-        Part::Owned(bytes) => bytes,
-        Part::Held(range) => prepared.raw.get(range.clone()).unwrap_or_default(),
-        Part::Streamed(range) => {
-            begin_literal(connection, writer, item, range.end - range.start);
-            return stream(connection, held, prepared, range.clone()).await;
-        }
-    };
-    begin_literal(connection, writer, item, bytes.len() as u64);
-    Ok(connection.send(bytes).await?)
-}
-
-fn begin_literal(connection: &mut Connection, writer: &mut FetchWriter, item: &FetchItem, bytes: u64) {
-    let out = connection.output();
-    match item {
-        FetchItem::Section { name, partial, .. } => writer.section_header(out, name, partial.map(|(origin, _)| origin), bytes),
-        FetchItem::Rfc822Header => writer.literal_header(out, "RFC822.HEADER", bytes),
-        FetchItem::Rfc822Text => writer.literal_header(out, "RFC822.TEXT", bytes),
-        _ => writer.literal_header(out, "RFC822", bytes),
-    }
-}
-
-/// Sends a range of a large message, reading one chunk ahead.
-async fn stream<H: Holding>(connection: &mut Connection, held: &H, prepared: &Prepared, range: Range<u64>) -> Result<(), Stop> {
-    let mut at = range.start;
-    let mut ready = read_chunk(held, prepared, at..range.end).await?;
-    loop {
-        if ready.is_empty() {
-            break;
-        }
-        at += ready.len() as u64;
-        let (sent, next) = tokio::join!(connection.send(&ready), read_chunk(held, prepared, at..range.end));
-        sent?;
-        ready = next?;
-    }
-    if at == range.end {
-        return Ok(());
-    }
-    tracing::error!(expected = range.end - range.start, sent = at - range.start, "a message file is shorter than its size");
-    Err(cut_off())
-}
-
-/// The next bytes of `range`, at most a chunk. An error in the middle of a literal can only end the connection: its length was announced.
-async fn read_chunk<H: Holding>(held: &H, prepared: &Prepared, range: Range<u64>) -> Result<Vec<u8>, Stop> {
-    if range.is_empty() {
-        return Ok(Vec::new());
-    }
-    let reader = Arc::clone(&prepared.reader);
-    let length = usize::try_from(range.end - range.start).unwrap_or(CHUNK_BYTES).min(CHUNK_BYTES);
-    let read = held.run(move |_| {
-        let mut chunk = vec![0; length];
-        let got = reader.read_at(range.start, &mut chunk)?;
-        chunk.truncate(got);
-        Ok(chunk)
-    });
-    read.await.map_err(|error| {
-        tracing::error!(%error, "a message can't be read to its end");
-        cut_off()
-    })
-}
-
-fn cut_off() -> Stop {
-    Stop::Connection(ConnectionError::Io(std::io::Error::other("a message could not be read to its end")))
 }
 
 #[cfg(test)]

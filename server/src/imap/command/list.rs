@@ -44,7 +44,7 @@ pub async fn list<H: Holding>(session: &mut Session<H>, state: &State, list: &Li
             && line.entry.selectable
             && let Some(numbers) = numbers(session, &line.entry.name).await?
         {
-            let values = status::values(items, &numbers);
+            let values = status::values(items, &numbers, session.settings.message_bytes);
             response::status(session.connection.output(), line.entry.name.as_str(), &values, Names::ModifiedUtf7);
         }
         session.connection.flush_if_large().await?;

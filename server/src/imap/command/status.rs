@@ -27,7 +27,8 @@ pub async fn status<H: Holding>(
     notice(session, state, items);
     let asked = name.clone();
     let numbers = session.held.run(move |account| look(account, &asked)).await?;
-    response::status(session.connection.output(), name.as_str(), &values(items, &numbers), Names::ModifiedUtf7);
+    let values = values(items, &numbers, session.settings.message_bytes);
+    response::status(session.connection.output(), name.as_str(), &values, Names::ModifiedUtf7);
     Ok(Reply::ok("Status completed"))
 }
 
@@ -49,8 +50,8 @@ pub fn look(account: &Arc<Account>, name: &MailboxName) -> Result<Status, Storag
     Ok(mailbox.status())
 }
 
-/// What was asked for, in the client's order.
-pub fn values(items: &[StatusItem], numbers: &Status) -> Vec<(StatusItem, u64)> {
+/// What was asked for, in the client's order. `append_limit`: the largest message of APPEND, the same in every mailbox.
+pub fn values(items: &[StatusItem], numbers: &Status, append_limit: u64) -> Vec<(StatusItem, u64)> {
     let value = |item: StatusItem| match item {
         StatusItem::Messages => u64::from(numbers.messages),
         StatusItem::Recent => u64::from(numbers.recent),
@@ -60,6 +61,7 @@ pub fn values(items: &[StatusItem], numbers: &Status) -> Vec<(StatusItem, u64)> 
         StatusItem::Deleted => u64::from(numbers.deleted),
         StatusItem::Size => numbers.size,
         StatusItem::HighestModSeq => numbers.highest_modseq.get(),
+        StatusItem::AppendLimit => append_limit,
     };
     items.iter().map(|item| (*item, value(*item))).collect()
 }

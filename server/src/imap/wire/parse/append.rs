@@ -1,4 +1,4 @@
-//! APPEND up to its message (RFC 3501 §6.3.11). The message is streamed, so the framer asks at each literal what it is.
+//! APPEND (RFC 3501 §6.3.11) and REPLACE (RFC 8508) up to their message. The message is streamed, so the framer asks at each literal what it is.
 
 use super::{
     Options,
@@ -6,7 +6,7 @@ use super::{
     flags,
 };
 use crate::imap::wire::{
-    command::{FlagArgument, MailboxArgument},
+    command::{FlagArgument, MailboxArgument, Replaced},
     date::parse_date_time,
 };
 
@@ -14,6 +14,7 @@ use crate::imap::wire::{
 #[derive(Debug)]
 pub(crate) struct Head {
     pub tag: String,
+    pub replaces: Option<Replaced>,
     pub mailbox: MailboxArgument,
     pub flags: Vec<FlagArgument>,
     pub date: Option<i64>,
@@ -32,31 +33,67 @@ pub(crate) enum Announced {
 pub(crate) fn announced_after(head: &[u8], options: Options) -> Parsed<Announced> {
     let mut cursor = Cursor::new(head, options);
     let Ok(tag) = cursor.tag() else { return Ok(Announced::Argument { of_append: false }) };
-    if cursor.space().is_err() || !cursor.atom("a command").is_ok_and(|verb| verb.eq_ignore_ascii_case("APPEND")) {
-        return Ok(Announced::Argument { of_append: false });
-    }
+    let Some(verb) = verb(&mut cursor) else { return Ok(Announced::Argument { of_append: false }) };
     cursor.space()?;
+    let replaces = match verb {
+        Verb::Append => None,
+        Verb::Replace { uid } => {
+            let message = cursor.sequence_bound()?;
+            cursor.space()?;
+            Some(Replaced { uid, message })
+        }
+    };
     if cursor.peek().is_none() {
         return Ok(Announced::Argument { of_append: true }); // the mailbox
     }
     let mailbox = cursor.mailbox()?;
     cursor.space()?;
-    let mut start = Head { tag, mailbox, flags: Vec::new(), date: None };
+    let mut start = Head { tag, replaces, mailbox, flags: Vec::new(), date: None };
     if cursor.peek() == Some(b'(') {
         let Some(flags) = flags_so_far(&mut cursor)? else { return Ok(Announced::Argument { of_append: true }) };
         start.flags = flags;
         cursor.space()?;
     }
-    if cursor.peek() == Some(b'"') {
-        start.date = Some(date_time(&mut cursor)?);
-        cursor.space()?;
-    }
+    start.date = optional_date_time(&mut cursor)?;
     match cursor.peek() {
         None => Ok(Announced::Message(start)),
         Some(b'U' | b'u') => Err(Fail::new("APPEND UTF8 (...) is not offered: send the message as a plain literal")),
         Some(b'C' | b'c') => Err(Fail::new("CATENATE is not offered: send the message as one literal")),
         Some(_) => Err(cursor.expected("flags, a date-time or the message as a literal")),
     }
+}
+
+/// Which command a message is the argument of.
+enum Verb {
+    Append,
+    Replace { uid: bool },
+}
+
+/// Reads the command word; `None`: one that takes no message.
+fn verb(cursor: &mut Cursor<'_>) -> Option<Verb> {
+    let mut word = || {
+        cursor.space().ok()?;
+        cursor.atom("a command").ok().map(|word| word.to_ascii_uppercase())
+    };
+    match word()?.as_str() {
+        "APPEND" => Some(Verb::Append),
+        "REPLACE" => Some(Verb::Replace { uid: false }),
+        "UID" if word()? == "REPLACE" => Some(Verb::Replace { uid: true }),
+        _ => None,
+    }
+}
+
+/// What stands between a message and the next one's literal (RFC 3502).
+pub(crate) fn next_message(line: &[u8]) -> Parsed<(Vec<FlagArgument>, Option<i64>)> {
+    let mut cursor = Cursor::new(line, Options { utf8: false, nesting: 0 });
+    cursor.space()?;
+    let mut flags = Vec::new();
+    if cursor.peek() == Some(b'(') {
+        flags = flags::list(&mut cursor)?;
+        cursor.space()?;
+    }
+    let date = optional_date_time(&mut cursor)?;
+    if cursor.peek().is_some() { Err(cursor.expected("flags, a date-time or the message as a literal")) } else { Ok((flags, date)) }
 }
 
 /// Why an APPEND without a message is not one.
@@ -98,6 +135,15 @@ fn flags_so_far(cursor: &mut Cursor<'_>) -> Parsed<Option<Vec<FlagArgument>>> {
             return Err(cursor.expected("a space or \")\""));
         }
     }
+}
+
+fn optional_date_time(cursor: &mut Cursor<'_>) -> Parsed<Option<i64>> {
+    if cursor.peek() != Some(b'"') {
+        return Ok(None);
+    }
+    let date = date_time(cursor)?;
+    cursor.space()?;
+    Ok(Some(date))
 }
 
 fn date_time(cursor: &mut Cursor<'_>) -> Parsed<i64> {

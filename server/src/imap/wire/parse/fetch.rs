@@ -1,8 +1,11 @@
-//! FETCH (RFC 3501 §6.4.5, RFC 7162 §3.1.4).
+//! FETCH (RFC 3501 §6.4.5, RFC 7162 §3.1.4, RFC 9394 §3.3).
 
 use storage::mime::{Section, SectionText};
 
-use super::cursor::{Cursor, Fail, Parsed, is_atom_char};
+use super::{
+    cursor::{Cursor, Fail, Parsed, is_atom_char},
+    search::partial_range,
+};
 use crate::imap::wire::command::{Command, FetchItem};
 
 /// Most items of one FETCH: each is answered for every message, so a short command must not ask for a message 10,000 times. Clients ask for less than 20.
@@ -20,7 +23,7 @@ pub(super) fn fetch(cursor: &mut Cursor<'_>, uid: bool) -> Parsed<Command> {
     } else {
         item(cursor, &mut items)?;
     }
-    let (mut changed_since, mut vanished) = (None, false);
+    let (mut changed_since, mut vanished, mut partial) = (None, false, None);
     if cursor.more() {
         cursor.parenthesised("a list of modifiers", |cursor| match cursor.word().as_str() {
             "CHANGEDSINCE" => {
@@ -32,13 +35,18 @@ pub(super) fn fetch(cursor: &mut Cursor<'_>, uid: bool) -> Parsed<Command> {
                 vanished = true;
                 Ok(())
             }
-            _ => Err(Fail::new("the modifiers of FETCH are CHANGEDSINCE and, for UID FETCH, VANISHED")),
+            "PARTIAL" if uid && partial.is_none() => {
+                cursor.space()?;
+                partial = Some(partial_range(cursor)?);
+                Ok(())
+            }
+            _ => Err(Fail::new("the modifiers of FETCH are CHANGEDSINCE and, for UID FETCH, VANISHED and PARTIAL, each once")),
         })?;
         if vanished && changed_since.is_none() {
             return Err(Fail::new("VANISHED needs CHANGEDSINCE beside it (RFC 7162, 3.2.6)"));
         }
     }
-    Ok(Command::Fetch { uid, set, items, changed_since, vanished })
+    Ok(Command::Fetch { uid, set, items, changed_since, vanished, partial })
 }
 
 /// Reads one item or macro.
@@ -48,6 +56,10 @@ fn item(cursor: &mut Cursor<'_>, items: &mut Vec<FetchItem>) -> Parsed<()> {
     let simple = match name.as_str() {
         "BODY" | "BODY.PEEK" if cursor.peek() == Some(b'[') => {
             let read = section(cursor, name == "BODY.PEEK")?;
+            return push(items, read);
+        }
+        "BINARY" | "BINARY.PEEK" | "BINARY.SIZE" => {
+            let read = binary(cursor, &name)?;
             return push(items, read);
         }
         "ALL" | "FAST" | "FULL" => {
@@ -92,18 +104,40 @@ fn section(cursor: &mut Cursor<'_>, peek: bool) -> Parsed<FetchItem> {
     cursor.require(b'[', "\"[\"")?;
     let section = section_spec(cursor)?;
     cursor.require(b']', "\"]\" after the section")?;
-    let mut partial = None;
-    if cursor.take(b'<') {
-        let origin = cursor.number("the first byte")?;
-        cursor.require(b'.', "\".\" and a number of bytes")?;
-        let count = cursor.number("a number of bytes")?;
-        if count == 0 {
-            return Err(Fail::new("a partial fetch of 0 bytes is not possible"));
-        }
-        cursor.require(b'>', "\">\"")?;
-        partial = Some((origin, count));
-    }
+    let partial = byte_range(cursor)?;
     Ok(FetchItem::Section { name: section_name(&section), section, peek, partial })
+}
+
+/// Reads `<offset.count>` if it is next.
+fn byte_range(cursor: &mut Cursor<'_>) -> Parsed<Option<(u64, u64)>> {
+    if !cursor.take(b'<') {
+        return Ok(None);
+    }
+    let origin = cursor.number("the first byte")?;
+    cursor.require(b'.', "\".\" and a number of bytes")?;
+    let count = cursor.number("a number of bytes")?;
+    if count == 0 {
+        return Err(Fail::new("a partial fetch of 0 bytes is not possible"));
+    }
+    cursor.require(b'>', "\">\"")?;
+    Ok(Some((origin, count)))
+}
+
+/// Reads `[part]<partial>` after `item` (RFC 3516 §7); BINARY.SIZE has no partial.
+fn binary(cursor: &mut Cursor<'_>, item: &str) -> Parsed<FetchItem> {
+    cursor.require(b'[', "\"[\"")?;
+    let mut part = Vec::new();
+    if cursor.peek() != Some(b']') {
+        part.push(cursor.nz_number("a part number")?);
+        while cursor.take(b'.') {
+            part.push(cursor.nz_number("a part number")?);
+        }
+    }
+    cursor.require(b']', "\"]\" after the part: BINARY has no HEADER, TEXT or MIME")?;
+    if item == "BINARY.SIZE" {
+        return Ok(FetchItem::BinarySize(part));
+    }
+    Ok(FetchItem::Binary { part, peek: item == "BINARY.PEEK", partial: byte_range(cursor)? })
 }
 
 fn section_spec(cursor: &mut Cursor<'_>) -> Parsed<Section> {

@@ -61,12 +61,12 @@ impl FetchWriter {
     }
     /// `BODY[name]<origin> {bytes}`: exactly `bytes` bytes must be written next.
     pub fn section_header(&mut self, out: &mut BytesMut, name: &str, origin: Option<u64>, bytes: u64) {
-        self.section_name(out, name, origin);
+        self.section_name(out, "BODY[", name, origin);
         literal_header(out, bytes);
     }
     /// `BODY[name]<origin>` with its bytes as a literal; `None`: NIL, there is no such part.
     pub fn section(&mut self, out: &mut BytesMut, name: &str, origin: Option<u64>, bytes: Option<&[u8]>) {
-        self.section_name(out, name, origin);
+        self.section_name(out, "BODY[", name, origin);
         match bytes {
             Some(bytes) => {
                 literal_header(out, bytes.len() as u64);
@@ -74,6 +74,28 @@ impl FetchWriter {
             }
             None => out.put_slice(b"NIL"),
         }
+    }
+    /// `BINARY[part]<origin> {bytes}`, or `~{bytes}` if a NUL is among them: exactly `bytes` bytes must be written next.
+    pub fn binary_header(&mut self, out: &mut BytesMut, part: &[u32], origin: Option<u64>, bytes: u64, has_nul: bool) {
+        self.section_name(out, "BINARY[", &part_name(part), origin);
+        if has_nul {
+            out.put_u8(b'~');
+        }
+        literal_header(out, bytes);
+    }
+    /// `BINARY[part]<origin> NIL`: there is no such part.
+    pub fn binary_nil(&mut self, out: &mut BytesMut, part: &[u32], origin: Option<u64>) {
+        self.section_name(out, "BINARY[", &part_name(part), origin);
+        out.put_slice(b"NIL");
+    }
+    /// `BINARY.SIZE[part] n`.
+    pub fn binary_size(&mut self, out: &mut BytesMut, part: &[u32], bytes: u64) {
+        self.section_name(out, "BINARY.SIZE[", &part_name(part), None);
+        number(out, bytes);
+    }
+    /// Whether no item was written yet: a response must have one.
+    pub fn is_empty(&self) -> bool {
+        self.first
     }
     /// `item {bytes}` for RFC822, RFC822.HEADER and RFC822.TEXT: exactly `bytes` bytes must be written next.
     pub fn literal_header(&mut self, out: &mut BytesMut, item: &str, bytes: u64) {
@@ -96,8 +118,8 @@ impl FetchWriter {
         self.item(out, name);
         out.put_slice(rendered);
     }
-    fn section_name(&mut self, out: &mut BytesMut, name: &str, origin: Option<u64>) {
-        self.item(out, "BODY[");
+    fn section_name(&mut self, out: &mut BytesMut, item: &str, name: &str, origin: Option<u64>) {
+        self.item(out, item);
         out.put_slice(name.as_bytes());
         out.put_u8(b']');
         if let Some(origin) = origin {
@@ -107,6 +129,11 @@ impl FetchWriter {
         }
         out.put_u8(b' ');
     }
+}
+
+/// `1.2` for the second part of the first.
+fn part_name(part: &[u32]) -> String {
+    part.iter().map(u32::to_string).collect::<Vec<_>>().join(".")
 }
 
 /// The system flags in the order in which they are listed; Maildir's P (passed) has no name in IMAP.
