@@ -1,7 +1,5 @@
 //! The messages: short mail, mail with HTML beside text, and mail with an attachment, the same for every server.
 
-use std::fmt::Write;
-
 /// The word that one message in `RARE` has in its body, for SEARCH.
 pub const NEEDLE: &str = "zanzibar";
 const RARE: usize = 50;
@@ -10,8 +8,7 @@ const RARE: usize = 50;
 pub fn message(number: usize) -> Vec<u8> {
     let mut text = String::new();
     let (name, minute, second) = (["Ada", "Brunel", "Curie", "Darwin"][number % 4], number / 60 % 60, number % 60);
-    let _ = write!(
-        text,
+    text += &format!(
         "Return-Path: <{name}@bench.example>\r\nReceived: from mx.bench.example by mail.example with ESMTP id {number:08x};\r\n\t\
          Fri, 21 Nov 2025 10:{minute:02}:{second:02} +0000\r\nFrom: \"{name} Example\" <{name}@bench.example>\r\n\
          To: user@example.org, \"Second, Person\" <second@example.org>\r\nCc: list@example.org\r\nSubject: Report {number} on {}\r\n\
@@ -24,21 +21,20 @@ pub fn message(number: usize) -> Vec<u8> {
     let words = "The quick brown fox jumps over the lazy dog, and then it rests a while in the shade.\r\n";
     if number.is_multiple_of(8) {
         text += "Content-Type: multipart/mixed; boundary=outer\r\n\r\n--outer\r\nContent-Type: text/plain; charset=utf-8\r\n\r\n";
-        let _ = write!(text, "{needle}\r\n{}", words.repeat(20));
+        text += &format!("{needle}\r\n{}", words.repeat(20));
         text += "--outer\r\nContent-Type: application/pdf; name=report.pdf\r\nContent-Disposition: attachment; filename=report.pdf\r\n\
                  Content-Transfer-Encoding: base64\r\n\r\n";
-        text += &format!("{}\r\n", "QmVydGggaXMgYSBtYWlsIHNlcnZlci4gQmVydGggaXMgYSBtYWlsIHNlcnZlci4g".repeat(1)).repeat(300);
+        text += &format!("{}\r\n", "QmVydGggaXMgYSBtYWlsIHNlcnZlci4gQmVydGggaXMgYSBtYWlsIHNlcnZlci4g").repeat(300);
         text += "--outer--\r\n";
     } else if number.is_multiple_of(3) {
         text += "Content-Type: multipart/alternative; boundary=inner\r\n\r\n--inner\r\nContent-Type: text/plain\r\n\r\n";
-        let _ = write!(
-            text,
+        text += &format!(
             "{needle}\r\n{}--inner\r\nContent-Type: text/html\r\n\r\n<p>{}</p>\r\n--inner--\r\n",
             words.repeat(18),
             words.repeat(18)
         );
     } else {
-        let _ = write!(text, "Content-Type: text/plain; charset=us-ascii\r\n\r\n{needle}\r\n{}", words.repeat(36));
+        text += &format!("Content-Type: text/plain; charset=us-ascii\r\n\r\n{needle}\r\n{}", words.repeat(36));
     }
     text.into_bytes()
 }

@@ -264,8 +264,10 @@ impl Turn {
             return Ok(None);
         }
         let before = usage::settled_bytes(&self.server.processes)?;
-        for _ in 0..self.amounts.idle {
-            let mut session = self.log_in(tls)?;
+        for number in 0..self.amounts.idle {
+            // Berth limits the sessions of one user.
+            let user = &self.server.users[number % self.server.users.len()];
+            let mut session = self.log_in_as(user, tls)?;
             session.command("SELECT INBOX")?;
             session.idle()?;
             session.shrink();
@@ -277,7 +279,10 @@ impl Turn {
     }
 
     fn log_in(&self, tls: bool) -> Result<Client> {
-        let (doors, user) = (&self.server.doors, &self.user);
+        self.log_in_as(&self.user, tls)
+    }
+    fn log_in_as(&self, user: &User, tls: bool) -> Result<Client> {
+        let doors = &self.server.doors;
         if tls {
             Client::login(&doors.imaps, Some(&self.tls), &user.name, &user.password)
         } else {

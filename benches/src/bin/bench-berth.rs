@@ -25,7 +25,7 @@ struct Arguments {
     #[arg(long, default_value_t = 500)]
     singles: usize,
     /// Idle connections.
-    #[arg(long, default_value_t = 200)]
+    #[arg(long, default_value_t = 100)]
     idle: usize,
     /// Messages of the large mailbox; 0 leaves large mailboxes out.
     #[arg(long, default_value_t = 100_000)]
