@@ -1,7 +1,11 @@
-//! Load for a mail server, and what it did with it: deliveries and logins per second, memory per idle connection.
+//! Load for mail servers, and what they did with it: speed, CPU time and memory, from outside, Berth beside Dovecot.
 //!
-//! The same code drives Berth and any other server with the same doors. Method: `README.md` beside this folder.
+//! The same code drives every server. Method and figures: `README.md` beside this folder.
 
-pub mod load;
-pub mod memory;
+pub mod client;
+pub mod corpus;
+pub mod large;
+pub mod servers;
+pub mod steps;
 pub mod table;
+pub mod usage;

@@ -30,6 +30,8 @@ impl Uid {
     }
 }
 impl UidValidity {
+    /// The lowest.
+    pub const MIN: UidValidity = UidValidity(NonZeroU32::MIN);
     /// `None` for 0.
     pub fn new(number: u32) -> Option<UidValidity> {
         NonZeroU32::new(number).map(UidValidity)

@@ -123,6 +123,7 @@ pub(crate) mod testing {
             cur_seen: 0,
             new_seen: 0,
             scan_due: ScanDue::No,
+            adopted_below: 0,
         }
     }
 }

@@ -74,10 +74,12 @@ pub struct MailboxRecord {
     pub new_seen: i64,
     /// What kind of scan is due.
     pub scan_due: ScanDue,
+    /// Messages with UIDs below keep the file names that an earlier server gave them; their UIDs are in a list beside the mail.
+    pub adopted_below: u32,
 }
 
 const COLUMNS: &str = "id, folder, uid_validity, uid_next, highest_modseq, expunged_floor, first_recent, special_use, uid_ceiling, \
-                       modseq_ceiling, cur_seen, new_seen, scan_due";
+                       modseq_ceiling, cur_seen, new_seen, scan_due, adopted_below";
 
 fn record(row: &Row<'_>) -> rusqlite::Result<MailboxRecord> {
     let broken = |column: usize, value: i64| rusqlite::Error::IntegralValueOutOfRange(column, value);
@@ -97,6 +99,7 @@ fn record(row: &Row<'_>) -> rusqlite::Result<MailboxRecord> {
         cur_seen: row.get(10)?,
         new_seen: row.get(11)?,
         scan_due: ScanDue::from_number(row.get(12)?),
+        adopted_below: row.get(13)?,
     })
 }
 
@@ -138,8 +141,8 @@ impl Change<'_> {
     pub fn insert_mailbox(&mut self, mailbox: &MailboxRecord) -> Result<MailboxId, IndexError> {
         self.transaction.prepare_cached(
             "INSERT INTO mailboxes (folder, uid_validity, uid_next, highest_modseq, expunged_floor, first_recent, special_use, uid_ceiling,
-                                    modseq_ceiling, cur_seen, new_seen, scan_due)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
+                                    modseq_ceiling, cur_seen, new_seen, scan_due, adopted_below)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
         )?
         .execute(params![
             mailbox.folder,
@@ -154,10 +157,11 @@ impl Change<'_> {
             mailbox.cur_seen,
             mailbox.new_seen,
             mailbox.scan_due.number(),
+            mailbox.adopted_below,
         ])?;
         Ok(MailboxId(self.transaction.last_insert_rowid()))
     }
-    /// Writes all of a mailbox's record but its folder and special use.
+    /// Writes all of a mailbox's record but its folder, special use and what was adopted.
     pub fn update_mailbox(&mut self, mailbox: &MailboxRecord) -> Result<(), IndexError> {
         self.transaction
             .prepare_cached(
@@ -238,10 +242,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut index = UserIndex::open(folder.path()).unwrap();
         let mut change = index.begin().unwrap();
-        let id = change.insert_mailbox(&mailbox(".A")).unwrap();
+        let first = MailboxRecord { adopted_below: 7, ..mailbox(".A") };
+        let id = change.insert_mailbox(&first).unwrap();
         change.set_keywords(id, &["$Junk".into(), "todo".into()]).unwrap();
         change.insert_removal(id, "cur/x").unwrap();
-        let updated = MailboxRecord { id, uid_next: 9, scan_due: ScanDue::Settle, ..mailbox(".A") };
+        let updated = MailboxRecord { id, uid_next: 9, scan_due: ScanDue::Settle, ..first };
         change.update_mailbox(&updated).unwrap();
         change.commit().unwrap();
         assert_eq!(index.mailboxes().unwrap(), [updated]);

@@ -1,17 +1,21 @@
 //! Socket ↔ protocol core: buffers, timeouts, byte counts, TLS upgrade.
 
 use std::{
+    future::poll_fn,
     io,
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    task::{Poll, ready},
     time::Duration,
 };
 
 use bytes::{Buf, BytesMut};
+use futures::FutureExt;
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf},
     time::timeout,
 };
 
@@ -25,8 +29,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send + Sync> Stream for T {}
 const READ_CHUNK_BYTES: usize = 16 * 1024;
 /// Output beyond this is sent before more is made.
 pub const OUTPUT_HIGH_WATER_BYTES: usize = 64 * 1024;
-/// A buffer larger than this is given back when it is empty, so that an idle session keeps none.
-const IDLE_BUFFER_BYTES: usize = 1024;
+/// Content up to this is copied into the output: cheaper than a system call of its own.
+const COPIED_BYTES_MAX: usize = 32 * 1024;
 
 /// Why a connection ended without a LOGOUT or QUIT.
 #[derive(Debug, thiserror::Error)]
@@ -87,17 +91,34 @@ impl Connection {
 
     /// Waits for more input, at most `limit`. Safe to cancel: nothing is lost.
     pub async fn fill(&mut self, limit: Duration) -> Result<(), ConnectionError> {
-        if self.input.is_empty() && self.input.capacity() > IDLE_BUFFER_BYTES {
-            self.input = BytesMut::new();
-        }
-        // Wait on a small buffer, then read on with a large one: an idle session costs no 16 KiB.
-        if self.input.capacity() - self.input.len() < IDLE_BUFFER_BYTES {
-            let want = if self.input.is_empty() { IDLE_BUFFER_BYTES } else { READ_CHUNK_BYTES };
-            self.input.reserve(want);
-        }
-        let read = timeout(limit, self.stream.read_buf(&mut self.input)).await.map_err(|_| ConnectionError::Timeout(limit))??;
+        let read = match self.read().now_or_never() {
+            Some(read) => read?,
+            None => {
+                // Nothing is there yet: who waits keeps no buffers.
+                if self.input.is_empty() {
+                    self.input = BytesMut::new();
+                }
+                if self.output.is_empty() {
+                    self.output = BytesMut::new();
+                }
+                timeout(limit, self.read()).await.map_err(|_| ConnectionError::Timeout(limit))??
+            }
+        };
         self.activity.note();
         if read == 0 { Err(ConnectionError::Closed) } else { Ok(()) }
+    }
+
+    /// Reads what is there. The bytes come over the stack, so that waiting costs no buffer.
+    async fn read(&mut self) -> io::Result<usize> {
+        let Connection { stream, input, .. } = self;
+        poll_fn(|context| {
+            let mut chunk = [0; READ_CHUNK_BYTES];
+            let mut chunk = ReadBuf::new(&mut chunk);
+            ready!(Pin::new(&mut *stream).poll_read(context, &mut chunk))?;
+            input.extend_from_slice(chunk.filled());
+            Poll::Ready(Ok(chunk.filled().len()))
+        })
+        .await
     }
 
     /// Where replies are written; [`Connection::flush`] sends them.
@@ -121,10 +142,25 @@ impl Connection {
             }
             self.output.advance(written);
         }
-        if self.output.capacity() > IDLE_BUFFER_BYTES {
-            self.output = BytesMut::new();
-        }
         timeout(self.write_timeout, self.stream.flush()).await.map_err(|_| ConnectionError::Timeout(self.write_timeout))??;
+        Ok(())
+    }
+
+    /// Sends bytes that are not copied into the output first: the content of a message. What was written before goes first.
+    pub async fn send(&mut self, mut bytes: &[u8]) -> Result<(), ConnectionError> {
+        if bytes.len() < COPIED_BYTES_MAX {
+            self.output.extend_from_slice(bytes);
+            return self.flush_if_large().await;
+        }
+        self.flush().await?;
+        while !bytes.is_empty() {
+            let written =
+                timeout(self.write_timeout, self.stream.write(bytes)).await.map_err(|_| ConnectionError::Timeout(self.write_timeout))??;
+            if written == 0 {
+                return Err(ConnectionError::Closed);
+            }
+            bytes = bytes.get(written..).unwrap_or_default();
+        }
         Ok(())
     }
 

@@ -21,6 +21,8 @@ use tokio::{
 
 use layout::{Layout, NodeFiles};
 
+use crate::command::control::{self, NodesReply};
+
 /// How long all nodes together may take to be ready.
 const READY_LIMIT: Duration = Duration::from_secs(30);
 /// How long a node may take to leave before it is killed.
@@ -138,6 +140,7 @@ fn start(files: &NodeFiles) -> anyhow::Result<Running> {
 }
 
 async fn wait_until_ready(running: &mut [Running]) -> anyhow::Result<()> {
+    let count = running.len();
     for node in running {
         loop {
             if let Some(status) = node.child.try_wait()? {
@@ -145,13 +148,20 @@ async fn wait_until_ready(running: &mut [Running]) -> anyhow::Result<()> {
                 let tail: Vec<&str> = log.lines().rev().take(5).collect();
                 bail!("{} ended at once ({status}): {}", node.files.name, tail.into_iter().rev().collect::<Vec<_>>().join("\n  "));
             }
-            if greets(&node.files.imap()).await {
+            if greets(&node.files.imap()).await && sees(&node.files, count).await {
                 break;
             }
             sleep(Duration::from_millis(50)).await;
         }
     }
     Ok(())
+}
+
+/// Whether a node knows all the others: before that it would keep users to itself that belong elsewhere.
+async fn sees(files: &NodeFiles, count: usize) -> bool {
+    let socket = files.control_socket();
+    let asked = tokio::task::spawn_blocking(move || control::ask::<NodesReply>(&socket, &control::Request::Nodes)).await;
+    matches!(asked, Ok(Ok(Some(reply))) if reply.nodes.len() >= count)
 }
 
 async fn greets(address: &str) -> bool {

@@ -29,6 +29,8 @@ pub struct AccountPaths {
     pub maildir: PathBuf,
     /// `…/<user>/index`, which holds one folder per epoch.
     pub index: PathBuf,
+    /// Where an earlier server kept its control files (lists of UIDs, keywords, subscriptions), if not in the Maildir; only read.
+    pub control: Option<PathBuf>,
 }
 
 /// Settings of the store, the same for all accounts of a node.

@@ -17,16 +17,19 @@ use index::{MailboxId, MailboxRecord, ModSeq, ScanDue, UidValidity};
 
 use crate::{
     Account, CreateOptions, MailboxEntry, MailboxName, SpecialUse, StorageError,
-    filesystem::{Entry, create_folders, read_small, replace_small},
+    adopt::{self, Earlier},
+    filesystem::{Entry, create_folders, read_small, remove_quietly, replace_small},
     maildir::{
-        ceiling::Marks,
+        ceiling::{Marks, RELEASED, RETURNED},
+        keywords::{self, KEYWORDS_FILE},
         layout::{
             CREATING_PREFIX, DELETED_PREFIX, FOLDER_MARK, SUBSCRIPTIONS_BYTES_MAX, SUBSCRIPTIONS_FILE, find_special_use, find_validity,
             parse_subscriptions, print_subscriptions, special_use_file, special_use_from, special_use_name, validity_file,
         },
+        uidlist,
     },
     parallel,
-    store::unix_micros,
+    store::{first_modseq, unix_micros},
 };
 
 /// The mailboxes of an account, in memory.
@@ -189,10 +192,7 @@ impl Account {
         let mut names = self.catalog.read().subscriptions.clone();
         let changed = if subscribed { names.insert(name.clone()) } else { names.remove(name) };
         if changed {
-            let maildir = &self.store.paths.maildir;
-            let (path, scratch) = (maildir.join(SUBSCRIPTIONS_FILE), maildir.join("tmp").join(self.store.scratch()));
-            replace_small(self.store.filesystem.as_ref(), &path, &scratch, print_subscriptions(&names).as_bytes())
-                .map_err(self.store.io("can't write", path))?;
+            self.replace_file(&self.store.paths.maildir, SUBSCRIPTIONS_FILE, print_subscriptions(&names).as_bytes())?;
             self.catalog.write().subscriptions = names;
             self.list_changed();
         }
@@ -254,8 +254,13 @@ impl Account {
             }
         }
         filesystem.sync_folder(maildir).map_err(self.store.io("can't sync", maildir))?;
-        self.record(name, folder, marks, special_use, ScanDue::No)?;
+        self.record(name, folder, marks, special_use, ScanDue::No, 0)?;
         Ok(marks.uid_validity)
+    }
+    /// Writes a small file into a mailbox folder: readers see the old content or the new.
+    fn replace_file(&self, folder: &Path, name: &str, content: &[u8]) -> Result<(), StorageError> {
+        let (path, scratch) = (folder.join(name), folder.join("tmp").join(self.store.scratch()));
+        replace_small(self.store.filesystem.as_ref(), &path, &scratch, content).map_err(self.store.io("can't write", path))
     }
     /// `cur`, `new`, `tmp` and empty files.
     fn fill_folder(&self, folder: &Path, files: &[String]) -> io::Result<()> {
@@ -264,7 +269,12 @@ impl Account {
             filesystem.create_folder(&folder.join(name))?;
         }
         for file in files {
-            filesystem.create(&folder.join(file))?.finish()?;
+            match filesystem.create(&folder.join(file)) {
+                Ok(file) => file.finish()?,
+                // Empty files whose names say it all: made before an interruption.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(error),
+            }
         }
         filesystem.sync_folder(folder)
     }
@@ -275,6 +285,7 @@ impl Account {
         marks: Marks,
         special_use: Option<SpecialUse>,
         scan_due: ScanDue,
+        adopted_below: u32,
     ) -> Result<(), StorageError> {
         let record = MailboxRecord {
             id: MailboxId::NEW,
@@ -290,6 +301,7 @@ impl Account {
             cur_seen: 0,
             new_seen: 0,
             scan_due,
+            adopted_below,
         };
         let id = self.store.change(|change| change.insert_mailbox(&record))?;
         let mut catalog = self.catalog.write();
@@ -356,6 +368,10 @@ impl Account {
             }
             Err(error) => return Err(self.store.io("can't list", maildir)(error)),
         };
+        if Marks::find(&entries).is_none() && Marks::find_as(RELEASED, &entries).is_some() {
+            let why = "it was handed back to another server; `berth adopt` takes it back";
+            return Err(self.store.io("can't open", maildir)(io::Error::other(why)));
+        }
         let records = self.store.with_writer(|index| index.mailboxes())?;
         let left_behind = entries.iter().filter(|entry| entry.name.starts_with(DELETED_PREFIX) || entry.name.starts_with(CREATING_PREFIX));
         self.trash.lock().extend(left_behind.map(|entry| maildir.join(&entry.name)));
@@ -363,7 +379,7 @@ impl Account {
         {
             let mut catalog = self.catalog.write();
             let recorded = records.iter().map(|record| record.uid_validity.get()).max();
-            catalog.highest_validity = validity_on_disk.max(recorded).unwrap_or(0);
+            catalog.highest_validity = validity_on_disk.max(recorded).max(adopt::highest_validity(&entries)).unwrap_or(0);
             catalog.validity_on_disk = validity_on_disk;
         }
 
@@ -385,47 +401,128 @@ impl Account {
                 }
             }
         }
-        self.adopt(folders, &entries)?;
-        self.read_subscriptions(&entries)?;
+        let earlier_server = self.adopt(folders, &entries)?;
+        self.read_subscriptions(&entries, validity_on_disk.is_none())?;
         if validity_on_disk.is_none() {
-            self.greet_new_user()?;
+            if !earlier_server {
+                self.greet_new_user()?;
+            }
+            // Only now: what was done so far is done again when it was interrupted.
+            self.keep_highest_validity()?;
         }
         Ok(())
     }
 
-    /// Takes folders over that the index does not know: rebuilt after a loss, or made by another program.
-    fn adopt(&self, folders: BTreeMap<String, MailboxName>, maildir_entries: &[Entry]) -> Result<(), StorageError> {
+    /// Takes folders over that the index does not know: rebuilt after a loss, or made by another program. Whether an earlier server's lists were found.
+    fn adopt(&self, folders: BTreeMap<String, MailboxName>, maildir_entries: &[Entry]) -> Result<bool, StorageError> {
         let folders: Vec<(String, MailboxName)> = folders.into_iter().collect();
         let listings = parallel::for_each(self.store.settings.parallel_operations, &folders, |(folder, _)| {
             let path = self.folder_path(folder);
-            match folder.is_empty() {
-                true => Ok(maildir_entries.to_vec()),
-                false => self.store.filesystem.list(&path).map_err(self.store.io("can't list", path)),
-            }
+            let entries = match folder.is_empty() {
+                true => maildir_entries.to_vec(),
+                false => self.store.filesystem.list(&path).map_err(self.store.io("can't list", &path))?,
+            };
+            let earlier = match Marks::find(&entries) {
+                Some(_) => None,
+                None => {
+                    let control = self.store.paths.control.as_deref().map(|control| control.join(folder));
+                    let read = adopt::read(self.store.filesystem.as_ref(), &path, &entries, control.as_deref());
+                    Some(read.map_err(self.store.io("can't read the lists of an earlier server in", path))?)
+                }
+            };
+            Ok::<_, StorageError>((entries, earlier))
         });
         // First all that have a UIDVALIDITY, so that the others get higher ones.
         let mut without_state = Vec::new();
-        for ((folder, name), entries) in folders.into_iter().zip(listings) {
-            let entries = entries?;
-            match Marks::find(&entries) {
-                Some(marks) => self.record(&name, folder, marks, find_special_use(&entries), ScanDue::Rebuild)?,
-                None => without_state.push((folder, name, entries)),
+        for ((folder, name), listed) in folders.into_iter().zip(listings) {
+            let (entries, earlier) = listed?;
+            match (Marks::find(&entries), earlier) {
+                (Some(marks), _) => {
+                    let adopted_below = uidlist::find_own(&entries).unwrap_or(0);
+                    self.record(&name, folder, marks, find_special_use(&entries), ScanDue::Rebuild, adopted_below)?;
+                }
+                (None, earlier) => without_state.push((folder, name, entries, earlier.unwrap_or_default())),
             }
         }
-        for (folder, name, entries) in without_state {
-            let path = self.folder_path(&folder);
-            let validity = self.next_validity()?;
-            // Only an inbox that has nothing yet needs no look, and its first delivery no reservation.
-            let new = !entries.iter().any(|entry| matches!(entry.name.as_str(), "cur" | "new"));
-            let marks = if new { Marks::new(validity) } else { Marks::unreserved(validity) };
-            self.fill_folder(&path, &[marks.print()]).map_err(self.store.io("can't prepare mailbox folder", &path))?;
-            self.record(&name, folder, marks, find_special_use(&entries), if new { ScanDue::No } else { ScanDue::Rebuild })?;
+        let earlier_server = without_state.iter().any(|(.., earlier)| earlier.server.is_some());
+        let (mut numbered, fresh): (Vec<_>, Vec<_>) =
+            without_state.into_iter().partition(|(.., earlier)| earlier.list.is_some() && !earlier.needs_validity);
+        numbered.extend(fresh);
+        for (folder, name, entries, earlier) in numbered {
+            self.take_over(&name, folder, &entries, earlier)?;
         }
+        Ok(earlier_server)
+    }
+
+    /// Takes one folder over; its state file comes last, so that all is done again when it was interrupted.
+    fn take_over(&self, name: &MailboxName, folder: String, entries: &[Entry], earlier: Earlier) -> Result<(), StorageError> {
+        let path = self.folder_path(&folder);
+        for problem in &earlier.problems {
+            tracing::warn!(user = %self.store.lease.user(), mailbox = %name, problem, "taken over with a loss");
+        }
+        // Only an inbox that has nothing yet needs no look, and its first delivery no reservation.
+        let new = !entries.iter().any(|entry| matches!(entry.name.as_str(), "cur" | "new"));
+        let list = match (earlier.list, earlier.needs_validity) {
+            (Some(list), true) => Some(uidlist::UidList { uid_validity: self.next_validity()?, ..list }),
+            (list, _) => list,
+        };
+        let returned = Marks::find_as(RETURNED, entries).or_else(|| Marks::find_as(RELEASED, entries));
+        let marks = match (&list, new) {
+            (Some(list), _) => Marks { uid: list.uid_next, modseq: first_modseq(), ..Marks::unreserved(list.uid_validity) },
+            (None, true) => Marks::new(self.next_validity()?),
+            (None, false) => Marks { modseq: first_modseq(), ..Marks::unreserved(self.next_validity()?) },
+        };
+        let marks = Marks { modseq: marks.modseq.max(returned.map_or(0, |returned| returned.modseq)), ..marks };
+
+        let mut files = vec![marks.print()];
+        let special_use = find_special_use(entries).or_else(|| {
+            let found = self.usual_special_use(name);
+            files.extend(found.map(special_use_file));
+            found
+        });
+        self.fill_folder(&path, &[]).map_err(self.store.io("can't prepare mailbox folder", &path))?;
+        if !earlier.keywords.is_empty() && !entries.iter().any(|entry| entry.name == KEYWORDS_FILE) {
+            self.replace_file(&path, KEYWORDS_FILE, keywords::print(&earlier.keywords).as_bytes())?;
+        }
+        let adopted_below = list.as_ref().map_or(0, |list| list.uid_next);
+        if let Some(stale) = uidlist::find_own(entries).filter(|stale| *stale != adopted_below) {
+            remove_quietly(self.store.filesystem.as_ref(), &path.join(uidlist::own_file(stale)));
+        }
+        if let Some(list) = &list {
+            self.replace_file(&path, &uidlist::own_file(adopted_below), list.print(false).as_bytes())?;
+            tracing::info!(user = %self.store.lease.user(), mailbox = %name, messages = list.messages.len(), server = ?earlier.server, "taken over");
+        }
+        self.fill_folder(&path, &files).map_err(self.store.io("can't prepare mailbox folder", &path))?;
+        self.record(name, folder, marks, special_use, if new { ScanDue::No } else { ScanDue::Rebuild }, adopted_below)
+    }
+    /// The special use that the settings give to mailboxes of this name.
+    fn usual_special_use(&self, name: &MailboxName) -> Option<SpecialUse> {
+        self.store.settings.auto_create.iter().find(|(usual, _)| usual == name).and_then(|(_, special_use)| *special_use)
+    }
+    fn keep_highest_validity(&self) -> Result<(), StorageError> {
+        let highest = {
+            let catalog = self.catalog.read();
+            if catalog.validity_on_disk.is_some() {
+                return Ok(());
+            }
+            catalog.highest_validity
+        };
+        let path = self.store.paths.maildir.join(validity_file(highest));
+        self.store.filesystem.create(&path).and_then(|file| file.finish()).map_err(self.store.io("can't make", path))?;
+        self.catalog.write().validity_on_disk = Some(highest);
         Ok(())
     }
 
-    fn read_subscriptions(&self, entries: &[Entry]) -> Result<(), StorageError> {
-        if entries.iter().any(|entry| entry.name == SUBSCRIPTIONS_FILE) {
+    fn read_subscriptions(&self, entries: &[Entry], first_time: bool) -> Result<(), StorageError> {
+        let maildir = &self.store.paths.maildir;
+        if first_time && !entries.iter().any(|entry| entry.name == SUBSCRIPTIONS_FILE) {
+            let found = adopt::subscriptions(self.store.filesystem.as_ref(), maildir, entries, self.store.paths.control.as_deref())
+                .map_err(self.store.io("can't read the subscriptions of an earlier server in", maildir))?;
+            if let Some(names) = found {
+                self.replace_file(maildir, SUBSCRIPTIONS_FILE, print_subscriptions(&names).as_bytes())?;
+                self.catalog.write().subscriptions = names;
+            }
+        } else if entries.iter().any(|entry| entry.name == SUBSCRIPTIONS_FILE) {
             let path = self.store.paths.maildir.join(SUBSCRIPTIONS_FILE);
             let file =
                 read_small(self.store.filesystem.as_ref(), &path, SUBSCRIPTIONS_BYTES_MAX).map_err(self.store.io("can't read", path))?;

@@ -15,6 +15,7 @@
 //! 6. `Mailbox::columns`, `name`, `keywords`: memory only, never held across a call that waits
 
 pub mod account;
+pub mod adopt;
 mod columns;
 pub mod error;
 pub mod filesystem;
@@ -24,6 +25,7 @@ mod maildir;
 pub mod mime;
 pub mod names;
 mod parallel;
+pub mod release;
 pub mod staged;
 mod store;
 #[cfg(test)]

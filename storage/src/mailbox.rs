@@ -116,6 +116,8 @@ pub struct Mailbox {
     /// Where it lies; shared with messages on their way in.
     folder: Arc<RecursiveRwLock<PathBuf>>,
     disk: Mutex<()>,
+    /// STOREs that wait for `state`; locked for moments only.
+    store_requests: Mutex<Vec<Arc<flags::StoreRequest>>>,
     state: Mutex<State>,
     /// Signalled when the first UID in flight changes.
     published: Condvar,

@@ -99,6 +99,11 @@ impl Staged {
         self.name = None;
     }
 
+    /// Moves what is in memory to the file, for a message that has to wait for others. Blocking.
+    pub fn leave_memory(&mut self) -> Result<(), StorageError> {
+        self.spill_keeping().map(drop)
+    }
+
     fn spill(&mut self) -> Result<(), StorageError> {
         let mut buffer = self.spill_keeping()?;
         buffer.clear();

@@ -215,6 +215,11 @@ impl Store {
     }
 }
 
+/// The least MODSEQ of a mailbox that is taken over: the time in seconds is more than any earlier server can have counted changes.
+pub(crate) fn first_modseq() -> u64 {
+    u64::try_from(unix_micros().div_euclid(1_000_000)).unwrap_or(1).max(1)
+}
+
 /// Now, Unix microseconds.
 pub(crate) fn unix_micros() -> i64 {
     match wall_clock().duration_since(UNIX_EPOCH) {

@@ -2,6 +2,7 @@
 
 mod index;
 mod kill;
+mod operate;
 mod pause;
 mod same_user;
 mod start;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tests::{
     Result,
-    clients::wire::was_closed,
+    clients::{lmtp::Lmtp, wire::was_closed},
     cluster::{Cluster, Demo},
     ensure, mail,
 };
@@ -71,4 +71,20 @@ fn a_pause_shorter_than_the_limit_disconnects_nobody() -> Result<()> {
     imap.command("NOOP")?.ok()?;
     ensure!(cluster.holder(&user.name)? == holder);
     imap.logout()
+}
+
+#[test]
+fn a_delivery_through_another_node_waits_out_a_failover() -> Result<()> {
+    let cluster = Cluster::start(&Demo::default())?;
+    let user = cluster.users[0].clone();
+    open(&cluster.nodes[0].doors, &user)?;
+    let (holder, other) = holder_and_other(&cluster, &user)?;
+    let mut lmtp = Lmtp::connect(&cluster.nodes[other].doors.lmtp)?;
+    lmtp.deliver_ok("a@localhost", &[&user.address()], &mail::message("before", 0))?;
+    // The frozen node's system still takes the bytes: whether it stored them, nobody can know.
+    cluster.nodes[holder].process.pause()?;
+    lmtp.deliver_ok("a@localhost", &[&user.address()], &mail::message("during", 1))?;
+    ensure!(cluster.holder(&user.name)? != holder);
+    ensure!(open(&cluster.nodes[other].doors, &user)?.bodies()?.len() >= 2);
+    cluster.nodes[holder].process.resume()
 }

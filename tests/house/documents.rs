@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use tests::{Result, berth, ensure};
 
-use super::{files, is_unit_test, read, rust_files};
+use super::{files, is_test, is_unit_test, read, rust_files};
 
 #[test]
 fn the_code_map_names_every_source_folder() -> Result<()> {
@@ -36,7 +36,7 @@ fn every_test_that_a_document_names_exists() -> Result<()> {
     for document in ["ARCHITECTURE.md", "server/PROTOCOLS.md"] {
         for name in code_words(&read(document)?) {
             // Tests are sentences: nothing else in code spans has so many words.
-            if name.matches('_').count() >= 3 && !sources.contains(&format!("fn {name}(")) {
+            if name.matches('_').count() >= 3 && !is_test(&sources, name) {
                 missing.push(format!("{document}: {name}"));
             }
         }
@@ -53,7 +53,7 @@ fn every_test_that_a_module_names_as_its_guard_exists() -> Result<()> {
     for (path, text) in &files {
         let rules: String = text.lines().filter_map(|line| line.strip_prefix("//!")).collect::<Vec<_>>().join("\n");
         for name in code_words(&rules).into_iter().filter(|name| name.matches('_').count() >= 3) {
-            if !sources.contains(&format!("fn {name}(")) {
+            if !is_test(&sources, name) {
                 missing.push(format!("{path}: {name}"));
             }
         }

@@ -33,3 +33,8 @@ fn rust_files() -> Result<Vec<(String, String)>> {
 fn is_unit_test(path: &str) -> bool {
     path.contains("/src/") && (path.ends_with("/tests.rs") || path.contains("/tests/"))
 }
+
+/// Whether a test of this name exists: a function, or a line of a macro that makes one.
+fn is_test(sources: &str, name: &str) -> bool {
+    sources.contains(&format!("fn {name}(")) || sources.contains(&format!("\n    {name}: \""))
+}

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use tests::{Context, Result, clients::imap::Imap, ensure, site::Site};
 
-use super::{read, rust_files};
+use super::{is_test, read, rust_files};
 
 /// `| RFC | what | state | capability | shown by, or why not |`
 struct Row {
@@ -35,7 +35,7 @@ fn every_row_has_a_known_state_and_a_reason_or_a_test() -> Result<()> {
         ensure!(!row.shown_by.is_empty(), "{} has neither a test nor a reason", row.rfc);
         if row.state != "no" {
             let tests: Vec<&str> = row.shown_by.split('`').skip(1).step_by(2).collect();
-            ensure!(tests.iter().any(|name| sources.contains(&format!("fn {name}("))), "no test of {} exists: {tests:?}", row.rfc);
+            ensure!(tests.iter().any(|name| is_test(&sources, name)), "no test of {} exists: {tests:?}", row.rfc);
         }
     }
     Ok(())

@@ -63,19 +63,3 @@ fn an_append_to_a_mailbox_that_does_not_exist_says_trycreate() -> Result<()> {
     ensure!(reply.status == Status::No && reply.text.code.as_deref() == Some("TRYCREATE"), "{reply:?}");
     imap.logout()
 }
-
-#[test]
-fn several_messages_in_one_append_are_all_there_or_none() -> Result<()> {
-    let (_site, mut imap) = session()?;
-    let (first, second) = (mail::message("append", 3), mail::message("append", 4));
-    let reply = imap.command_with_literals("APPEND INBOX", &[("(\\Seen)", &first), ("", &second)])?.ok()?;
-    ensure!(reply.code("APPENDUID").is_some(), "{reply:?}");
-    imap.select("INBOX")?;
-    ensure!(imap.bodies()?.into_values().eq([first.clone(), second.clone()]));
-    ensure!(imap.flags()?.into_values().eq([vec!["\\Seen".to_owned()], vec![]]));
-    // The second part is no message: nothing of the first may stay.
-    let tag = imap.send(&format!("APPEND INBOX {{{}+}}\r\n{} rubbish", first.len(), String::from_utf8_lossy(&first)))?;
-    ensure!(imap.finish(&tag)?.status == Status::Bad);
-    ensure!(imap.command("NOOP")?.ok()?.exists().is_none_or(|count| count == 2) && imap.bodies()?.len() == 2);
-    imap.logout()
-}

@@ -1,97 +1,106 @@
-//! `cargo bench-berth`: measures a started demo, and a private Dovecot beside it where asked.
+//! `cargo bench-berth`: measures this build, and a private Dovecot beside it where there is one.
+
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use benches::{
-    load::{self, Load},
-    memory,
-    table::{Row, markdown},
+    large,
+    servers::{self, Server},
+    steps::{self, STEPS, Turn},
+    table::{Row, Sample, markdown},
 };
 use clap::Parser;
-use tests::{
-    cluster::{Cluster, Demo},
-    packages,
-    peers::dovecot::Dovecot,
-    process::Process,
-    site::{Doors, User},
-};
+use tests::{packages, peers::dovecot::Dovecot};
 
-/// Measures deliveries and logins per second, and memory per idle connection.
+/// Speed, CPU time and memory of Berth (two nodes: the holder's own door, and the other's, which relays) and of Dovecot.
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// Nodes of the demo.
-    #[arg(long, default_value_t = 3)]
-    nodes: usize,
-    /// Users.
-    #[arg(long, default_value_t = 20)]
-    users: usize,
-    /// Messages to deliver.
-    #[arg(long, default_value_t = 5_000)]
+    /// Messages in the mailbox.
+    #[arg(long, default_value_t = 10_000)]
     messages: usize,
-    /// Logins.
-    #[arg(long, default_value_t = 2_000)]
-    logins: usize,
-    /// Connections at a time, for both.
-    #[arg(long, default_value_t = 16)]
-    connections: usize,
-    /// Idle connections.
+    /// Rounds, each with a fresh user; the table has medians.
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    /// Single STOREs; twice as many APPENDs and logins.
     #[arg(long, default_value_t = 500)]
+    singles: usize,
+    /// Idle connections.
+    #[arg(long, default_value_t = 200)]
     idle: usize,
-    /// Measure a Dovecot of this machine too (Debian: dovecot-imapd dovecot-pop3d dovecot-lmtpd).
+    /// Messages of the large mailbox; 0 leaves large mailboxes out.
+    #[arg(long, default_value_t = 100_000)]
+    large: usize,
+    /// Mailboxes of the user with many.
+    #[arg(long, default_value_t = 1_000)]
+    mailboxes: usize,
+    /// Leave Dovecot out.
     #[arg(long)]
-    dovecot: bool,
-    /// Only Dovecot, to try the method itself.
-    #[arg(long, requires = "dovecot")]
-    no_berth: bool,
+    no_dovecot: bool,
+    /// Only rows whose names have this; earlier steps that it builds on are run as well.
+    #[arg(long)]
+    only: Option<String>,
+    /// Leave out the relayed column.
+    #[arg(long)]
+    no_relay: bool,
 }
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
-    let mut servers = Vec::new();
-    let mut measured = Vec::new();
-    if !arguments.no_berth {
-        let cluster = Cluster::start(&Demo { nodes: arguments.nodes, users: arguments.users, dir: None })?;
-        let processes: Vec<Process> = cluster.nodes.iter().map(|node| node.process).collect();
-        servers.push(format!("Berth, {} node(s)", arguments.nodes));
-        measured.push(measure(&arguments, &cluster.doors(), &cluster.users, &processes)?);
+    let mut with_dovecot = !arguments.no_dovecot;
+    let names: Vec<&str> = packages::DOVECOT.iter().map(|program| program.name).collect();
+    if let Some(why) = packages::missing(&names).filter(|_| with_dovecot) {
+        eprintln!("Dovecot is left out: {why}");
+        with_dovecot = false;
     }
-    if arguments.dovecot {
-        let names: Vec<&str> = packages::DOVECOT.iter().map(|program| program.name).collect();
-        if let Some(why) = packages::missing(&names) {
-            anyhow::bail!("cannot measure Dovecot: {why}");
-        }
-        let users = (1..=arguments.users).map(|n| User { name: format!("user{n}"), password: "bench".to_owned() }).collect::<Vec<_>>();
-        let dovecot = Dovecot::start(&users)?;
-        servers.push("Dovecot".to_owned());
-        measured.push(measure(&arguments, std::slice::from_ref(dovecot.doors()), &users, &[dovecot.process()?])?);
+    if arguments.messages > 0 {
+        mailbox_of_thousands(&arguments, with_dovecot)?;
     }
-    print!("{}", markdown(&servers, &rows(&measured)));
+    if arguments.large > 0 {
+        let amounts = large::Amounts { messages: arguments.large, mailboxes: arguments.mailboxes };
+        println!("\n{} messages in one mailbox; {} mailboxes:\n", amounts.messages, amounts.mailboxes);
+        let names: &[&str] = if with_dovecot { &["Berth", "Dovecot"] } else { &["Berth"] };
+        print!("{}", markdown(names, &large::measure_all(amounts, with_dovecot)?));
+    }
     Ok(())
 }
 
-/// Deliveries per second, logins per second, KiB per idle connection.
-type Figures = [f64; 3];
-
-fn measure(arguments: &Arguments, nodes: &[Doors], users: &[User], processes: &[Process]) -> Result<Figures> {
-    let connections = arguments.connections;
-    // Every account is opened once before anything is measured: a first login makes the mailboxes.
-    load::deliveries_per_second(nodes, users, Load { count: users.len(), connections: 1 })?;
-    let deliveries = load::deliveries_per_second(nodes, users, Load { count: arguments.messages, connections })?;
-    let logins = load::logins_per_second(nodes, users, Load { count: arguments.logins, connections })?;
-    let before = memory::settled_bytes(processes)?;
-    let idle = load::idle_sessions(nodes, users, arguments.idle).context("idle sessions")?;
-    let after = memory::settled_bytes(processes)?;
-    drop(idle);
-    let grown = f64::from(u32::try_from(after.saturating_sub(before) / 1024)?);
-    Ok([deliveries, logins, grown / f64::from(u32::try_from(arguments.idle.max(1))?)])
+fn mailbox_of_thousands(arguments: &Arguments, with_dovecot: bool) -> Result<()> {
+    // Users fall on one node or the other: with so many, too few on one side is next to impossible.
+    let cluster = servers::cluster(2, arguments.rounds * 4 + 8)?;
+    let mut columns = servers::berth_direct_and_relayed(&cluster, arguments.rounds)?;
+    if arguments.no_relay {
+        columns.truncate(1);
+    }
+    let users = servers::dovecot_users(arguments.rounds);
+    let dovecot = with_dovecot.then(|| Dovecot::start(&users)).transpose()?;
+    if let Some(dovecot) = &dovecot {
+        columns.push(servers::dovecot_server(dovecot, users)?);
+    }
+    let columns: Vec<Arc<Server>> = columns.into_iter().map(Arc::new).collect();
+    let rows = measure(arguments, &columns)?;
+    let names: Vec<&str> = columns.iter().map(|server| server.name).collect();
+    println!("{} messages, medians of {} rounds, in brackets CPU time of one operation (bodies: of one MB):\n", arguments.messages, arguments.rounds);
+    print!("{}", markdown(&names, &rows));
+    Ok(())
 }
 
-fn rows(measured: &[Figures]) -> Vec<Row> {
-    let names =
-        [("LMTP deliveries per second", true), ("IMAP LOGIN, SELECT, LOGOUT per second", true), ("KiB per idle IMAP connection", false)];
-    let row = |(index, (measure, more_is_better)): (usize, (&'static str, bool))| Row {
-        measure,
-        values: measured.iter().map(|figures| figures[index]).collect(),
-        more_is_better,
-    };
-    names.into_iter().enumerate().map(row).collect()
+fn measure(arguments: &Arguments, columns: &[Arc<Server>]) -> Result<Vec<Row>> {
+    let amounts = steps::Amounts { messages: arguments.messages, singles: arguments.singles, idle: arguments.idle };
+    let mut rows: Vec<Row> =
+        STEPS.iter().map(|step| Row { measure: step.measure, samples: vec![Vec::<Sample>::new(); columns.len()] }).collect();
+    for round in 0..arguments.rounds {
+        let mut turns = columns.iter().map(|server| Turn::new(server, round, amounts)).collect::<Result<Vec<_>>>()?;
+        for (at, step) in STEPS.iter().enumerate() {
+            let asked = arguments.only.as_ref().is_none_or(|only| step.measure.name.contains(only.as_str()));
+            if !asked && !step.measure.name.contains("LMTP") && !step.measure.name.contains("SELECT after") && !step.measure.name.contains("1 MiB") {
+                continue;
+            }
+            for (column, turn) in turns.iter_mut().enumerate() {
+                let sample = (step.run)(turn).with_context(|| format!("{}: {}", columns[column].name, step.measure.name))?;
+                eprintln!("{:<50} {:<16} {}", step.measure.name, columns[column].name, sample.map_or("-".into(), |s| format!("{:.2} {}", s.value, step.measure.unit)));
+                rows[at].samples[column].extend(sample);
+            }
+        }
+    }
+    Ok(rows)
 }

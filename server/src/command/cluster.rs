@@ -1,18 +1,26 @@
 //! `berth nodes` and `berth who`: from the node on this host, or else from the shared directory itself.
 
 use std::{
-    fmt,
     io::{self, Write},
-    path::PathBuf,
+    sync::mpsc,
+    thread,
+    time::Duration,
 };
 
-use affinity::{Address, NameRules, Root, UserName};
-use anyhow::Context;
+use affinity::NodeName;
 use clap::Args;
 use serde_json::json;
 
-pub use super::control::{HeldRow, NodeRow, NodesReply, Request, SessionRow, WhoReply};
-use super::{ConfigFile, control, directory, table};
+pub use super::control::{FencedRow, HeldRow, NodeRow, NodesReply, Request, SessionRow, WhoReply};
+use super::{
+    directory,
+    place::{Place, Source, normalise},
+    table,
+};
+use crate::client::Protocol;
+
+/// How long the shared directory may take to tell of ended nodes, which a node's own answer must not wait for.
+const FENCED_WAIT: Duration = Duration::from_secs(3);
 
 /// Show the nodes of the cluster
 ///
@@ -29,99 +37,42 @@ pub struct NodesArgs {
 /// Asks the node on this host if one runs, which asks all others: every session and every held user. Otherwise reads from the shared directory which node holds whom.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  berth who\n  berth who ada@example.org\n  berth who --root /srv/berth    every held user of the cluster"
+    after_help = "Examples:\n  berth who\n  berth who ada@example.org\n  berth who --node mail2 --protocol imap\n  berth who --root /srv/berth    every held user of the cluster"
 )]
 pub struct WhoArgs {
     /// Only this user
     user: Option<String>,
+    /// Only sessions served by or reached through this node, and what it holds
+    #[arg(long, value_name = "NODE")]
+    node: Option<NodeName>,
+    /// Only sessions of this protocol: imap or pop3
+    #[arg(long, value_parser = protocol)]
+    protocol: Option<Protocol>,
     #[command(flatten)]
     place: Place,
 }
 
-#[derive(Debug, Args)]
-struct Place {
-    /// The configuration of the node on this host [env: BERTH_CONFIG] [default: /etc/berth/berth.toml]
-    #[arg(long, short = 'c', value_name = "FILE", conflicts_with = "root")]
-    config: Option<PathBuf>,
-    /// Read this shared directory, ask no node
-    #[arg(long, value_name = "DIR")]
-    root: Option<PathBuf>,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
-}
-
-/// Where to ask.
-struct Found {
-    socket: Option<PathBuf>,
-    root: PathBuf,
-    cluster_id: Option<String>,
-    rules: NameRules,
-}
-
-impl Place {
-    fn find(&self) -> anyhow::Result<Found> {
-        if let Some(root) = &self.root {
-            return Ok(Found { socket: None, root: root.clone(), cluster_id: None, rules: NameRules::default() });
-        }
-        let config = ConfigFile::or_default(self.config.as_ref()).load()?;
-        Ok(Found {
-            socket: Some(config.control_socket()),
-            root: config.node.root,
-            cluster_id: config.node.cluster_id,
-            rules: config.auth.names,
-        })
-    }
-}
-
-impl Found {
-    fn open(&self) -> anyhow::Result<Root> {
-        Ok(Root::open(&self.root, self.cluster_id.as_deref())?)
-    }
-
-    /// The answer of the node on this host, if one runs.
-    fn ask<Reply: serde::de::DeserializeOwned>(&self, request: &Request) -> anyhow::Result<Option<(Source, Reply)>> {
-        let Some(socket) = &self.socket else { return Ok(None) };
-        Ok(control::ask(socket, request)?.map(|reply| (Source::Node(socket.clone()), reply)))
-    }
-}
-
-/// Where an answer is from.
-#[derive(Debug, Clone)]
-enum Source {
-    Node(PathBuf),
-    Directory(PathBuf),
-}
-
-impl fmt::Display for Source {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Source::Node(socket) => write!(f, "from the node on this host ({})", socket.display()),
-            Source::Directory(root) => write!(f, "from the shared directory ({}); no node was asked", root.display()),
-        }
-    }
-}
-
-impl Source {
-    fn json(&self) -> serde_json::Value {
-        match self {
-            Source::Node(socket) => json!({ "node": socket }),
-            Source::Directory(root) => json!({ "directory": root }),
-        }
-    }
-}
-
 pub(super) fn nodes(args: &NodesArgs) -> anyhow::Result<()> {
     let found = args.place.find()?;
-    let (source, reply) = match found.ask(&Request::Nodes)? {
+    let (source, mut reply) = match found.ask::<NodesReply>(&Request::Nodes)? {
         Some(answer) => answer,
-        None => (Source::Directory(found.root.clone()), NodesReply { nodes: directory::nodes(&found.open()?)? }),
+        None => (found.directory(), NodesReply { nodes: directory::nodes(&found.open()?)?, fenced: Vec::new() }),
     };
+    // On a thread: where the file server is away this would hang, and what the node said is worth showing all the same.
+    let (done, fenced) = mpsc::channel();
+    let opened = found.clone();
+    thread::spawn(move || done.send(opened.open().and_then(|root| Ok(directory::fenced(&root)?))));
+    match fenced.recv_timeout(FENCED_WAIT) {
+        Ok(fenced) => reply.fenced = fenced?,
+        Err(_) => eprintln!("the shared directory does not answer: nodes that were fenced or left are not shown"),
+    }
     let mut out = io::stdout().lock();
     if args.place.json {
-        writeln!(out, "{}", json!({ "source": source.json(), "nodes": reply.nodes }))?;
+        writeln!(out, "{}", json!({ "source": source.json(), "nodes": reply.nodes, "fenced": reply.fenced }))?;
     } else {
         print_nodes(&mut out, &reply.nodes)?;
+        print_trouble(&mut out, &reply.nodes)?;
+        print_fenced(&mut out, &reply.fenced)?;
         eprintln!("{source}");
     }
     Ok(())
@@ -130,16 +81,23 @@ pub(super) fn nodes(args: &NodesArgs) -> anyhow::Result<()> {
 pub(super) fn who(args: &WhoArgs) -> anyhow::Result<()> {
     let found = args.place.find()?;
     let user = args.user.as_deref().map(|user| normalise(user, &found.rules)).transpose()?;
-    let (source, reply) = match found.ask(&Request::Who { user: user.as_ref().map(ToString::to_string) })? {
+    let (source, mut reply) = match found.ask::<WhoReply>(&Request::Who { user: user.as_ref().map(ToString::to_string) })? {
         Some(answer) => answer,
         None => {
             let (held, broken) = directory::leases(&found.open()?, user.as_ref())?;
             for error in broken {
                 eprintln!("{error}");
             }
-            (Source::Directory(found.root.clone()), WhoReply { held, ..WhoReply::default() })
+            (found.directory(), WhoReply { held, ..WhoReply::default() })
         }
     };
+    if let Some(node) = args.node.as_ref().map(NodeName::as_str) {
+        reply.sessions.retain(|session| session.holder == node || session.ingress == node);
+        reply.held.retain(|held| held.node.as_deref() == Some(node));
+    }
+    if let Some(protocol) = args.protocol {
+        reply.sessions.retain(|session| session.protocol == protocol.to_string());
+    }
     let mut out = io::stdout().lock();
     if args.place.json {
         // Without a node, sessions are unknown (null), not none.
@@ -155,8 +113,12 @@ pub(super) fn who(args: &WhoArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn normalise(user: &str, rules: &NameRules) -> anyhow::Result<UserName> {
-    Ok(Address::parse(user, rules).with_context(|| format!("{user:?} can't be a user"))?.user)
+fn protocol(name: &str) -> Result<Protocol, String> {
+    match name {
+        "imap" => Ok(Protocol::Imap),
+        "pop3" => Ok(Protocol::Pop3),
+        _ => Err("imap or pop3; LMTP has no sessions of a user".to_owned()),
+    }
 }
 
 fn count(count: Option<usize>) -> String {
@@ -170,6 +132,8 @@ fn print_nodes(out: &mut impl Write, nodes: &[NodeRow]) -> io::Result<()> {
             vec![
                 node.name.clone(),
                 node.state.clone().unwrap_or_else(|| "-".to_owned()),
+                node.weight.map_or_else(|| "-".to_owned(), |weight| weight.to_string()),
+                count(node.connections),
                 count(node.sessions),
                 count(node.held),
                 node.incarnation.clone(),
@@ -180,7 +144,36 @@ fn print_nodes(out: &mut impl Write, nodes: &[NodeRow]) -> io::Result<()> {
             ]
         })
         .collect();
-    table::print(out, &["NODE", "STATE", "SESSIONS", "HELD", "INCARNATION", "BEAT", "VERSION", "RELAY", "SINCE"], &rows)
+    table::print(
+        out,
+        &["NODE", "STATE", "WEIGHT", "CONNECTIONS", "SESSIONS", "HELD", "INCARNATION", "BEAT", "VERSION", "RELAY", "SINCE"],
+        &rows,
+    )
+}
+
+fn print_trouble(out: &mut impl Write, nodes: &[NodeRow]) -> io::Result<()> {
+    for node in nodes {
+        for trouble in &node.trouble {
+            writeln!(out, "{}: {trouble}", node.name)?;
+        }
+    }
+    Ok(())
+}
+
+fn print_fenced(out: &mut impl Write, fenced: &[FencedRow]) -> io::Result<()> {
+    if fenced.is_empty() {
+        return Ok(());
+    }
+    let rows: Vec<Vec<String>> = fenced
+        .iter()
+        .map(|row| {
+            let at = row.at.map_or_else(|| "-".to_owned(), date);
+            let back = if row.back { "runs again" } else { "does not run" };
+            vec![row.name.clone(), row.incarnation.clone(), row.beat.to_string(), at, back.to_owned()]
+        })
+        .collect();
+    writeln!(out)?;
+    table::print(out, &["FENCED OR LEFT", "INCARNATION", "LAST BEAT", "AT", "NOW"], &rows)
 }
 
 fn print_who(out: &mut impl Write, reply: &WhoReply, with_sessions: bool) -> io::Result<()> {
@@ -249,14 +242,18 @@ mod tests {
             relay: vec!["mail1:8143".to_owned()],
             since: Some(1_763_748_000),
             state: None,
+            weight: Some(50),
             sessions: Some(2),
+            connections: Some(7),
             held: None,
+            trouble: vec!["node.local_dir is full".to_owned()],
         };
         assert_eq!(
-            text(|out| print_nodes(out, &[node])),
-            "NODE   STATE  SESSIONS  HELD  INCARNATION       BEAT  VERSION  RELAY       SINCE\n\
-             mail1  -      2         -     00000000000000ff  12    0.1.0    mail1:8143  2025-11-21T18:00:00Z\n"
+            text(|out| print_nodes(out, std::slice::from_ref(&node))),
+            "NODE   STATE  WEIGHT  CONNECTIONS  SESSIONS  HELD  INCARNATION       BEAT  VERSION  RELAY       SINCE\n\
+             mail1  -      50      7            2         -     00000000000000ff  12    0.1.0    mail1:8143  2025-11-21T18:00:00Z\n"
         );
+        assert_eq!(text(|out| print_trouble(out, &[node])), "mail1: node.local_dir is full\n");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::{
     io::{self, BufRead, BufReader, Read, Write},
+    net::IpAddr,
     os::unix::net::UnixStream,
     path::Path,
     time::Duration,
@@ -10,8 +11,10 @@ use std::{
 use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-/// A node answers from memory; one that takes longer hangs.
-const ANSWER_WAIT: Duration = Duration::from_secs(5);
+/// A node answers from memory, after it gave other nodes three seconds; one that takes longer hangs.
+const ANSWER_WAIT: Duration = Duration::from_secs(8);
+/// A move waits for sessions, a close and an opening, each with limits of its own.
+const MOVE_WAIT: Duration = Duration::from_secs(90);
 /// Longest answer: some 100,000 sessions.
 const ANSWER_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
@@ -27,7 +30,64 @@ pub enum Request {
     },
     /// The nodes as this one sees them.
     Nodes,
+    /// End the sessions that fit all that is given.
+    Kick {
+        /// Of this user.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        user: Option<String>,
+        /// From this address.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        ip: Option<IpAddr>,
+        /// Served by or reached through this node.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        node: Option<String>,
+        /// What their clients are told.
+        why: String,
+    },
+    /// Hand a user over to a node.
+    Move {
+        /// Whom.
+        user: String,
+        /// To which node.
+        to: String,
+    },
+    /// Act on a drain setting that was changed a moment ago.
+    Drain {
+        /// Of which node.
+        node: String,
+        /// Whether it drains.
+        on: bool,
+    },
 }
+
+impl Request {
+    fn wait(&self) -> Duration {
+        match self {
+            Request::Move { .. } => MOVE_WAIT,
+            Request::Who { .. } | Request::Nodes | Request::Kick { .. } | Request::Drain { .. } => ANSWER_WAIT,
+        }
+    }
+}
+
+/// The answer to [`Request::Kick`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KickReply {
+    /// How many sessions were told to end.
+    pub ended: usize,
+    /// Nodes that did not answer: theirs go on.
+    pub silent: Vec<String>,
+}
+
+/// The answer to [`Request::Move`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MoveReply {
+    /// The lease's generation now.
+    pub epoch: u64,
+}
+
+/// The answer to [`Request::Drain`]: `{}`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Done {}
 
 /// The answer to [`Request::Who`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -87,6 +147,25 @@ pub struct HeldRow {
 pub struct NodesReply {
     /// Every node in `nodes/`.
     pub nodes: Vec<NodeRow>,
+    /// Starts of nodes that were fenced or left, the latest of each node; filled in from the shared directory.
+    #[serde(default)]
+    pub fenced: Vec<FencedRow>,
+}
+
+/// A start of a node that is over.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FencedRow {
+    /// The node.
+    pub name: String,
+    /// That start of it.
+    pub incarnation: String,
+    /// Its last beat.
+    pub beat: u64,
+    /// When, Unix seconds by the file server's clock.
+    #[serde(default)]
+    pub at: Option<u64>,
+    /// Whether the node runs again.
+    pub back: bool,
 }
 
 /// One node.
@@ -107,9 +186,19 @@ pub struct NodeRow {
     /// Unix time of its start, seconds.
     #[serde(default)]
     pub since: Option<u64>,
-    /// `up`, `suspect`, `draining`; left out by the directory, which shows no time.
+    /// `up`, `draining`, `trouble`, `silent` (does not answer over the relay), `suspect` (its beat stands still); the directory, which shows no
+    /// time, knows only `draining`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<String>,
+    /// Share of new users.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight: Option<u32>,
+    /// Client connections to it, whoever serves them; left out as `sessions` is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connections: Option<usize>,
+    /// What keeps it from serving.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub trouble: Vec<String>,
     /// Sessions it serves; left out by the directory, and when the node did not answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sessions: Option<usize>,
@@ -130,7 +219,7 @@ pub fn ask<Reply: DeserializeOwned>(socket: &Path, request: &Request) -> anyhow:
 }
 
 fn exchange<Reply: DeserializeOwned>(mut stream: UnixStream, request: &Request) -> anyhow::Result<Reply> {
-    stream.set_read_timeout(Some(ANSWER_WAIT))?;
+    stream.set_read_timeout(Some(request.wait()))?;
     stream.set_write_timeout(Some(ANSWER_WAIT))?;
     let mut line = serde_json::to_string(request)?;
     line.push('\n');

@@ -1,10 +1,13 @@
 //! Nodes and leases as the names in the shared directory say, without asking anybody: the truth, but without sessions.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    os::unix::fs::MetadataExt,
+};
 
-use affinity::{AffinityError, HolderId, LeaseSeen, Root, Seen, UserName};
+use affinity::{AffinityError, HolderId, LeaseSeen, NodeName, NodeSeen, Peer, Root, Seen, UserName, placement};
 
-use super::control::{HeldRow, NodeRow};
+use super::control::{FencedRow, HeldRow, NodeRow};
 
 /// Every node in `nodes/`, sorted by name.
 pub fn nodes(root: &Root) -> Result<Vec<NodeRow>, AffinityError> {
@@ -20,8 +23,11 @@ pub fn nodes(root: &Root) -> Result<Vec<NodeRow>, AffinityError> {
             relay: node.info.map(|info| info.relay).unwrap_or_default(),
             // One look can't tell whether the beat moves.
             state: node.settings.draining().then(|| "draining".to_owned()),
+            weight: Some(node.settings.weight()),
             sessions: None,
+            connections: None,
             held: None,
+            trouble: Vec::new(),
         })
         .collect();
     // A beat that is renamed during the listing may show twice, one after the other: the later one counts.
@@ -29,6 +35,47 @@ pub fn nodes(root: &Root) -> Result<Vec<NodeRow>, AffinityError> {
     rows.dedup_by(|earlier, later| (&earlier.name, &earlier.incarnation) == (&later.name, &later.incarnation));
     rows.reverse();
     Ok(rows)
+}
+
+/// The latest start of each node that was fenced or left.
+pub fn fenced(root: &Root) -> Result<Vec<FencedRow>, AffinityError> {
+    let live: BTreeSet<NodeName> = root.live_nodes()?.into_iter().map(|node| node.holder.node).collect();
+    let mut latest: BTreeMap<String, FencedRow> = BTreeMap::new();
+    for (holder, beat) in root.fenced_nodes()? {
+        // A rename sets this time; the file itself is never opened.
+        let at = root.fenced().join(format!("{holder},{beat}")).symlink_metadata().ok().map(|metadata| metadata.ctime());
+        let row = FencedRow {
+            name: holder.node.to_string(),
+            incarnation: holder.incarnation.to_string(),
+            beat,
+            at: at.and_then(|at| u64::try_from(at).ok()),
+            back: live.contains(&holder.node),
+        };
+        let best = latest.entry(row.name.clone()).or_insert_with(|| row.clone());
+        if row.at > best.at {
+            *best = row;
+        }
+    }
+    Ok(latest.into_values().collect())
+}
+
+/// The nodes as placement sees them. Whether a node is silent shows only in time, so none is here.
+pub fn peers(nodes: Vec<NodeSeen>) -> Vec<Peer> {
+    let peer = |node: NodeSeen| Peer {
+        draining: node.settings.draining(),
+        weight: node.settings.weight(),
+        holder: node.holder,
+        beat: node.beat,
+        unchanged_for: std::time::Duration::ZERO,
+        suspect: false,
+        info: node.info.map(std::sync::Arc::new),
+    };
+    nodes.into_iter().map(peer).collect()
+}
+
+/// The node that a user belongs on.
+pub fn preferred(user: &UserName, peers: &[Peer]) -> Option<HolderId> {
+    placement::place(user, peers.iter()).cloned()
 }
 
 /// Who holds whom, sorted by user: every held lease, or one user's also when it is free; and what could not be read.
@@ -96,13 +143,27 @@ mod tests {
             relay: vec!["mail1:8143".to_owned()],
             since: Some(5),
             state: None,
+            weight: Some(100),
             sessions: None,
+            connections: None,
             held: None,
+            trouble: Vec::new(),
         };
         assert_eq!(rows, [expected]);
         fs::write(root.nodes().join(format!("{LIVE},8")), "").unwrap();
         let beats: Vec<u64> = nodes(&root).unwrap().iter().map(|row| row.beat).collect();
         assert_eq!(beats, [8], "a node that beats during the listing is one node");
+    }
+
+    #[test]
+    fn the_latest_end_of_each_node_is_shown_and_whether_it_is_back() {
+        let (_folder, root) = cluster();
+        for name in ["mail1,00000000000000a1,3", "mail2,00000000000000b1,4"] {
+            fs::write(root.fenced().join(name), "").unwrap();
+        }
+        let rows = fenced(&root).unwrap();
+        let shown: Vec<_> = rows.iter().map(|row| (row.name.as_str(), row.beat, row.back, row.at.is_some())).collect();
+        assert_eq!(shown, [("mail1", 3, true, true), ("mail2", 4, false, true)]);
     }
 
     #[test]

@@ -3,16 +3,23 @@
 //! Exit codes: 0 done, 1 an error (said on standard error as `berth: …`, each cause on a line of its own), 2 wrong usage.
 //! What a program may want to read goes to standard output, as text or with `--json`; everything else to standard error.
 
+mod adopt;
 pub mod cluster;
 mod config;
 pub mod control;
 pub mod demo;
 mod directory;
+pub mod doctor;
 mod init;
+pub mod leases;
 mod manual;
+pub mod operate;
+pub mod place;
+pub mod rebalance;
 pub mod serve;
 mod table;
 mod user;
+pub mod users;
 
 use std::{ffi::OsString, io, path::PathBuf, process::ExitCode};
 
@@ -51,8 +58,20 @@ enum Command {
     Init(init::InitArgs),
     Serve(serve::ServeArgs),
     User(user::UserArgs),
+    Adopt(adopt::AdoptArgs),
+    ReleaseTo(adopt::ReleaseArgs),
     Nodes(cluster::NodesArgs),
     Who(cluster::WhoArgs),
+    Where(users::WhereArgs),
+    Move(users::MoveArgs),
+    Kick(users::KickArgs),
+    Drain(operate::DrainArgs),
+    Undrain(operate::UndrainArgs),
+    Weight(operate::WeightArgs),
+    Fence(operate::FenceArgs),
+    Rebalance(rebalance::RebalanceArgs),
+    Leases(leases::LeasesArgs),
+    Doctor(doctor::DoctorArgs),
     Config(config::ConfigArgs),
     Completions(manual::CompletionsArgs),
     Man(manual::ManArgs),
@@ -111,8 +130,20 @@ impl Command {
             Command::Init(args) => init::run(&args),
             Command::Serve(args) => serve::run(&args),
             Command::User(args) => user::run(&args),
+            Command::Adopt(args) => adopt::adopt(&args),
+            Command::ReleaseTo(args) => adopt::release(&args),
             Command::Nodes(args) => cluster::nodes(&args),
             Command::Who(args) => cluster::who(&args),
+            Command::Where(args) => users::whereabouts(&args),
+            Command::Move(args) => users::move_user(&args),
+            Command::Kick(args) => users::kick(&args),
+            Command::Drain(args) => operate::drain(&args),
+            Command::Undrain(args) => operate::undrain(&args),
+            Command::Weight(args) => operate::weight(&args),
+            Command::Fence(args) => operate::fence(&args),
+            Command::Rebalance(args) => rebalance::run(&args),
+            Command::Leases(args) => leases::run(&args),
+            Command::Doctor(args) => doctor::run(&args),
             Command::Config(args) => config::run(&args),
             Command::Completions(args) => manual::completions(&args),
             Command::Man(args) => manual::man(&args),
@@ -179,6 +210,23 @@ mod tests {
             "berth nodes --root /srv/berth",
             "berth who",
             "berth who ada --root /srv/berth --json",
+            "berth adopt --all --dry-run",
+            "berth adopt ada@example.org --config /tmp/berth.toml",
+            "berth release-to dovecot ada",
+            "berth who --node mail2 --protocol imap",
+            "berth where ada@example.org",
+            "berth move ada@example.org mail2",
+            "berth kick ada@example.org",
+            "berth kick --ip 192.0.2.7 --why maintenance",
+            "berth kick --node mail2",
+            "berth drain mail2",
+            "berth drain mail2 --no-wait",
+            "berth undrain mail2",
+            "berth weight mail2 50",
+            "berth fence mail2 --yes",
+            "berth rebalance --dry-run",
+            "berth leases check",
+            "berth doctor --root /srv/berth --json",
             "berth config check",
             "berth config show --default",
             "berth completions bash",
@@ -194,8 +242,15 @@ mod tests {
             ("berth", 2),
             ("berth serv", 2),
             ("berth user add", 2),
+            ("berth adopt", 2),
+            ("berth adopt ada --all", 2),
+            ("berth release-to cyrus ada", 2),
             ("berth user add ada --file a --config b", 2),
             ("berth who --root /a --config /b", 2),
+            ("berth kick", 2),
+            ("berth rebalance", 2),
+            ("berth weight mail2 10001", 2),
+            ("berth who --protocol lmtp", 2),
             ("berth demo --nodes 0", 2),
             ("berth init /srv --beat soon", 2),
             ("berth user add ada --scheme ROT13", 2),

@@ -1,8 +1,13 @@
 //! `berth serve`: runs a node.
 
+use std::time::Duration;
+
 use clap::Args;
 
 use super::{ConfigFile, runtime};
+
+/// How long blocking calls that are under way may take when the node has left.
+const LAST_CALLS: Duration = Duration::from_secs(2);
 
 /// Run a node of the cluster
 ///
@@ -21,5 +26,9 @@ pub struct ServeArgs {
 pub(super) fn run(args: &ServeArgs) -> anyhow::Result<()> {
     let config = args.config.load()?;
     crate::log::init(&config.log)?;
-    runtime()?.block_on(crate::node::run(config, &args.config.config, args.stop_at_end_of_input))
+    let runtime = runtime()?;
+    let outcome = runtime.block_on(crate::node::run(config, &args.config.config, args.stop_at_end_of_input));
+    // Calls that hang in a file server which is away must not keep the process from its end.
+    runtime.shutdown_timeout(LAST_CALLS);
+    outcome
 }

@@ -94,6 +94,9 @@ impl Config {
         for (key, template) in [("mail.maildir", &self.mail.maildir), ("mail.index", &self.mail.index)] {
             check_template(key, template, say);
         }
+        if let Some(control) = &self.mail.control {
+            check_template("mail.control", control, say);
+        }
         let (maildir, index) = (self.mail.maildir.trim_end_matches('/'), self.mail.index.trim_end_matches('/'));
         if index == maildir || index.starts_with(&format!("{maildir}/")) {
             say("mail.index", "lies in the Maildir, where other programs would take it for a mailbox: put it beside".to_owned());
@@ -155,6 +158,7 @@ impl Config {
             ("limits.sessions_per_user", limits.sessions_per_user),
             ("limits.nesting", limits.nesting),
             ("limits.mailboxes", limits.mailboxes),
+            ("limits.parallel_moves", limits.parallel_moves),
             ("limits.bad_commands", limits.bad_commands),
         ] {
             if value == 0 {

@@ -31,6 +31,7 @@ fn the_example_is_the_defaults() {
     all.node = defaults.node.clone();
     all.tls = TlsSection::default();
     all.auth.passwd_file = None;
+    all.mail.control = None;
     assert_eq!(all, defaults);
 }
 

@@ -73,6 +73,10 @@ impl NodeFiles {
     pub fn lmtp(&self) -> String {
         self.address(4)
     }
+    /// Where the node answers operators.
+    pub fn control_socket(&self) -> PathBuf {
+        self.config.with_file_name(&self.name).join("control.sock")
+    }
     fn relay(&self) -> String {
         self.address(5)
     }

@@ -1,10 +1,13 @@
 //! The accounts that are open on this node: opened with the lease, shared by all sessions and deliveries of the user, closed when idle.
 //!
-//! Invariants, each with the test that guards it (tests/cluster):
-//! - an account is open only under a lease, and the lease is released only after a clean close (`a_released_user_is_served_elsewhere_at_once`)
-//! - when the lease is lost, the account is abandoned without another write and every session of it ends (`a_stopped_holder_is_fenced_and_acknowledges_nothing`)
+//! Invariants, each with the test that guards it:
+//! - an account is open only under a lease, and the lease is released only after a clean close (`a_handed_over_account_is_closed_and_its_lease_is_free`)
+//! - when the lease is lost, the account is abandoned without another write and every session of it ends (`a_holder_that_slept_through_its_fencing_acknowledges_nothing_from_before`)
+//! - an account is never opened twice at once, whoever stops waiting for it (`an_opening_goes_on_when_its_caller_goes_away`)
+//! - who comes while an account is handed over finds it closed and its lease free (`a_login_during_the_goodbye_loses_no_clean_close`)
+//! - no lease stays with a node that does not serve it (`a_lease_whose_account_could_not_be_opened_is_released_in_the_end`)
 //!
-//! Opening, closing and releasing one user's account never overlap: each happens under the user's slot lock.
+//! Opening, closing and releasing one user's account never overlap: each happens under the user's slot lock, in a task of its own.
 
 use std::{
     collections::HashMap,
@@ -16,25 +19,29 @@ use std::{
     time::Duration,
 };
 
-use affinity::{Acquired, Clock, Handover, HolderId, Keeper, SystemClock, Tenure, UserName};
+use affinity::{Acquired, Clock, Handover, HolderId, Keeper, Lease, SystemClock, Tenure, UserName, placement};
 use parking_lot::Mutex;
 use storage::{Account, AccountPaths, StorageError, StorageSettings};
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, OwnedMutexGuard, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use super::RouteError;
 
 /// Accounts whose background work runs at once: each is mostly waiting for the shared file system.
 const BACKGROUND_PARALLEL: usize = 16;
-/// Accounts that are being closed at once.
-const CLOSE_PARALLEL: usize = 32;
+/// How long sessions that were told to end may take to finish the command they are in; what is inside the store is waited for in any case.
+const FAREWELL: Duration = Duration::from_secs(5);
+/// How long a lease that could not be served or given back waits for the next try.
+const STUCK_RETRY: Duration = Duration::from_secs(20);
+/// How long logins are sent to the node that a user was moved to, should it not have taken the lease by then.
+const MOVE_HINT: Duration = Duration::from_secs(20);
 
 /// The answer to [`Accounts::open`].
 #[derive(Debug)]
 pub enum Opened {
     /// Open here.
     Here(Held),
-    /// A live node holds the lease.
+    /// A live node holds the lease, or is to take it.
     HeldBy(HolderId),
     /// Unclear until the watch fences or clears the holder.
     Suspect(HolderId),
@@ -46,16 +53,50 @@ pub struct Accounts {
     keeper: Keeper,
     clock: SystemClock,
     settings: Arc<StorageSettings>,
-    slots: Mutex<HashMap<UserName, Arc<Slot>>>,
+    slots: Mutex<HashMap<UserName, Slot>>,
     /// The open ones, reachable without a slot lock: a fence must not wait for a hung opening.
     open: Mutex<HashMap<UserName, Arc<OpenAccount>>>,
     /// No more accounts are opened: the node leaves.
     leaving: AtomicBool,
+    /// No new users: an operator drains the node.
+    draining: AtomicBool,
+    /// Users that an operator moves, where to, and since when.
+    moves: Mutex<HashMap<UserName, (HolderId, Duration)>>,
+    /// When it was last looked for leases that no slot knows of.
+    last_count: Mutex<Duration>,
     background: Arc<Semaphore>,
     closing: Arc<Semaphore>,
 }
 
-type Slot = tokio::sync::Mutex<Option<Arc<OpenAccount>>>;
+type Slot = Arc<tokio::sync::Mutex<State>>;
+
+/// What a slot holds. With anything but `Closed` and `Open` the lease may be ours although nobody is served.
+#[derive(Debug, Default)]
+enum State {
+    #[default]
+    Closed,
+    Open(Arc<OpenAccount>),
+    Stuck(Stuck),
+}
+
+/// A lease that is ours while its account is not open.
+#[derive(Debug)]
+struct Stuck {
+    lease: Lease,
+    rest: Rest,
+    since: Duration,
+}
+
+/// What is left to do before the lease can be given back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rest {
+    /// Closed cleanly: to be released.
+    Release,
+    /// It could not be opened: what the previous holder left is still to be dealt with.
+    Open,
+    /// Its index failed: the next opening rebuilds it from the Maildir.
+    Rebuild,
+}
 
 #[derive(Debug)]
 struct OpenAccount {
@@ -63,11 +104,40 @@ struct OpenAccount {
     tenure: Arc<Tenure>,
     sessions: AtomicUsize,
     uses: AtomicUsize,
+    unused: Notify,
     idle_since: Mutex<Duration>,
     clock: SystemClock,
-    gone: CancellationToken,
-    why_gone: Mutex<String>,
+    gone: Farewell,
+    /// Nothing may be written any more.
+    abandoned: AtomicBool,
     working: AtomicBool,
+}
+
+/// Tells sessions to end, with a text for the client.
+#[derive(Debug, Clone, Default)]
+pub struct Farewell {
+    said: CancellationToken,
+    why: Arc<Mutex<String>>,
+}
+
+impl Farewell {
+    /// Says it; the first text counts.
+    pub fn say(&self, why: &str) {
+        let mut text = self.why.lock();
+        if !self.said.is_cancelled() {
+            why.clone_into(&mut text);
+            self.said.cancel();
+        }
+    }
+    /// Whether it was said.
+    pub fn is_said(&self) -> bool {
+        self.said.is_cancelled()
+    }
+    /// Resolves with the text when it is said. Safe to cancel.
+    pub async fn heard(&self) -> String {
+        self.said.cancelled().await;
+        self.why.lock().clone()
+    }
 }
 
 /// What an account is opened for.
@@ -87,6 +157,7 @@ pub enum Use {
 pub struct Held {
     open: Arc<OpenAccount>,
     session: bool,
+    kicked: Farewell,
 }
 
 impl Held {
@@ -99,7 +170,7 @@ impl Held {
             return Err(RouteError::TooManySessions { user: open.account.user().clone(), limit: max });
         }
         open.uses.fetch_add(1, Ordering::SeqCst);
-        Ok(Held { open, session })
+        Ok(Held { open, session, kicked: Farewell::default() })
     }
 
     /// Runs a blocking call of the store on the blocking pool.
@@ -115,8 +186,7 @@ impl Held {
             Err(panic) => Err(StorageError::Index { user, reason: format!("an operation failed unexpectedly: {panic}") }),
         };
         if let Err(error @ StorageError::Index { .. }) = &result {
-            tracing::error!(user = %self.account().user(), %error, "the index failed: sessions end, it is rebuilt at the next login");
-            self.open.abandon("the mailbox index had to be rebuilt, please log in again");
+            self.open.index_failed(error);
         }
         result
     }
@@ -126,10 +196,18 @@ impl Held {
         &self.open.account
     }
 
+    /// Ends this one use, where an operator wants so.
+    pub fn kick(&self) -> Farewell {
+        self.kicked.clone()
+    }
+
     /// Resolves, with a text for the client, when the account is taken away (lease lost, drain, kick): say BYE and end. Safe to cancel.
     pub async fn taken_away(&self) -> String {
-        self.open.gone.cancelled().await;
-        self.open.why_gone.lock().clone()
+        tokio::select! {
+            biased;
+            why = self.open.gone.heard() => why,
+            why = self.kicked.heard() => why,
+        }
     }
 }
 
@@ -146,31 +224,77 @@ impl Drop for Held {
             self.open.sessions.fetch_sub(1, Ordering::SeqCst);
         }
         *self.open.idle_since.lock() = self.open.clock.now();
-        self.open.uses.fetch_sub(1, Ordering::SeqCst);
+        if self.open.uses.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.open.unused.notify_waiters();
+        }
     }
 }
 
 impl OpenAccount {
-    /// Sessions are told to end; the account is still whole and may be closed cleanly.
-    fn take_away(&self, why: &str) {
-        why.clone_into(&mut self.why_gone.lock());
-        self.gone.cancel();
+    fn new(account: Arc<Account>, clock: SystemClock) -> Arc<OpenAccount> {
+        Arc::new(OpenAccount {
+            tenure: account.lease().tenure().clone(),
+            account,
+            sessions: AtomicUsize::new(0),
+            uses: AtomicUsize::new(0),
+            unused: Notify::new(),
+            idle_since: Mutex::new(clock.now()),
+            clock,
+            gone: Farewell::default(),
+            abandoned: AtomicBool::new(false),
+            working: AtomicBool::new(false),
+        })
     }
 
     /// Nothing may be written any more.
     fn abandon(&self, why: &str) {
-        self.take_away(why);
+        self.abandoned.store(true, Ordering::SeqCst);
+        self.gone.say(why);
         self.account.abandon();
     }
 
+    fn index_failed(&self, error: &StorageError) {
+        tracing::error!(user = %self.account.user(), %error, "the index failed: sessions end, it is rebuilt at the next login");
+        self.abandon("the mailbox index had to be rebuilt, please log in again");
+    }
+
     fn is_usable(&self) -> bool {
-        !self.gone.is_cancelled() && !self.tenure.is_over()
+        !self.gone.is_said() && !self.tenure.is_over()
+    }
+
+    fn is_unused_for(&self, linger: Duration) -> bool {
+        self.uses.load(Ordering::SeqCst) == 0 && self.clock.now().saturating_sub(*self.idle_since.lock()) >= linger
+    }
+
+    /// Whether it is to be closed. Sessions that were told to end are given their time by whoever told them.
+    fn is_due(&self, linger: Duration) -> bool {
+        let linger = if self.is_usable() { linger } else { Duration::ZERO };
+        self.abandoned.load(Ordering::SeqCst) || self.is_unused_for(linger)
+    }
+
+    /// Until nobody uses it, at most `limit`.
+    async fn until_unused(&self, limit: Duration) {
+        let unused = async {
+            loop {
+                // Registered before the look, so that the last one who goes is not missed.
+                let mut last_goes = std::pin::pin!(self.unused.notified());
+                last_goes.as_mut().enable();
+                if self.uses.load(Ordering::SeqCst) == 0 {
+                    return;
+                }
+                last_goes.await;
+            }
+        };
+        // Whoever is still inside a call of the store then is waited for by its close.
+        tokio::time::timeout(limit, unused).await.ok();
     }
 }
 
+const LOST: &str = "this server lost contact with the mail store, please log in again";
+
 impl Accounts {
-    /// None open yet.
-    pub fn new(keeper: Keeper, settings: Arc<StorageSettings>) -> Accounts {
+    /// None open yet; at most `closing_parallel` are closed at once.
+    pub fn new(keeper: Keeper, settings: Arc<StorageSettings>, closing_parallel: usize) -> Accounts {
         Accounts {
             keeper,
             clock: SystemClock::new(),
@@ -178,8 +302,11 @@ impl Accounts {
             slots: Mutex::default(),
             open: Mutex::default(),
             leaving: AtomicBool::new(false),
+            draining: AtomicBool::new(false),
+            moves: Mutex::default(),
+            last_count: Mutex::default(),
             background: Arc::new(Semaphore::new(BACKGROUND_PARALLEL)),
-            closing: Arc::new(Semaphore::new(CLOSE_PARALLEL)),
+            closing: Arc::new(Semaphore::new(closing_parallel.max(1))),
         }
     }
 
@@ -188,64 +315,179 @@ impl Accounts {
         self.open.lock().get(user).is_some_and(|open| open.is_usable())
     }
 
-    /// Opens the account here if the lease can be had.
-    pub async fn open(&self, user: &UserName, paths: AccountPaths, what_for: Use) -> Result<Opened, RouteError> {
-        let slot = self.slots.lock().entry(user.clone()).or_default().clone();
-        let mut state = slot.lock().await;
-        if let Some(open) = state.as_ref().filter(|open| open.is_usable()) {
+    /// Takes no new users from now on, or takes them again.
+    pub fn set_draining(&self, draining: bool) -> bool {
+        self.draining.swap(draining, Ordering::SeqCst)
+    }
+
+    /// Whether no new users are taken.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::SeqCst) || self.leaving.load(Ordering::SeqCst)
+    }
+
+    /// Another node that takes new users, if there is one: where `user` goes when this node may not have them.
+    pub fn elsewhere(&self, user: &UserName) -> Option<HolderId> {
+        let me = self.keeper.me();
+        let others: Vec<affinity::Peer> = self
+            .keeper
+            .peers()
+            .into_iter()
+            .filter(|peer| peer.holder.node != me.node && !peer.draining && !peer.suspect && peer.weight > 0)
+            .collect();
+        placement::place(user, others.iter()).cloned()
+    }
+
+    /// Where a user is to go whose lease is not ours (any more); `None`: nowhere else.
+    fn sent_on(&self, user: &UserName) -> Option<HolderId> {
+        let moved = {
+            let mut moves = self.moves.lock();
+            let now = self.clock.now();
+            moves.retain(|_, (_, since)| now.saturating_sub(*since) < MOVE_HINT);
+            moves.get(user).map(|(to, _)| to.clone())
+        };
+        moved
+            .filter(|to| self.keeper.peer(to).is_some_and(|peer| !peer.suspect))
+            .or_else(|| if self.is_draining() { self.elsewhere(user) } else { None })
+    }
+
+    fn slot(&self, user: &UserName) -> Slot {
+        self.slots.lock().entry(user.clone()).or_default().clone()
+    }
+
+    /// Opens the account here if the lease can be had. `anyway`: also where another node should have it, because that one can't be reached.
+    pub async fn open(self: &Arc<Self>, user: &UserName, paths: AccountPaths, what_for: Use, anyway: bool) -> Result<Opened, RouteError> {
+        let state = self.slot(user).lock_owned().await;
+        if let State::Open(open) = &*state
+            && open.is_usable()
+        {
             return Held::new(open.clone(), what_for).map(Opened::Here);
         }
-        // Abandoned under a tenure that goes on: its index failed, and the next opening rebuilds it from the Maildir.
-        let failed = state.take().is_some_and(|open| !open.tenure.is_over());
+        // The caller may go away (a client that hangs up, a time limit): what was begun is finished all the same, under the slot lock.
+        let (accounts, user) = (self.clone(), user.clone());
+        let opening = {
+            let user = user.clone();
+            tokio::spawn(async move { accounts.open_closed(state, &user, paths, what_for, anyway).await })
+        };
+        opening
+            .await
+            .unwrap_or_else(|panic| Err(StorageError::Index { user, reason: format!("opening failed unexpectedly: {panic}") }.into()))
+    }
+
+    async fn open_closed(
+        self: &Arc<Self>,
+        mut state: OwnedMutexGuard<State>,
+        user: &UserName,
+        paths: AccountPaths,
+        what_for: Use,
+        anyway: bool,
+    ) -> Result<Opened, RouteError> {
+        self.put_in_order(&mut state, user).await;
+        if let State::Open(open) = &*state {
+            // It could not be closed, so it goes on.
+            return Held::new(open.clone(), what_for).map(Opened::Here);
+        }
         if self.leaving.load(Ordering::SeqCst) {
-            return Err(RouteError::Leaving);
+            return match self.elsewhere(user) {
+                Some(holder) => Ok(Opened::HeldBy(holder)),
+                None => Err(RouteError::Leaving),
+            };
+        }
+        if matches!(*state, State::Closed)
+            && !anyway
+            && let Some(holder) = self.sent_on(user)
+        {
+            return Ok(Opened::HeldBy(holder));
         }
         let (lease, handover) = match self.keeper.acquire(user).await? {
             Acquired::Mine { lease, handover } => (lease, handover),
             Acquired::HeldBy(holder) => return Ok(Opened::HeldBy(holder)),
             Acquired::Suspect(holder) => return Ok(Opened::Suspect(holder)),
         };
-        let handover = if failed { Handover::Unclean } else { handover };
-        let open = self.open_account(lease, handover, paths).await?;
-        open.account.lease().taken_over();
-        let held = Held::new(open.clone(), what_for)?;
-        self.open.lock().insert(user.clone(), open.clone());
-        *state = Some(open.clone());
-        // A fence between acquire and insert found nothing to abandon.
-        if open.tenure.is_over() {
-            open.abandon("this server lost contact with the mail store, please log in again");
-        }
-        Ok(Opened::Here(held))
-    }
-
-    async fn open_account(&self, lease: affinity::Lease, handover: Handover, paths: AccountPaths) -> Result<Arc<OpenAccount>, RouteError> {
-        let (settings, user, tenure) = (self.settings.clone(), lease.user().clone(), lease.tenure().clone());
-        let opening = {
-            let lease = lease.clone();
-            tokio::task::spawn_blocking(move || Account::open(paths, lease, handover, settings))
-        };
-        let opened = match opening.await {
-            Ok(opened) => opened,
-            Err(panic) => Err(StorageError::Index { user: user.clone(), reason: format!("opening failed unexpectedly: {panic}") }),
-        };
-        match opened {
-            Ok(account) => Ok(Arc::new(OpenAccount {
-                account,
-                tenure,
-                sessions: AtomicUsize::new(0),
-                uses: AtomicUsize::new(0),
-                idle_since: Mutex::new(self.clock.now()),
-                clock: self.clock.clone(),
-                gone: CancellationToken::new(),
-                why_gone: Mutex::default(),
-                working: AtomicBool::new(false),
-            })),
+        let rebuild =
+            matches!(&*state, State::Stuck(stuck) if stuck.rest == Rest::Rebuild && Arc::ptr_eq(stuck.lease.tenure(), lease.tenure()));
+        let handover = if rebuild { Handover::Unclean } else { handover };
+        let open = match self.open_account(lease.clone(), handover, paths).await {
+            Ok(account) => OpenAccount::new(account, self.clock.clone()),
             Err(error) => {
                 tracing::error!(%user, %error, "can't open the account");
                 // The lease stays with us: what an unclean opening left half done is ours to go on with at the next try.
-                Err(error.into())
+                let rest = if rebuild { Rest::Rebuild } else { Rest::Open };
+                *state = State::Stuck(Stuck { lease, rest, since: self.clock.now() });
+                return Err(error.into());
+            }
+        };
+        lease.taken_over();
+        self.moves.lock().remove(user);
+        *state = State::Open(open.clone());
+        self.open.lock().insert(user.clone(), open.clone());
+        // A fence between acquire and insert found nothing to abandon.
+        if open.tenure.is_over() {
+            open.abandon(LOST);
+        }
+        Held::new(open, what_for).map(Opened::Here)
+    }
+
+    /// Finishes what an earlier use of the slot left: closes an account that was taken away, notes one that failed, forgets one that was lost.
+    async fn put_in_order(&self, state: &mut State, user: &UserName) {
+        match std::mem::take(state) {
+            State::Closed => {}
+            State::Stuck(stuck) if stuck.lease.tenure().is_over() => {}
+            State::Stuck(stuck) => *state = State::Stuck(stuck),
+            State::Open(open) => {
+                if open.gone.is_said() && !open.abandoned.load(Ordering::SeqCst) {
+                    open.until_unused(FAREWELL).await;
+                }
+                self.forget(user, &open);
+                *state = self.shut(user, open).await;
             }
         }
+    }
+
+    /// Closes an account that is not used any more, and releases its lease; what the slot holds then.
+    async fn shut(&self, user: &UserName, open: Arc<OpenAccount>) -> State {
+        if open.tenure.is_over() {
+            return State::Closed;
+        }
+        let lease = open.account.lease().clone();
+        let stuck = |rest| State::Stuck(Stuck { lease: lease.clone(), rest, since: self.clock.now() });
+        if open.abandoned.load(Ordering::SeqCst) {
+            return stuck(Rest::Rebuild);
+        }
+        let closing = open.account.clone();
+        match tokio::task::spawn_blocking(move || closing.close()).await {
+            Ok(Ok(())) => match self.keeper.release(lease.clone()).await {
+                Ok(()) => State::Closed,
+                Err(error) => {
+                    tracing::warn!(%user, %error, "can't release the lease yet");
+                    stuck(Rest::Release)
+                }
+            },
+            Ok(Err(_)) if open.tenure.is_over() => State::Closed,
+            // Only we may go on with what is not written back yet. The account lets sessions in again, and is closed when it is idle again.
+            Ok(Err(error)) => {
+                tracing::warn!(%user, %error, "can't close the account cleanly: it stays open here");
+                let again = OpenAccount::new(open.account.clone(), self.clock.clone());
+                self.open.lock().insert(user.clone(), again.clone());
+                State::Open(again)
+            }
+            Err(panic) => {
+                open.index_failed(&StorageError::Index { user: user.clone(), reason: format!("closing failed unexpectedly: {panic}") });
+                stuck(Rest::Rebuild)
+            }
+        }
+    }
+
+    fn forget(&self, user: &UserName, gone: &Arc<OpenAccount>) {
+        let mut open = self.open.lock();
+        if open.get(user).is_some_and(|open| Arc::ptr_eq(open, gone)) {
+            open.remove(user);
+        }
+    }
+
+    async fn open_account(&self, lease: Lease, handover: Handover, paths: AccountPaths) -> Result<Arc<Account>, StorageError> {
+        let (settings, user) = (self.settings.clone(), lease.user().clone());
+        let opening = tokio::task::spawn_blocking(move || Account::open(paths, lease, handover, settings));
+        opening.await.unwrap_or_else(|panic| Err(StorageError::Index { user, reason: format!("opening failed unexpectedly: {panic}") }))
     }
 
     /// Our tenure is over: every account under it is abandoned at once, without a wait for anything.
@@ -257,7 +499,7 @@ impl Accounts {
             users.iter().filter_map(|user| open.remove(user)).collect()
         };
         for account in &lost {
-            account.abandon("this server lost contact with the mail store, please log in again");
+            account.abandon(LOST);
         }
         if !lost.is_empty() {
             tracing::warn!(accounts = lost.len(), "all accounts of the lost tenure are abandoned");
@@ -288,10 +530,7 @@ impl Accounts {
                 account.working.store(false, Ordering::SeqCst);
                 match result {
                     Ok(Ok(())) | Ok(Err(StorageError::LeaseLost(_) | StorageError::Closing(_))) => {}
-                    Ok(Err(error @ StorageError::Index { .. })) => {
-                        tracing::error!(user = %account.account.user(), %error, "the index failed: sessions end, it is rebuilt at the next login");
-                        account.abandon("the mailbox index had to be rebuilt, please log in again");
-                    }
+                    Ok(Err(error @ StorageError::Index { .. })) => account.index_failed(&error),
                     Ok(Err(error)) => tracing::warn!(user = %account.account.user(), %error, "background work failed, it is tried again"),
                     Err(panic) => tracing::error!(user = %account.account.user(), %panic, "background work failed unexpectedly"),
                 }
@@ -299,86 +538,166 @@ impl Accounts {
         }
     }
 
-    /// Starts closing accounts that nobody has used for `linger`; their leases are released.
-    pub fn close_idle(self: &Arc<Self>, linger: Duration) {
-        let now = self.clock.now();
+    /// Starts closing accounts that nobody has used for `linger`, and looks after leases that are stuck; `paths` says where a user's files are.
+    pub fn close_idle(self: &Arc<Self>, linger: Duration, paths: impl Fn(&UserName) -> AccountPaths) {
         let idle: Vec<UserName> = {
             let open = self.open.lock();
-            open.iter()
-                .filter(|(_, account)| {
-                    !account.is_usable()
-                        || account.uses.load(Ordering::SeqCst) == 0 && now.saturating_sub(*account.idle_since.lock()) >= linger
-                })
-                .map(|(user, _)| user.clone())
-                .collect()
+            open.iter().filter(|(_, account)| account.is_due(linger)).map(|(user, _)| user.clone()).collect()
         };
         for user in idle {
             let Ok(permit) = self.closing.clone().try_acquire_owned() else { break };
             let accounts = self.clone();
             tokio::spawn(async move {
-                accounts.close(&user, Some(linger)).await;
+                accounts.close_if(&user, |open| open.is_due(linger)).await;
                 drop(permit);
             });
         }
-        self.slots.lock().retain(|_, slot| Arc::strong_count(slot) > 1 || slot.try_lock().map_or(true, |state| state.is_some()));
+        let stuck = self.look_after_slots();
+        for user in stuck.into_iter().chain(self.unaccounted()) {
+            let Ok(permit) = self.closing.clone().try_acquire_owned() else { break };
+            let (accounts, paths) = (self.clone(), paths(&user));
+            tokio::spawn(async move {
+                accounts.free_stuck(&user, paths).await;
+                drop(permit);
+            });
+        }
     }
 
-    /// Closes one account cleanly and releases its lease; with `linger`, only if it is still unused for that long.
-    async fn close(&self, user: &UserName, linger: Option<Duration>) {
-        let slot = self.slots.lock().entry(user.clone()).or_default().clone();
-        let mut state = slot.lock().await;
-        let Some(open) = state.clone() else {
-            self.open.lock().remove(user);
-            return;
-        };
-        let in_use = |linger| open.uses.load(Ordering::SeqCst) > 0 || self.clock.now().saturating_sub(*open.idle_since.lock()) < linger;
-        if open.is_usable() && linger.is_some_and(in_use) {
-            return;
-        }
-        *state = None;
-        self.open.lock().remove(user);
-        if open.tenure.is_over() {
-            return;
-        }
-        let lease = open.account.lease().clone();
-        let closing = open.clone();
-        let closed = tokio::task::spawn_blocking(move || closing.account.close()).await;
-        match closed {
-            Ok(Ok(())) => {
-                if let Err(error) = self.keeper.release(lease).await {
-                    tracing::warn!(%user, %error, "can't release the lease; it stays with this node");
-                }
+    /// From time to time: users whose lease is ours although no slot knows of it, as when it was won so late that this node might have been fenced.
+    fn unaccounted(&self) -> Vec<UserName> {
+        let now = self.clock.now();
+        {
+            let mut last = self.last_count.lock();
+            if now.saturating_sub(*last) < STUCK_RETRY {
+                return Vec::new();
             }
-            // The lease is kept: only we may go on with what is not written back yet, and the next opening here does.
-            Ok(Err(error)) => tracing::warn!(%user, %error, "can't close the account cleanly; its lease stays with this node"),
-            Err(panic) => tracing::error!(%user, %panic, "closing an account failed unexpectedly; its lease stays with this node"),
+            *last = now;
+        }
+        let held = self.keeper.held();
+        let slots = self.slots.lock();
+        held.into_iter().map(|(user, _)| user).filter(|user| !slots.contains_key(user)).collect()
+    }
+
+    /// Forgets empty slots and what a lost tenure left in them; gives the users whose lease is due for another try.
+    fn look_after_slots(&self) -> Vec<UserName> {
+        let now = self.clock.now();
+        let mut stuck = Vec::new();
+        self.slots.lock().retain(|user, slot| {
+            let Ok(mut state) = slot.try_lock() else { return true };
+            match &*state {
+                State::Open(open) if open.tenure.is_over() => *state = State::Closed,
+                State::Stuck(left) if left.lease.tenure().is_over() => *state = State::Closed,
+                State::Stuck(left) if now.saturating_sub(left.since) >= STUCK_RETRY => stuck.push(user.clone()),
+                State::Closed | State::Open(_) | State::Stuck(_) => {}
+            }
+            !matches!(*state, State::Closed) || Arc::strong_count(slot) > 1
+        });
+        stuck
+    }
+
+    /// Releases a lease whose account is not open, after dealing with what is left of it.
+    async fn free_stuck(self: &Arc<Self>, user: &UserName, paths: AccountPaths) {
+        let mut state = self.slot(user).lock_owned().await;
+        match &mut *state {
+            State::Open(_) => return,
+            State::Stuck(stuck) if stuck.rest == Rest::Release => {
+                stuck.since = self.clock.now();
+                match self.keeper.release(stuck.lease.clone()).await {
+                    Ok(()) => *state = State::Closed,
+                    Err(error) => tracing::warn!(%user, %error, "can't release the lease yet"),
+                }
+                return;
+            }
+            State::Stuck(_) => {}
+            // Released meanwhile: nothing may be acquired for nobody.
+            State::Closed if !self.keeper.held().iter().any(|(held, _)| held == user) => return,
+            State::Closed => {}
+        }
+        // Opened, it is closed again as soon as it is idle; an error was logged, and is tried again.
+        if let Ok(Opened::Here(held)) = self.open_closed(state, user, paths, Use::Delivery, true).await {
+            drop(held);
+            self.close_if(user, |open| open.is_unused_for(Duration::ZERO)).await;
+        }
+    }
+
+    /// Closes one account cleanly and releases its lease if it is still to be.
+    async fn close_if(&self, user: &UserName, due: impl FnOnce(&OpenAccount) -> bool) {
+        let mut state = self.slot(user).lock_owned().await;
+        if matches!(&*state, State::Open(open) if due(open)) {
+            self.put_in_order(&mut state, user).await;
+        }
+    }
+
+    /// Tells every session of `user` to end, closes the account and releases its lease, so that another node can have it. Whether the lease is
+    /// no longer ours.
+    pub async fn hand_over(&self, user: &UserName, why: &str) -> bool {
+        if let Some(open) = self.open.lock().get(user) {
+            open.gone.say(why);
+        }
+        let mut state = self.slot(user).lock_owned().await;
+        if let State::Open(open) = &*state {
+            // It may have been opened only now.
+            open.gone.say(why);
+        }
+        self.put_in_order(&mut state, user).await;
+        if let State::Stuck(Stuck { lease, rest: Rest::Release, .. }) = &*state
+            && self.keeper.release(lease.clone()).await.is_ok()
+        {
+            *state = State::Closed;
+        }
+        matches!(*state, State::Closed)
+    }
+
+    /// Hands `user` over to `to`: whoever asks for them here is sent there.
+    pub async fn move_to(&self, user: &UserName, to: HolderId, why: &str) -> bool {
+        self.moves.lock().insert(user.clone(), (to, self.clock.now()));
+        self.hand_over(user, why).await
+    }
+
+    /// Drain: starts handing over as many accounts as may be under way at once.
+    pub fn drain_some(self: &Arc<Self>, why: &'static str) {
+        let open: Vec<UserName> =
+            self.open.lock().iter().filter(|(_, account)| account.is_usable()).map(|(user, _)| user.clone()).collect();
+        for user in open {
+            if self.elsewhere(&user).is_none() {
+                tracing::warn!("draining, but no other node takes users: this one goes on serving");
+                return;
+            }
+            let Ok(permit) = self.closing.clone().try_acquire_owned() else { return };
+            let accounts = self.clone();
+            tokio::spawn(async move {
+                accounts.hand_over(&user, why).await;
+                drop(permit);
+            });
         }
     }
 
     /// The node leaves: sessions are told to end, every account is closed and released; at most `limit` long.
-    pub async fn close_all(self: &Arc<Self>, why: &str, limit: Duration) {
+    pub async fn close_all(self: &Arc<Self>, why: &'static str, limit: Duration) {
         self.leaving.store(true, Ordering::SeqCst);
-        let open: Vec<(UserName, Arc<OpenAccount>)> =
-            self.open.lock().iter().map(|(user, account)| (user.clone(), account.clone())).collect();
-        for (_, account) in &open {
-            account.take_away(why);
-        }
-        let mut closing = tokio::task::JoinSet::new();
-        for (user, account) in open {
-            let (accounts, permits) = (self.clone(), self.closing.clone());
-            closing.spawn(async move {
-                let Ok(_permit) = permits.acquire_owned().await else { return };
-                // Sessions finish the command they are in; close() waits for changes that are under way in any case.
-                for _ in 0..100 {
-                    if account.uses.load(Ordering::SeqCst) == 0 {
-                        break;
-                    }
-                    tokio::time::sleep(Duration::from_millis(20)).await;
+        let all = async {
+            let mut tried = 0;
+            loop {
+                // Slots and not only open accounts: one may be in the middle of its opening.
+                let users: Vec<UserName> = self.slots.lock().keys().cloned().collect();
+                let mut closing = tokio::task::JoinSet::new();
+                for user in users {
+                    let (accounts, permits) = (self.clone(), self.closing.clone());
+                    closing.spawn(async move {
+                        let Ok(_permit) = permits.acquire_owned().await else { return };
+                        accounts.hand_over(&user, why).await;
+                    });
                 }
-                accounts.close(&user, None).await;
-            });
-        }
-        if tokio::time::timeout(limit, async { while closing.join_next().await.is_some() {} }).await.is_err() {
+                while closing.join_next().await.is_some() {}
+                self.look_after_slots();
+                tried += 1;
+                // What can't be closed is tried once more.
+                if self.slots.lock().is_empty() || tried == 2 {
+                    return;
+                }
+            }
+        };
+        if tokio::time::timeout(limit, all).await.is_err() {
             tracing::warn!(limit = %humantime::format_duration(limit), "not every account could be closed in time: the next holders take over uncleanly");
         }
     }
@@ -388,3 +707,6 @@ impl Accounts {
         self.open.lock().len()
     }
 }
+
+#[cfg(test)]
+mod tests;

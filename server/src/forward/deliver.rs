@@ -146,13 +146,10 @@ async fn deliver_there(job: Job, holder: HolderId, placement: bool, group: Vec<(
         Ok(Err(SendError::NotSent(reason))) => {
             indexes.into_iter().map(|index| (index, Round::Unreachable { placement, reason: reason.clone() })).collect()
         }
-        // It may be stored: trying elsewhere could store it twice; the sender will resend (at least once, as SMTP has it).
+        // It may be stored, and a second try then stores it twice. So would the sender's own, minutes later; it never hears of the failover.
         Ok(Err(SendError::Unknown(reason))) => {
-            tracing::warn!(%holder, reason, "a relayed delivery got no answer");
-            indexes
-                .into_iter()
-                .map(|index| (index, Round::Done(Outcome::temporary("delivery was interrupted, please try again"))))
-                .collect()
+            tracing::warn!(%holder, reason, "a relayed delivery got no answer and is tried again");
+            indexes.into_iter().map(|index| (index, Round::Unreachable { placement: false, reason: reason.clone() })).collect()
         }
         Err(_) => indexes
             .into_iter()

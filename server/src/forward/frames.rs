@@ -1,6 +1,7 @@
 //! What nodes say to each other on one stream of a relay link: a request, a response, then (sessions) the client's bytes.
 //!
-//! A frame is a 32-bit length (big endian) and that many bytes of JSON.
+//! A frame is a 32-bit length (big endian) and that many bytes of JSON. A frame of length 0 says only "heard": the node that was asked sends one at
+//! once, since a link opens no more than 256 streams that the peer has not answered at all.
 
 use std::io;
 
@@ -12,7 +13,7 @@ use super::Preamble;
 use crate::{
     client::Client,
     lmtp::delivery::{Addressee, Envelope, Outcome},
-    node::sessions::SessionLine,
+    node::sessions::{SessionFilter, SessionLine},
 };
 
 /// Largest frame: a delivery to a thousand recipients with long addresses stays below.
@@ -35,11 +36,55 @@ pub enum Request {
         /// How long it is.
         bytes: u64,
     },
-    /// Which sessions and leases are yours?
+    /// Which sessions and leases are yours? Answered by [`WhoReply`] frames until one says that it is the last.
     Who {
         /// Only this user's.
         user: Option<UserName>,
     },
+    /// How are you? Answered by a [`StatusReply`].
+    Status,
+    /// End these sessions. Answered by how many there were.
+    End {
+        /// Which.
+        filter: SessionFilter,
+        /// What their clients are told.
+        why: String,
+    },
+    /// Hand this user of yours over to that node. Answered by the new epoch, or why not.
+    Move {
+        /// Whom.
+        user: UserName,
+        /// To whom.
+        to: HolderId,
+    },
+    /// Take this user's lease. Answered by the new epoch, or why not.
+    Take {
+        /// Whom.
+        user: UserName,
+    },
+    /// Your drain setting was changed: act on it now. Answered by `true`.
+    Drain {
+        /// Whether you take no new users.
+        on: bool,
+    },
+}
+
+/// The answer to [`Request::Move`] and [`Request::Take`].
+pub type Moved = Result<u64, String>;
+
+/// The answer to [`Request::Status`].
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct StatusReply {
+    /// Sessions served here.
+    pub sessions: usize,
+    /// Client connections to this node, whoever serves them.
+    pub connections: usize,
+    /// Leases held here.
+    pub held: usize,
+    /// Takes no new users.
+    pub draining: bool,
+    /// What keeps it from serving.
+    pub trouble: Vec<String>,
 }
 
 /// The answer to [`Request::Session`].
@@ -78,6 +123,38 @@ pub struct WhoReply {
     pub sessions: Vec<SessionLine>,
     /// Leases held here.
     pub held: Vec<(UserName, u64)>,
+    /// Whether another frame follows.
+    pub more: bool,
+}
+
+/// Lines of one [`WhoReply`] frame: a line is below 1 KiB.
+const WHO_LINES: usize = 500;
+
+/// Sends a reply of any length.
+pub async fn write_who<S: AsyncWrite + Unpin>(stream: &mut S, mut reply: WhoReply) -> io::Result<()> {
+    loop {
+        let sessions = reply.sessions.split_off(reply.sessions.len().min(WHO_LINES));
+        let held = reply.held.split_off(reply.held.len().min(WHO_LINES));
+        reply.more = !sessions.is_empty() || !held.is_empty();
+        write(stream, &reply).await?;
+        if !reply.more {
+            return Ok(());
+        }
+        reply = WhoReply { sessions, held, more: false };
+    }
+}
+
+/// Receives one.
+pub async fn read_who<S: AsyncRead + Unpin>(stream: &mut S) -> io::Result<WhoReply> {
+    let mut whole = WhoReply::default();
+    loop {
+        let part: WhoReply = read(stream).await?;
+        whole.sessions.extend(part.sessions);
+        whole.held.extend(part.held);
+        if !part.more {
+            return Ok(whole);
+        }
+    }
 }
 
 /// Sends one frame.
@@ -94,11 +171,20 @@ pub async fn write<T: Serialize, S: AsyncWrite + Unpin>(stream: &mut S, frame: &
     stream.flush().await
 }
 
+/// Says that a request is heard, before it is answered.
+pub async fn hear<S: AsyncWrite + Unpin>(stream: &mut S) -> io::Result<()> {
+    stream.write_all(&0u32.to_be_bytes()).await?;
+    stream.flush().await
+}
+
 /// Receives one frame.
 pub async fn read<T: DeserializeOwned, S: AsyncRead + Unpin>(stream: &mut S) -> io::Result<T> {
-    let mut length = [0; 4];
-    stream.read_exact(&mut length).await?;
-    let length = usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX);
+    let mut length = 0;
+    while length == 0 {
+        let mut bytes = [0; 4];
+        stream.read_exact(&mut bytes).await?;
+        length = usize::try_from(u32::from_be_bytes(bytes)).unwrap_or(usize::MAX);
+    }
     if length > FRAME_BYTES_MAX {
         return Err(io::Error::new(
             io::ErrorKind::InvalidData,
@@ -115,6 +201,16 @@ mod tests {
     use super::*;
 
     #[tokio::test]
+    async fn a_list_of_any_length_is_read_back() {
+        let (mut a, mut b) = tokio::io::duplex(1 << 16);
+        let held: Vec<(UserName, u64)> =
+            (0..20_000).map(|n| (UserName::normalise(&format!("user{n}@{}.example", "x".repeat(60))).unwrap(), n)).collect();
+        let sent = WhoReply { held: held.clone(), ..WhoReply::default() };
+        let (_, got) = tokio::join!(async { write_who(&mut a, sent).await.unwrap() }, read_who(&mut b));
+        assert_eq!(got.unwrap().held, held);
+    }
+
+    #[tokio::test]
     async fn frames_are_read_back_and_bounded() {
         let (mut a, mut b) = tokio::io::duplex(64);
         let user = UserName::normalise("ada").unwrap();
@@ -122,6 +218,7 @@ mod tests {
         let (_, request) = tokio::join!(send, read::<Request, _>(&mut b));
         assert!(matches!(request.unwrap(), Request::Who { user: Some(u) } if u == user));
 
+        hear(&mut a).await.unwrap();
         a.write_all(&u32::MAX.to_be_bytes()).await.unwrap();
         assert_eq!(
             read::<Request, _>(&mut b).await.unwrap_err().kind(),

@@ -1,7 +1,12 @@
 //! Relay links: one mutually authenticated TLS connection per pair of nodes, many streams on it (yamux).
 //!
-//! Either side opens streams on a link, whoever dialled it. A link ends when its TCP connection does, when a request on it gets no answer in
-//! time, or when the peer is no longer in `nodes/`; its streams end with it, with an error that names the peer.
+//! Either side opens streams on a link, whoever dialled it. A link ends when its TCP connection does, or when the peer is no longer in `nodes/`;
+//! its streams end with it, with an error that names the peer.
+//!
+//! Invariants, each with the test that guards it:
+//! - a broken link ends the sessions on it and no others, with a reason (`a_broken_link_ends_its_own_streams_only`)
+//! - a reader that takes nothing holds up its own stream only (`a_slow_reader_stalls_nobody_else`)
+//! - streams whose requests are not answered yet don't keep new ones from being opened (`many_unanswered_requests_do_not_block_new_ones`)
 
 use std::{collections::HashMap, future::poll_fn, io, sync::Arc, task::Poll, time::Duration};
 
@@ -13,7 +18,7 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{mpsc, oneshot},
-    time::timeout,
+    time::{Instant, timeout},
 };
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 use tokio_util::{
@@ -30,6 +35,10 @@ const DIAL_TIMEOUT: Duration = Duration::from_secs(3);
 const STREAMS_MAX: usize = 65_536;
 /// Streams being opened that wait for the link's task.
 const OPEN_QUEUE: usize = 256;
+/// How long sent bytes may stay without the peer's acknowledgement before its host counts as gone: probes (`keep_alive`) are not sent while some are.
+const UNACKNOWLEDGED: Duration = Duration::from_secs(25);
+/// For how long nobody dials again after a node could not be reached: whoever waited for that dial gets its error.
+const REDIAL: Duration = Duration::from_secs(1);
 /// How long a new node may take to show up in our listing of `nodes/` before its link is refused.
 const INTRODUCTION: Duration = Duration::from_secs(5);
 
@@ -55,11 +64,15 @@ pub enum LinkError {
 /// All links of this process.
 pub struct Links {
     identity: Identity,
-    live: Mutex<HashMap<Pin, Link>>,
-    dialling: Mutex<HashMap<Pin, Arc<tokio::sync::Mutex<()>>>>,
+    /// More than one where two nodes dialled each other at once: the last is used, the others serve the streams they have.
+    live: Mutex<HashMap<Pin, Vec<Link>>>,
+    dialling: Mutex<HashMap<Pin, Dialling>>,
 }
 
-/// A live link; dropping the last clone of `open` ends its task.
+/// One dial at a time per peer, and how the last one failed.
+type Dialling = Arc<tokio::sync::Mutex<Option<(Instant, String)>>>;
+
+/// A live link.
 #[derive(Clone)]
 struct Link {
     open: mpsc::Sender<oneshot::Sender<yamux::Stream>>,
@@ -78,31 +91,50 @@ impl Links {
         let info = peer.info.clone().ok_or_else(|| LinkError::Unknown(to.clone()))?;
         let dialling = self.dialling.lock().entry(info.certificate_pin.clone()).or_default().clone();
         for attempt in 0..2 {
-            let link = {
-                // One dial at a time per peer; the others wait and then find the link.
-                let _one = dialling.lock().await;
-                let live = self.live.lock().get(&info.certificate_pin).cloned();
-                match live {
-                    Some(link) => link,
-                    None => self.dial(node, &peer, &info.certificate_pin, &info.relay).await?,
+            let link = match self.link(&info.certificate_pin) {
+                Some(link) => link,
+                None => {
+                    // One dial at a time per peer; the others wait and then find the link, or the error.
+                    let mut failed = dialling.lock().await;
+                    match (self.link(&info.certificate_pin), &*failed) {
+                        (Some(link), _) => link,
+                        (None, Some((when, reason))) if when.elapsed() < REDIAL => {
+                            return Err(LinkError::Unreachable { peer: to.clone(), reason: reason.clone() });
+                        }
+                        (None, _) => match self.dial(node, &peer, &info.certificate_pin, &info.relay).await {
+                            Ok(link) => link,
+                            Err(reason) => {
+                                *failed = Some((Instant::now(), reason.clone()));
+                                return Err(LinkError::Unreachable { peer: to.clone(), reason });
+                            }
+                        },
+                    }
                 }
             };
-            let (sender, receiver) = oneshot::channel();
-            if link.open.send(sender).await.is_ok()
-                && let Ok(Ok(stream)) = timeout(DIAL_TIMEOUT, receiver).await
-            {
-                return Ok((stream.compat(), link.broken));
+            let asked = async {
+                let (sender, receiver) = oneshot::channel();
+                link.open.send(sender).await.ok()?;
+                receiver.await.ok()
+            };
+            match timeout(DIAL_TIMEOUT, asked).await {
+                Ok(Some(stream)) => return Ok((stream.compat(), link.broken)),
+                Ok(None) => tracing::debug!(peer = %to, attempt, "the relay link was dead"),
+                // Slow is not dead: the sessions on it go on, and the watch decides about the node.
+                Err(_) => return Err(LinkError::Unreachable { peer: to.clone(), reason: "its link is busy".into() }),
             }
-            self.drop_link(&info.certificate_pin);
-            tracing::debug!(peer = %to, attempt, "the relay link was dead");
         }
         Err(LinkError::Unreachable { peer: to.clone(), reason: "its link breaks at once".into() })
     }
 
-    /// Ends the link to a node, and so every stream on it: it did not answer, or it is gone.
+    /// The link in use.
+    fn link(&self, pin: &str) -> Option<Link> {
+        self.live.lock().get(pin)?.iter().rev().find(|link| !link.broken.is_cancelled()).cloned()
+    }
+
+    /// Ends all links to a node, and so every stream on them: it is gone.
     pub fn drop_link(&self, pin: &str) {
-        let link = self.live.lock().remove(pin);
-        if let Some(link) = link {
+        let links = self.live.lock().remove(pin);
+        for link in links.into_iter().flatten() {
             link.broken.cancel();
         }
     }
@@ -122,7 +154,8 @@ impl Links {
         self.dialling.lock().retain(|_, lock| Arc::strong_count(lock) > 1);
     }
 
-    async fn dial(&self, node: &Arc<Node>, peer: &Peer, pin: &Pin, addresses: &[String]) -> Result<Link, LinkError> {
+    /// Dials one address after the other; the error names each with its own.
+    async fn dial(&self, node: &Arc<Node>, peer: &Peer, pin: &Pin, addresses: &[String]) -> Result<Link, String> {
         let mut reasons = Vec::new();
         for address in addresses {
             match timeout(DIAL_TIMEOUT, self.dial_one(pin, address)).await {
@@ -134,7 +167,7 @@ impl Links {
                 Err(_) => reasons.push(format!("{address}: no answer within {DIAL_TIMEOUT:?}")),
             }
         }
-        Err(LinkError::Unreachable { peer: peer.holder.clone(), reason: reasons.join("; ") })
+        Err(reasons.join("; "))
     }
 
     async fn dial_one(&self, pin: &Pin, address: &str) -> anyhow::Result<tokio_rustls::client::TlsStream<TcpStream>> {
@@ -155,26 +188,37 @@ impl Links {
         let connection = yamux::Connection::new(stream.compat(), config, mode);
         let (open, requests) = mpsc::channel(OPEN_QUEUE);
         let link = Link { open, broken: CancellationToken::new() };
-        self.live.lock().insert(pin.clone(), link.clone());
+        self.live.lock().entry(pin.clone()).or_default().push(link.clone());
         let broken = link.broken.clone();
         tokio::spawn(async move {
-            let inbound_node = node.clone();
+            let inbound = |stream: yamux::Stream| {
+                // Tracked: a node that leaves lets them say goodbye.
+                node.tasks.spawn(super::serve::stream(node.clone(), stream.compat()));
+            };
             let result = tokio::select! {
-                result = drive(connection, requests, |stream| { tokio::spawn(super::serve::stream(inbound_node.clone(), stream.compat())); }) => result,
+                result = drive(connection, requests, inbound) => result,
                 () = broken.cancelled() => Err(io::Error::other("given up")),
             };
             broken.cancel();
-            let mut live = node.links.live.lock();
-            if live.get(&pin).is_some_and(|link| link.broken.is_cancelled()) {
-                live.remove(&pin);
-            }
-            drop(live);
+            node.links.forget_broken(&pin);
             match result {
                 Ok(()) => tracing::debug!(pin, "relay link closed"),
                 Err(error) => tracing::info!(pin, %error, "relay link down"),
             }
         });
         link
+    }
+}
+
+impl Links {
+    fn forget_broken(&self, pin: &str) {
+        let mut live = self.live.lock();
+        if let Some(links) = live.get_mut(pin) {
+            links.retain(|link| !link.broken.is_cancelled());
+            if links.is_empty() {
+                live.remove(pin);
+            }
+        }
     }
 }
 
@@ -253,6 +297,9 @@ where
     poll_fn(|cx| {
         loop {
             let mut progress = false;
+            if asked.as_ref().is_some_and(oneshot::Sender::is_closed) {
+                asked = None;
+            }
             if asked.is_none() && !closing {
                 match requests.poll_recv(cx) {
                     Poll::Ready(Some(request)) => asked = Some(request),
@@ -293,6 +340,114 @@ where
 /// A host that vanished is noticed by the kernel too, beside the watch.
 fn keep_alive(tcp: &TcpStream) -> io::Result<()> {
     tcp.set_nodelay(true)?;
-    SockRef::from(tcp)
-        .set_tcp_keepalive(&TcpKeepalive::new().with_time(Duration::from_secs(10)).with_interval(Duration::from_secs(5)).with_retries(3))
+    let socket = SockRef::from(tcp);
+    socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED))?;
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(Duration::from_secs(10)).with_interval(Duration::from_secs(5)).with_retries(3))
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        task::JoinHandle,
+    };
+
+    use super::*;
+    use crate::forward::frames;
+
+    const DEADLINE: Duration = Duration::from_secs(60);
+
+    /// Two nodes and the link between them, over a pipe as small as a socket's buffer may be.
+    struct Pair {
+        open: mpsc::Sender<oneshot::Sender<yamux::Stream>>,
+        arrived: mpsc::UnboundedReceiver<RelayStream>,
+        tasks: [JoinHandle<io::Result<()>>; 2],
+    }
+
+    fn config() -> yamux::Config {
+        let mut config = yamux::Config::default();
+        config.set_max_connection_receive_window(None).set_max_num_streams(STREAMS_MAX);
+        config
+    }
+
+    fn pair() -> Pair {
+        let (dialler, listener) = tokio::io::duplex(16 * 1024);
+        let (open, requests) = mpsc::channel(OPEN_QUEUE);
+        let (_no_requests, none) = mpsc::channel(1);
+        let (arrive, arrived) = mpsc::unbounded_channel();
+        let dialler = yamux::Connection::new(dialler.compat(), config(), yamux::Mode::Client);
+        let listener = yamux::Connection::new(listener.compat(), config(), yamux::Mode::Server);
+        let inbound = move |stream: yamux::Stream| drop(arrive.send(stream.compat()));
+        Pair { open, arrived, tasks: [tokio::spawn(drive(dialler, requests, drop)), tokio::spawn(drive(listener, none, inbound))] }
+    }
+
+    impl Pair {
+        /// A stream and its other end.
+        async fn stream(&mut self) -> (RelayStream, RelayStream) {
+            let (sender, receiver) = oneshot::channel();
+            self.open.send(sender).await.unwrap();
+            let mut near = receiver.await.unwrap().compat();
+            near.write_all(b"!").await.unwrap();
+            near.flush().await.unwrap();
+            let mut far = self.arrived.recv().await.unwrap();
+            assert_eq!(far.read_u8().await.unwrap(), b'!');
+            (near, far)
+        }
+    }
+
+    async fn soon<T>(what: impl Future<Output = T>) -> T {
+        timeout(DEADLINE, what).await.expect("in time")
+    }
+
+    #[tokio::test]
+    async fn a_slow_reader_stalls_nobody_else() {
+        let mut pair = pair();
+        let (_slow, mut to_slow) = soon(pair.stream()).await;
+        let (mut quick, mut to_quick) = soon(pair.stream()).await;
+        let flood = tokio::spawn(async move { to_slow.write_all(&vec![b'x'; 8 << 20]).await });
+        let body = vec![b'y'; 2 << 20];
+        let writing = tokio::spawn({
+            let body = body.clone();
+            async move {
+                to_quick.write_all(&body).await.unwrap();
+                to_quick.flush().await.unwrap();
+                to_quick
+            }
+        });
+        let mut read = vec![0; body.len()];
+        soon(quick.read_exact(&mut read)).await.unwrap();
+        assert_eq!(read, body);
+        assert!(!flood.is_finished(), "what the slow reader does not take waits at its sender, not in memory");
+        drop(writing.await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn many_unanswered_requests_do_not_block_new_ones() {
+        let mut pair = pair();
+        let mut streams = Vec::new();
+        for _ in 0..600 {
+            let (near, mut far) = soon(pair.stream()).await;
+            // What `serve::stream` says before it does what takes long.
+            frames::hear(&mut far).await.unwrap();
+            streams.push((near, far));
+        }
+        let (mut near, mut far) = streams.swap_remove(0);
+        frames::write(&mut far, &7u32).await.unwrap();
+        assert_eq!(soon(frames::read::<u32, _>(&mut near)).await.unwrap(), 7);
+    }
+
+    #[tokio::test]
+    async fn a_broken_link_ends_its_own_streams_only() {
+        let (mut broken, mut whole) = (pair(), pair());
+        let (mut cut, _far) = soon(broken.stream()).await;
+        let (mut near, mut far) = soon(whole.stream()).await;
+        broken.tasks.iter().for_each(JoinHandle::abort);
+        let ended = soon(cut.read_u8()).await;
+        assert!(ended.is_err(), "{ended:?}");
+        far.write_all(b"still here").await.unwrap();
+        far.flush().await.unwrap();
+        let mut read = [0; 10];
+        soon(near.read_exact(&mut read)).await.unwrap();
+        assert_eq!(&read, b"still here");
+    }
 }

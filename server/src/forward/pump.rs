@@ -1,7 +1,16 @@
 //! Moves bytes between a client and its holder. An idle session keeps no buffers: each direction waits on a few bytes inside its own task and takes a
 //! large buffer only while data flows.
+//!
+//! Invariants, each with the test that guards it:
+//! - when the holder ends the session, the relay ends, whether the client hangs up or has vanished (`a_client_that_vanished_ends_with_its_session`)
+//! - a client that takes nothing ends its own relay only (`a_receiver_that_takes_nothing_ends_the_session`)
 
-use std::{io, pin::Pin, task::Poll, time::Duration};
+use std::{
+    io,
+    pin::{Pin, pin},
+    task::Poll,
+    time::Duration,
+};
 
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
@@ -10,18 +19,34 @@ use tokio::{
 
 /// What a direction waits on.
 const WAIT_BYTES: usize = 128;
+/// How long a client whose session has ended may take to hang up.
+const HANG_UP: Duration = Duration::from_secs(2);
 /// What it moves at once while data flows.
 const FLOW_BYTES: usize = 32 * 1024;
 
-/// Copies both ways until both sides have ended or one fails, or a receiver takes nothing for `write_timeout`.
-pub async fn both_ways<A, B>(a: A, b: B, write_timeout: Duration) -> io::Result<()>
+/// Copies both ways until the holder has ended, one side fails, or a receiver takes nothing for `write_timeout`. A client may end its sending side
+/// early.
+pub async fn both_ways<A, B>(client: A, holder: B, write_timeout: Duration) -> io::Result<()>
 where
     A: AsyncRead + AsyncWrite + Unpin,
     B: AsyncRead + AsyncWrite + Unpin,
 {
-    let (mut a_read, mut a_write) = tokio::io::split(a);
-    let (mut b_read, mut b_write) = tokio::io::split(b);
-    tokio::try_join!(one_way(&mut a_read, &mut b_write, write_timeout), one_way(&mut b_read, &mut a_write, write_timeout)).map(|_| ())
+    let (mut client_read, mut client_write) = tokio::io::split(client);
+    let (mut holder_read, mut holder_write) = tokio::io::split(holder);
+    let mut up = pin!(one_way(&mut client_read, &mut holder_write, write_timeout));
+    let mut down = pin!(one_way(&mut holder_read, &mut client_write, write_timeout));
+    tokio::select! {
+        ended = &mut down => {
+            ended?;
+            // Closed at once, a client that is just sending would get a reset and might not see the last reply. What it sends now has nobody to go to.
+            drop(timeout(HANG_UP, up).await);
+            Ok(())
+        }
+        ended = &mut up => {
+            ended?;
+            down.await
+        }
+    }
 }
 
 async fn one_way<R, W>(from: &mut R, to: &mut W, write_timeout: Duration) -> io::Result<()>
@@ -34,7 +59,6 @@ where
     loop {
         let mut read = from.read(&mut first).await?;
         if read == 0 {
-            // One side may end early while the other still sends (a client that shuts down its sending half).
             return timeout(write_timeout, to.shutdown()).await.map_err(stuck)?;
         }
         timeout(write_timeout, to.write_all(first.get(..read).unwrap_or_default())).await.map_err(stuck)??;
@@ -87,6 +111,27 @@ mod tests {
         client.read_to_end(&mut answer).await.unwrap();
         assert_eq!(answer, b"bye");
         pump.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn the_end_of_the_holder_is_the_end_though_the_client_goes_on_sending() {
+        let (mut client, client_side) = tokio::io::duplex(10);
+        let (mut holder, holder_side) = tokio::io::duplex(50);
+        let pump = tokio::spawn(both_ways(client_side, holder_side, Duration::from_secs(600)));
+        holder.write_all(b"bye").await.unwrap();
+        holder.shutdown().await.unwrap();
+        let sender = async { while client.write_all(&[0; 8]).await.is_ok() {} };
+        let (ended, ()) = tokio::join!(pump, sender);
+        ended.unwrap().unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_vanished_ends_with_its_session() {
+        let (_client, client_side) = tokio::io::duplex(1000);
+        let (mut holder, holder_side) = tokio::io::duplex(1000);
+        holder.write_all(b"* BYE idle for too long\r\n").await.unwrap();
+        holder.shutdown().await.unwrap();
+        timeout(Duration::from_secs(60), both_ways(client_side, holder_side, Duration::from_secs(600))).await.expect("it ends").unwrap();
     }
 
     #[tokio::test(start_paused = true)]

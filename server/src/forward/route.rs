@@ -83,8 +83,12 @@ pub struct Router<'a> {
     deadline: Instant,
     waited: Duration,
     hint: Option<HolderId>,
-    /// A placement that can't be reached: serve here instead.
+    /// A placement that can't be reached or takes nobody: serve here instead.
     here: bool,
+    /// Whether the node that was named last is only a placement.
+    placed: bool,
+    /// The last answer was no help: wait before the next look, so that nobody asks a thousand times a second.
+    pause: bool,
     last: String,
 }
 
@@ -101,6 +105,8 @@ impl<'a> Router<'a> {
             waited,
             hint: None,
             here: false,
+            placed: false,
+            pause: false,
             last: "no answer yet".into(),
         }
     }
@@ -111,16 +117,24 @@ impl<'a> Router<'a> {
             if Instant::now() >= self.deadline {
                 return Err(RouteError::Unavailable { user: self.user.clone(), waited: self.waited, reason: self.last.clone() });
             }
+            if std::mem::take(&mut self.pause) {
+                tokio::time::sleep(RETRY).await;
+            }
             if !self.node.keeper.wait_until_up(self.deadline - Instant::now()).await {
                 "this node has no contact with the shared directory".clone_into(&mut self.last);
                 continue;
             }
             let attempt = tokio::time::timeout_at(self.deadline, self.attempt()).await;
             match attempt {
-                Ok(Ok(Some(route))) => return Ok(route),
-                Ok(Ok(None)) => tokio::time::sleep(RETRY).await,
+                Ok(Ok(Some(route))) => {
+                    self.placed = matches!(route, Route::There { placement: true, .. });
+                    return Ok(route);
+                }
+                Ok(Ok(None)) => self.pause = self.hint.is_none(),
+                // Also a fence that the beat has not noticed yet.
                 Ok(Err(RouteError::Affinity(AffinityError::Suspended))) => {
-                    "this node has no contact with the shared directory".clone_into(&mut self.last)
+                    "this node has no contact with the shared directory".clone_into(&mut self.last);
+                    self.pause = true;
                 }
                 Ok(Err(error)) => return Err(error),
                 Err(_) => "the shared directory does not answer".clone_into(&mut self.last),
@@ -129,8 +143,11 @@ impl<'a> Router<'a> {
     }
 
     async fn attempt(&mut self) -> Result<Option<Route>, RouteError> {
-        if self.node.accounts.is_open(&self.user) || std::mem::take(&mut self.here) {
-            return self.open_here().await;
+        if self.node.accounts.is_open(&self.user) {
+            return self.open_here(false).await;
+        }
+        if std::mem::take(&mut self.here) {
+            return self.open_here(true).await;
         }
         let me = self.node.keeper.me();
         let holder = match self.hint.take() {
@@ -138,7 +155,7 @@ impl<'a> Router<'a> {
             None => self.node.keeper.look(&self.user).await?.holder,
         };
         match holder {
-            Some(holder) if holder == me => self.open_here().await,
+            Some(holder) if holder == me => self.open_here(false).await,
             Some(holder) => match self.node.keeper.peer(&holder) {
                 Some(peer) if !peer.suspect => Ok(Some(Route::There { node: holder, placement: false })),
                 Some(_) => {
@@ -155,13 +172,13 @@ impl<'a> Router<'a> {
     async fn place(&mut self) -> Result<Option<Route>, RouteError> {
         match self.node.keeper.place(&self.user) {
             Some(node) if node != self.node.keeper.me() => Ok(Some(Route::There { node, placement: true })),
-            _ => self.open_here().await,
+            _ => self.open_here(false).await,
         }
     }
 
-    async fn open_here(&mut self) -> Result<Option<Route>, RouteError> {
+    async fn open_here(&mut self, anyway: bool) -> Result<Option<Route>, RouteError> {
         let paths = self.node.config().account_paths(&self.user);
-        match self.node.accounts.open(&self.user, paths, self.what_for).await? {
+        match self.node.accounts.open(&self.user, paths, self.what_for, anyway).await? {
             Opened::Here(held) => Ok(Some(Route::Here(held))),
             Opened::HeldBy(holder) => {
                 self.not_mine(Redirect { holder: Some(holder) })?;
@@ -186,8 +203,15 @@ impl<'a> Router<'a> {
                 self.hint = Some(holder);
             }
             // It joined so lately that our watch has not listed it: nobody was asked, the next look finds it.
-            Some(holder) => self.last = format!("its holder {holder} has only just joined"),
-            None => "the node that was asked could not tell yet".clone_into(&mut self.last),
+            Some(holder) => {
+                self.last = format!("its holder {holder} has only just joined");
+                self.pause = true;
+            }
+            None => {
+                "the node that was asked could not tell yet".clone_into(&mut self.last);
+                self.here = self.placed;
+                self.pause = true;
+            }
         }
         Ok(())
     }

@@ -21,7 +21,7 @@ use crate::{
         message::{Message, Spool},
         reply,
     },
-    node::{Node, control, traffic::Counted},
+    node::{Node, operate, traffic::Counted},
 };
 
 /// How long a node may take to say what it wants on a stream that it opened.
@@ -40,10 +40,21 @@ pub async fn stream(node: Arc<Node>, mut stream: RelayStream) {
         }
         Err(_) => return,
     };
+    if frames::hear(&mut stream).await.is_err() {
+        return;
+    }
     let result = match request {
         Request::Session(preamble) => session(&node, stream, preamble).await,
         Request::Deliver { client, envelope, to, bytes } => deliver(&node, &mut stream, client, envelope, to, bytes).await,
-        Request::Who { user } => frames::write(&mut stream, &control::own(&node, user.as_ref())).await,
+        Request::Who { user } => frames::write_who(&mut stream, operate::own(&node, user.as_ref())).await,
+        Request::Status => frames::write(&mut stream, &operate::status(&node)).await,
+        Request::End { filter, why } => frames::write(&mut stream, &node.sessions.end(&filter, &why)).await,
+        Request::Move { user, to } => frames::write(&mut stream, &operate::hand_over(&node, &user, to).await).await,
+        Request::Take { user } => frames::write(&mut stream, &operate::take(&node, &user).await).await,
+        Request::Drain { on } => {
+            operate::drain(&node, on);
+            frames::write(&mut stream, &true).await
+        }
     };
     if let Err(error) = result {
         tracing::debug!(%error, "a relay stream ended early");
@@ -83,7 +94,7 @@ enum NotHere {
 /// Opens the account here if the lease is or can be ours: this answer is authoritative.
 async fn open(node: &Arc<Node>, user: &affinity::UserName, what_for: Use) -> Result<Held, NotHere> {
     let paths = node.config().account_paths(user);
-    match node.accounts.open(user, paths, what_for).await {
+    match node.accounts.open(user, paths, what_for, false).await {
         Ok(Opened::Here(held)) => Ok(held),
         Ok(Opened::HeldBy(holder)) => Err(NotHere::Redirect(Redirect { holder: Some(holder) })),
         Ok(Opened::Suspect(_)) | Err(RouteError::Leaving | RouteError::Affinity(_)) => Err(NotHere::Redirect(Redirect { holder: None })),

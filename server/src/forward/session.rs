@@ -104,7 +104,7 @@ async fn relay(node: &Arc<Node>, connection: Connection, mut holder: RelayStream
 
 /// Runs a session on its holder (a client's own, or one that another node relays).
 pub async fn serve_here(node: Arc<Node>, connection: Connection, held: Held, preamble: Preamble) -> End {
-    let _registered = node.sessions.register(&preamble, &node.keeper.me(), connection.activity());
+    let _registered = node.sessions.register(&preamble, &node.keeper.me(), connection.activity(), held.kick());
     match preamble.protocol {
         Protocol::Imap => imap::serve(node.clone(), connection, held, preamble).await,
         Protocol::Pop3 => pop3::serve(node.clone(), connection, held, preamble).await,

@@ -13,6 +13,7 @@ pub const AFTER_LOGIN: &[&str] = &[
     "NAMESPACE",
     "UIDPLUS",
     "MOVE",
+    "MULTIAPPEND",
     "UNSELECT",
     "CHILDREN",
     "SPECIAL-USE",
@@ -21,8 +22,18 @@ pub const AFTER_LOGIN: &[&str] = &[
     "LIST-STATUS",
     "STATUS=SIZE",
     "CONDSTORE",
+    "QRESYNC",
     "ESEARCH",
+    "SEARCHRES",
+    "PARTIAL",
     "WITHIN",
+    "SORT",
+    "SORT=DISPLAY",
+    "ESORT",
+    "THREAD=ORDEREDSUBJECT",
+    "THREAD=REFERENCES",
+    "THREAD=REFS",
+    "I18NLEVEL=1",
 ];
 
 /// Before login. `start_tls`: a certificate is there; `password`: this connection may send one.

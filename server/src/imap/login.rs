@@ -133,6 +133,7 @@ impl<'a> Door<'a> {
             match self.framer.next(connection.input()) {
                 Step::NeedInput => self.fill(connection).await?,
                 Step::Continue { text } => response::continuation(connection.output(), text),
+                Step::Command(line) if line.is_empty() => {}
                 Step::Command(line) => match parse::parse(&line, Options { utf8: false, nesting: NESTING }) {
                     Ok(Tagged { tag, command }) => {
                         let next = match self.run(connection, &tag, command).await {
@@ -152,7 +153,7 @@ impl<'a> Door<'a> {
                     self.framer.refuse_literal();
                     return Ok(self.refuse(connection, Some(start.tag), LOG_IN_FIRST.to_owned()));
                 }
-                Step::AppendEnd => {}
+                Step::AppendNext(_) | Step::AppendEnd => {}
                 Step::Refused(refusal) if refusal.fatal => return Err(Stop::Bye(refusal.reason.into())),
                 Step::Refused(refusal) => return Ok(self.refuse(connection, refusal.tag, refusal.reason)),
             }

@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 
 use bytes::BytesMut;
-use storage::{Appended, Copied, StorageError};
+use storage::{Copied, StorageError};
 
 use crate::{
     connection::ConnectionError,
@@ -31,8 +31,13 @@ pub struct Reply {
 pub enum ReplyCode {
     /// One that borrows nothing.
     Plain(Code<'static>),
-    /// APPENDUID.
-    Appended(Appended),
+    /// APPENDUID: the messages of one APPEND, at least one.
+    Appended {
+        /// Of the mailbox.
+        validity: index::UidValidity,
+        /// Ascending.
+        uids: Vec<index::Uid>,
+    },
     /// COPYUID.
     Copied(Copied),
     /// MODIFIED: sequence numbers or UIDs, ascending.
@@ -77,9 +82,7 @@ impl ReplyCode {
     fn code(&self) -> Code<'_> {
         match self {
             ReplyCode::Plain(code) => *code,
-            ReplyCode::Appended(Appended { uid_validity, uid }) => {
-                Code::AppendUid { validity: *uid_validity, uids: std::slice::from_ref(uid) }
-            }
+            ReplyCode::Appended { validity, uids } => Code::AppendUid { validity: *validity, uids },
             ReplyCode::Copied(Copied { uid_validity, pairs }) => Code::CopyUid { validity: *uid_validity, pairs },
             ReplyCode::Modified(numbers) => Code::Modified(numbers),
         }

@@ -14,11 +14,12 @@ use crate::{
         command,
         holding::Holding,
         reply::{Reply, Stop},
+        sets::SavedUids,
         state::State,
         updates::{self, Awareness},
         view::Expunges,
         wire::{
-            command::{Command, Tagged},
+            command::{Command, Search, Sort, Tagged, Thread},
             framing::{Framer, Limits, Step},
             parse::{self, Options, ParseError, ParseErrorKind},
             response::{self, Code, Condition},
@@ -105,6 +106,8 @@ impl<H: Holding> Session<H> {
             match self.framer.next(self.connection.input()) {
                 Step::NeedInput => self.fill().await?,
                 Step::Continue { text } => response::continuation(self.connection.output(), text),
+                // Some clients end a literal with a line end too many.
+                Step::Command(line) if line.is_empty() => {}
                 Step::Command(line) => {
                     if matches!(self.command(&mut state, &line).await?, Next::Logout) {
                         return Ok(End::logout());
@@ -116,7 +119,7 @@ impl<H: Holding> Session<H> {
                     self.finish(&mut state, &tag, Expunges::Tell, result).await?;
                 }
                 // Messages are taken by `append` up to their end.
-                Step::AppendEnd => {}
+                Step::AppendNext(_) | Step::AppendEnd => {}
                 Step::Refused(refusal) if refusal.fatal => {
                     response::bye(self.connection.output(), None, &refusal.reason);
                     return Ok(End::because(refusal.reason));
@@ -138,6 +141,9 @@ impl<H: Holding> Session<H> {
         let Tagged { tag, command } = match parse::parse(line, Options { utf8: false, nesting: self.settings.nesting }) {
             Ok(tagged) => tagged,
             Err(error) => {
+                if let (ParseErrorKind::BadCharsetForSaving(_), State::Selected(selected)) = (error.kind, &mut *state) {
+                    selected.saved = SavedUids::default();
+                }
                 self.write_reply(error.tag.as_deref(), &not_understood(&error));
                 return Ok(Next::GoOn);
             }
@@ -186,9 +192,15 @@ impl<H: Holding> Session<H> {
             Command::Expunge => command::expunge::expunge(self, state.selected()?, None).await,
             Command::UidExpunge(set) => command::expunge::expunge(self, state.selected()?, Some(&set)).await,
             Command::Search { uid, search } => command::search_command::search(self, state.selected()?, tag, uid, search).await,
-            Command::Fetch { vanished: true, .. } => Err(Reply::bad("VANISHED needs QRESYNC, which is not offered").into()),
-            Command::Fetch { uid, set, items, changed_since, vanished: false } => {
-                command::fetch::fetch(self, state.selected()?, uid, &set, items, changed_since).await
+            Command::Sort { uid, sort } => command::sort::sort(self, state.selected()?, tag, uid, sort).await,
+            Command::Thread { uid, thread } => command::thread::thread(self, state.selected()?, uid, &thread).await,
+            Command::Fetch { uid, set, items, changed_since, vanished, partial } => {
+                let selected = state.selected()?;
+                if vanished {
+                    self.needs_qresync()?;
+                    command::vanished::tell_named(self, selected, &set, changed_since.unwrap_or_default()).await?;
+                }
+                command::fetch::fetch(self, selected, uid, &set, items, changed_since, partial).await
             }
             Command::Store { uid, set, unchanged_since, how, silent, flags } => {
                 let change = command::store::Change { unchanged_since, how, silent, flags };
@@ -255,9 +267,20 @@ impl<H: Holding> Session<H> {
         }
     }
 
+    /// Refuses what only clients that know VANISHED may use (RFC 7162 §3.2.3).
+    pub fn needs_qresync(&self) -> Result<(), Reply> {
+        if self.awareness == Awareness::QResync { Ok(()) } else { Err(Reply::bad("Give ENABLE QRESYNC first")) }
+    }
+
+    /// ENABLE QRESYNC was given.
+    pub fn enable_qresync(&mut self, state: Option<&super::state::Selected>) {
+        self.enable_condstore(state);
+        self.awareness = Awareness::QResync;
+    }
+
     /// A CONDSTORE enabling command was given (RFC 7162 §3.1): from now on unasked FETCH responses have MODSEQ.
     pub fn enable_condstore(&mut self, state: Option<&super::state::Selected>) {
-        if self.awareness == Awareness::CondStore {
+        if self.awareness.has_modseq() {
             return;
         }
         self.awareness = Awareness::CondStore;
@@ -271,7 +294,7 @@ fn not_understood(error: &ParseError) -> Reply {
     let text: Cow<'static, str> = error.reason.clone().into();
     match error.kind {
         ParseErrorKind::Bad => Reply::bad(text),
-        ParseErrorKind::BadCharset(known) => Reply::no(Code::BadCharset(known), text),
+        ParseErrorKind::BadCharset(known) | ParseErrorKind::BadCharsetForSaving(known) => Reply::no(Code::BadCharset(known), text),
         ParseErrorKind::UnknownUse => Reply::no(Code::UseAttr, text),
     }
 }
@@ -279,7 +302,19 @@ fn not_understood(error: &ParseError) -> Reply {
 /// Whether sequence numbers may move before the command's answer (RFC 3501 §7.4.1).
 fn expunges_after(command: &Command) -> Expunges {
     match command {
-        Command::Fetch { uid: false, .. } | Command::Store { uid: false, .. } | Command::Search { uid: false, .. } => Expunges::KeepBack,
+        Command::Fetch { uid: false, .. }
+        | Command::Store { uid: false, .. }
+        | Command::Search { uid: false, .. }
+        | Command::Sort { uid: false, .. }
+        | Command::Thread { uid: false, .. } => Expunges::KeepBack,
+        // The next command may use numbers that the answer to this one went with.
+        Command::Search { search: Search { key, .. }, .. }
+        | Command::Sort { sort: Sort { key, .. }, .. }
+        | Command::Thread { thread: Thread { key, .. }, .. }
+            if key.names_sequence_numbers() =>
+        {
+            Expunges::KeepBack
+        }
         _ => Expunges::Tell,
     }
 }

@@ -9,6 +9,7 @@ use tokio::sync::watch;
 
 use crate::imap::{
     reply::Reply,
+    sets::SavedUids,
     view::View,
     wire::{command::FlagArgument, response::Code},
 };
@@ -33,6 +34,10 @@ pub struct Selected {
     pub changes: watch::Receiver<u64>,
     /// How many keywords the client knows by name.
     pub keywords_told: usize,
+    /// With QRESYNC: the client was told a lower HIGHESTMODSEQ, because expunges are told later.
+    pub expunges_owed: bool,
+    /// What `$` names (RFC 5182): what the last SEARCH with SAVE found, at first nothing.
+    pub saved: SavedUids,
 }
 
 /// What the client asked to do with a mailbox.

@@ -8,7 +8,7 @@ use crate::{
         reply::{MOVED_AWAY, Stop},
         state::{Access, Selected},
         view::Expunges,
-        wire::response::{self, Code, Condition, FetchWriter},
+        wire::response::{self, Code, Condition, Earlier, FetchWriter},
     },
 };
 
@@ -19,6 +19,15 @@ pub enum Awareness {
     Plain,
     /// UID and MODSEQ too (RFC 7162 §3.1: after a CONDSTORE enabling command; §3.2.4 wants the UID).
     CondStore,
+    /// The same, and VANISHED instead of EXPUNGE (RFC 7162 §3.2.3: after ENABLE QRESYNC).
+    QResync,
+}
+
+impl Awareness {
+    /// Whether FETCH responses that tell of a change have UID and MODSEQ.
+    pub fn has_modseq(self) -> bool {
+        self != Awareness::Plain
+    }
 }
 
 /// Moves the view and writes what changed. `known`: see [`crate::imap::view::View::update`].
@@ -35,15 +44,22 @@ pub async fn tell(
     if !selected.view.is_behind(&*selected.mailbox.read(), expunges) {
         return Ok(());
     }
+    let before = selected.view.told_with_expunges();
     let first_recent = selected.mailbox.recent(selected.access == Access::ReadWrite);
     let (updates, uid_next) = {
         let messages = selected.mailbox.read();
         (selected.view.update(&*messages, expunges, known), messages.uid_next())
     };
     tell_keywords(connection, selected);
-    for sequence in updates.expunged {
-        response::expunge(connection.output(), sequence);
-        connection.flush_if_large().await?;
+    if awareness == Awareness::QResync {
+        if !updates.vanished.is_empty() {
+            response::vanished(connection.output(), Earlier::No, updates.vanished.iter().map(|uid| (uid.get(), uid.get())));
+        }
+    } else {
+        for sequence in updates.expunged {
+            response::expunge(connection.output(), sequence);
+            connection.flush_if_large().await?;
+        }
     }
     if let Some(exists) = updates.exists {
         selected.view.claim_recent(first_recent, uid_next);
@@ -55,7 +71,7 @@ pub async fn tell(
         let recent = selected.view.is_recent(row.uid);
         let out = connection.output();
         let mut fetch = FetchWriter::begin(out, sequence);
-        if awareness == Awareness::CondStore {
+        if awareness.has_modseq() {
             fetch.uid(out, row.uid);
             fetch.modseq(out, row.modseq);
         }
@@ -63,7 +79,20 @@ pub async fn tell(
         fetch.finish(out);
         connection.flush_if_large().await?;
     }
+    if awareness == Awareness::QResync && selected.view.keeps_back() {
+        // MODSEQs above those of expunges that were not told: a client that lost the connection now would never hear of these (RFC 7162 §3.2).
+        tell_highest(connection, before, "Some expunged messages are told later");
+        selected.expunges_owed = true;
+    } else if std::mem::take(&mut selected.expunges_owed) {
+        tell_highest(connection, selected.view.highest_modseq(), "All is told");
+    }
     Ok(())
+}
+
+fn tell_highest(connection: &mut Connection, modseq: u64, text: &str) {
+    if let Some(modseq) = ModSeq::new(modseq) {
+        response::untagged(connection.output(), Condition::Ok, Some(&Code::HighestModSeq(modseq)), text);
+    }
 }
 
 /// Names keywords that came up since the client was last told, before they are used.

@@ -54,6 +54,8 @@ pub enum Expunges {
 pub struct Updates {
     /// Sequence numbers for `EXPUNGE`, descending, so that each is right when it is read.
     pub expunged: Vec<u32>,
+    /// The same messages' UIDs for `VANISHED`, ascending.
+    pub vanished: Vec<Uid>,
     /// The new number of messages, if messages came.
     pub exists: Option<u32>,
     /// Sequence numbers and rows of messages whose metadata changed, ascending.
@@ -69,6 +71,8 @@ pub struct View {
     uid_next: u32,
     /// Changes up to this MODSEQ were told.
     told: u64,
+    /// Up to this MODSEQ also expunges were told.
+    told_with_expunges: u64,
     /// Messages of the view that are gone from the mailbox, untold.
     kept_back: usize,
     /// UIDs that are \Recent in this session: half-open, ascending, disjoint.
@@ -82,9 +86,17 @@ impl View {
             uids: messages.uids().to_vec(),
             uid_next: messages.uid_next(),
             told: messages.highest_modseq(),
+            told_with_expunges: messages.highest_modseq(),
             kept_back: 0,
             recent: SmallVec::new(),
         }
+    }
+
+    /// A view of these messages.
+    #[cfg(test)]
+    pub fn of(uids: Vec<Uid>) -> View {
+        let uid_next = uids.last().map_or(1, |uid| uid.get().saturating_add(1));
+        View { uids, uid_next, told: 1, told_with_expunges: 1, kept_back: 0, recent: SmallVec::new() }
     }
 
     /// How many messages the client counts.
@@ -105,6 +117,21 @@ impl View {
     /// Changes up to this MODSEQ are known to the client.
     pub fn highest_modseq(&self) -> u64 {
         self.told
+    }
+
+    /// Changes up to this MODSEQ, expunges among them, are known to the client.
+    pub fn told_with_expunges(&self) -> u64 {
+        self.told_with_expunges
+    }
+
+    /// Whether messages are gone of which the client was not told.
+    pub fn keeps_back(&self) -> bool {
+        self.kept_back > 0
+    }
+
+    /// UIDs below this were in the view or never will be.
+    pub fn uid_next(&self) -> u32 {
+        self.uid_next
     }
 
     /// The messages from `first` up to but not with `end` are \Recent in this session.
@@ -149,7 +176,7 @@ impl View {
         }
         let now = messages.uids();
         match expunges {
-            Expunges::Tell => updates.expunged = self.leave_out_missing(now),
+            Expunges::Tell => (updates.expunged, updates.vanished) = self.leave_out_missing(now),
             Expunges::KeepBack => self.kept_back = count_missing(&self.uids, now),
         }
         let old = self.uids.len();
@@ -162,25 +189,29 @@ impl View {
         updates.changed = self.changed(messages, old, known);
         self.uid_next = self.uid_next.max(messages.uid_next()).max(came.last().map_or(0, |uid| uid.get().saturating_add(1)));
         self.told = self.told.max(messages.highest_modseq());
+        if self.kept_back == 0 {
+            self.told_with_expunges = self.told;
+        }
         updates
     }
 
-    /// Takes out what is not in `now`; their sequence numbers, descending.
-    fn leave_out_missing(&mut self, now: &[Uid]) -> Vec<u32> {
+    /// Takes out what is not in `now`; their sequence numbers, descending, and UIDs, ascending.
+    fn leave_out_missing(&mut self, now: &[Uid]) -> (Vec<u32>, Vec<Uid>) {
         self.kept_back = 0;
         let mut rest = now;
-        let mut expunged = Vec::new();
+        let (mut expunged, mut vanished) = (Vec::new(), Vec::new());
         let mut position = 0;
         self.uids.retain(|uid| {
             let here = take_up_to(&mut rest, *uid);
             if !here {
                 expunged.push(sequence(position));
+                vanished.push(*uid);
             }
             position += 1;
             here
         });
         expunged.reverse();
-        expunged
+        (expunged, vanished)
     }
 
     /// The first `old` messages of the view that changed since the client was told.
@@ -327,7 +358,9 @@ pub mod tests {
         let mut rows = Rows::with(5);
         let mut view = View::open(&rows);
         [2, 4, 5].into_iter().for_each(|uid| rows.expunge(uid));
-        assert_eq!(view.update(&rows, Expunges::Tell, &[]).expunged, [5, 4, 2]);
+        let updates = view.update(&rows, Expunges::Tell, &[]);
+        assert_eq!(updates.expunged, [5, 4, 2]);
+        assert_eq!(updates.vanished.iter().map(|uid| uid.get()).collect::<Vec<_>>(), [2, 4, 5]);
         assert_eq!(numbers(&view), [1, 3]);
         assert_eq!(view.sequence_of(Uid::new(3).unwrap()), Some(2));
     }

@@ -2,24 +2,24 @@
 
 use std::{io, os::unix::fs::PermissionsExt, path::PathBuf, sync::Arc, time::Duration};
 
-use affinity::UserName;
-use futures::future::join_all;
+use affinity::{NameError, NodeName, UserName};
+use serde_json::{Value, json};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::{UnixListener, UnixStream},
     time::timeout,
 };
 
-use super::{Node, sessions::SessionLine};
-use crate::{
-    command::control::{self, HeldRow, NodeRow, NodesReply, Request as Question, SessionRow},
-    forward::frames::{self, Request, WhoReply},
+use super::{
+    Node, operate,
+    sessions::{SessionFilter, SessionLine},
 };
+use crate::command::control::{self, HeldRow, KickReply, MoveReply, NodeRow, NodesReply, Request as Question, SessionRow};
 
 /// Longest question.
 const LINE_BYTES_MAX: u64 = 64 * 1024;
-/// How long an asker may take, and how long another node may.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long an asker may take to ask, and to take the answer.
+const ASKER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Answers until the node stops.
 pub async fn listen(node: Arc<Node>, path: PathBuf) -> anyhow::Result<()> {
@@ -56,64 +56,45 @@ pub async fn listen(node: Arc<Node>, path: PathBuf) -> anyhow::Result<()> {
 async fn serve(node: &Arc<Node>, stream: UnixStream) -> io::Result<()> {
     let (read, mut write) = stream.into_split();
     let mut line = String::new();
-    timeout(ANSWER_TIMEOUT, BufReader::new(read.take(LINE_BYTES_MAX)).read_line(&mut line)).await??;
+    timeout(ASKER_TIMEOUT, BufReader::new(read.take(LINE_BYTES_MAX)).read_line(&mut line)).await??;
     let answer = match serde_json::from_str::<Question>(&line) {
-        Ok(Question::Who { user }) => match user.map(|user| UserName::normalise(&user)).transpose() {
-            Ok(user) => serde_json::to_vec(&who(node, user).await),
-            Err(error) => serde_json::to_vec(&serde_json::json!({ "error": error.to_string() })),
-        },
-        Ok(Question::Nodes) => serde_json::to_vec(&nodes(node).await),
-        Err(error) => serde_json::to_vec(&serde_json::json!({ "error": error.to_string() })),
+        Ok(question) => answer(node, question).await.unwrap_or_else(|error| json!({ "error": error })),
+        Err(error) => json!({ "error": format!("not understood: {error}") }),
     };
-    let mut text = answer.map_err(io::Error::other)?;
+    let mut text = serde_json::to_vec(&answer)?;
     text.push(b'\n');
-    write.write_all(&text).await
+    timeout(ASKER_TIMEOUT, write.write_all(&text)).await?
 }
 
-/// Asks every live node, this one included.
-async fn ask_all(node: &Arc<Node>, user: Option<UserName>) -> Vec<(affinity::Peer, Option<WhoReply>)> {
-    let me = node.keeper.me();
-    let asked = node.keeper.peers().into_iter().map(|peer| {
-        let (user, me) = (user.clone(), me.clone());
-        async move {
-            let reply = if peer.holder == me { Some(own(node, user.as_ref())) } else { ask(node, &peer, user).await };
-            (peer, reply)
+async fn answer(node: &Arc<Node>, question: Question) -> Result<Value, String> {
+    let wrong = |error: NameError| error.to_string();
+    let user_of = |user: &str| UserName::normalise(user).map_err(wrong);
+    let node_of = |name: &str| name.parse::<NodeName>().map_err(wrong);
+    let value = match question {
+        Question::Who { user } => serde_json::to_value(who(node, user.as_deref().map(user_of).transpose()?).await),
+        Question::Nodes => serde_json::to_value(nodes(node).await),
+        Question::Kick { user, ip, node: which, why } => {
+            let user = user.as_deref().map(user_of).transpose()?;
+            let filter = SessionFilter { user, ip, node: which.as_deref().map(node_of).transpose()?, ingress: None };
+            let (ended, silent) = operate::end_everywhere(node, &filter, &why).await;
+            tracing::warn!(?filter, ended, why, "an operator ends sessions");
+            serde_json::to_value(KickReply { ended, silent })
         }
-    });
-    join_all(asked).await
-}
-
-/// What this node itself serves.
-pub fn own(node: &Arc<Node>, user: Option<&UserName>) -> WhoReply {
-    let held = node
-        .keeper
-        .held()
-        .into_iter()
-        .filter(|(held, _)| user.is_none_or(|user| user == held))
-        .map(|(user, epoch)| (user, epoch.0))
-        .collect();
-    WhoReply { sessions: node.sessions.list(user), held }
-}
-
-async fn ask(node: &Arc<Node>, peer: &affinity::Peer, user: Option<UserName>) -> Option<WhoReply> {
-    let exchange = async {
-        let (mut stream, _broken) = node.links.open(node, &peer.holder).await.map_err(io::Error::other)?;
-        frames::write(&mut stream, &Request::Who { user }).await?;
-        frames::read::<WhoReply, _>(&mut stream).await
+        Question::Move { user, to } => {
+            let epoch = operate::move_user(node, &user_of(&user)?, &node_of(&to)?).await?;
+            serde_json::to_value(MoveReply { epoch })
+        }
+        Question::Drain { node: which, on } => {
+            operate::tell_drain(node, &node_of(&which)?, on).await?;
+            Ok(json!({}))
+        }
     };
-    match timeout(ANSWER_TIMEOUT, exchange).await {
-        Ok(Ok(reply)) => Some(reply),
-        Ok(Err(error)) => {
-            tracing::warn!(peer = %peer.holder, %error, "a node does not answer");
-            None
-        }
-        Err(_) => None,
-    }
+    value.map_err(|error| error.to_string())
 }
 
 async fn who(node: &Arc<Node>, user: Option<UserName>) -> control::WhoReply {
     let mut who = control::WhoReply::default();
-    for (peer, reply) in ask_all(node, user).await {
+    for (peer, reply) in operate::who_everywhere(node, user.as_ref()).await {
         let Some(reply) = reply else {
             who.silent.push(peer.holder.node.to_string());
             continue;
@@ -146,23 +127,29 @@ fn session_row(line: SessionLine) -> SessionRow {
 }
 
 async fn nodes(node: &Arc<Node>) -> NodesReply {
-    let rows = ask_all(node, None).await.into_iter().map(|(peer, reply)| NodeRow {
-        name: peer.holder.node.to_string(),
-        incarnation: peer.holder.incarnation.to_string(),
-        beat: peer.beat,
-        version: peer.info.as_ref().map(|info| info.version.clone()),
-        relay: peer.info.as_ref().map(|info| info.relay.clone()).unwrap_or_default(),
-        since: peer.info.as_ref().map(|info| info.started),
-        state: Some(
-            match (peer.suspect, peer.draining) {
-                (true, _) => "suspect",
-                (false, true) => "draining",
-                (false, false) => "up",
-            }
-            .to_owned(),
-        ),
-        sessions: reply.as_ref().map(|reply| reply.sessions.len()),
-        held: reply.as_ref().map(|reply| reply.held.len()),
+    let rows = operate::status_everywhere(node).await.into_iter().map(|(peer, status)| {
+        let draining = status.as_ref().map_or(peer.draining, |status| status.draining);
+        let state = match (peer.suspect, &status) {
+            (true, _) => "suspect",
+            (false, None) => "silent",
+            (false, Some(status)) if !status.trouble.is_empty() => "trouble",
+            (false, Some(_)) if draining => "draining",
+            (false, Some(_)) => "up",
+        };
+        NodeRow {
+            name: peer.holder.node.to_string(),
+            incarnation: peer.holder.incarnation.to_string(),
+            beat: peer.beat,
+            version: peer.info.as_ref().map(|info| info.version.clone()),
+            relay: peer.info.as_ref().map(|info| info.relay.clone()).unwrap_or_default(),
+            since: peer.info.as_ref().map(|info| info.started),
+            state: Some(state.to_owned()),
+            weight: Some(peer.weight),
+            sessions: status.as_ref().map(|status| status.sessions),
+            connections: status.as_ref().map(|status| status.connections),
+            held: status.as_ref().map(|status| status.held),
+            trouble: status.map(|status| status.trouble).unwrap_or_default(),
+        }
     });
-    NodesReply { nodes: rows.collect() }
+    NodesReply { nodes: rows.collect(), fenced: Vec::new() }
 }

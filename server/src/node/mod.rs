@@ -1,10 +1,13 @@
 //! One running node: what all its sessions share, and its life from join to leave.
 //!
 //! - `listener.rs` accepts clients, `sessions.rs` lists who is served here, `control.rs` answers `berth nodes` and `berth who`
+//! - `operate.rs` does what operators ask of nodes, `health.rs` looks for what keeps this one from serving
 //! - `reload.rs` follows changes of configuration, users and certificates
 
 pub mod control;
+pub mod health;
 pub mod listener;
+pub mod operate;
 pub mod reload;
 pub mod sessions;
 pub mod traffic;
@@ -20,7 +23,7 @@ use affinity::{Event, Keeper, KeeperConfig, NodeInfo, Root, SystemClock};
 use anyhow::Context;
 use arc_swap::ArcSwap;
 use storage::{MailboxName, SpecialUse, StorageSettings};
-use tokio::sync::broadcast::error::RecvError;
+use tokio::{sync::broadcast::error::RecvError, time::MissedTickBehavior};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -29,6 +32,7 @@ use crate::{
     config::Config,
     forward::{accounts::Accounts, identity::Identity, link, link::Links},
     node::{
+        health::Health,
         listener::{Admission, Security},
         sessions::Sessions,
     },
@@ -69,6 +73,8 @@ pub struct Node {
     pub maildrop_locks: MaildropLocks,
     /// Connections, counted.
     pub admission: Admission,
+    /// What keeps this node from serving.
+    pub health: Health,
     /// Connection tasks.
     pub tasks: TaskTracker,
     /// Cancelled: no new connections.
@@ -95,6 +101,7 @@ pub async fn run(config: Config, config_file: &Path, stop_at_end_of_input: bool)
 async fn start(config: Config, config_file: &Path) -> anyhow::Result<Arc<Node>> {
     let local_dir = config.node.local_dir.clone();
     std::fs::create_dir_all(&local_dir).with_context(|| format!("can't make the local folder {} (node.local_dir)", local_dir.display()))?;
+    health::raise_descriptor_limit(config.limits.connections);
     let root = Root::open(&config.node.root, config.node.cluster_id.as_deref())?;
     let tls = match (&config.tls.certificate, &config.tls.key) {
         (Some(certificate), Some(key)) => Some(TlsAcceptor::load(certificate, key)?),
@@ -139,7 +146,7 @@ async fn start(config: Config, config_file: &Path) -> anyhow::Result<Arc<Node>> 
     tracing::info!(node = %keeper.me(), root = %config.node.root.display(), "joined the cluster");
 
     let node = Arc::new(Node {
-        accounts: Arc::new(Accounts::new(keeper.clone(), Arc::new(storage))),
+        accounts: Arc::new(Accounts::new(keeper.clone(), Arc::new(storage), config.limits.parallel_moves)),
         config: ArcSwap::from_pointee(config),
         config_file: config_file.to_owned(),
         auth,
@@ -149,6 +156,7 @@ async fn start(config: Config, config_file: &Path) -> anyhow::Result<Arc<Node>> 
         sessions: Sessions::default(),
         maildrop_locks: MaildropLocks::default(),
         admission: Admission::default(),
+        health: Health::default(),
         tasks: TaskTracker::new(),
         stop_listening: CancellationToken::new(),
         stop_sessions: CancellationToken::new(),
@@ -223,7 +231,9 @@ async fn live(node: &Arc<Node>, stop_at_end_of_input: bool) -> anyhow::Result<()
 async fn leave(node: &Arc<Node>) {
     tracing::info!(accounts = node.accounts.count(), sessions = node.sessions.count(), "leaving: accounts are closed and handed on");
     node.stop_listening.cancel();
-    node.accounts.close_all("this server is shutting down, please connect again", LEAVE_LIMIT).await;
+    let why = "this server is shutting down, please connect again";
+    // Sessions that other nodes serve end as well: whoever serves them says why.
+    tokio::join!(node.accounts.close_all(why, LEAVE_LIMIT), operate::end_relayed(node, why));
     node.stop_sessions.cancel();
     node.tasks.close();
     if tokio::time::timeout(GOODBYE_LIMIT, node.tasks.wait()).await.is_err() {
@@ -239,15 +249,31 @@ async fn leave(node: &Arc<Node>) {
 async fn housekeeping(node: Arc<Node>) {
     let mut work = tokio::time::interval(WORK_INTERVAL);
     let mut idle = tokio::time::interval(IDLE_INTERVAL);
+    let mut look = tokio::time::interval(health::LOOK_INTERVAL);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let looks = tokio::spawn({
+        let node = node.clone();
+        async move {
+            loop {
+                look.tick().await;
+                health::look(&node).await;
+            }
+        }
+    });
     loop {
         tokio::select! {
             _ = work.tick() => node.accounts.work(),
             _ = idle.tick() => {
-                let linger = node.config().mail.linger;
+                let config = node.config();
                 node.links.retain(&node.keeper.peers());
-                node.accounts.close_idle(linger);
+                let setting = node.keeper.settings(&node.keeper.me().node).draining();
+                operate::follow_drain(&node, setting);
+                node.accounts.close_idle(config.mail.linger, |user| config.account_paths(user));
             }
-            () = node.stop_listening.cancelled() => return,
+            () = node.stop_listening.cancelled() => {
+                looks.abort();
+                return;
+            }
         }
     }
 }

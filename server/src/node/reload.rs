@@ -9,7 +9,9 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use affinity::swap::open_undelegated;
 use notify::{RecursiveMode, Watcher};
+use rustix::fs::OFlags;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::mpsc,
@@ -91,7 +93,8 @@ async fn states(files: Vec<PathBuf>) -> States {
 
 /// Opening is what makes an NFS client look again (close-to-open).
 fn state(file: &Path) -> Option<(u64, Option<SystemTime>)> {
-    let metadata = std::fs::File::open(file).and_then(|open| open.metadata()).ok()?;
+    // Without a delegation: it would make everybody who replaces the users file wait for this host.
+    let metadata = open_undelegated(file, OFlags::RDONLY).and_then(|open| open.metadata()).ok()?;
     Some((metadata.len(), metadata.modified().ok()))
 }
 

@@ -2,13 +2,16 @@
 //!
 //! Invariants, each with the test that guards it:
 //! - message numbers stay, whatever other sessions and deliveries do (`numbers_stay_while_mail_comes_and_goes`)
+//! - whoever is told that QUIT is done may log in at once (`the_maildrop_is_free_before_quit_is_answered`)
 //! - +OK to QUIT only once the removals are durable and the lease is still ours (`Inbox::remove`)
 
 use std::{future::Future, sync::Arc};
 
 use index::Uid;
+use parking_lot::Mutex;
 use storage::{Account, Mailbox, MailboxName, MessageReader, StorageError};
 
+use super::MaildropLock;
 use crate::forward::Held;
 
 /// What a session asks of its maildrop. Positions count from 0 and never change.
@@ -25,6 +28,8 @@ pub trait Maildrop: Sync {
     fn read(&self, message: &Self::Message, offset: u64, length: usize) -> impl Future<Output = Result<Vec<u8>, StorageError>> + Send;
     /// Removes messages for good; those that are gone already are no error.
     fn remove(&self, positions: Vec<usize>) -> impl Future<Output = Result<(), StorageError>> + Send;
+    /// Gives up the exclusive access (RFC 1939 §6: before the answer to QUIT, so that the client may log in again at once).
+    fn release(&self);
     /// Resolves, with a text for the client, when the session has to end. Safe to cancel.
     fn taken_away(&self) -> impl Future<Output = String> + Send;
 }
@@ -78,13 +83,14 @@ fn read_piece(message: &MessageReader, offset: u64, length: usize) -> Result<Vec
 pub struct HeldInbox {
     held: Held,
     inbox: Inbox,
+    lock: Mutex<Option<MaildropLock>>,
 }
 
 impl HeldInbox {
-    /// Takes the snapshot.
-    pub async fn open(held: Held) -> Result<HeldInbox, StorageError> {
+    /// Takes the snapshot, under the exclusive access.
+    pub async fn open(held: Held, lock: MaildropLock) -> Result<HeldInbox, StorageError> {
         let inbox = held.run(Inbox::open).await?;
-        Ok(HeldInbox { held, inbox })
+        Ok(HeldInbox { held, inbox, lock: Mutex::new(Some(lock)) })
     }
 }
 
@@ -109,6 +115,9 @@ impl Maildrop for HeldInbox {
     async fn remove(&self, positions: Vec<usize>) -> Result<(), StorageError> {
         let inbox = self.inbox.clone();
         self.held.run(move |_| inbox.remove(&positions)).await
+    }
+    fn release(&self) {
+        drop(self.lock.lock().take());
     }
     async fn taken_away(&self) -> String {
         self.held.taken_away().await

@@ -56,12 +56,12 @@ pub async fn accept(node: Arc<Node>, mut connection: Connection) -> End {
 
 /// The TRANSACTION and UPDATE states on the holder: sends the `+OK` of the login first.
 pub async fn serve(node: Arc<Node>, mut connection: Connection, held: Held, preamble: Preamble) -> End {
-    let Some(_lock) = node.maildrop_locks.try_lock(&preamble.user) else {
+    let Some(lock) = node.maildrop_locks.try_lock(&preamble.user) else {
         reply::err(connection.output(), "[IN-USE] Another POP3 session has the maildrop");
         connection.close().await;
         return End::because("another POP3 session has the maildrop");
     };
-    let inbox = match HeldInbox::open(held).await {
+    let inbox = match HeldInbox::open(held, lock).await {
         Ok(inbox) => inbox,
         Err(error) => {
             tracing::warn!(session = %preamble.client.session, user = %preamble.user, %error, "a maildrop could not be opened");

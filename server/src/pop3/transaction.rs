@@ -254,11 +254,14 @@ impl<M: Maildrop> Transaction<'_, M> {
     async fn quit(&self, connection: &mut Connection) -> End {
         let positions: Vec<usize> = self.deleted.iter().enumerate().filter_map(|(position, deleted)| deleted.then_some(position)).collect();
         if positions.is_empty() {
+            self.maildrop.release();
             reply::ok(connection.output(), "Bye");
             return End::logout();
         }
         let count = positions.len();
-        match self.maildrop.remove(positions).await {
+        let removed = self.maildrop.remove(positions).await;
+        self.maildrop.release();
+        match removed {
             Ok(()) => {
                 reply::ok(connection.output(), &format!("Bye, {count} messages removed"));
                 End::logout()

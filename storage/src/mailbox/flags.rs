@@ -1,12 +1,13 @@
 //! STORE and keywords: durable in the index with one commit; names follow in the background.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use index::{FlagSet, KeywordId, Uid};
+use parking_lot::Mutex;
 
-use super::{Mailbox, StoreOperation, Stored};
+use super::{Mailbox, StoreOperation, Stored, state::State};
 use crate::{
-    StorageError,
+    Columns, StorageError,
     filesystem::{read_small, replace_small},
     maildir::{
         filename::{KEYWORD_LETTERS, nameable},
@@ -14,46 +15,53 @@ use crate::{
     },
 };
 
+/// A STORE that waits for its turn; whoever's turn it is carries out all that wait, with one commit.
+#[derive(Debug)]
+pub(super) struct StoreRequest {
+    /// Ascending, each once.
+    uids: Vec<Uid>,
+    operation: StoreOperation,
+    unchanged_since: Option<u64>,
+    answer: Mutex<Option<Stored>>,
+}
+
 impl Mailbox {
-    /// Changes flags, durably, with one commit for any number of messages. Blocking.
+    /// Changes flags, durably, with one commit for any number of messages, and for all who ask at the same time. Blocking.
     pub fn store(&self, uids: &[Uid], operation: StoreOperation, unchanged_since: Option<u64>) -> Result<Stored, StorageError> {
         let _inside = self.store.enter_for_change()?;
         self.ensure_there()?;
         let folder = self.folder();
-        let known = self.known_flags();
         let mut uids = uids.to_vec();
         uids.sort_unstable();
         uids.dedup();
+        let request = Arc::new(StoreRequest { uids, operation, unchanged_since, answer: Mutex::new(None) });
+        self.store_requests.lock().push(Arc::clone(&request));
 
         let mut state = self.state.lock();
-        let mut stored = Stored::default();
-        let mut changes: Vec<(Uid, FlagSet)> = Vec::new();
-        {
-            let columns = self.columns.read();
-            for uid in uids {
-                let Some(row) = columns.get(uid) else {
-                    stored.missing.push(uid);
-                    continue;
-                };
-                if unchanged_since.is_some_and(|since| row.modseq.get() > since) {
-                    stored.modified.push(uid);
-                    continue;
-                }
-                let flags = match operation {
-                    StoreOperation::Replace(flags) => keep_passed(flags, row.flags),
-                    StoreOperation::Add(flags) => row.flags.union(flags),
-                    StoreOperation::Remove(flags) => row.flags.difference(flags),
-                };
-                let flags = nameable(flags).intersection(known);
-                if flags != row.flags {
-                    changes.push((uid, flags));
-                }
-                stored.rows.push(row);
+        if request.answer.lock().is_none() {
+            let mut group = std::mem::take(&mut *self.store_requests.lock());
+            if !group.iter().any(|other| Arc::ptr_eq(other, &request)) {
+                // Taken out by somebody whose commit failed: those who wait try again.
+                group.push(Arc::clone(&request));
             }
+            self.carry_out_stores(&mut state, &folder, &group)?;
         }
+        let stored = request.answer.lock().take().unwrap_or_default();
+        drop(state);
+        self.store.acknowledge(stored)
+    }
+
+    /// Carries out all of `group`, in their order, with one commit.
+    fn carry_out_stores(&self, state: &mut State, folder: &Path, group: &[Arc<StoreRequest>]) -> Result<(), StorageError> {
+        let known = self.known_flags();
+        let mut changes: BTreeMap<Uid, FlagSet> = BTreeMap::new();
+        let mut stored = {
+            let columns = self.columns.read();
+            group.iter().map(|request| request.plan(&columns, known, &mut changes)).collect::<Vec<_>>()
+        };
         if !changes.is_empty() {
-            let modseq = self.next_modseq(&state, &folder)?;
-            self.commit(&mut state, modseq, |change| {
+            let modseq = self.next_modseq(state, folder)?;
+            self.commit(state, modseq, |change| {
                 changes.iter().try_for_each(|(uid, flags)| change.set_flags(self.id, *uid, *flags, modseq))
             })?;
             let now = self.store.now();
@@ -62,7 +70,7 @@ impl Mailbox {
                 columns.set_flags(*uid, *flags, modseq);
                 state.write_back.entry(uid.get()).or_insert(now);
             }
-            for row in &mut stored.rows {
+            for row in stored.iter_mut().flat_map(|stored| &mut stored.rows) {
                 if let Some(changed) = columns.get(row.uid) {
                     *row = changed;
                 }
@@ -70,8 +78,10 @@ impl Mailbox {
             drop(columns);
             self.changes.send_replace(modseq.get());
         }
-        drop(state);
-        self.store.acknowledge(stored)
+        for (request, stored) in group.iter().zip(stored) {
+            *request.answer.lock() = Some(stored);
+        }
+        Ok(())
     }
 
     /// Makes a keyword: in the folder's file first, since its letter is in file names.
@@ -133,7 +143,88 @@ impl Mailbox {
     }
 }
 
+impl StoreRequest {
+    /// What is to change, on top of `changes` by those before.
+    fn plan(&self, columns: &Columns, known: FlagSet, changes: &mut BTreeMap<Uid, FlagSet>) -> Stored {
+        let mut stored = Stored::default();
+        for uid in &self.uids {
+            let Some(row) = columns.get(*uid) else {
+                stored.missing.push(*uid);
+                continue;
+            };
+            let changed = changes.get(uid);
+            // What somebody before changed has the MODSEQ of this commit, above all that anybody knows.
+            if self.unchanged_since.is_some_and(|since| changed.is_some() || row.modseq.get() > since) {
+                stored.modified.push(*uid);
+                continue;
+            }
+            let before = changed.copied().unwrap_or(row.flags);
+            let flags = match self.operation {
+                StoreOperation::Replace(flags) => keep_passed(flags, before),
+                StoreOperation::Add(flags) => before.union(flags),
+                StoreOperation::Remove(flags) => before.difference(flags),
+            };
+            let flags = nameable(flags).intersection(known);
+            if flags != before {
+                changes.insert(*uid, flags);
+            }
+            stored.rows.push(row);
+        }
+        stored
+    }
+}
+
 /// FLAGS replaces what IMAP knows; the Maildir's P is no IMAP flag and stays.
 fn keep_passed(flags: FlagSet, before: FlagSet) -> FlagSet {
     if before.contains(index::Flag::Passed) { flags.with(index::Flag::Passed) } else { flags }
+}
+
+#[cfg(test)]
+mod tests {
+    use affinity::Handover;
+    use index::{Flag, FlagSet};
+
+    use crate::{
+        StoreOperation,
+        tests::{User, append, uid},
+    };
+
+    #[test]
+    fn stores_that_come_together_share_one_commit() {
+        let mut user = User::new();
+        let held = user.open(Handover::Clean);
+        let inbox = held.inbox();
+        append(&inbox, "one", FlagSet::EMPTY).unwrap();
+        append(&inbox, "two", FlagSet::EMPTY).unwrap();
+        let before = inbox.read().highest_modseq().get();
+        let add = |number, flag| inbox.store(&[uid(number)], StoreOperation::Add(FlagSet::of(&[flag])), None);
+        let conditional = |since| inbox.store(&[uid(1)], StoreOperation::Replace(FlagSet::EMPTY), Some(since));
+
+        let stored = std::thread::scope(|scope| {
+            let busy = inbox.state.lock();
+            let waiting = |count: usize| {
+                while inbox.store_requests.lock().len() < count {
+                    std::thread::yield_now();
+                }
+            };
+            let seen = scope.spawn(|| add(1, Flag::Seen));
+            waiting(1);
+            let flagged = scope.spawn(|| add(1, Flag::Flagged));
+            waiting(2);
+            let other = scope.spawn(|| add(2, Flag::Seen));
+            waiting(3);
+            let late = scope.spawn(|| conditional(before));
+            waiting(4);
+            drop(busy);
+            [seen, flagged, other, late].map(|thread| thread.join().unwrap().unwrap())
+        });
+        let row = inbox.read().get(uid(1)).unwrap();
+        assert_eq!(row.flags, FlagSet::of(&[Flag::Seen, Flag::Flagged]));
+        assert_eq!(inbox.read().get(uid(2)).unwrap().modseq, row.modseq, "one commit, one MODSEQ");
+        assert_eq!(row.modseq.get(), before + 1);
+        for told in stored.iter().flat_map(|stored| &stored.rows) {
+            assert_eq!(inbox.read().get(told.uid), Some(*told));
+        }
+        assert_eq!(stored[3].modified, [uid(1)], "others were faster");
+    }
 }

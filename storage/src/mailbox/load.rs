@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use index::{MailboxId, MailboxRecord, ModSeq, ScanDue};
+use index::{MailboxId, MailboxRecord, ModSeq, ScanDue, Uid};
 use parking_lot::{Condvar, Mutex, RecursiveRwLock, RwLock};
 use tokio::sync::watch;
 
@@ -68,6 +68,7 @@ impl Mailbox {
             name: RwLock::new(name),
             folder: Arc::new(RecursiveRwLock::new(folder)),
             disk: Mutex::new(()),
+            store_requests: Mutex::new(Vec::new()),
             published: Condvar::new(),
             ceiling: Ceiling::new(marks),
             keywords: RwLock::new(Arc::new(keywords)),
@@ -88,6 +89,7 @@ impl Mailbox {
         if due == ScanDue::Rebuild {
             // What is \Recent is not in names: rather nothing than everything.
             mailbox.recent_from.store(mailbox.columns.read().uid_next(), Ordering::SeqCst);
+            mailbox.adopt_uidls()?;
         }
         let mut state = mailbox.state.lock();
         let uid_next = state.uid_next;
@@ -117,6 +119,21 @@ impl Mailbox {
         let _disk = self.disk.lock();
         let folder = self.folder();
         self.load_keywords(&folder)
+    }
+
+    /// POP3 UIDLs that an earlier server gave.
+    fn adopt_uidls(&self) -> Result<(), StorageError> {
+        let folder = self.folder();
+        let Some(list) = self.adopted_list(&folder)? else { return Ok(()) };
+        let uidls: Vec<(Uid, String)> = {
+            let columns = self.columns.read();
+            let there = list.messages.into_iter().filter(|(uid, _)| columns.position(*uid).is_some());
+            there.filter_map(|(uid, listed)| Some((uid, listed.uidl?))).collect()
+        };
+        if uidls.is_empty() {
+            return Ok(());
+        }
+        self.store.change(|change| uidls.iter().try_for_each(|(uid, uidl)| change.insert_uidl(self.id, *uid, uidl)))
     }
 
     /// The scan that follows a takeover, once a dead holder's late requests can't arrive any more.

@@ -10,10 +10,12 @@ use super::{
     state::{NewMessage, Pending, Progress, Rendering, State},
 };
 use crate::{
-    StorageError,
+    StorageError, adopt,
+    filesystem::read_small,
     maildir::{
         filename::{FileName, identity},
         scan::{Found, Known, Plan, assign, compare},
+        uidlist::{UIDLIST_BYTES_MAX, UidList, own_file},
     },
     parallel,
     store::unix_micros,
@@ -81,6 +83,9 @@ impl Mailbox {
             listed = again.iter().cloned().chain(missed).collect();
             plan = self.compare(&listed);
         }
+        if matches!(look, Look::Opening(ScanDue::Takeover | ScanDue::Rebuild)) {
+            self.apply_adopted_list(folder, &mut plan.new)?;
+        }
         let letters = plan.new.iter().map(|found| found.name.flags).chain(plan.renamed.iter().map(|(.., flags)| *flags));
         if let Some(highest) = letters.flat_map(|flags| flags.keywords().last()).max() {
             self.ensure_keyword_letters(folder, highest.position())?;
@@ -98,6 +103,42 @@ impl Mailbox {
         state.look_again = false;
         let highest = self.columns.read().highest_modseq();
         self.commit(&mut state, highest, |_| Ok(()))
+    }
+
+    /// The list that came from an earlier server, if there is one.
+    pub(super) fn adopted_list(&self, folder: &Path) -> Result<Option<UidList>, StorageError> {
+        let below = self.state.lock().record.adopted_below;
+        if below == 0 {
+            return Ok(None);
+        }
+        let path = folder.join(own_file(below));
+        let file = read_small(self.store.filesystem.as_ref(), &path, UIDLIST_BYTES_MAX).map_err(self.store.io("can't read", &path))?;
+        let list = file.ok_or_else(|| "it is not there".to_owned()).and_then(|file| UidList::parse(&file));
+        match list {
+            Ok(list) if list.uid_validity == self.uid_validity() => Ok(Some(list)),
+            Ok(_) => Ok(None),
+            Err(why) => {
+                tracing::error!(list = %path.display(), why, "messages with names of an earlier server get new UIDs: restore the list from a backup");
+                Ok(None)
+            }
+        }
+    }
+    /// Files with the names they had at an earlier server have the UIDs that its list says.
+    fn apply_adopted_list(&self, folder: &Path, new: &mut [Found]) -> Result<(), StorageError> {
+        let Some(list) = self.adopted_list(folder)? else { return Ok(()) };
+        let by_name = adopt::by_name(list);
+        for found in new {
+            if let Some((uid, keywords)) = by_name.get(identity(&found.file)) {
+                let base = &mut found.name.base;
+                base.uid = Some(*uid);
+                // A name that stays says itself which keywords are left, once it has any.
+                let stays = base.size.is_some() && base.disk_size.is_some();
+                if !stays || found.name.flags.keywords().next().is_none() {
+                    found.name.flags = found.name.flags.union(*keywords);
+                }
+            }
+        }
+        Ok(())
     }
 
     /// `cur/…` and `new/…`, as the server says now.
@@ -244,10 +285,13 @@ impl Mailbox {
             // Even without a fresh UID the messages take a MODSEQ.
             self.next_modseq(state, folder)?;
         }
+        let adopted_below = state.record.adopted_below;
         let ours = |uid: u32, found: &Found, message: &NewMessage| {
             let base = &found.name.base;
-            let complete = base.own().is_some() && base.size.is_some() && base.disk_size.is_some() && message.file.starts_with("cur/");
-            complete && base.uid.map(Uid::get) == Some(uid)
+            let complete = base.size.is_some() && base.disk_size.is_some() && message.file.starts_with("cur/");
+            let named = FileName::parse(message.file.rsplit_once('/').map_or("", |(_, name)| name));
+            let settled = base.own().is_some() || (uid < adopted_below && named.flags == message.flags);
+            complete && settled && base.uid.map(Uid::get) == Some(uid)
         };
         let settled = assigned.into_iter().filter_map(|(uid, found)| {
             let mut message = by_file.remove(&found.file)?;

@@ -56,9 +56,11 @@ impl Mailbox {
     fn jobs(&self, folder: &Path, age: Duration) -> Result<Vec<Job>, StorageError> {
         let now = self.store.now();
         let mut rows: Vec<(Row, String)> = Vec::new();
+        let adopted_below;
         {
             let mut state = self.state.lock();
             let columns = self.columns.read();
+            adopted_below = state.record.adopted_below;
             state.write_back.retain(|uid, since| {
                 let Some(row) = Uid::new(*uid).and_then(|uid| columns.get(uid)) else { return false };
                 if rows.len() < ROUND && now.saturating_sub(*since) >= age {
@@ -69,17 +71,22 @@ impl Mailbox {
         }
         let mut jobs = Vec::with_capacity(rows.len());
         for (row, from) in rows {
-            let to = self.name_for(folder, &row, &from)?;
+            let to = self.name_for(folder, &row, &from, adopted_below)?;
             jobs.push(Job { uid: row.uid, flags: row.flags, from, to });
         }
         Ok(jobs)
     }
 
     /// The name that says all there is to say about a message: its own where it already has our form.
-    fn name_for(&self, folder: &Path, row: &Row, file: &str) -> Result<String, StorageError> {
+    fn name_for(&self, folder: &Path, row: &Row, file: &str, adopted_below: u32) -> Result<String, StorageError> {
         let name = file.rsplit_once('/').map_or(file, |(_, name)| name);
         let mut parsed = FileName::parse(name);
         parsed.flags = row.flags;
+        let Base { uid, size, disk_size, .. } = parsed.base;
+        if row.uid.get() < adopted_below && uid.is_none() && size == Some(row.size) && disk_size.is_some() {
+            // The list from an earlier server knows it by this name, and so would that server.
+            return Ok(format!("cur/{}{}", identity(name), parsed.print_flags()));
+        }
         let complete = parsed.base.uid == Some(row.uid) && parsed.base.size == Some(row.size) && parsed.base.disk_size.is_some();
         if !complete {
             let disk_size = match parsed.base.disk_size {

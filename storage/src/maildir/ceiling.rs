@@ -24,6 +24,13 @@ pub(crate) const RESERVED_AHEAD: u32 = 1024;
 /// How often a swap is tried when the name changed under us; only a dead holder's late swap can do that.
 const SWAP_TRIES: u32 = 8;
 
+/// The state file of a mailbox that is ours.
+const STATE: &str = "berth-state,";
+/// What it is called once the mailbox was handed back to another server: in the Maildir itself, the account is opened no more.
+pub(crate) const RELEASED: &str = "berth-released,";
+/// What it is called once the mailbox may be taken over again: MODSEQs go on above.
+pub(crate) const RETURNED: &str = "berth-returned,";
+
 /// What the state file's name says. Numbers below the ceilings may have been given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Marks {
@@ -42,17 +49,32 @@ impl Marks {
         Marks { uid_validity, uid: 1, modseq: 1 }
     }
     pub fn print(self) -> String {
-        format!("berth-state,V{},U{},M{}", self.uid_validity, self.uid, self.modseq)
+        self.print_as(STATE)
     }
+    /// With [`RELEASED`] or [`RETURNED`].
+    pub fn print_as(self, prefix: &str) -> String {
+        format!("{prefix}V{},U{},M{}", self.uid_validity, self.uid, self.modseq)
+    }
+    #[cfg(test)]
     pub fn parse(name: &str) -> Option<Marks> {
-        let (validity, rest) = name.strip_prefix("berth-state,V")?.split_once(",U")?;
+        Marks::parse_as(STATE, name)
+    }
+    fn parse_as(prefix: &str, name: &str) -> Option<Marks> {
+        let (validity, rest) = name.strip_prefix(prefix)?.strip_prefix('V')?.split_once(",U")?;
         let (uid, modseq) = rest.split_once(",M")?;
         let modseq = modseq.parse().ok().filter(|modseq| *modseq <= u64::MAX >> 1)?;
         Some(Marks { uid_validity: UidValidity::new(validity.parse().ok()?)?, uid: uid.parse().ok()?, modseq })
     }
     /// The highest marks in a listing of the mailbox folder (there is one state file, unless somebody copied a backup in).
     pub fn find(entries: &[Entry]) -> Option<Marks> {
-        entries.iter().filter_map(|entry| Marks::parse(&entry.name)).max_by_key(|marks| (marks.uid_validity, marks.uid, marks.modseq))
+        Marks::find_as(STATE, entries)
+    }
+    /// The same of [`RELEASED`] or [`RETURNED`].
+    pub fn find_as(prefix: &str, entries: &[Entry]) -> Option<Marks> {
+        entries
+            .iter()
+            .filter_map(|entry| Marks::parse_as(prefix, &entry.name))
+            .max_by_key(|marks| (marks.uid_validity, marks.uid, marks.modseq))
     }
 }
 

@@ -129,15 +129,18 @@ impl FileName {
     }
     /// The whole name, flags in ASCII order.
     pub fn print(&self) -> String {
+        self.base.print() + &self.print_flags()
+    }
+    /// The part from the colon on.
+    pub fn print_flags(&self) -> String {
         let mut letters: Vec<char> = LETTERS.iter().filter(|(_, flag)| self.flags.contains(*flag)).map(|(letter, _)| *letter).collect();
         letters.extend(self.unknown_flags.chars());
         let keywords = self.flags.keywords().filter_map(|id| u8::try_from(id.position()).ok()).filter(|id| *id < KEYWORD_LETTERS);
         letters.extend(keywords.map(|id| char::from(b'a' + id)));
         letters.sort_unstable();
-        let mut name = self.base.print();
-        name.push_str(":2,");
-        name.extend(letters);
-        name
+        let mut flags = ":2,".to_owned();
+        flags.extend(letters);
+        flags
     }
 }
 

@@ -2,7 +2,9 @@
 //! anything go through [`crate::filesystem`].
 
 pub(crate) mod ceiling;
+pub(crate) mod courier;
 pub(crate) mod filename;
 pub(crate) mod keywords;
 pub(crate) mod layout;
 pub(crate) mod scan;
+pub(crate) mod uidlist;

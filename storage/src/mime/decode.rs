@@ -68,7 +68,12 @@ fn guess(content: &[u8]) -> Cow<'_, str> {
 
 /// A field's value in one line, encoded-words decoded (RFC 2047).
 pub(super) fn header_value(field: &Field<'_>) -> String {
-    let value = guess(field.value);
+    words(field.value)
+}
+
+/// Unstructured text in one line, encoded-words decoded (RFC 2047).
+pub(super) fn words(raw: &[u8]) -> String {
+    let value = guess(raw);
     HeaderForm::Text.parse(value.as_bytes()).value().as_text().unwrap_or_default().to_owned()
 }
 

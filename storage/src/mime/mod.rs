@@ -161,9 +161,44 @@ impl<'a> Structure<'a> {
         decode::sent_date(self.header())
     }
     /// The message's own header.
+    pub fn header_block(&self) -> HeaderBlock<'a> {
+        HeaderBlock(self.header())
+    }
     fn header(&self) -> &'a [u8] {
         &self.raw[self.parts[0].header.clone()]
     }
+}
+
+/// A header block without what follows it, such as the cached fields: cheaper to look into than a message.
+#[derive(Debug, Clone, Copy)]
+pub struct HeaderBlock<'a>(&'a [u8]);
+
+impl<'a> HeaderBlock<'a> {
+    /// The fields of `raw` up to a blank line.
+    pub fn new(raw: &'a [u8]) -> HeaderBlock<'a> {
+        HeaderBlock(raw)
+    }
+    /// As [`Structure::header_values`].
+    pub fn values<'n>(&self, name: &'n str) -> impl Iterator<Item = String> + use<'a, 'n> {
+        fields::fields(self.0).filter(move |field| field.is(name)).map(|field| decode::header_value(&field))
+    }
+    /// Each field (`Name: value`, decoded and unfolded) until `visit` says stop (`false`).
+    pub fn texts(&self, visit: &mut dyn FnMut(&str) -> bool) {
+        decode::visit_header(self.0, visit);
+    }
+    /// The last field `name` in one line, encoded-words not decoded.
+    pub fn last(&self, name: &str) -> Option<Vec<u8>> {
+        fields::last_field(self.0, name).map(|field| field.unfolded())
+    }
+    /// As [`Structure::sent_date`].
+    pub fn sent_date(&self) -> Option<(i64, (i16, u8, u8))> {
+        decode::sent_date(self.0)
+    }
+}
+
+/// Unstructured header text in one line, encoded-words decoded (RFC 2047): a Subject, or the name of an address.
+pub fn decode_words(raw: &[u8]) -> String {
+    decode::words(raw)
 }
 
 /// The transfer encoding can't be undone.

@@ -1,5 +1,6 @@
 //! The store as a whole: a user on a temporary directory, opened, closed and taken over.
 
+mod adopted;
 mod changes;
 mod faults;
 mod folders;
@@ -72,6 +73,25 @@ impl User {
     pub fn index(&self) -> PathBuf {
         self.folder.path().join("index")
     }
+    /// Where an earlier server may have had its control files.
+    pub fn control(&self) -> PathBuf {
+        self.folder.path().join("control")
+    }
+    /// Every file and folder of the user.
+    pub fn everything(&self) -> std::collections::BTreeSet<PathBuf> {
+        let mut found = std::collections::BTreeSet::new();
+        let mut folders = vec![self.folder.path().to_owned()];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).unwrap() {
+                let entry = entry.unwrap();
+                if entry.file_type().unwrap().is_dir() {
+                    folders.push(entry.path());
+                }
+                found.insert(entry.path());
+            }
+        }
+        found
+    }
     /// The next holder opens the account.
     pub fn open(&mut self, handover: Handover) -> Held {
         self.try_open(handover).unwrap()
@@ -82,7 +102,7 @@ impl User {
         let tenure = Tenure::new(holder, Arc::new(self.clock.clone()));
         tenure.extend(self.clock.now() + Duration::from_secs(5));
         let lease = Lease::for_test(UserName::normalise("ada").unwrap(), Epoch(self.epoch), Arc::clone(&tenure));
-        let paths = AccountPaths { maildir: self.maildir(), index: self.index() };
+        let paths = AccountPaths { maildir: self.maildir(), index: self.index(), control: Some(self.control()) };
         let filesystem: Arc<dyn Filesystem> = Arc::new(self.faulty.clone());
         let account = Account::open_on(filesystem, paths, lease, handover, Arc::new(self.settings.clone()))?;
         Ok(Held { account, tenure })

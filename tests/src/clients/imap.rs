@@ -149,19 +149,6 @@ impl Imap {
         self.finish(&tag)
     }
 
-    /// Sends `before` and then, for each part, its text and its literal, none of which waits for the server (LITERAL+).
-    pub fn command_with_literals(&mut self, before: &str, parts: &[(&str, &[u8])]) -> Result<Reply> {
-        let tag = self.next_tag();
-        self.wire.send(format!("{tag} {before}").as_bytes())?;
-        for (text, literal) in parts {
-            let space = if text.is_empty() { "" } else { " " };
-            self.wire.send(format!("{space}{text} {{{}+}}\r\n", literal.len()).as_bytes())?;
-            self.wire.send(literal)?;
-        }
-        self.wire.send(b"\r\n")?;
-        self.finish(&tag)
-    }
-
     /// Sends `before`, a synchronising literal, and `after`.
     pub fn command_with_literal(&mut self, before: &str, literal: &[u8], after: &str) -> Result<Reply> {
         let tag = self.next_tag();

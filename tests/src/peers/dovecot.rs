@@ -32,6 +32,11 @@ pub struct Dovecot {
 impl Dovecot {
     /// Starts one with these users, on free ports.
     pub fn start(users: &[User]) -> Result<Dovecot> {
+        Dovecot::start_with(users, "")
+    }
+
+    /// The same, with further lines of configuration.
+    pub fn start_with(users: &[User], settings: &str) -> Result<Dovecot> {
         let folder = open_folder("dovecot-")?;
         let path = folder.path();
         let [imap, imaps, pop3, pop3s, lmtp] = [free_port()?, free_port()?, free_port()?, free_port()?, free_port()?];
@@ -55,7 +60,7 @@ impl Dovecot {
                  service imap-login {{\n  chroot =\n  inet_listener imap {{\n    port = {imap}\n  }}\n  inet_listener imaps {{\n    port = {imaps}\n    ssl = yes\n  }}\n}}\n\
                  service pop3-login {{\n  chroot =\n  inet_listener pop3 {{\n    port = {pop3}\n  }}\n  inet_listener pop3s {{\n    port = {pop3s}\n    ssl = yes\n  }}\n}}\n\
                  service lmtp {{\n  inet_listener lmtp {{\n    address = 127.0.0.1\n    port = {lmtp}\n  }}\n}}\n\
-                 service stats {{\n  chroot =\n}}\n"
+                 service stats {{\n  chroot =\n}}\n{settings}\n"
             ),
         )?;
         let binary = packages::find("dovecot").context("Dovecot is not installed (Debian package dovecot-core)")?;

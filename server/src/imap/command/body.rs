@@ -15,7 +15,9 @@ use storage::{
 /// Messages up to this size are read whole: one or two requests, whatever is wanted of them.
 pub const READ_WHOLE_BYTES: u64 = 256 * 1024;
 /// How much of a large message is read at once.
-pub const CHUNK_BYTES: usize = 64 * 1024;
+pub const CHUNK_BYTES: usize = 256 * 1024;
+/// How much is read at once to find the end of a header: more than most headers have.
+const HEADER_CHUNK_BYTES: usize = 16 * 1024;
 
 /// One section that a client asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,6 +74,17 @@ impl Request {
         size > READ_WHOLE_BYTES && !self.body_structure && self.sections.iter().all(|wanted| wanted.section.part.is_empty())
     }
 
+    /// Whether whole messages are wanted, whose structure does not matter.
+    fn is_whole(&self) -> bool {
+        !self.body_structure && self.sections.iter().all(|Wanted { section, .. }| section.part.is_empty() && section.text == SectionText::Whole)
+    }
+
+    /// Whether nothing below the header is wanted.
+    fn needs_header_only(&self) -> bool {
+        let header = |text: &SectionText| matches!(text, SectionText::Header | SectionText::HeaderFields(_) | SectionText::HeaderFieldsNot(_));
+        !self.body_structure && self.sections.iter().all(|Wanted { section, .. }| section.part.is_empty() && header(&section.text))
+    }
+
     /// Most bytes that reading a message ahead holds in memory (a streamed one: its header, which is small but for hostile ones).
     pub fn cost(&self, size: u64) -> u64 {
         if self.streams(size) { CHUNK_BYTES as u64 } else { size }
@@ -83,7 +96,14 @@ impl Request {
         if self.streams(reader.len()) {
             return self.prepare_streamed(reader);
         }
+        if self.needs_header_only() {
+            return self.prepare_streamed(reader);
+        }
         let raw = reader.read_all()?;
+        if self.is_whole() {
+            let parts = self.sections.iter().map(|wanted| held_part(Some(Found::Range(0..raw.len())), wanted.partial)).collect();
+            return Ok(Prepared { parts, body_structure: None, reader, raw });
+        }
         let structure = Structure::parse(&raw);
         let parts = self.sections.iter().map(|wanted| held_part(structure.section(&wanted.section), wanted.partial)).collect();
         let body_structure = self.body_structure.then(|| structure.body_structure(false));
@@ -111,7 +131,7 @@ fn header(reader: &MessageReader) -> Result<Vec<u8>, StorageError> {
     let mut read = Vec::new();
     loop {
         let old = read.len();
-        read.resize(old + CHUNK_BYTES, 0);
+        read.resize(old + HEADER_CHUNK_BYTES, 0);
         let got = match read.get_mut(old..) {
             Some(buffer) => reader.read_at(old as u64, buffer)?,
             None => 0,

@@ -3,7 +3,7 @@
 use index::Uid;
 use storage::Copied;
 
-use super::mailboxes::valid;
+use super::{expunge::removed, mailboxes::valid};
 use crate::imap::{
     holding::Holding,
     reply::{self, Reply, ReplyCode, Stop},
@@ -49,13 +49,14 @@ pub async fn move_messages<H: Holding>(
     }
     let moved = session.held.run(move |_| source.move_to(&uids, &target)).await?;
     session.acknowledge().await?;
+    let any = !moved.pairs.is_empty();
     done("Moved", moved).write_untagged(session.connection.output());
-    Ok(Reply::ok("Move completed"))
+    removed(session, selected, any, Reply::ok("Move completed")).await
 }
 
 /// The UIDs that a set names and that are still there. A sequence number whose message is gone is an error: the client believes in it.
 fn present(selected: &Selected, uid: bool, set: &SequenceSet) -> Result<Vec<Uid>, Reply> {
-    let named = sets::uids(&sets::positions(set, Numbers::new(uid), &selected.view)?, &selected.view);
+    let named = sets::uids(&sets::positions(set, Numbers::new(uid), selected)?, &selected.view);
     let messages = selected.mailbox.read();
     let there: Vec<Uid> = named.iter().copied().filter(|uid| messages.position(*uid).is_some()).collect();
     if !uid && there.len() < named.len() { Err(reply::expunged()) } else { Ok(there) }

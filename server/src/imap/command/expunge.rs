@@ -1,23 +1,39 @@
 //! EXPUNGE, UID EXPUNGE (RFC 4315 §2.1) and CLOSE. What is gone is told by the updates that follow every command.
 
+use index::ModSeq;
+
 use crate::imap::{
     holding::Holding,
     reply::{Reply, Stop},
     session::Session,
     sets::{self, Numbers},
     state::{Access, Selected, State},
-    wire::command::SequenceSet,
+    updates::{self, Awareness},
+    view::Expunges,
+    wire::{command::SequenceSet, response::Code},
 };
 
 /// EXPUNGE, or with a set UID EXPUNGE.
 pub async fn expunge<H: Holding>(session: &mut Session<H>, selected: &mut Selected, set: Option<&SequenceSet>) -> Result<Reply, Stop> {
     let mailbox = selected.writable()?;
     let uids = match set {
-        Some(set) => Some(sets::uids(&sets::positions(set, Numbers::Uids, &selected.view)?, &selected.view)),
+        Some(set) => Some(sets::uids(&sets::positions(set, Numbers::Uids, selected)?, &selected.view)),
         None => None,
     };
-    session.held.run(move |_| mailbox.expunge(uids.as_deref())).await?;
-    Ok(Reply::ok("Expunge completed"))
+    let expunged = session.held.run(move |_| mailbox.expunge(uids.as_deref())).await?;
+    removed(session, selected, !expunged.is_empty(), Reply::ok("Expunge completed")).await
+}
+
+/// Tells what is gone; a client that knows VANISHED then gets the MODSEQ of it with the tagged OK (RFC 7162 §3.2.7, §3.2.9).
+pub async fn removed<H: Holding>(session: &mut Session<H>, selected: &mut Selected, any: bool, reply: Reply) -> Result<Reply, Stop> {
+    if !any || session.awareness != Awareness::QResync {
+        return Ok(reply);
+    }
+    updates::tell(&mut session.connection, selected, session.awareness, Expunges::Tell, &[]).await?;
+    Ok(match ModSeq::new(selected.view.highest_modseq()) {
+        Some(modseq) => reply.with(Code::HighestModSeq(modseq).into()),
+        None => reply,
+    })
 }
 
 /// CLOSE: expunges, unless the mailbox is open read-only, and tells nothing of it.

@@ -1,11 +1,11 @@
 //! FETCH and UID FETCH (RFC 3501 §6.4.5, RFC 7162 §3.1.4).
 //!
 //! - Metadata comes from memory, straight into the output buffer.
-//! - Bodies are read several messages ahead of the client, within `AHEAD_MESSAGES` and `AHEAD_BYTES`.
+//! - Bodies are read several messages ahead of the client, within `AHEAD_READS` and `AHEAD_BYTES`.
 //! - \Seen is set for all messages in one call before the first is sent, so that FLAGS are right in the same response.
 //! - Messages that are gone are left out; by sequence number the command then ends with NO (RFC 2180 §4.1.2).
 
-use std::{collections::VecDeque, ops::Range, sync::Arc};
+use std::{collections::VecDeque, sync::Arc};
 
 use futures::{StreamExt, future::BoxFuture, stream::FuturesOrdered};
 use index::{Flag, FlagSet, ModSeq, Uid};
@@ -14,9 +14,12 @@ use storage::{
     mime::{CACHED_FIELDS, Section, SectionText},
 };
 
-use super::body::{CHUNK_BYTES, Part, Prepared, Request, Wanted, cached_fields};
+use super::{
+    body::{Prepared, Request, Wanted, cached_fields},
+    send::{send_part, without_nul},
+};
 use crate::{
-    connection::{Connection, ConnectionError},
+    connection::Connection,
     imap::{
         holding::Holding,
         reply::{self, Reply, Stop},
@@ -26,7 +29,7 @@ use crate::{
         updates::{self, Awareness},
         view::{Expunges, View, sequence},
         wire::{
-            command::{FetchItem, SequenceSet},
+            command::{FetchItem, PartialRange, SequenceSet},
             response::FetchWriter,
             sequence_set::Positions,
         },
@@ -35,8 +38,10 @@ use crate::{
 
 /// Rows looked at while the mailbox's lock is held once, and rendered by one call.
 const BATCH_MESSAGES: usize = 256;
-/// How many messages are read at once: enough to hide a server's latency.
-const AHEAD_MESSAGES: usize = 8;
+/// How many groups of messages are read at once: enough to hide a server's latency.
+const AHEAD_READS: usize = 8;
+/// Most messages that one call reads, one after the other: on a local disk, changing threads costs more than reading a message.
+const GROUP_MESSAGES: usize = 16;
 /// How many bytes reading ahead may hold for one session.
 const AHEAD_BYTES: u64 = 4 * 1024 * 1024;
 
@@ -48,8 +53,10 @@ pub async fn fetch<H: Holding>(
     set: &SequenceSet,
     items: Vec<FetchItem>,
     changed_since: Option<u64>,
+    partial: Option<PartialRange>,
 ) -> Result<Reply, Stop> {
-    let positions = sets::positions(set, Numbers::new(uid), &selected.view)?;
+    let named = sets::positions(set, Numbers::new(uid), selected)?;
+    let positions = partial.map_or_else(|| named.clone(), |range| sets::part(&named, range));
     if changed_since.is_some() || items.contains(&FetchItem::ModSeq) {
         session.enable_condstore(Some(selected));
     }
@@ -258,29 +265,54 @@ struct Ahead<'a, H> {
     request: &'a Arc<Request>,
     /// Not started yet.
     rows: VecDeque<Row>,
-    /// Their costs, as started.
+    /// Messages of the next group: it doubles, so that the first message comes soon and the others at little cost.
+    group: usize,
+    /// Costs of the messages under way and ready, in order.
     costs: VecDeque<u64>,
     bytes: u64,
-    reading: FuturesOrdered<BoxFuture<'a, Result<Prepared, StorageError>>>,
+    reading: FuturesOrdered<BoxFuture<'a, Result<Vec<Read>, StorageError>>>,
+    ready: VecDeque<Read>,
 }
+
+/// What became of reading one message.
+type Read = Result<Prepared, StorageError>;
 
 impl<'a, H: Holding> Ahead<'a, H> {
     fn new(held: &'a H, mailbox: &'a Arc<Mailbox>, request: &'a Arc<Request>, rows: VecDeque<Row>) -> Ahead<'a, H> {
-        Ahead { held, mailbox, request, rows, costs: VecDeque::new(), bytes: 0, reading: FuturesOrdered::new() }
+        Ahead {
+            held,
+            mailbox,
+            request,
+            rows,
+            group: 1,
+            costs: VecDeque::new(),
+            bytes: 0,
+            reading: FuturesOrdered::new(),
+            ready: VecDeque::new(),
+        }
     }
 
     fn start(&mut self) {
-        while let Some(row) = self.rows.front() {
-            let cost = self.request.cost(row.size);
-            let full = self.reading.len() >= AHEAD_MESSAGES || self.bytes.saturating_add(cost) > AHEAD_BYTES;
-            if full && !self.reading.is_empty() {
+        while !self.rows.is_empty() && self.reading.len() < AHEAD_READS {
+            let mut uids = Vec::new();
+            while let Some(row) = self.rows.front().filter(|_| uids.len() < self.group) {
+                let cost = self.request.cost(row.size);
+                let full = self.bytes.saturating_add(cost) > AHEAD_BYTES;
+                if full && !self.costs.is_empty() {
+                    break;
+                }
+                uids.push(row.uid);
+                self.costs.push_back(cost);
+                self.bytes += cost;
+                self.rows.pop_front();
+            }
+            if uids.is_empty() {
                 return;
             }
-            let (uid, mailbox, request) = (row.uid, Arc::clone(self.mailbox), Arc::clone(self.request));
-            self.reading.push_back(Box::pin(self.held.run(move |_| request.prepare(&mailbox, uid))));
-            self.costs.push_back(cost);
-            self.bytes += cost;
-            self.rows.pop_front();
+            self.group = (self.group * 2).min(GROUP_MESSAGES);
+            let (mailbox, request) = (Arc::clone(self.mailbox), Arc::clone(self.request));
+            let read = move |_: &_| Ok(uids.into_iter().map(|uid| request.prepare(&mailbox, uid)).collect());
+            self.reading.push_back(Box::pin(self.held.run(read)));
         }
     }
 
@@ -290,7 +322,12 @@ impl<'a, H: Holding> Ahead<'a, H> {
             return Ok(Some(None));
         }
         self.start();
-        let Some(prepared) = self.reading.next().await else { return Ok(None) };
+        if self.ready.is_empty() {
+            let Some(group) = self.reading.next().await else { return Ok(None) };
+            self.ready.extend(group?);
+            self.start();
+        }
+        let Some(prepared) = self.ready.pop_front() else { return Ok(None) };
         self.bytes -= self.costs.pop_front().unwrap_or_default();
         match prepared {
             Ok(prepared) => Ok(Some(Some(prepared))),
@@ -316,10 +353,17 @@ struct Response<'a> {
 impl Response<'_> {
     /// Whether FLAGS go with it although nobody asked: this command changed them.
     fn adds_flags(&self) -> bool {
-        self.plan.seen_now.binary_search(&self.message.row.uid).is_ok() && !self.plan.items.contains(&FetchItem::Flags)
+        self.changed_it() && !self.plan.items.contains(&FetchItem::Flags)
     }
     fn adds_modseq(&self) -> bool {
-        self.has_flags() && self.plan.awareness == Awareness::CondStore && !self.plan.items.contains(&FetchItem::ModSeq)
+        self.has_flags() && self.plan.awareness.has_modseq() && !self.plan.items.contains(&FetchItem::ModSeq)
+    }
+    /// RFC 7162 §3.2.4: also where only \Seen was set on the way.
+    fn adds_uid(&self) -> bool {
+        self.changed_it() && self.plan.awareness.has_modseq() && !self.plan.items.contains(&FetchItem::Uid)
+    }
+    fn changed_it(&self) -> bool {
+        self.plan.seen_now.binary_search(&self.message.row.uid).is_ok()
     }
     fn has_flags(&self) -> bool {
         self.adds_flags() || self.plan.items.contains(&FetchItem::Flags)
@@ -339,6 +383,9 @@ impl Response<'_> {
         let row = &self.message.row;
         let mut writer = FetchWriter::begin(connection.output(), self.message.sequence);
         let mut parts = prepared.map_or([].as_slice(), |prepared| prepared.parts.as_slice()).iter();
+        if self.adds_uid() {
+            writer.uid(connection.output(), row.uid);
+        }
         if self.adds_modseq() {
             writer.modseq(connection.output(), row.modseq);
         }
@@ -361,7 +408,8 @@ impl Response<'_> {
                     }
                 }
                 (FetchItem::Section { name, partial, .. }, Some(rendered)) if let Some(names) = cached_names(item) => {
-                    let bytes = cached_fields(&rendered.headers, names, *partial);
+                    let mut bytes = cached_fields(&rendered.headers, names, *partial);
+                    without_nul(&mut bytes);
                     writer.section(out, name, partial.map(|(origin, _)| origin), Some(&bytes));
                 }
                 (FetchItem::Section { .. } | FetchItem::Rfc822 | FetchItem::Rfc822Header | FetchItem::Rfc822Text, _) => {
@@ -376,91 +424,6 @@ impl Response<'_> {
         writer.finish(connection.output());
         Ok(())
     }
-}
-
-/// Sends one section's bytes.
-async fn send_part<H: Holding>(
-    connection: &mut Connection,
-    held: &H,
-    writer: &mut FetchWriter,
-    item: &FetchItem,
-    part: &Part,
-    prepared: &Prepared,
-) -> Result<(), Stop> {
-    let bytes: &[u8] = match part {
-        Part::Nil => {
-            if let FetchItem::Section { name, partial, .. } = item {
-                writer.section(connection.output(), name, partial.map(|(origin, _)| origin), None);
-            }
-            return Ok(());
-        }
-        Part::Owned(bytes) => bytes,
-        Part::Held(range) => prepared.raw.get(range.clone()).unwrap_or_default(),
-        Part::Streamed(range) => {
-            begin_literal(connection, writer, item, range.end - range.start);
-            return stream(connection, held, prepared, range.clone()).await;
-        }
-    };
-    begin_literal(connection, writer, item, bytes.len() as u64);
-    for chunk in bytes.chunks(CHUNK_BYTES) {
-        connection.output().extend_from_slice(chunk);
-        connection.flush_if_large().await?;
-    }
-    Ok(())
-}
-
-fn begin_literal(connection: &mut Connection, writer: &mut FetchWriter, item: &FetchItem, bytes: u64) {
-    let out = connection.output();
-    match item {
-        FetchItem::Section { name, partial, .. } => writer.section_header(out, name, partial.map(|(origin, _)| origin), bytes),
-        FetchItem::Rfc822Header => writer.literal_header(out, "RFC822.HEADER", bytes),
-        FetchItem::Rfc822Text => writer.literal_header(out, "RFC822.TEXT", bytes),
-        _ => writer.literal_header(out, "RFC822", bytes),
-    }
-}
-
-/// Sends a range of a large message, reading one chunk ahead.
-async fn stream<H: Holding>(connection: &mut Connection, held: &H, prepared: &Prepared, range: Range<u64>) -> Result<(), Stop> {
-    let mut at = range.start;
-    let mut ready = read_chunk(held, prepared, at..range.end).await?;
-    loop {
-        if ready.is_empty() {
-            break;
-        }
-        at += ready.len() as u64;
-        connection.output().extend_from_slice(&ready);
-        let (flushed, next) = tokio::join!(connection.flush_if_large(), read_chunk(held, prepared, at..range.end));
-        flushed?;
-        ready = next?;
-    }
-    if at == range.end {
-        return Ok(());
-    }
-    tracing::error!(expected = range.end - range.start, sent = at - range.start, "a message file is shorter than its size");
-    Err(cut_off())
-}
-
-/// The next bytes of `range`, at most a chunk. An error in the middle of a literal can only end the connection: its length was announced.
-async fn read_chunk<H: Holding>(held: &H, prepared: &Prepared, range: Range<u64>) -> Result<Vec<u8>, Stop> {
-    if range.is_empty() {
-        return Ok(Vec::new());
-    }
-    let reader = Arc::clone(&prepared.reader);
-    let length = usize::try_from(range.end - range.start).unwrap_or(CHUNK_BYTES).min(CHUNK_BYTES);
-    let read = held.run(move |_| {
-        let mut chunk = vec![0; length];
-        let got = reader.read_at(range.start, &mut chunk)?;
-        chunk.truncate(got);
-        Ok(chunk)
-    });
-    read.await.map_err(|error| {
-        tracing::error!(%error, "a message can't be read to its end");
-        cut_off()
-    })
-}
-
-fn cut_off() -> Stop {
-    Stop::Connection(ConnectionError::Io(std::io::Error::other("a message could not be read to its end")))
 }
 
 #[cfg(test)]

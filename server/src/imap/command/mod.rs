@@ -12,8 +12,12 @@ mod pattern;
 pub mod search;
 pub mod search_command;
 pub mod select;
+mod send;
+pub mod sort;
 pub mod status;
 pub mod store;
+pub mod thread;
+pub mod vanished;
 
 use tracing::debug;
 
@@ -39,13 +43,17 @@ pub async fn noop<H: Holding>(session: &mut Session<H>, state: &mut State) -> Re
 
 /// ENABLE (RFC 5161): what isn't known or can't be enabled is left out.
 pub fn enable<H: Holding>(session: &mut Session<H>, state: &State, names: &[String]) -> Reply {
-    let condstore = names.iter().any(|name| name.eq_ignore_ascii_case("CONDSTORE"));
-    response::enabled(session.connection.output(), if condstore { &["CONDSTORE"] } else { &[] });
-    if condstore {
-        let selected = match state {
-            State::Selected(selected) => Some(selected),
-            State::Authenticated => None,
-        };
+    const ENABLED_BY_NAME: [&str; 2] = ["CONDSTORE", "QRESYNC"];
+    let asked = |wanted: &str| names.iter().any(|name| name.eq_ignore_ascii_case(wanted));
+    let enabled: Vec<&str> = ENABLED_BY_NAME.into_iter().filter(|name| asked(name)).collect();
+    response::enabled(session.connection.output(), &enabled);
+    let selected = match state {
+        State::Selected(selected) => Some(selected),
+        State::Authenticated => None,
+    };
+    if asked("QRESYNC") {
+        session.enable_qresync(selected);
+    } else if asked("CONDSTORE") {
         session.enable_condstore(selected);
     }
     Reply::ok("Enabled")

@@ -15,18 +15,24 @@
 //! - a step never contradicts a later one (`an_early_answer_is_the_final_answer`)
 //! - the cost of a message is linear in its size and in the number of keys, whatever is searched for (`long_repetitive_needles_are_cheap`)
 //!
-//! Text is compared by substring, without regard to case in any script (simple case folding of composed characters).
+//! Text is compared by substring in `i;unicode-casemap` (`sort/casemap.rs`), as I18NLEVEL=1 wants (RFC 5255 §4.2): without regard to case in any
+//! script, and a letter is found in one with a mark.
 //! INTERNALDATE is printed in UTC, so its day is the UTC day; a Date field's day is the one written there.
 //! How deep keys nest is the parser's limit.
+
+pub mod find;
 
 use std::cell::OnceCell;
 
 use index::{Flag, FlagSet, KeywordId, ModSeq, Uid};
 use memchr::memmem::Finder;
-use storage::mime::{CACHED_FIELDS, Structure};
-use unicode_normalization::UnicodeNormalization;
+use storage::mime::{CACHED_FIELDS, HeaderBlock, Structure};
 
-use crate::imap::wire::command::{Date, FlagArgument, SearchKey, SequenceBound, SequenceSet};
+use super::sort::casemap::casemap;
+use crate::imap::{
+    sets::SavedUids,
+    wire::command::{Date, FlagArgument, SearchKey, SequenceBound, SequenceSet},
+};
 
 const SECONDS_PER_DAY: i64 = 86_400;
 
@@ -41,6 +47,8 @@ pub struct Context<'a> {
     pub keywords: &'a [String],
     /// Unix seconds, for OLDER and YOUNGER.
     pub now: i64,
+    /// What `$` is (RFC 5182): the same messages as a UID and as a sequence number.
+    pub saved: &'a SavedUids,
 }
 
 /// What is in memory about a message.
@@ -117,7 +125,7 @@ impl Query {
             query: self,
             row,
             message: message.map(|raw| Parsed { raw, structure: OnceCell::new() }),
-            headers: headers.map(|raw| Parsed { raw, structure: OnceCell::new() }),
+            headers: headers.map(HeaderBlock::new),
             in_headers: OnceCell::new(),
             in_body: OnceCell::new(),
         };
@@ -193,6 +201,7 @@ impl Query {
             SearchKey::SentSince(date) => self.sent(SentTest::Since, *date),
             SearchKey::Larger(size) => Node::Larger(*size),
             SearchKey::Smaller(size) => Node::Smaller(*size),
+            SearchKey::Uid(SequenceSet::Saved) | SearchKey::Sequence(SequenceSet::Saved) => Node::Uid(context.saved.runs().collect()),
             SearchKey::Uid(set) => Node::Uid(resolve(set, context.largest_uid)),
             SearchKey::Sequence(set) => Node::Sequence(resolve(set, context.message_count)),
             SearchKey::ModSeq(modseq) => {
@@ -233,7 +242,7 @@ impl Query {
 struct Evidence<'q, 'm> {
     query: &'q Query,
     row: &'q RowFacts,
-    headers: Option<Parsed<'m>>,
+    headers: Option<HeaderBlock<'m>>,
     message: Option<Parsed<'m>>,
     /// For each of [`Query::needles`]: whether a header field of the message or its parts has it.
     in_headers: OnceCell<Vec<bool>>,
@@ -249,6 +258,9 @@ struct Parsed<'m> {
 impl<'m> Parsed<'m> {
     fn structure(&self) -> &Structure<'m> {
         self.structure.get_or_init(|| Structure::parse(self.raw))
+    }
+    fn header(&self) -> HeaderBlock<'m> {
+        self.structure().header_block()
     }
 }
 
@@ -272,10 +284,10 @@ impl<'m> Evidence<'_, 'm> {
             Node::Larger(size) => Some(row.size > *size),
             Node::Smaller(size) => Some(row.size < *size),
             Node::ModSeq(modseq) => Some(row.modseq.get() >= *modseq),
-            Node::Sent(test, date) => self.cached_fields().map(|fields| sent_matches(fields, *test, *date)),
+            Node::Sent(test, date) => self.cached_fields().map(|fields| sent_matches(&fields, *test, *date)),
             Node::Header(test) => {
-                let fields = if test.cached { self.cached_fields() } else { self.message.as_ref() };
-                fields.map(|fields| header_has(fields, &test.field, &test.needle))
+                let fields = if test.cached { self.cached_fields() } else { self.message.as_ref().map(Parsed::header) };
+                fields.map(|fields| fields.values(&test.field).any(|value| has(&value, &test.needle)))
             }
             Node::Body(needle) => self.message.as_ref().map(|message| self.in_body(message)[*needle]),
             Node::Text(needle) => self.decide_text(*needle),
@@ -294,17 +306,17 @@ impl<'m> Evidence<'_, 'm> {
         answer
     }
     /// Where the cached fields can be read: in the copy of them, else in the message.
-    fn cached_fields(&self) -> Option<&Parsed<'m>> {
-        self.headers.as_ref().or(self.message.as_ref())
+    fn cached_fields(&self) -> Option<HeaderBlock<'m>> {
+        self.headers.or_else(|| self.message.as_ref().map(Parsed::header))
     }
     fn decide_text(&self, needle: usize) -> Option<bool> {
         if let Some(message) = &self.message {
             return Some(self.in_headers(message)[needle] || self.in_body(message)[needle]);
         }
         // A hit in the cached fields is a hit in the message; no hit there says nothing.
-        let headers = self.headers.as_ref()?;
+        let headers = self.headers?;
         let mut hit = false;
-        headers.structure().header_texts(&mut |text| {
+        headers.texts(&mut |text| {
             hit = has(text, &self.query.needles[needle]);
             !hit
         });
@@ -320,7 +332,7 @@ impl<'m> Evidence<'_, 'm> {
     fn look(&self, visit_all: impl FnOnce(&mut dyn FnMut(&str) -> bool)) -> Vec<bool> {
         let mut hits = vec![false; self.query.needles.len()];
         visit_all(&mut |text| {
-            let folded = fold(text);
+            let folded = casemap(text);
             for (needle, hit) in self.query.needles.iter().zip(&mut hits) {
                 *hit = *hit || needle.find(folded.as_bytes()).is_some();
             }
@@ -330,12 +342,8 @@ impl<'m> Evidence<'_, 'm> {
     }
 }
 
-fn header_has(fields: &Parsed<'_>, field: &str, needle: &Finder<'static>) -> bool {
-    fields.structure().header_values(field).iter().any(|value| has(value, needle))
-}
-
-fn sent_matches(fields: &Parsed<'_>, test: SentTest, date: Date) -> bool {
-    let Some((_, (year, month, day))) = fields.structure().sent_date() else { return false };
+fn sent_matches(fields: &HeaderBlock<'_>, test: SentTest, date: Date) -> bool {
+    let Some((_, (year, month, day))) = fields.sent_date() else { return false };
     let sent = Date { year, month, day };
     match test {
         SentTest::Before => sent < date,
@@ -345,28 +353,11 @@ fn sent_matches(fields: &Parsed<'_>, test: SentTest, date: Date) -> bool {
 }
 
 fn has(text: &str, needle: &Finder<'static>) -> bool {
-    needle.needle().is_empty() || needle.find(fold(text).as_bytes()).is_some()
+    needle.needle().is_empty() || needle.find(casemap(text).as_bytes()).is_some()
 }
 
 fn needle(text: &str) -> Finder<'static> {
-    Finder::new(fold(text).as_bytes()).into_owned()
-}
-
-/// Text in the form in which it is compared. ASCII, which most mail is, takes one pass over bytes.
-fn fold(text: &str) -> String {
-    if text.is_ascii() { text.to_ascii_lowercase() } else { text.nfc().map(fold_char).collect() }
-}
-
-/// Simple case folding: one character for one, so `ß` is not `ss`.
-fn fold_char(c: char) -> char {
-    fn single(mut chars: impl Iterator<Item = char>, otherwise: char) -> char {
-        match (chars.next(), chars.next()) {
-            (Some(c), None) => c,
-            _ => otherwise,
-        }
-    }
-    let upper = single(c.to_uppercase(), c); // first to capitals, so that `ς` and `σ` meet
-    single(upper.to_lowercase(), upper)
+    Finder::new(casemap(text).as_bytes()).into_owned()
 }
 
 fn keyword(name: &str, keywords: &[String]) -> Option<KeywordId> {
@@ -375,7 +366,7 @@ fn keyword(name: &str, keywords: &[String]) -> Option<KeywordId> {
 
 /// Sorted ranges that don't overlap; `*` is `largest`, and in an empty mailbox nothing matches.
 fn resolve(set: &SequenceSet, largest: u32) -> Vec<(u32, u32)> {
-    let SequenceSet::Ranges(ranges) = set else { return Vec::new() }; // `$` is not offered
+    let SequenceSet::Ranges(ranges) = set else { return Vec::new() };
     if largest == 0 {
         return Vec::new();
     }

@@ -1,202 +1,124 @@
-//! SEARCH and UID SEARCH: which messages of the view match (`search.rs` decides), and the answer (RFC 3501 §7.2.5, RFC 4731, RFC 7162 §3.1.5).
-//!
-//! What memory can decide is decided there; the rest by cached headers, many at once; what then is still open by reading messages,
-//! several at once, on the blocking pool.
+//! SEARCH and UID SEARCH: which messages of the view match (`search/find.rs`), and the answer (RFC 3501 §7.2.5, RFC 4731, RFC 7162 §3.1.5).
 
-use std::{sync::Arc, time::UNIX_EPOCH};
+use index::ModSeq;
 
-use affinity::clock::wall_clock;
-use futures::{StreamExt, stream};
-use index::{ModSeq, Uid};
-use storage::{Mailbox, Row, StorageError};
-
-use super::search::{Context, Needs, Query, RowFacts, compile};
+use super::search::{RowFacts, find::find};
 use crate::imap::{
     holding::Holding,
     reply::{Reply, Stop},
     session::Session,
+    sets::SavedUids,
     state::Selected,
-    view::sequence,
     wire::{
-        command::{Search, SearchKey, SearchReturn},
+        command::{Search, SearchReturn},
         response::{self, Esearch},
     },
 };
 
-/// Messages whose cached headers are asked for at once.
-const BATCH_MESSAGES: usize = 256;
-/// Messages read at once: enough to hide a server's latency.
-const AHEAD_MESSAGES: usize = 8;
-
 /// A message that matches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Match {
+pub(super) struct Match {
     /// Sequence number or UID, as the client asked.
-    number: u32,
-    modseq: ModSeq,
+    pub number: u32,
+    pub modseq: ModSeq,
+}
+
+impl Match {
+    pub fn new(row: &RowFacts, uid: bool) -> Match {
+        Match { number: if uid { row.uid.get() } else { row.sequence }, modseq: row.modseq }
+    }
 }
 
 /// SEARCH and UID SEARCH.
 pub async fn search<H: Holding>(
     session: &mut Session<H>,
-    selected: &Selected,
+    selected: &mut Selected,
     tag: &str,
     uid: bool,
     search: Search,
 ) -> Result<Reply, Stop> {
-    let query = Arc::new(ready(selected, &search.key));
-    if query.uses_modseq() {
-        session.enable_condstore(Some(selected));
-    }
-    let (mut found, open) = decide_from_memory(selected, &query);
-    let open = if query.reads_headers() { decide_from_headers(&session.held, selected, &query, open, &mut found).await? } else { open };
-    decide_from_messages(&session.held, selected, &query, open, &mut found).await?;
-    found.sort_unstable_by_key(|row| row.sequence);
-
-    let number = |row: &RowFacts| Match { number: if uid { row.uid.get() } else { row.sequence }, modseq: row.modseq };
-    let matches: Vec<Match> = found.iter().map(number).collect();
+    let saves = search.return_options.as_ref().is_some_and(|options| options.contains(&SearchReturn::Save));
+    let (found, modseq) = match find(session, selected, &search.key).await {
+        Ok(found) => found,
+        Err(stop) => {
+            if saves {
+                selected.saved = SavedUids::default(); // RFC 5182 §2.1
+            }
+            return Err(stop);
+        }
+    };
+    let matches: Vec<Match> = found.iter().map(|row| Match::new(row, uid)).collect();
     let out = session.connection.output();
     match &search.return_options {
         None => {
-            let modseq = if query.uses_modseq() { highest(&matches) } else { None };
+            let modseq = if modseq { highest(&matches) } else { None };
             response::search(out, matches.iter().map(|found| found.number), modseq);
         }
         Some(options) => {
+            if saves {
+                selected.saved = SavedUids::new(saved(options, &found).iter().map(|row| row.uid));
+            }
             let numbers: Vec<u32> = matches.iter().map(|found| found.number).collect();
-            response::esearch(out, tag, uid, results(options, &matches, &numbers, query.uses_modseq()));
-        }
-    }
-    Ok(Reply::ok("Search completed"))
-}
-
-fn ready(selected: &Selected, key: &SearchKey) -> Query {
-    let now = wall_clock().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    compile(
-        key,
-        &Context {
-            message_count: selected.view.exists(),
-            largest_uid: selected.view.uids().last().map_or(0, |uid| uid.get()),
-            keywords: &selected.mailbox.keywords(),
-            now: i64::try_from(now).unwrap_or(i64::MAX),
-        },
-    )
-}
-
-/// What matches for sure, and what is open. Messages that are gone match nothing.
-fn decide_from_memory(selected: &Selected, query: &Query) -> (Vec<RowFacts>, Vec<RowFacts>) {
-    let (mut found, mut open) = (Vec::new(), Vec::new());
-    let messages = selected.mailbox.read();
-    for (position, uid) in selected.view.uids().iter().enumerate() {
-        let Some(row) = messages.get(*uid) else { continue };
-        let facts = facts(selected, sequence(position), &row);
-        match query.decide_row(&facts) {
-            Some(true) => found.push(facts),
-            Some(false) => {}
-            None => open.push(facts),
-        }
-    }
-    (found, open)
-}
-
-fn facts(selected: &Selected, sequence: u32, row: &Row) -> RowFacts {
-    RowFacts {
-        sequence,
-        uid: row.uid,
-        flags: row.flags,
-        recent: selected.view.is_recent(row.uid),
-        size: row.size,
-        internal_date: row.internal_date,
-        modseq: row.modseq,
-    }
-}
-
-/// Decides what cached headers can; gives back what is still open.
-async fn decide_from_headers<H: Holding>(
-    held: &H,
-    selected: &Selected,
-    query: &Arc<Query>,
-    open: Vec<RowFacts>,
-    found: &mut Vec<RowFacts>,
-) -> Result<Vec<RowFacts>, Stop> {
-    let mut undecided = Vec::new();
-    for batch in open.chunks(BATCH_MESSAGES) {
-        let (mailbox, query, rows) = (Arc::clone(&selected.mailbox), Arc::clone(query), batch.to_vec());
-        let decided = held.run(move |_| from_headers(&mailbox, &query, &rows)).await?;
-        for (row, answer) in batch.iter().zip(decided) {
-            match answer {
-                Some(true) => found.push(*row),
-                Some(false) => {}
-                None => undecided.push(*row),
+            if options[..] != [SearchReturn::Save] {
+                response::esearch(out, tag, uid, results(options, &matches, &numbers, modseq));
             }
         }
     }
-    Ok(undecided)
+    Ok(Reply::ok(if saves { "Search completed, result saved" } else { "Search completed" }))
 }
 
-fn from_headers(mailbox: &Mailbox, query: &Query, rows: &[RowFacts]) -> Result<Vec<Option<bool>>, StorageError> {
-    let uids: Vec<Uid> = rows.iter().map(|row| row.uid).collect();
-    let rendered = mailbox.rendered(&uids)?;
-    let decide = |(row, rendered): (&RowFacts, &Option<storage::Rendered>)| match rendered {
-        Some(rendered) => query.decide_full(row, Some(&rendered.headers), None),
-        None => Some(false),
-    };
-    Ok(rows.iter().zip(&rendered).map(decide).collect())
-}
-
-/// Reads what is still open.
-async fn decide_from_messages<H: Holding>(
-    held: &H,
-    selected: &Selected,
-    query: &Arc<Query>,
-    open: Vec<RowFacts>,
-    found: &mut Vec<RowFacts>,
-) -> Result<(), Stop> {
-    let reading = open.into_iter().map(|row| {
-        let (mailbox, query) = (Arc::clone(&selected.mailbox), Arc::clone(query));
-        let decided = held.run(move |_| from_message(&mailbox, &query, &row));
-        Box::pin(async move { decided.await.map(|matches| matches.then_some(row)) })
-    });
-    let mut reading = stream::iter(reading).buffer_unordered(AHEAD_MESSAGES);
-    while let Some(decided) = reading.next().await {
-        found.extend(decided?);
+/// What SAVE keeps of the messages found: all of them, unless only some are told of (RFC 5182 §2.4, RFC 9394 §3.2).
+fn saved(options: &[SearchReturn], found: &[RowFacts]) -> Vec<RowFacts> {
+    let narrows = |option: &SearchReturn| matches!(option, SearchReturn::Min | SearchReturn::Max | SearchReturn::Partial(_));
+    if !options.iter().any(narrows) || options.contains(&SearchReturn::All) || options.contains(&SearchReturn::Count) {
+        return found.to_vec();
     }
-    Ok(())
+    let mut kept: Vec<RowFacts> = Vec::new();
+    for option in options {
+        match option {
+            SearchReturn::Min => kept.extend(found.first()),
+            SearchReturn::Max => kept.extend(found.last()),
+            SearchReturn::Partial(range) => kept.extend(found.get(range.positions(found.len())).unwrap_or_default()),
+            SearchReturn::All | SearchReturn::Count | SearchReturn::Save => {}
+        }
+    }
+    kept.sort_unstable_by_key(|row| row.uid);
+    kept.dedup_by_key(|row| row.uid);
+    kept
 }
 
-fn from_message(mailbox: &Mailbox, query: &Query, row: &RowFacts) -> Result<bool, StorageError> {
-    let message = match mailbox.open_message(row.uid).and_then(|reader| reader.read_all()) {
-        Ok(message) => message,
-        Err(StorageError::Expunged) => return Ok(false),
-        Err(error) => return Err(error),
-    };
-    debug_assert!(query.needs() > Needs::Nothing, "what memory decides is never read");
-    Ok(query.decide_full(row, None, Some(&message)).unwrap_or(false))
-}
-
-fn highest(matches: &[Match]) -> Option<ModSeq> {
+pub(super) fn highest(matches: &[Match]) -> Option<ModSeq> {
     matches.iter().map(|found| found.modseq).max()
 }
 
 /// What RETURN asks for; without options ALL. The MODSEQ is the highest of the messages that are named (RFC 4731 §3.2).
-fn results<'a>(options: &[SearchReturn], matches: &[Match], numbers: &'a [u32], modseq: bool) -> Esearch<'a> {
+pub(super) fn results<'a>(options: &[SearchReturn], matches: &[Match], numbers: &'a [u32], modseq: bool) -> Esearch<'a> {
     let asked = |option: SearchReturn| options.contains(&option) || (options.is_empty() && option == SearchReturn::All);
     let (first, last) = (matches.first(), matches.last());
     let min = first.filter(|_| asked(SearchReturn::Min));
     let max = last.filter(|_| asked(SearchReturn::Max));
+    let range = options.iter().find_map(|option| match option {
+        SearchReturn::Partial(range) => Some(*range),
+        _ => None,
+    });
+    let places = range.map_or(0..0, |range| range.positions(numbers.len()));
     let names_all = asked(SearchReturn::All) || asked(SearchReturn::Count);
-    let highest = if names_all { highest(matches) } else { min.into_iter().chain(max).map(|found| found.modseq).max() };
+    let named = matches.get(places.clone()).unwrap_or_default();
+    let highest = if names_all { highest(matches) } else { min.into_iter().chain(max).chain(named).map(|found| found.modseq).max() };
     Esearch {
         min: min.map(|found| found.number),
         max: max.map(|found| found.number),
         all: asked(SearchReturn::All).then_some(numbers),
         count: asked(SearchReturn::Count).then(|| u32::try_from(matches.len()).unwrap_or(u32::MAX)),
         modseq: highest.filter(|_| modseq),
+        partial: range.map(|range| (range, numbers.get(places).unwrap_or_default())),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::imap::wire::command::PartialRange;
 
     fn matches() -> (Vec<Match>, Vec<u32>) {
         let found = |(number, modseq)| Match { number, modseq: ModSeq::new(modseq).unwrap() };
@@ -228,5 +150,55 @@ mod tests {
     fn nothing_found_has_a_count_and_no_least() {
         let asked = results(&[SearchReturn::Min, SearchReturn::Count, SearchReturn::All], &[], &[], true);
         assert_eq!(asked, Esearch { count: Some(0), all: Some(&[]), ..Esearch::default() });
+    }
+
+    fn rows(uids: &[u32]) -> Vec<RowFacts> {
+        (1..)
+            .zip(uids)
+            .map(|(sequence, uid)| RowFacts { uid: index::Uid::new(*uid).unwrap(), ..super::super::sort::tests::row(sequence, 0, 0) })
+            .collect()
+    }
+
+    #[test]
+    fn what_is_saved_is_what_the_tables_of_the_rfcs_say() {
+        use SearchReturn::{All, Count, Max, Min, Partial, Save};
+        // RFC 5182, example 10: the messages 2,10:15,21.
+        let found = rows(&[2, 10, 11, 12, 13, 14, 15, 21]);
+        let all: Vec<u32> = found.iter().map(|row| row.uid.get()).collect();
+        let last_three = Partial(PartialRange { one: 1, other: 3, from_end: true });
+        for (options, expected) in [
+            (&[Save][..], &all[..]),
+            (&[All, Save], &all),
+            (&[Save, Min], &[2]),
+            (&[Max, Save, Min], &[2, 21]),
+            (&[Max, Save, Min, Count], &all),
+            (&[All, Save, Min], &all),
+            (&[Save, last_three], &[14, 15, 21]),
+            (&[Save, last_three, Min], &[2, 14, 15, 21]),
+            (&[Save, last_three, Max], &[14, 15, 21]),
+            (&[Save, last_three, Count], &all),
+        ] {
+            let kept: Vec<u32> = saved(options, &found).iter().map(|row| row.uid.get()).collect();
+            assert_eq!(kept, expected, "{options:?}");
+        }
+        assert!(saved(&[Save, Min, Max], &[]).is_empty());
+    }
+
+    #[test]
+    fn a_part_of_the_results_is_cut_from_either_end() {
+        let (matches, numbers) = matches();
+        for (one, other, from_end, expected) in [
+            (1, 2, false, &[2, 5][..]),
+            (2, 1, false, &[2, 5]),
+            (2, 500, false, &[5, 9]),
+            (4, 9, false, &[]),
+            (1, 2, true, &[5, 9]),
+            (u32::MAX, 3, true, &[2]),
+            (4, 9, true, &[]),
+        ] {
+            let range = PartialRange { one, other, from_end };
+            let told = results(&[SearchReturn::Partial(range)], &matches, &numbers, false);
+            assert_eq!(told, Esearch { partial: Some((range, expected)), ..Esearch::default() });
+        }
     }
 }

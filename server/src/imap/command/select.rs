@@ -3,11 +3,12 @@
 use index::{Flag, ModSeq};
 use storage::Columns;
 
-use super::mailboxes::valid;
+use super::{mailboxes::valid, vanished};
 use crate::imap::{
     holding::Holding,
     reply::{Reply, Stop},
     session::Session,
+    sets::SavedUids,
     state::{Access, Selected, State},
     updates,
     view::{View, sequence},
@@ -22,6 +23,17 @@ const NOTHING_TOLD: usize = usize::MAX;
 
 /// SELECT and EXAMINE. Whatever was selected is not any more, also when this fails.
 pub async fn select<H: Holding>(session: &mut Session<H>, state: &mut State, select: Select) -> Result<Reply, Stop> {
+    if select.resync.is_some() {
+        session.needs_qresync()?;
+    }
+    if matches!(state, State::Selected(_)) {
+        response::untagged(
+            session.connection.output(),
+            Condition::Ok,
+            Some(&Code::Closed),
+            "The mailbox that was selected is not any more",
+        );
+    }
     *state = State::Authenticated;
     let name = valid(select.mailbox)?;
     let mailbox = session
@@ -45,7 +57,8 @@ pub async fn select<H: Holding>(session: &mut Session<H>, state: &mut State, sel
     };
     view.claim_recent(first_recent, uid_next);
 
-    let mut selected = Selected { mailbox, access, view, changes, keywords_told: NOTHING_TOLD };
+    let mut selected =
+        Selected { mailbox, access, view, changes, keywords_told: NOTHING_TOLD, expunges_owed: false, saved: SavedUids::default() };
     updates::tell_keywords(&mut session.connection, &mut selected);
     let Selected { mailbox, view, .. } = &selected;
     let out = session.connection.output();
@@ -58,6 +71,9 @@ pub async fn select<H: Holding>(session: &mut Session<H>, state: &mut State, sel
     response::untagged(out, Condition::Ok, Some(&Code::UidNext(uid_next)), "Predicted next UID");
     if let Some(modseq) = ModSeq::new(view.highest_modseq()) {
         response::untagged(out, Condition::Ok, Some(&Code::HighestModSeq(modseq)), "Highest");
+    }
+    if let Some(resync) = select.resync {
+        vanished::resynchronise(session, &mut selected, resync).await?;
     }
     *state = State::Selected(selected);
     Ok(match access {

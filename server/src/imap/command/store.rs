@@ -11,7 +11,7 @@ use crate::{
         session::Session,
         sets::{self, Numbers},
         state::{Selected, known_flags},
-        updates::{self, Awareness},
+        updates,
         view::Expunges,
         wire::{
             command::{FlagArgument, SequenceSet, StoreHow},
@@ -41,7 +41,7 @@ pub async fn store<H: Holding>(
     change: Change,
 ) -> Result<Reply, Stop> {
     let mailbox = selected.writable()?;
-    let uids = sets::uids(&sets::positions(set, Numbers::new(uid), &selected.view)?, &selected.view);
+    let uids = sets::uids(&sets::positions(set, Numbers::new(uid), selected)?, &selected.view);
     let Change { unchanged_since, how, silent, flags } = change;
     if unchanged_since.is_some() {
         session.enable_condstore(Some(selected));
@@ -64,7 +64,7 @@ pub async fn store<H: Holding>(
         .await?;
 
     updates::tell_keywords(&mut session.connection, selected);
-    let answer = Answer { uid, modseq: session.awareness == Awareness::CondStore };
+    let answer = Answer { uid, modseq: session.awareness.has_modseq() };
     for row in &stored.rows {
         let expected = before.get(row.uid).map(|flags| apply(operation, flags));
         let flags = !silent || expected != Some(row.flags);

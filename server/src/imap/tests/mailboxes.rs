@@ -27,7 +27,7 @@ async fn select_shows_what_a_client_needs_to_begin() {
 async fn a_failed_select_leaves_nothing_selected() {
     let house = House::new();
     let mut talk = inbox_of(&house, 1).await;
-    assert!(talk.ask("SELECT Missing").await.starts_with("T NO [NONEXISTENT]"));
+    assert!(talk.ask("SELECT Missing").await.contains("\r\nT NO [NONEXISTENT]"));
     assert!(talk.ask("FETCH 1 FLAGS").await.starts_with("T BAD "));
 }
 

@@ -28,11 +28,40 @@ async fn a_synchronising_literal_is_asked_for() {
 }
 
 #[tokio::test]
-async fn only_one_message_is_appended_at_once() {
+async fn several_messages_of_one_append_are_stored_together() {
     let house = House::new();
     let mut talk = house.session().await;
-    let answer = talk.ask("APPEND INBOX (\\Seen) {12+}\r\nSubject: x\r\n {12+}\r\nSubject: y\r\n").await;
-    assert!(answer.starts_with("T BAD "), "{answer}");
+    talk.ok("SELECT INBOX").await;
+    talk.send("a APPEND INBOX (\\Seen) {12}\r\n").await;
+    talk.until("+ ").await;
+    talk.send("Subject: x\r\n (\\Flagged) \" 7-Feb-1994 22:43:04 -0800\" {12}\r\n").await;
+    talk.until("+ ").await;
+    let large = message("large", &"0123456789abcde\r\n".repeat(10_000));
+    talk.send(&format!("Subject: y\r\n {{{}+}}\r\n{large}\r\n", large.len())).await;
+    let answer = talk.until("a ").await;
+    assert!(answer.contains("* 3 EXISTS\r\n") && answer.contains("a OK [APPENDUID ") && answer.contains(" 1:3] "), "{answer}");
+    let answer = talk.ok("FETCH 1:3 (FLAGS INTERNALDATE RFC822.SIZE)").await;
+    assert!(answer.contains("* 1 FETCH (FLAGS (\\Seen \\Recent)"), "{answer}");
+    assert!(answer.contains("* 2 FETCH (FLAGS (\\Flagged \\Recent) INTERNALDATE \" 8-Feb-1994 06:43:04 +0000\""), "{answer}");
+    assert!(answer.contains(&format!("RFC822.SIZE {}", large.len())), "{answer}");
+}
+
+#[tokio::test]
+async fn of_several_messages_none_is_stored_if_one_is_refused() {
+    let house = House::new();
+    let mut talk = house.session().await;
+    for (rest, answer) in [
+        (" {0+}\r\n\r\n", "T NO [CANNOT]"),
+        (" {10000001}\r\n", "T NO [TOOBIG]"),
+        (" rubbish\r\n", "T BAD "),
+        (" (\\Bogus) {3+}\r\nabc\r\n", "T BAD "),
+    ] {
+        let refused = talk.ask(&format!("APPEND INBOX {{12+}}\r\nSubject: x\r\n{rest}")).await;
+        assert!(refused.starts_with(answer), "{rest}: {refused}");
+        assert!(talk.ok("STATUS INBOX (MESSAGES)").await.contains("(MESSAGES 0)"), "{rest}");
+    }
+    let many = "APPEND INBOX".to_owned() + &" {12+}\r\nSubject: y\r\n".repeat(101);
+    assert!(talk.ask(&many).await.starts_with("T NO [LIMIT]"));
     assert!(talk.ok("STATUS INBOX (MESSAGES)").await.contains("(MESSAGES 0)"));
 }
 
@@ -209,4 +238,21 @@ async fn sequence_numbers_beyond_the_mailbox_are_bad_and_unknown_uids_are_nobody
     talk.ok("STORE 1 +FLAGS.SILENT (\\Deleted)").await;
     talk.ok("EXPUNGE").await;
     assert_eq!(talk.ok("FETCH 1:* FLAGS").await, "T OK Fetch completed\r\n");
+}
+
+#[tokio::test]
+async fn a_nul_never_reaches_a_client() {
+    let house = House::new();
+    let mut talk = house.session().await;
+    let text = message("a\0b", "one\0two");
+    let large = message("large", &"0123456789abcd\0\r\n".repeat(30_000));
+    talk.append("INBOX", &text).await;
+    talk.append("INBOX", &large).await;
+    talk.ok("SELECT INBOX").await;
+    talk.send("n FETCH 1:2 (BODY.PEEK[] RFC822.TEXT BODY.PEEK[HEADER.FIELDS (SUBJECT)] ENVELOPE)\r\n").await;
+    let answer = talk.bytes_until("n ").await;
+    assert!(!answer.contains(&0));
+    assert!(memchr::memmem::find(&answer, b"one\x80two").is_some());
+    let announced = format!("BODY[] {{{}}}\r\n", text.len());
+    assert!(memchr::memmem::find(&answer, announced.as_bytes()).is_some(), "sizes stay");
 }

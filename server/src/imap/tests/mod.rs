@@ -4,6 +4,8 @@ mod condstore;
 mod login;
 mod mailboxes;
 mod messages;
+mod qresync;
+mod search;
 mod sessions;
 
 use std::{future::Future, sync::Arc, time::Duration};
@@ -50,7 +52,7 @@ impl House {
         let tenure = Tenure::new(holder, clock.clone());
         tenure.extend(clock.now() + Duration::from_secs(3_600));
         let lease = Lease::for_test(UserName::normalise("ada").unwrap(), Epoch(1), Arc::clone(&tenure));
-        let paths = AccountPaths { maildir: dir.path().join("Maildir"), index: dir.path().join("index") };
+        let paths = AccountPaths { maildir: dir.path().join("Maildir"), index: dir.path().join("index"), control: None };
         let settings = StorageSettings {
             node: "a".parse().unwrap(),
             auto_create: vec![(MailboxName::parse("Sent").unwrap(), Some(SpecialUse::Sent))],
@@ -179,10 +181,15 @@ impl Talk {
 
     /// What comes up to and with the first line that starts with `start`.
     pub async fn until(&mut self, start: &str) -> String {
+        String::from_utf8(self.bytes_until(start).await).unwrap()
+    }
+
+    /// The same, whatever the bytes.
+    pub async fn bytes_until(&mut self, start: &str) -> Vec<u8> {
         loop {
             if let Some(end) = end_of_line_with(&self.read, start.as_bytes()) {
                 let rest = self.read.split_off(end);
-                return String::from_utf8(std::mem::replace(&mut self.read, rest)).unwrap();
+                return std::mem::replace(&mut self.read, rest);
             }
             let read = within(self.reader.read_buf(&mut self.read)).await.unwrap();
             assert!(read > 0, "the session ended while {start:?} was awaited: {}", String::from_utf8_lossy(&self.read));

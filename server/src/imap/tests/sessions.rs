@@ -126,3 +126,34 @@ async fn id_namespace_and_capability_are_answered() {
 fn connections_can_be_served_on_any_thread(node: Arc<crate::node::Node>, connection: Connection) -> impl Future + Send {
     crate::imap::accept(node, connection)
 }
+
+#[tokio::test]
+async fn empty_lines_are_no_commands() {
+    let house = House::new();
+    let mut talk = house.session().await;
+    talk.send("\r\n\r\n\na NOOP\r\n\r\n").await;
+    assert_eq!(talk.until("a ").await, "a OK Completed\r\n");
+    talk.ok("NOOP").await;
+}
+
+#[tokio::test]
+async fn selecting_another_mailbox_says_that_the_first_is_closed() {
+    let house = House::new();
+    let mut talk = house.session().await;
+    assert!(!talk.ok("SELECT INBOX").await.contains("CLOSED"));
+    assert!(talk.ok("EXAMINE Sent").await.starts_with("* OK [CLOSED] "));
+    assert!(talk.ask("SELECT Missing").await.starts_with("* OK [CLOSED] "));
+    assert!(!talk.ok("SELECT INBOX").await.contains("CLOSED"));
+}
+
+#[tokio::test]
+async fn sequence_numbers_stay_during_a_uid_search_that_names_them() {
+    let house = House::new();
+    let mut mine = inbox_of(&house, 3).await;
+    let mut other = house.session().await;
+    other.ok("SELECT INBOX").await;
+    other.ok("STORE 1 +FLAGS.SILENT (\\Deleted)").await;
+    other.ok("EXPUNGE").await;
+    assert_eq!(mine.ok("UID SEARCH OR NOT 1:2 UID 1").await, "* SEARCH 3\r\nT OK Search completed\r\n");
+    assert!(mine.ok("UID SEARCH ALL").await.ends_with("* 1 EXPUNGE\r\nT OK Search completed\r\n"));
+}

@@ -75,12 +75,22 @@ pub enum Command {
         uid: bool,
         search: Search,
     },
+    Sort {
+        uid: bool,
+        sort: Sort,
+    },
+    Thread {
+        uid: bool,
+        thread: Thread,
+    },
     Fetch {
         uid: bool,
         set: SequenceSet,
         items: Vec<FetchItem>,
         changed_since: Option<u64>,
         vanished: bool,
+        /// RFC 9394 §3.3.
+        partial: Option<PartialRange>,
     },
     Store {
         uid: bool,
@@ -120,6 +130,21 @@ pub struct Select {
     pub read_only: bool,
     /// `(CONDSTORE)`, RFC 7162.
     pub condstore: bool,
+    /// `(QRESYNC (…))`, RFC 7162 §3.2.5.
+    pub resync: Option<Resync>,
+}
+
+/// What a client knows of a mailbox that it opens again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resync {
+    /// The UIDVALIDITY for which the rest holds.
+    pub uid_validity: u32,
+    /// All changes up to this MODSEQ.
+    pub modseq: u64,
+    /// The UIDs it has; `None`: all.
+    pub known: Option<SequenceSet>,
+    /// Sequence numbers and the UIDs that they named, as many of one as of the other.
+    pub matches: Option<(SequenceSet, SequenceSet)>,
 }
 
 /// LIST, basic and extended (RFC 5258, 5819, 6154).
@@ -204,7 +229,7 @@ pub enum FlagArgument {
 pub enum SequenceSet {
     /// Ranges in the order of the client.
     Ranges(SmallVec<[SequenceRange; 4]>),
-    /// `$` (RFC 5182): not offered yet, kept for the grammar.
+    /// `$` (RFC 5182): what the last SEARCH saved.
     Saved,
 }
 
@@ -245,6 +270,86 @@ pub enum SearchReturn {
     Max,
     All,
     Count,
+    /// RFC 5182.
+    Save,
+    /// RFC 9394.
+    Partial(PartialRange),
+}
+
+/// `1:500` or `-1:-100` (RFC 9394 §4), as written: that is how it is repeated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PartialRange {
+    /// One end, from 1.
+    pub one: u32,
+    /// The other, from 1; may be the lower one.
+    pub other: u32,
+    /// Counted from the last result: both are written with a minus.
+    pub from_end: bool,
+}
+
+impl PartialRange {
+    /// The positions among `len` results.
+    pub fn positions(&self, len: usize) -> std::ops::Range<usize> {
+        let place = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
+        let first = place(self.one.min(self.other)).saturating_sub(1).min(len);
+        let end = place(self.one.max(self.other)).min(len);
+        if self.from_end { len - end..len - first } else { first..end }
+    }
+}
+
+/// SORT (RFC 5256), with the results of RFC 5267 §3.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sort {
+    /// `RETURN (…)`: `None` asks for `* SORT`; `Some([])` means ALL.
+    pub return_options: Option<Vec<SearchReturn>>,
+    /// By what, the most important first; at least one.
+    pub criteria: Vec<SortCriterion>,
+    /// What to find; strings are UTF-8 already.
+    pub key: SearchKey,
+}
+
+/// One of the things to sort by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SortCriterion {
+    /// What.
+    pub key: SortKey,
+    /// REVERSE.
+    pub reverse: bool,
+}
+
+/// RFC 5256 §3, RFC 5957 §4.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "named as in the RFCs")]
+pub enum SortKey {
+    Arrival,
+    Cc,
+    Date,
+    DisplayFrom,
+    DisplayTo,
+    From,
+    Size,
+    Subject,
+    To,
+}
+
+/// THREAD (RFC 5256).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Thread {
+    /// How.
+    pub algorithm: ThreadAlgorithm,
+    /// What to find; strings are UTF-8 already.
+    pub key: SearchKey,
+}
+
+/// How messages become threads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ThreadAlgorithm {
+    /// By base subject.
+    OrderedSubject,
+    /// By References and In-Reply-To, then by base subject.
+    References,
+    /// By References and In-Reply-To alone, the thread with the newest message last.
+    Refs,
 }
 
 /// A calendar day.
@@ -291,4 +396,17 @@ pub enum SearchKey {
     Sequence(SequenceSet),
     /// RFC 7162 §3.1.5; the entry name and type are accepted and count for all flags.
     ModSeq(u64),
+}
+
+impl SearchKey {
+    /// Whether it names messages by sequence number (RFC 7162 §3.2.10.2: these do not move during such a UID SEARCH).
+    pub fn names_sequence_numbers(&self) -> bool {
+        match self {
+            SearchKey::Sequence(_) => true,
+            SearchKey::And(keys) => keys.iter().any(SearchKey::names_sequence_numbers),
+            SearchKey::Or(one, other) => one.names_sequence_numbers() || other.names_sequence_numbers(),
+            SearchKey::Not(key) => key.names_sequence_numbers(),
+            _ => false,
+        }
+    }
 }

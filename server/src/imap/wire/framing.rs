@@ -6,8 +6,6 @@
 //! - after a refused command the next one is found again, or the refusal is fatal (`a_refused_command_is_skipped_with_its_literals`)
 //! - bytes of a literal are never taken for a command (`a_literal_is_never_read_as_a_command`)
 //! - APPEND's message is handed out as it comes, never gathered (`a_message_is_streamed`)
-//!
-//! MULTIAPPEND (RFC 3502) would be a further [`Step::Append`] where [`Step::AppendEnd`] stands now; it is refused today.
 
 use bytes::{Buf, Bytes, BytesMut};
 
@@ -15,7 +13,7 @@ use super::{
     command::{FlagArgument, MailboxArgument},
     parse::{
         Options,
-        append::{Announced, announced_after},
+        append::{Announced, announced_after, next_message},
         tag_of,
     },
 };
@@ -66,6 +64,17 @@ pub struct AppendStart {
     pub literal: LiteralHeader,
 }
 
+/// A further message of an APPEND (RFC 3502), still on the wire.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AppendNext {
+    /// The flags, in the client's order.
+    pub flags: Vec<FlagArgument>,
+    /// The date-time as Unix seconds.
+    pub date: Option<i64>,
+    /// The message's size and kind.
+    pub literal: LiteralHeader,
+}
+
 /// A command that can't be taken. Its bytes are skipped without storing them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
@@ -91,6 +100,8 @@ pub enum Step {
     Command(Bytes),
     /// An APPEND whose message comes next: call [`Framer::accept_literal`] and take it with [`Framer::literal_chunk`], or [`Framer::refuse_literal`].
     Append(AppendStart),
+    /// After a message that was taken completely comes another one of the same APPEND: as with [`Step::Append`].
+    AppendNext(AppendNext),
     /// The line end after the last message of an APPEND that was taken completely: carry it out.
     AppendEnd,
     /// The command (also an APPEND after its message: throw that away) is refused.
@@ -341,7 +352,18 @@ impl Framer {
         if line.iter().all(|byte| *byte == b' ') {
             return Step::AppendEnd;
         }
-        self.refuse_as(Some(tag), "one message per APPEND is possible: MULTIAPPEND is not offered".to_owned(), announcement(line))
+        let announcement = announcement(line);
+        let Some(Announcement { size: Some(size), non_sync, binary, length }) = announcement else {
+            return self.refuse_as(Some(tag), "expected the end of APPEND or a further message".to_owned(), announcement);
+        };
+        let literal = LiteralHeader { size, non_sync, binary };
+        match next_message(&line[..line.len() - length]) {
+            Err(fail) => self.refuse_as(Some(tag), fail.reason, announcement),
+            Ok((flags, date)) => {
+                self.state = State::Message { tag, remaining: size, waiting: !non_sync };
+                Step::AppendNext(AppendNext { flags, date, literal })
+            }
+        }
     }
 
     /// Refuses the command under way.

@@ -65,6 +65,12 @@ impl SequenceSet {
         ranges
     }
 
+    /// Whether it has neither `*` nor `$`.
+    pub fn is_all_numbers(&self) -> bool {
+        let numbers = |range: &SequenceRange| range.low != SequenceBound::Star && range.high != SequenceBound::Star;
+        *self != SequenceSet::Saved && self.ranges().iter().all(numbers)
+    }
+
     fn ranges(&self) -> &[SequenceRange] {
         match self {
             SequenceSet::Ranges(ranges) => ranges,

@@ -41,6 +41,7 @@ impl Maildrop for PooledInbox {
         let inbox = self.0.clone();
         pooled(move || inbox.remove(&positions)).await
     }
+    fn release(&self) {}
     async fn taken_away(&self) -> String {
         std::future::pending().await
     }

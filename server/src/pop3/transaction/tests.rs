@@ -15,6 +15,7 @@ struct FakeMaildrop {
     sizes: Vec<u64>,
     removed: Mutex<Vec<usize>>,
     fails: bool,
+    released: std::sync::atomic::AtomicBool,
     taken: watch::Sender<Option<String>>,
 }
 
@@ -25,6 +26,7 @@ impl FakeMaildrop {
             sizes: messages.iter().map(|message| message.len() as u64).collect(),
             removed: Mutex::default(),
             fails: false,
+            released: std::sync::atomic::AtomicBool::new(false),
             taken: watch::channel(None).0,
         }
     }
@@ -52,6 +54,9 @@ impl Maildrop for FakeMaildrop {
         }
         self.removed.lock().unwrap().extend(positions);
         Ok(())
+    }
+    fn release(&self) {
+        self.released.store(true, std::sync::atomic::Ordering::SeqCst);
     }
     async fn taken_away(&self) -> String {
         let mut taken = self.taken.subscribe();
@@ -190,6 +195,25 @@ async fn a_session_that_is_taken_away_ends_between_commands() {
     let said = String::from_utf8(said).unwrap();
     assert!(said.ends_with("abcdef\r\n.\r\n-ERR [SYS/TEMP] The node is going down\r\n"), "{}", &said[said.len() - 100..]);
     assert!(said.len() > message.len());
+}
+
+#[tokio::test]
+async fn the_maildrop_is_free_before_quit_is_answered() {
+    for commands in ["QUIT\r\n", "DELE 1\r\nQUIT\r\n"] {
+        let maildrop = FakeMaildrop::of(&["a\r\n"]);
+        let (mut client, connection) = connection();
+        client.write_all(commands.as_bytes()).await.unwrap();
+        let read = async {
+            let mut said = String::new();
+            while !said.contains("Bye") {
+                let mut piece = [0; 100];
+                let count = client.read(&mut piece).await.unwrap();
+                said.push_str(std::str::from_utf8(&piece[..count]).unwrap());
+            }
+            assert!(maildrop.released.load(std::sync::atomic::Ordering::SeqCst), "a client that logs in again at once would get [IN-USE]");
+        };
+        tokio::join!(run(&maildrop, connection, SETTINGS), read);
+    }
 }
 
 #[tokio::test]

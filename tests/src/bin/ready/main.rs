@@ -43,6 +43,8 @@ fn run() -> Result<bool> {
         outcomes.push((step.name.as_str(), outcome));
     }
     sum_up(&outcomes);
+    let count = |of: fn(&Outcome) -> usize| outcomes.iter().map(|(_, outcome)| of(outcome)).sum::<usize>();
+    println!("\n{} passed, {} failed", count(|outcome| outcome.passed), count(|outcome| outcome.failed_tests));
     let failed: Vec<&str> = outcomes.iter().filter(|(_, outcome)| outcome.failed()).map(|(name, _)| *name).collect();
     let seconds = start.elapsed().as_secs();
     if failed.is_empty() {
@@ -83,17 +85,18 @@ fn steps() -> Result<Vec<Step>> {
             "clippy has nothing to say",
             &["clippy", "--ignore-rust-version", "--workspace", "--all-targets", "--", "--deny", "warnings"],
         ),
-        Step::cargo("build", "the server", &["build", "--ignore-rust-version", "--package", "server", "--bin", "berth"]),
+        // Always the whole workspace: another selection of packages would give the same libraries other features, and compile them again.
+        Step::cargo("build", "the server", &["build", "--ignore-rust-version", "--workspace", "--bin", "berth"]),
         Step::cargo(
             "unit",
-            "unit tests and documentation examples",
-            &["test", "--ignore-rust-version", "--workspace", "--exclude", "tests", "--no-fail-fast"],
+            "unit tests",
+            &["test", "--ignore-rust-version", "--workspace", "--lib", "--bins", "--examples", "--no-fail-fast"],
         ),
-        Step::cargo("harness", "the test tools' own tests", &["test", "--ignore-rust-version", "--package", "tests", "--lib", "--bins"]),
+        Step::cargo("examples", "documentation examples", &["test", "--ignore-rust-version", "--workspace", "--doc"]),
     ];
     for suite in suites()? {
         let what = format!("black-box tests under tests/{suite}");
-        let arguments = ["test", "--ignore-rust-version", "--package", "tests", "--test", &suite, "--", "--test-threads", threads(&suite)];
+        let arguments = ["test", "--ignore-rust-version", "--workspace", "--test", &suite, "--", "--test-threads", threads(&suite)];
         steps.push(Step::cargo(&suite, &what, &arguments));
     }
     steps.push(if packages::find("cargo-deny").is_some() || cargo_home_has("cargo-deny") {

@@ -39,7 +39,10 @@ enum Work {
 pub struct Outcome {
     failure: Option<String>,
     took: Duration,
-    passed: usize,
+    /// Tests that passed.
+    pub passed: usize,
+    /// Tests that failed.
+    pub failed_tests: usize,
     /// What was left out, and why.
     pub skipped: Vec<String>,
 }
@@ -108,7 +111,8 @@ impl Step {
             if line.starts_with("SKIPPED ") {
                 outcome.skipped.push(line.clone());
             }
-            outcome.passed += passed(&line);
+            outcome.passed += counted(&line, "passed");
+            outcome.failed_tests += counted(&line, "failed");
             writeln!(log, "{line}")?;
             all.push(line);
             Ok(())
@@ -130,10 +134,11 @@ impl Step {
     }
 }
 
-/// `test result: ok. 12 passed; …`
-fn passed(line: &str) -> usize {
-    let counted = || line.strip_prefix("test result: ")?.split(". ").nth(1)?.split(' ').next()?.parse().ok();
-    counted().unwrap_or(0)
+/// How many `what` there are in `test result: ok. 12 passed; 0 failed; …`.
+fn counted(line: &str, what: &str) -> usize {
+    let counts = || line.strip_prefix("test result: ")?.split_once(". ").map(|(_, counts)| counts);
+    let count = |part: &str| part.trim().strip_suffix(what)?.trim().parse().ok();
+    counts().and_then(|counts| counts.split(';').find_map(count)).unwrap_or(0)
 }
 
 /// The lines of both outputs of a running program.
@@ -191,9 +196,9 @@ mod tests_of_step {
 
     #[test]
     fn passed_tests_are_counted() {
-        assert_eq!(passed("test result: ok. 12 passed; 0 failed; 0 ignored"), 12);
-        assert_eq!(passed("test result: FAILED. 3 passed; 1 failed"), 3);
-        assert_eq!(passed("test a ... ok"), 0);
+        assert_eq!(counted("test result: ok. 12 passed; 0 failed; 0 ignored", "passed"), 12);
+        assert_eq!(counted("test result: FAILED. 3 passed; 1 failed; 0 ignored", "failed"), 1);
+        assert_eq!(counted("test a ... ok", "passed"), 0);
     }
 
     #[test]

@@ -47,16 +47,26 @@ pub(crate) fn announced_after(head: &[u8], options: Options) -> Parsed<Announced
         start.flags = flags;
         cursor.space()?;
     }
-    if cursor.peek() == Some(b'"') {
-        start.date = Some(date_time(&mut cursor)?);
-        cursor.space()?;
-    }
+    start.date = optional_date_time(&mut cursor)?;
     match cursor.peek() {
         None => Ok(Announced::Message(start)),
         Some(b'U' | b'u') => Err(Fail::new("APPEND UTF8 (...) is not offered: send the message as a plain literal")),
         Some(b'C' | b'c') => Err(Fail::new("CATENATE is not offered: send the message as one literal")),
         Some(_) => Err(cursor.expected("flags, a date-time or the message as a literal")),
     }
+}
+
+/// What stands between a message and the next one's literal (RFC 3502).
+pub(crate) fn next_message(line: &[u8]) -> Parsed<(Vec<FlagArgument>, Option<i64>)> {
+    let mut cursor = Cursor::new(line, Options { utf8: false, nesting: 0 });
+    cursor.space()?;
+    let mut flags = Vec::new();
+    if cursor.peek() == Some(b'(') {
+        flags = flags::list(&mut cursor)?;
+        cursor.space()?;
+    }
+    let date = optional_date_time(&mut cursor)?;
+    if cursor.peek().is_some() { Err(cursor.expected("flags, a date-time or the message as a literal")) } else { Ok((flags, date)) }
 }
 
 /// Why an APPEND without a message is not one.
@@ -98,6 +108,15 @@ fn flags_so_far(cursor: &mut Cursor<'_>) -> Parsed<Option<Vec<FlagArgument>>> {
             return Err(cursor.expected("a space or \")\""));
         }
     }
+}
+
+fn optional_date_time(cursor: &mut Cursor<'_>) -> Parsed<Option<i64>> {
+    if cursor.peek() != Some(b'"') {
+        return Ok(None);
+    }
+    let date = date_time(cursor)?;
+    cursor.space()?;
+    Ok(Some(date))
 }
 
 fn date_time(cursor: &mut Cursor<'_>) -> Parsed<i64> {

@@ -20,7 +20,7 @@ pub(super) fn fetch(cursor: &mut Cursor<'_>, uid: bool) -> Parsed<Command> {
     } else {
         item(cursor, &mut items)?;
     }
-    let (mut changed_since, mut vanished) = (None, false);
+    let (mut changed_since, mut vanished, mut partial) = (None, false, None);
     if cursor.more() {
         cursor.parenthesised("a list of modifiers", |cursor| match cursor.word().as_str() {
             "CHANGEDSINCE" => {
@@ -32,13 +32,18 @@ pub(super) fn fetch(cursor: &mut Cursor<'_>, uid: bool) -> Parsed<Command> {
                 vanished = true;
                 Ok(())
             }
-            _ => Err(Fail::new("the modifiers of FETCH are CHANGEDSINCE and, for UID FETCH, VANISHED")),
+            "PARTIAL" if uid && partial.is_none() => {
+                cursor.space()?;
+                partial = Some(super::search::partial_range(cursor)?);
+                Ok(())
+            }
+            _ => Err(Fail::new("the modifiers of FETCH are CHANGEDSINCE and, for UID FETCH, VANISHED and PARTIAL, each once")),
         })?;
         if vanished && changed_since.is_none() {
             return Err(Fail::new("VANISHED needs CHANGEDSINCE beside it (RFC 7162, 3.2.6)"));
         }
     }
-    Ok(Command::Fetch { uid, set, items, changed_since, vanished })
+    Ok(Command::Fetch { uid, set, items, changed_since, vanished, partial })
 }
 
 /// Reads one item or macro.

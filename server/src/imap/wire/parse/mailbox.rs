@@ -7,7 +7,7 @@ use super::{
     cursor::{Cursor, Fail, Parsed},
     mailbox_argument,
 };
-use crate::imap::wire::command::{Command, Select, StatusItem};
+use crate::imap::wire::command::{Command, Resync, Select, SequenceSet, StatusItem};
 
 pub(super) fn command(cursor: &mut Cursor<'_>, verb: &str) -> Parsed<Command> {
     match verb {
@@ -32,18 +32,62 @@ pub(super) fn command(cursor: &mut Cursor<'_>, verb: &str) -> Parsed<Command> {
 
 /// RFC 3501 §6.3.1 with the parameters of RFC 4466.
 fn select(cursor: &mut Cursor<'_>, read_only: bool) -> Parsed<Command> {
-    let mut select = Select { mailbox: cursor.mailbox()?, read_only, condstore: false };
+    let mut select = Select { mailbox: cursor.mailbox()?, read_only, condstore: false, resync: None };
     if cursor.more() {
         cursor.parenthesised("a list of parameters", |cursor| match cursor.word().as_str() {
             "CONDSTORE" => {
                 select.condstore = true;
                 Ok(())
             }
-            "QRESYNC" => Err(Fail::new("QRESYNC is not offered")),
-            _ => Err(Fail::new("the only parameter of SELECT is CONDSTORE")),
+            "QRESYNC" => {
+                cursor.space()?;
+                select.resync = Some(resync(cursor)?);
+                Ok(())
+            }
+            _ => Err(Fail::new("the parameters of SELECT are CONDSTORE and QRESYNC")),
         })?;
     }
     Ok(Command::Select(select))
+}
+
+/// Reads `(uidvalidity modseq [known-uids] [(sequence-set uid-set)])` (RFC 7162 §3.2.5).
+fn resync(cursor: &mut Cursor<'_>) -> Parsed<Resync> {
+    cursor.require(b'(', "what is known of the mailbox, as in (QRESYNC (67890007 20050715194045000))")?;
+    let uid_validity = cursor.nz_number("a UIDVALIDITY")?;
+    cursor.space()?;
+    let modseq = cursor.number("a MODSEQ")?;
+    let mut resync = Resync { uid_validity, modseq, known: None, matches: None };
+    if cursor.peek() == Some(b' ') {
+        cursor.space()?;
+        if cursor.peek() != Some(b'(') {
+            resync.known = Some(known_set(cursor)?);
+        }
+        if resync.known.is_none() || cursor.peek() == Some(b' ') {
+            cursor.skip_spaces();
+            cursor.require(b'(', "sequence numbers and their UIDs, as in (1,5 7,19)")?;
+            let sequence = known_set(cursor)?;
+            cursor.space()?;
+            let uids = known_set(cursor)?;
+            cursor.require(b')', "\")\"")?;
+            if count(&sequence) != count(&uids) {
+                return Err(Fail::new("there are not as many UIDs as sequence numbers (RFC 7162, 3.2.5.2)"));
+            }
+            resync.matches = Some((sequence, uids));
+        }
+    }
+    cursor.require(b')', "\")\"")?;
+    Ok(resync)
+}
+
+/// Reads a set without `*` and `$`: what a client knows has numbers.
+fn known_set(cursor: &mut Cursor<'_>) -> Parsed<SequenceSet> {
+    let start = cursor.position();
+    let set = cursor.sequence_set()?;
+    if set.is_all_numbers() { Ok(set) } else { Err(cursor.expected_at(start, "a set of numbers, without \"*\"")) }
+}
+
+fn count(set: &SequenceSet) -> u64 {
+    set.resolve(0).iter().map(|(low, high)| u64::from(high - low) + 1).sum()
 }
 
 fn create(cursor: &mut Cursor<'_>) -> Parsed<Command> {

@@ -27,6 +27,7 @@ mod list;
 mod mailbox;
 mod search;
 mod sequence;
+mod sort;
 #[cfg(test)]
 mod tests;
 
@@ -63,6 +64,8 @@ pub enum ParseErrorKind {
     Bad,
     /// `NO [BADCHARSET (…)]` with these.
     BadCharset(&'static [&'static str]),
+    /// The same, and what SEARCH RETURN (SAVE) saved before is forgotten (RFC 5182 §2.1).
+    BadCharsetForSaving(&'static [&'static str]),
     /// `NO [USEATTR]` (RFC 6154 §3): CREATE with a special use that is not known here.
     UnknownUse,
 }
@@ -135,6 +138,14 @@ fn on_messages(cursor: &mut Cursor<'_>, verb: &str, uid: bool) -> Parsed<Command
         "SEARCH" => {
             cursor.space()?;
             Ok(Command::Search { uid, search: search::search(cursor)? })
+        }
+        "SORT" => {
+            cursor.space()?;
+            Ok(Command::Sort { uid, sort: sort::sort(cursor)? })
+        }
+        "THREAD" => {
+            cursor.space()?;
+            Ok(Command::Thread { uid, thread: sort::thread(cursor)? })
         }
         "FETCH" => {
             cursor.space()?;

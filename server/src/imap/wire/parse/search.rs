@@ -1,4 +1,4 @@
-//! SEARCH (RFC 3501 §6.4.4, RFC 4731, 5032, 7162).
+//! SEARCH (RFC 3501 §6.4.4, RFC 4731, 5032, 5182, 7162, 9394).
 //!
 //! Invariant: recursion ends at the configured nesting (`nesting_is_limited`).
 
@@ -11,7 +11,7 @@ use super::{
     flags,
 };
 use crate::imap::wire::{
-    command::{Date, FlagArgument, Search, SearchKey, SearchReturn},
+    command::{Date, FlagArgument, PartialRange, Search, SearchKey, SearchReturn},
     date::parse_date,
 };
 
@@ -47,20 +47,32 @@ pub(super) fn search(cursor: &mut Cursor<'_>) -> Parsed<Search> {
         }
         cursor.space()?;
         let name = cursor.astring("a charset")?;
-        encoding = charset(&name)?;
+        let saves = search.return_options.as_ref().is_some_and(|options| options.contains(&SearchReturn::Save));
+        encoding = charset(&name).map_err(|fail| if saves { for_saving(fail) } else { fail })?;
         search.charset = Some(String::from_utf8_lossy(&name).into_owned());
         cursor.space()?;
     }
+    search.key = keys(cursor, encoding)?;
+    Ok(search)
+}
+
+/// Reads a charset and keys: the end of SORT and THREAD.
+pub(super) fn criteria(cursor: &mut Cursor<'_>) -> Parsed<SearchKey> {
+    let encoding = charset(&cursor.astring("a charset")?)?;
+    cursor.space()?;
+    keys(cursor, encoding)
+}
+
+fn keys(cursor: &mut Cursor<'_>, encoding: Option<&'static Encoding>) -> Parsed<SearchKey> {
     let depth = cursor.options.nesting.min(NESTING_MAX);
     let mut keys = vec![key(cursor, encoding, depth)?];
     while cursor.more() {
         keys.push(key(cursor, encoding, depth)?);
     }
-    search.key = all_of(keys);
-    Ok(search)
+    Ok(all_of(keys))
 }
 
-fn return_options(cursor: &mut Cursor<'_>) -> Parsed<Vec<SearchReturn>> {
+pub(super) fn return_options(cursor: &mut Cursor<'_>) -> Parsed<Vec<SearchReturn>> {
     let mut options = Vec::new();
     cursor.parenthesised("a list of results to return", |cursor| {
         let start = cursor.position();
@@ -69,15 +81,43 @@ fn return_options(cursor: &mut Cursor<'_>) -> Parsed<Vec<SearchReturn>> {
             "MAX" => SearchReturn::Max,
             "ALL" => SearchReturn::All,
             "COUNT" => SearchReturn::Count,
-            "SAVE" => return Err(Fail::new("RETURN (SAVE) (RFC 5182) is not offered")),
-            _ => return Err(cursor.expected_at(start, "MIN, MAX, ALL or COUNT")),
+            "SAVE" => SearchReturn::Save,
+            "PARTIAL" => {
+                cursor.space()?;
+                SearchReturn::Partial(partial_range(cursor)?)
+            }
+            _ => return Err(cursor.expected_at(start, "MIN, MAX, ALL, COUNT, SAVE or PARTIAL")),
         };
+        if matches!(option, SearchReturn::Partial(_)) && options.iter().any(|other| matches!(other, SearchReturn::Partial(_))) {
+            return Err(Fail::new("PARTIAL may be asked for once"));
+        }
         if !options.contains(&option) {
             options.push(option);
         }
         Ok(())
     })?;
+    if options.contains(&SearchReturn::All) && options.iter().any(|option| matches!(option, SearchReturn::Partial(_))) {
+        return Err(Fail::new("PARTIAL and ALL exclude each other (RFC 9394, 3.1)"));
+    }
     Ok(options)
+}
+
+/// Reads `1:500` or `-1:-100`.
+pub(super) fn partial_range(cursor: &mut Cursor<'_>) -> Parsed<PartialRange> {
+    let from_end = cursor.take(b'-');
+    let one = cursor.nz_number("a place among the results")?;
+    cursor.require(b':', "\":\"")?;
+    if from_end {
+        cursor.require(b'-', "\"-\", as before the first number")?;
+    }
+    Ok(PartialRange { one, other: cursor.nz_number("a place among the results")?, from_end })
+}
+
+fn for_saving(fail: Fail) -> Fail {
+    match fail.kind {
+        ParseErrorKind::BadCharset(known) => Fail { kind: ParseErrorKind::BadCharsetForSaving(known), ..fail },
+        _ => fail,
+    }
 }
 
 /// The encoding of a charset; `None`: UTF-8, of which US-ASCII is a part.

@@ -2,14 +2,14 @@
 
 use smallvec::SmallVec;
 
-use super::cursor::{Cursor, Fail, Parsed};
+use super::cursor::{Cursor, Parsed};
 use crate::imap::wire::command::{SequenceBound, SequenceRange, SequenceSet};
 
 impl Cursor<'_> {
     /// Reads `sequence-set`.
     pub(crate) fn sequence_set(&mut self) -> Parsed<SequenceSet> {
-        if self.peek() == Some(b'$') {
-            return Err(Fail::new("\"$\" (saved search results, RFC 5182) is not offered"));
+        if self.take(b'$') {
+            return Ok(SequenceSet::Saved);
         }
         let mut ranges = SmallVec::new();
         loop {
@@ -41,16 +41,33 @@ mod tests {
 
     #[test]
     fn what_is_printed_is_read_back() {
-        for text in ["1", "*", "1:*", "*:4", "2,4:7,9,12:*", "4294967295"] {
+        for text in ["1", "*", "$", "1:*", "*:4", "2,4:7,9,12:*", "4294967295"] {
             assert_eq!(parsed(text).unwrap().to_string(), text);
         }
     }
 
     #[test]
     fn sets_that_name_nothing_are_refused() {
-        for text in
-            ["", "0", "0:3", "3:0", ",", "1,", "1,,2", "1:", ":1", "1:2:3", "4294967296", "99999999999999999999", "-1", "1 :2", "$", "**"]
-        {
+        for text in [
+            "",
+            "0",
+            "0:3",
+            "3:0",
+            ",",
+            "1,",
+            "1,,2",
+            "1:",
+            ":1",
+            "1:2:3",
+            "4294967296",
+            "99999999999999999999",
+            "-1",
+            "1 :2",
+            "$,1",
+            "1,$",
+            "$:2",
+            "**",
+        ] {
             assert!(parsed(text).is_err(), "{text}");
         }
         assert_eq!(parsed("7,0").unwrap_err().reason, "expected a message number or \"*\" at byte 3: a number from 1 to 4294967295");

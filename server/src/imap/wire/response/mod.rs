@@ -11,7 +11,7 @@ use bytes::{BufMut, BytesMut};
 use index::{ModSeq, Uid};
 
 use self::fetch::{SYSTEM_FLAGS, parenthesised, writable};
-use super::command::StatusItem;
+use super::command::{PartialRange, StatusItem};
 
 mod code;
 mod fetch;
@@ -151,7 +151,14 @@ pub fn status(out: &mut BytesMut, mailbox: &str, items: &[(StatusItem, u64)], na
 }
 /// `* SEARCH 1 2 3`, with `(MODSEQ n)` if MODSEQ was searched for and something was found.
 pub fn search(out: &mut BytesMut, numbers: impl IntoIterator<Item = u32>, modseq: Option<ModSeq>) {
-    out.put_slice(b"* SEARCH");
+    found(out, "* SEARCH", numbers, modseq);
+}
+/// `* SORT 5 3 4`, in the order asked for; MODSEQ as in [`search`].
+pub fn sort(out: &mut BytesMut, numbers: impl IntoIterator<Item = u32>, modseq: Option<ModSeq>) {
+    found(out, "* SORT", numbers, modseq);
+}
+fn found(out: &mut BytesMut, start: &str, numbers: impl IntoIterator<Item = u32>, modseq: Option<ModSeq>) {
+    out.put_slice(start.as_bytes());
     let mut found = false;
     for value in numbers {
         found = true;
@@ -172,10 +179,12 @@ pub fn search(out: &mut BytesMut, numbers: impl IntoIterator<Item = u32>, modseq
 pub struct Esearch<'a> {
     pub min: Option<u32>,
     pub max: Option<u32>,
-    /// Ascending; an empty slice is left out as the RFC wants.
+    /// In the order of the mailbox or of SORT; an empty slice is left out as the RFC wants.
     pub all: Option<&'a [u32]>,
     pub count: Option<u32>,
     pub modseq: Option<ModSeq>,
+    /// RFC 9394: what was asked for and the results there; none are told as NIL.
+    pub partial: Option<(PartialRange, &'a [u32])>,
 }
 /// `* ESEARCH (TAG "a") UID …`.
 pub fn esearch(out: &mut BytesMut, tag: &str, uid: bool, result: Esearch<'_>) {
@@ -205,6 +214,24 @@ pub fn esearch(out: &mut BytesMut, tag: &str, uid: bool, result: Esearch<'_>) {
         out.put_slice(b" ALL ");
         uid_set(out, all.iter().copied());
     }
+    if let Some((range, numbers)) = result.partial {
+        out.put_slice(b" PARTIAL (");
+        for (position, end) in [range.one, range.other].into_iter().enumerate() {
+            if position > 0 {
+                out.put_u8(b':');
+            }
+            if range.from_end {
+                out.put_u8(b'-');
+            }
+            number(out, end.into());
+        }
+        out.put_u8(b' ');
+        match numbers {
+            [] => out.put_slice(b"NIL"),
+            numbers => uid_set(out, numbers.iter().copied()),
+        }
+        out.put_u8(b')');
+    }
     out.put_slice(b"\r\n");
 }
 /// `* n EXISTS`.
@@ -214,6 +241,23 @@ pub fn exists(out: &mut BytesMut, messages: u32) {
 /// `* n RECENT`.
 pub fn recent(out: &mut BytesMut, messages: u32) {
     numbered(out, messages, " RECENT\r\n");
+}
+/// Which of the two meanings of VANISHED (RFC 7162 §3.2.10).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Earlier {
+    /// `VANISHED`: the messages leave the view, and sequence numbers move.
+    No,
+    /// `VANISHED (EARLIER)`: the messages were in no view of this session.
+    Yes,
+}
+/// `* VANISHED (EARLIER) 1:3,7`; runs ascending, at least one.
+pub fn vanished(out: &mut BytesMut, earlier: Earlier, runs: impl IntoIterator<Item = (u32, u32)>) {
+    out.put_slice(match earlier {
+        Earlier::No => b"* VANISHED ",
+        Earlier::Yes => b"* VANISHED (EARLIER) ",
+    });
+    primitives::uid_runs(out, runs);
+    out.put_slice(b"\r\n");
 }
 /// `* n EXPUNGE`.
 pub fn expunge(out: &mut BytesMut, sequence: u32) {

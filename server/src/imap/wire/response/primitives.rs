@@ -80,6 +80,11 @@ pub fn mailbox_name(out: &mut BytesMut, utf8: &str, names: Names) {
 
 /// `1:3,7`: ascending numbers with runs put together. An empty set has no form: nothing is written.
 pub fn uid_set(out: &mut BytesMut, numbers: impl IntoIterator<Item = u32>) {
+    uid_runs(out, numbers.into_iter().map(|number| (number, number)));
+}
+
+/// The same from runs, ascending; those that touch are put together.
+pub fn uid_runs(out: &mut BytesMut, numbers: impl IntoIterator<Item = (u32, u32)>) {
     let mut runs = runs(numbers).peekable();
     while let Some((low, high)) = runs.next() {
         number(out, low.into());
@@ -93,13 +98,12 @@ pub fn uid_set(out: &mut BytesMut, numbers: impl IntoIterator<Item = u32>) {
     }
 }
 
-fn runs(numbers: impl IntoIterator<Item = u32>) -> impl Iterator<Item = (u32, u32)> {
+fn runs(numbers: impl IntoIterator<Item = (u32, u32)>) -> impl Iterator<Item = (u32, u32)> {
     let mut numbers = numbers.into_iter().peekable();
     std::iter::from_fn(move || {
-        let low = numbers.next()?;
-        let mut high = low;
-        while let Some(next) = numbers.next_if(|next| high.checked_add(1) == Some(*next)) {
-            high = next;
+        let (low, mut high) = numbers.next()?;
+        while let Some((_, end)) = numbers.next_if(|(start, _)| high.checked_add(1) == Some(*start)) {
+            high = end;
         }
         Some((low, high))
     })

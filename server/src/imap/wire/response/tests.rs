@@ -179,13 +179,24 @@ fn search_results_are_listed_or_compressed() {
     assert_eq!(judged(|out| search(out, [2, 84, 882], None)), "* SEARCH 2 84 882\r\n");
     assert_eq!(judged(|out| search(out, [], Some(modseq(7)))), "* SEARCH\r\n");
     assert_eq!(judged(|out| search(out, uid_numbers(&[uid(2), uid(5)]), Some(modseq(917_162_500)))), "* SEARCH 2 5 (MODSEQ 917162500)\r\n");
-    let result = Esearch { min: Some(2), max: Some(47), all: Some(&[2, 3, 4, 47]), count: Some(4), modseq: Some(modseq(9)) };
+    let result = Esearch { min: Some(2), max: Some(47), all: Some(&[2, 3, 4, 47]), count: Some(4), modseq: Some(modseq(9)), partial: None };
     assert_eq!(
         written(|out| esearch(out, "A285", true, result)),
         b"* ESEARCH (TAG \"A285\") UID MIN 2 MAX 47 COUNT 4 MODSEQ 9 ALL 2:4,47\r\n"
     );
     let nothing = Esearch { all: Some(&[]), count: Some(0), ..Esearch::default() };
     assert_eq!(written(|out| esearch(out, "a", false, nothing)), b"* ESEARCH (TAG \"a\") COUNT 0\r\n");
+    let sorted = Esearch { all: Some(&[5, 3, 2, 1, 7, 8]), ..Esearch::default() };
+    assert_eq!(written(|out| esearch(out, "a", false, sorted)), b"* ESEARCH (TAG \"a\") ALL 5,3,2,1,7:8\r\n");
+    let part =
+        |one, other, from_end, numbers| Esearch { partial: Some((PartialRange { one, other, from_end }, numbers)), ..Esearch::default() };
+    let told = written(|out| esearch(out, "A01", true, part(1, 100, true, &[17, 18, 30])));
+    assert_eq!(told, b"* ESEARCH (TAG \"A01\") UID PARTIAL (-1:-100 17:18,30)\r\n");
+    let told = written(|out| esearch(out, "A04", true, part(24_000, 24_500, false, &[])));
+    assert_eq!(told, b"* ESEARCH (TAG \"A04\") UID PARTIAL (24000:24500 NIL)\r\n");
+    assert_eq!(written(|out| sort(out, [5, 3, 4], None)), b"* SORT 5 3 4\r\n");
+    assert_eq!(written(|out| sort(out, [2, 5], Some(modseq(917_162_500)))), b"* SORT 2 5 (MODSEQ 917162500)\r\n");
+    assert_eq!(written(|out| sort(out, [], None)), b"* SORT\r\n");
 }
 
 #[test]

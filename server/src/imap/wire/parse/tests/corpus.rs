@@ -64,6 +64,13 @@ pub(super) const COMMANDS: &[&str] = &[
     "t2 LIST (SPECIAL-USE) \"\" \"*\"",
     "A01 LIST \"\" % RETURN (STATUS (MESSAGES UNSEEN))",
     "a1 SEARCH UNSEEN YOUNGER 259200",
+    "A283 SORT (SUBJECT REVERSE DATE) UTF-8 ALL",
+    "E01 UID SORT RETURN () (REVERSE DISPLAYFROM CC) UTF-8 UNDELETED UNKEYWORD $Junk",
+    "A283 THREAD ORDEREDSUBJECT UTF-8 SINCE 5-MAR-2000",
+    "A284 UID THREAD REFERENCES US-ASCII TEXT \"gewp\"",
+    "A282 SEARCH RETURN (SAVE) FLAGGED SINCE 1-Feb-1994 NOT FROM \"Smith\"",
+    "P283 SEARCH CHARSET UTF-8 (OR $ 1,3000:3021) TEXT x",
+    "A01 UID SEARCH RETURN (PARTIAL -1:-100) UNDELETED",
     // What mail programs send.
     "1 LOGIN \"ada@example.org\" \"p w\\\"\\\\\"",
     "1 LOGIN {15+}\r\nada@example.org {3+}\r\np w",

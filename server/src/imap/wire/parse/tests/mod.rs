@@ -14,8 +14,8 @@ use storage::{
 use super::*;
 use crate::imap::wire::{
     command::{
-        Date, FetchItem, FlagArgument, List, Search, SearchKey, SearchReturn, Select, SequenceBound, SequenceRange, SequenceSet,
-        StatusItem, StoreHow,
+        Date, FetchItem, FlagArgument, List, PartialRange, Resync, Search, SearchKey, SearchReturn, Select, SequenceBound, SequenceRange,
+        SequenceSet, StatusItem, StoreHow,
     },
     framing::{Framer, Limits, Step},
 };
@@ -100,7 +100,7 @@ fn what_real_clients_send_is_tolerated() {
     assert_eq!(read("a noop "), Command::Noop);
     assert_eq!(read("A001  Select  INBOX "), read("A001 SELECT inbox"));
     assert_eq!(read("a uid fetch 1:* (FLAGS )"), read("a UID FETCH 1:* FLAGS"));
-    assert_eq!(read("a SELECT [x]"), Command::Select(Select { mailbox: mailbox("[x]"), read_only: false, condstore: false }));
+    assert_eq!(read("a SELECT [x]"), Command::Select(Select { mailbox: mailbox("[x]"), read_only: false, condstore: false, resync: None }));
     assert_eq!(read("a FETCH 1 (UID FAST)"), read("a FETCH 1 (UID FLAGS INTERNALDATE RFC822.SIZE)"));
     assert_eq!(read("a SEARCH SINCE 1-feb-2026"), read("a SEARCH SINCE \" 1-Feb-2026\""));
     assert_eq!(read("a STORE 1 +FLAGS \\Seen"), read("a STORE 1 +flags (\\seen)"));
@@ -252,11 +252,26 @@ fn fetch_asks_for_each_item_once_and_for_few() {
 
 #[test]
 fn condstore_has_its_modifiers() {
-    assert_eq!(read("a SELECT x (CONDSTORE)"), Command::Select(Select { mailbox: mailbox("x"), read_only: false, condstore: true }));
+    assert_eq!(
+        read("a SELECT x (CONDSTORE)"),
+        Command::Select(Select { mailbox: mailbox("x"), read_only: false, condstore: true, resync: None })
+    );
     assert_eq!(
         read("a UID FETCH 1:* FLAGS (CHANGEDSINCE 12 VANISHED)"),
-        Command::Fetch { uid: true, set: set(&[(1, 0)]), items: vec![FetchItem::Flags], changed_since: Some(12), vanished: true }
+        Command::Fetch {
+            uid: true,
+            set: set(&[(1, 0)]),
+            items: vec![FetchItem::Flags],
+            changed_since: Some(12),
+            vanished: true,
+            partial: None
+        }
     );
+    let Command::Fetch { partial, .. } = read("a UID FETCH 25900:26600 (UID FLAGS) (PARTIAL -1:-30 CHANGEDSINCE 98305)") else { panic!() };
+    assert_eq!(partial, Some(PartialRange { one: 1, other: 30, from_end: true }));
+    for refused in ["a FETCH 1:* FLAGS (PARTIAL 1:2)", "a UID FETCH 1:* FLAGS (PARTIAL 1:2 PARTIAL 1:2)"] {
+        assert!(complaint(refused).reason.contains("PARTIAL"), "{refused}");
+    }
     assert_eq!(
         read("a STORE 1,3 (UNCHANGEDSINCE 0) -FLAGS.SILENT ()"),
         Command::Store {
@@ -268,7 +283,17 @@ fn condstore_has_its_modifiers() {
             flags: vec![]
         }
     );
-    for line in ["a SELECT x (QRESYNC (1 2))", "a FETCH 1 FLAGS (VANISHED)", "a UID FETCH 1 FLAGS (VANISHED)", "a STORE 1 (X 1) FLAGS ()"] {
+    // The examples of RFC 7162 §3.2.5.
+    let resync = |line: &str| match read(line) {
+        Command::Select(Select { resync: Some(resync), condstore: false, .. }) => resync,
+        other => panic!("{other:?}"),
+    };
+    let known = Some(set(&[(41, 41), (43, 211), (214, 541)]));
+    let expected = Resync { uid_validity: 67_890_007, modseq: 20_050_715_194_045_000, known, matches: None };
+    assert_eq!(resync("A02 SELECT INBOX (QRESYNC (67890007 20050715194045000 41,43:211,214:541))"), expected);
+    let matches = resync("A04 SELECT INBOX (QRESYNC (67890007 90060115194045000 41:211,214:541 (1,3,5 41,43,50)))").matches;
+    assert_eq!(matches, Some((set(&[(1, 1), (3, 3), (5, 5)]), set(&[(41, 41), (43, 43), (50, 50)]))));
+    for line in ["a SELECT x (QRESYNC (1))", "a FETCH 1 FLAGS (VANISHED)", "a UID FETCH 1 FLAGS (VANISHED)", "a STORE 1 (X 1) FLAGS ()"] {
         complaint(line);
     }
 }
@@ -330,7 +355,6 @@ fn search_keys_are_read() {
         "a SEARCH ON 30-Feb-2026",
         "a SEARCH OLDER 0",
         "a SEARCH 0",
-        "a SEARCH $",
         "a SEARCH FROM",
         "a SEARCH (ALL",
     ] {
@@ -347,7 +371,15 @@ fn search_returns_what_is_asked_for() {
     assert_eq!(returned("a SEARCH ALL"), None);
     assert_eq!(returned("a SEARCH RETURN () ALL"), Some(vec![]));
     assert_eq!(returned("a UID SEARCH RETURN (MIN count MIN) CHARSET UTF-8 ALL"), Some(vec![SearchReturn::Min, SearchReturn::Count]));
-    assert!(complaint("a SEARCH RETURN (SAVE) ALL").reason.contains("not offered"));
+    assert_eq!(returned("a SEARCH RETURN (SAVE) ALL"), Some(vec![SearchReturn::Save]));
+    let partial = |one, other, from_end| Some(vec![SearchReturn::Partial(PartialRange { one, other, from_end })]);
+    assert_eq!(returned("a UID SEARCH RETURN (PARTIAL 23500:24000) UNDELETED UNKEYWORD $Junk"), partial(23_500, 24_000, false));
+    assert_eq!(returned("a UID SEARCH RETURN (partial -100:-1) ALL"), partial(100, 1, true));
+    for refused in ["PARTIAL 1:2 ALL", "PARTIAL 1:2 PARTIAL 3:4", "PARTIAL 0:2", "PARTIAL -1:2", "PARTIAL 1:*", "PARTIAL 1", "PARTIAL"] {
+        assert_eq!(complaint(&format!("a SEARCH RETURN ({refused}) ALL")).kind, ParseErrorKind::Bad, "{refused}");
+    }
+    let saving = complaint("a SEARCH RETURN (SAVE) CHARSET UTF-7 ALL");
+    assert!(matches!(saving.kind, ParseErrorKind::BadCharsetForSaving(_)));
 }
 
 #[test]

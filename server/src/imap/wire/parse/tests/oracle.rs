@@ -201,7 +201,8 @@ fn meaning(theirs: Theirs<'_>) -> Option<Tagged> {
 
 fn select(mailbox: &Mailbox<'_>, read_only: bool, parameters: &[SelectParameter]) -> Option<Command> {
     let only_condstore = parameters.iter().all(|parameter| *parameter == SelectParameter::CondStore);
-    only_condstore.then(|| Command::Select(Select { mailbox: argument(mailbox), read_only, condstore: !parameters.is_empty() }))
+    only_condstore
+        .then(|| Command::Select(Select { mailbox: argument(mailbox), read_only, condstore: !parameters.is_empty(), resync: None }))
 }
 
 fn fetch(set: &TheirSet, items: MacroOrMessageDataItemNames<'_>, uid: bool, modifiers: &[FetchModifier]) -> Option<Command> {
@@ -228,7 +229,7 @@ fn fetch(set: &TheirSet, items: MacroOrMessageDataItemNames<'_>, uid: bool, modi
         }
     }
     let possible = !items.is_empty() && modifiers.len() < 3 && (!vanished || uid && changed_since.is_some());
-    possible.then(|| Command::Fetch { uid, set: set_of(set), items, changed_since, vanished })
+    possible.then(|| Command::Fetch { uid, set: set_of(set), items, changed_since, vanished, partial: None })
 }
 
 fn item_of(name: MessageDataItemName<'_>) -> Option<FetchItem> {

@@ -1,20 +1,34 @@
-//! Memory of a server with all its processes: proportional set size, so that shared pages count once.
+//! CPU time and memory of a server with all its processes.
 
-use std::{collections::BTreeMap, fs, time::Duration};
+use std::{collections::BTreeMap, fs, thread, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use tests::{process::Process, wait};
 
 /// How long memory may take to settle.
-const SETTLE_LIMIT: Duration = Duration::from_secs(20);
+const SETTLE_LIMIT: Duration = Duration::from_secs(10);
 /// Two looks that differ by less than this have settled.
 const SETTLED_WITHIN: u64 = 256 * 1024;
+/// Clock ticks per second in /proc: `USER_HZ`, the same on every Linux.
+const TICKS_PER_SECOND: u64 = 100;
 
-/// Bytes of these processes and all their descendants, once that holds still.
+/// CPU time of these processes and all their descendants, those that ended and were waited for included.
+pub fn cpu(roots: &[Process]) -> Result<Duration> {
+    let mut ticks = 0;
+    for pid in tree(roots)? {
+        let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else { continue };
+        // utime, stime, cutime, cstime: fields 14 to 17, counted from 1.
+        let fields = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
+        ticks += fields.split(' ').skip(11).take(4).filter_map(|field| field.parse::<u64>().ok()).sum::<u64>();
+    }
+    Ok(Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND))
+}
+
+/// Bytes of these processes and all their descendants (proportional set size: shared pages count once), once that holds still.
 pub fn settled_bytes(roots: &[Process]) -> Result<u64> {
     let mut last = 0;
     let settled = wait::until("steady memory", SETTLE_LIMIT, || {
-        std::thread::sleep(Duration::from_millis(500));
+        thread::sleep(Duration::from_millis(500));
         let now = bytes(roots)?;
         let change = now.abs_diff(std::mem::replace(&mut last, now));
         ensure!(change < SETTLED_WITHIN, "it still changes by {change} bytes");
@@ -24,6 +38,11 @@ pub fn settled_bytes(roots: &[Process]) -> Result<u64> {
 }
 
 fn bytes(roots: &[Process]) -> Result<u64> {
+    // A process may end while we look.
+    Ok(tree(roots)?.into_iter().filter_map(|pid| proportional_bytes(pid).ok()).sum())
+}
+
+fn tree(roots: &[Process]) -> Result<Vec<i32>> {
     let parents = parents()?;
     let is_ours = |pid: i32| {
         let mut at = Some(pid);
@@ -35,8 +54,7 @@ fn bytes(roots: &[Process]) -> Result<u64> {
         }
         false
     };
-    // A process may end while we look.
-    Ok(parents.keys().filter(|pid| is_ours(**pid)).filter_map(|pid| proportional_bytes(*pid).ok()).sum())
+    Ok(parents.keys().copied().filter(|pid| is_ours(*pid)).collect())
 }
 
 /// Process → parent.
@@ -58,12 +76,13 @@ fn proportional_bytes(pid: i32) -> Result<u64> {
 }
 
 #[cfg(test)]
-mod tests_of_memory {
+mod tests_of_usage {
     use super::*;
 
     #[test]
     fn our_own_memory_is_more_than_nothing() {
         let this = Process::from_raw(i64::from(std::process::id())).unwrap();
         assert!(bytes(&[this]).unwrap() > 100_000);
+        cpu(&[this]).unwrap();
     }
 }

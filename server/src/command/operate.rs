@@ -1,0 +1,214 @@
+//! `berth drain`, `undrain`, `weight`, `fence`: what a node may do. Settings on the shared directory, so they need no running node, survive restarts,
+//! and no two nodes can disagree about them.
+
+use std::{
+    io::{self, IsTerminal, Write},
+    time::Duration,
+};
+
+use affinity::{
+    NodeName, Root,
+    names::{NODES, NodeFile},
+    swap::{MountedDirectory, SharedDirectory, Swapped, swap},
+};
+use anyhow::{Context, bail};
+use clap::Args;
+use serde_json::json;
+
+use super::{
+    control::{Done, NodesReply, Request},
+    directory,
+    place::{Found, Place},
+};
+
+/// Between two looks at a node that drains.
+const LOOK: Duration = Duration::from_secs(1);
+/// Tries to fence a node: each that is lost means that it gave another sign of life.
+const FENCE_TRIES: u32 = 50;
+
+/// Take a node out of service
+///
+/// It takes no new users, lets running commands finish, ends the sessions that it serves or relays with a clear text, and hands every user over to the
+/// other nodes, `limits.parallel_moves` at a time. It goes on relaying connections that reach it. The state is kept on the shared directory: a node
+/// that is drained stays so when it restarts, until `berth undrain`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  berth drain mail2 && ssh mail2 systemctl stop berth\n  berth drain mail2 --no-wait")]
+pub struct DrainArgs {
+    /// The node
+    node: NodeName,
+    /// Don't wait until it holds nobody
+    #[arg(long)]
+    no_wait: bool,
+    /// How long to wait
+    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = humantime::parse_duration, conflicts_with = "no_wait")]
+    timeout: Duration,
+    #[command(flatten)]
+    place: Place,
+}
+
+/// Put a drained node back into service
+///
+/// Its share of users comes back as they become idle elsewhere; nobody is moved.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  berth undrain mail2")]
+pub struct UndrainArgs {
+    /// The node
+    node: NodeName,
+    #[command(flatten)]
+    place: Place,
+}
+
+/// Set a node's share of users
+///
+/// Shares are relative: with 200 a node gets twice the users of one with 100, the default. 0: new users only where no other node is up. Nobody who is
+/// held is moved.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  berth weight mail2 50\n  berth weight mail2 100")]
+pub struct WeightArgs {
+    /// The node
+    node: NodeName,
+    /// Its share, 0 to 10000
+    #[arg(value_parser = clap::value_parser!(u32).range(0..=10_000))]
+    weight: u32,
+    #[command(flatten)]
+    place: Place,
+}
+
+/// Declare a node dead, for a node that is stuck but still beats
+///
+/// All its sessions are cut, and its users are taken over by others uncleanly: indexes are copied and mailboxes scanned. If the process still runs it
+/// notices at its next beat, drops everything without another write, and joins again. A node that gives no sign of life is fenced by the others
+/// without this command; for maintenance use `berth drain`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  berth fence mail2 --yes")]
+pub struct FenceArgs {
+    /// The node
+    node: NodeName,
+    /// Don't ask
+    #[arg(long)]
+    yes: bool,
+    #[command(flatten)]
+    place: Place,
+}
+
+pub(super) fn drain(args: &DrainArgs) -> anyhow::Result<()> {
+    let found = args.place.find()?;
+    let root = found.open()?;
+    let others = directory::peers(root.live_nodes()?);
+    if !others.iter().any(|peer| peer.holder.node != args.node && !peer.draining && peer.weight > 0) {
+        bail!("no other node takes users: {} would go on serving those it has; nothing was changed", args.node);
+    }
+    set_drain(&found, &root, &args.node, true)?;
+    if args.no_wait {
+        return say(args.place.json, json!({ "node": args.node, "drain": true }), &format!("{} takes no new users", args.node));
+    }
+    let held = wait_until_empty(&root, &args.node, args.timeout)?;
+    if held > 0 {
+        let limit = humantime::format_duration(args.timeout);
+        bail!(
+            "{} still holds {held} users after {limit}; it goes on handing them over: `berth who --node {}` shows them",
+            args.node,
+            args.node
+        );
+    }
+    say(args.place.json, json!({ "node": args.node, "drain": true, "held": 0 }), &format!("{} is drained: it holds nobody", args.node))
+}
+
+pub(super) fn undrain(args: &UndrainArgs) -> anyhow::Result<()> {
+    let found = args.place.find()?;
+    set_drain(&found, &found.open()?, &args.node, false)?;
+    say(args.place.json, json!({ "node": args.node, "drain": false }), &format!("{} takes users again", args.node))
+}
+
+pub(super) fn weight(args: &WeightArgs) -> anyhow::Result<()> {
+    let found = args.place.find()?;
+    found.open()?.set(&args.node, "weight", &args.weight.to_string())?;
+    let text = format!("{} has weight {}; nodes see it within ten beats", args.node, args.weight);
+    say(args.place.json, json!({ "node": args.node, "weight": args.weight }), &text)
+}
+
+fn set_drain(found: &Found, root: &Root, node: &NodeName, on: bool) -> anyhow::Result<()> {
+    root.set(node, "drain", if on { "yes" } else { "" })?;
+    // The setting is what counts; a node that hears of it needs not wait for its next look.
+    let told = found.ask::<Done>(&Request::Drain { node: node.to_string(), on });
+    if let Err(error) = told {
+        eprintln!("{node} was not told and sees it within ten beats: {error:#}");
+    }
+    Ok(())
+}
+
+/// Shows how many users the node still holds until that is none, or the time is up; how many are left.
+fn wait_until_empty(root: &Root, node: &NodeName, limit: Duration) -> anyhow::Result<usize> {
+    let progress = io::stderr().is_terminal();
+    let mut waited = Duration::ZERO;
+    loop {
+        let live: Vec<_> = root.live_nodes()?.into_iter().map(|seen| seen.holder).filter(|holder| holder.node == *node).collect();
+        let mut held = 0;
+        for lease in root.leases()? {
+            // What is broken is nobody's: `berth leases check` tells.
+            if lease.is_ok_and(|lease| lease.seen.holder.is_some_and(|holder| live.contains(&holder))) {
+                held += 1;
+            }
+        }
+        if progress {
+            eprint!("\r{node} holds {held} users \x1b[K");
+        }
+        if held == 0 || waited >= limit {
+            if progress {
+                eprintln!();
+            }
+            return Ok(held);
+        }
+        std::thread::sleep(LOOK);
+        waited += LOOK;
+    }
+}
+
+pub(super) fn fence(args: &FenceArgs) -> anyhow::Result<()> {
+    let found = args.place.find()?;
+    let root = found.open()?;
+    let Some(node) = root.live_nodes()?.into_iter().find(|seen| seen.holder.node == args.node) else {
+        bail!("{} is not up: there is nobody to fence", args.node);
+    };
+    if !args.yes {
+        let sessions = found.ask::<NodesReply>(&Request::Nodes).ok().flatten().and_then(|(_, reply)| {
+            reply.nodes.into_iter().find(|row| row.incarnation == node.holder.incarnation.to_string()).and_then(|row| row.sessions)
+        });
+        let sessions = sessions.map_or_else(|| "all its".to_owned(), |sessions| format!("{sessions}"));
+        eprintln!(
+            "Fencing {} cuts {sessions} sessions at once; its users are taken over uncleanly (indexes copied, mailboxes scanned).\n\
+             `berth drain {}` takes a node out of service without an error. Fence only a node that is stuck.",
+            args.node, args.node
+        );
+        confirm(&args.node)?;
+    }
+    let directory = MountedDirectory::new(root.path()).with_context(|| format!("can't look at {}", root.path().display()))?;
+    for _ in 0..FENCE_TRIES {
+        let files = directory.list(NODES).with_context(|| format!("can't list {}", root.nodes().display()))?;
+        let file = files.iter().filter_map(|name| name.parse::<NodeFile>().ok()).find(|file| file.holder == node.holder);
+        let Some(file) = file else { break };
+        if swap(&directory, &file.in_nodes(), &file.in_fenced())? == Swapped::Won {
+            let text = format!("{} is fenced; if it runs, it joins again as a new incarnation", file.holder);
+            return say(args.place.json, json!({ "fenced": file.holder.to_string(), "beat": file.beat }), &text);
+        }
+    }
+    bail!("{} was not fenced by this command: it left, was fenced by others, or beats too fast", args.node)
+}
+
+fn confirm(node: &NodeName) -> anyhow::Result<()> {
+    if !io::stdin().is_terminal() {
+        bail!("nothing was done: --yes says that you know what it does");
+    }
+    eprint!("Type the node's name to go on: ");
+    let mut line = String::new();
+    io::stdin().read_line(&mut line)?;
+    if line.trim() != node.as_str() {
+        bail!("nothing was done");
+    }
+    Ok(())
+}
+
+fn say(as_json: bool, line: serde_json::Value, text: &str) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    Ok(if as_json { writeln!(out, "{line}")? } else { writeln!(out, "{text}")? })
+}

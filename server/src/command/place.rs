@@ -1,0 +1,112 @@
+//! Where a command asks: the node on this host, by its configuration, or the shared directory itself.
+
+use std::{fmt, path::PathBuf};
+
+use affinity::{Address, NameRules, Root, UserName};
+use anyhow::{Context, bail};
+use clap::Args;
+use serde_json::json;
+
+use super::{ConfigFile, control, control::Request};
+
+/// Which cluster, and how to answer.
+#[derive(Debug, Args)]
+pub struct Place {
+    /// The configuration of the node on this host [env: BERTH_CONFIG] [default: /etc/berth/berth.toml]
+    #[arg(long, short = 'c', value_name = "FILE", conflicts_with = "root")]
+    pub config: Option<PathBuf>,
+    /// Read this shared directory, ask no node
+    #[arg(long, value_name = "DIR")]
+    pub root: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Where to ask.
+#[derive(Debug, Clone)]
+pub struct Found {
+    /// The control socket of the node on this host; `None`: no node is to be asked.
+    pub socket: Option<PathBuf>,
+    /// The shared directory.
+    pub root: PathBuf,
+    /// What cluster it must be.
+    pub cluster_id: Option<String>,
+    /// How user names are written.
+    pub rules: NameRules,
+}
+
+impl Place {
+    /// Reads the configuration.
+    pub fn find(&self) -> anyhow::Result<Found> {
+        if let Some(root) = &self.root {
+            return Ok(Found { socket: None, root: root.clone(), cluster_id: None, rules: NameRules::default() });
+        }
+        let config = ConfigFile::or_default(self.config.as_ref()).load()?;
+        Ok(Found {
+            socket: Some(config.control_socket()),
+            root: config.node.root,
+            cluster_id: config.node.cluster_id,
+            rules: config.auth.names,
+        })
+    }
+}
+
+impl Found {
+    /// Opens the shared directory.
+    pub fn open(&self) -> anyhow::Result<Root> {
+        Ok(Root::open(&self.root, self.cluster_id.as_deref())?)
+    }
+
+    /// The shared directory as a source.
+    pub fn directory(&self) -> Source {
+        Source::Directory(self.root.clone())
+    }
+
+    /// The answer of the node on this host; an error where none runs: `what` needs one.
+    pub fn ask_node<Reply: serde::de::DeserializeOwned>(&self, what: &str, request: &Request) -> anyhow::Result<Reply> {
+        match self.ask(request)? {
+            Some((_, reply)) => Ok(reply),
+            None => bail!("{what} needs a running node on this host: run it where one is, with its configuration"),
+        }
+    }
+
+    /// The answer of the node on this host, if one runs.
+    pub fn ask<Reply: serde::de::DeserializeOwned>(&self, request: &Request) -> anyhow::Result<Option<(Source, Reply)>> {
+        let Some(socket) = &self.socket else { return Ok(None) };
+        Ok(control::ask(socket, request)?.map(|reply| (Source::Node(socket.clone()), reply)))
+    }
+}
+
+/// Where an answer is from.
+#[derive(Debug, Clone)]
+pub enum Source {
+    /// The node behind this socket.
+    Node(PathBuf),
+    /// The shared directory itself.
+    Directory(PathBuf),
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Source::Node(socket) => write!(f, "from the node on this host ({})", socket.display()),
+            Source::Directory(root) => write!(f, "from the shared directory ({}); no node was asked", root.display()),
+        }
+    }
+}
+
+impl Source {
+    /// As JSON.
+    pub fn json(&self) -> serde_json::Value {
+        match self {
+            Source::Node(socket) => json!({ "node": socket }),
+            Source::Directory(root) => json!({ "directory": root }),
+        }
+    }
+}
+
+/// A user name as it is typed.
+pub fn normalise(user: &str, rules: &NameRules) -> anyhow::Result<UserName> {
+    Ok(Address::parse(user, rules).with_context(|| format!("{user:?} can't be a user"))?.user)
+}

@@ -1,0 +1,251 @@
+//! Accounts under a real keeper on a temporary directory.
+
+use std::path::Path;
+
+use affinity::{KeeperConfig, NodeInfo, Root, Timings};
+
+use super::*;
+
+/// Long enough for a busy machine; every wait ends as soon as what it waits for happens.
+const DEADLINE: Duration = Duration::from_secs(60);
+const SESSION: Use = Use::Session { max: 10 };
+
+struct House {
+    folder: tempfile::TempDir,
+    root: Root,
+}
+
+impl House {
+    fn new() -> House {
+        let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+        let timings = Timings { beat_ms: 50, self_limit_ms: 5_000, dead_after_ms: 8_000 };
+        let root = Root::init(&folder.path().join("root"), &timings).unwrap();
+        House { folder, root }
+    }
+
+    fn node(&self, name: &str) -> Arc<Accounts> {
+        let info = NodeInfo { relay: vec![], certificate_pin: name.into(), version: "test".into(), capabilities: vec![], started: 0 };
+        let keeper = Keeper::join(KeeperConfig {
+            root: self.root.clone(),
+            node: name.parse().unwrap(),
+            lock_dir: self.folder.path().to_owned(),
+            info,
+            clock: Arc::new(SystemClock::new()),
+        })
+        .unwrap();
+        let settings = StorageSettings {
+            node: name.parse().unwrap(),
+            auto_create: vec![],
+            message_bytes_max: 1 << 20,
+            mailboxes_max: 10,
+            write_back_after: Duration::ZERO,
+            rescan_interval: Duration::from_secs(60),
+            parallel_operations: 4,
+            settle_after: Duration::ZERO,
+            suspended_wait: Duration::ZERO,
+        };
+        Arc::new(Accounts::new(keeper, Arc::new(settings), 8))
+    }
+
+    fn paths(&self, user: &UserName) -> AccountPaths {
+        let home = self.folder.path().join("mail").join(user.as_str());
+        AccountPaths { maildir: home.join("Maildir"), index: home.join("index"), control: None }
+    }
+
+    async fn open(&self, accounts: &Arc<Accounts>, user: &UserName) -> Held {
+        match soon(accounts.open(user, self.paths(user), SESSION, false)).await.unwrap() {
+            Opened::Here(held) => held,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn holder(&self, user: &UserName) -> Option<String> {
+        self.root.look(user).unwrap().holder.map(|holder| holder.node.to_string())
+    }
+}
+
+fn ada() -> UserName {
+    UserName::normalise("ada").unwrap()
+}
+
+async fn soon<T>(what: impl Future<Output = T>) -> T {
+    tokio::time::timeout(DEADLINE, what).await.expect("in time")
+}
+
+async fn until(what: impl Fn() -> bool) {
+    let mut again = tokio::time::interval(Duration::from_millis(10));
+    soon(async {
+        while !what() {
+            again.tick().await;
+        }
+    })
+    .await;
+}
+
+fn block(path: &Path) {
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::write(path, "not a folder").unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_handed_over_account_is_closed_and_its_lease_is_free() {
+    let house = House::new();
+    let a = house.node("a");
+    let held = house.open(&a, &ada()).await;
+    assert_eq!(house.holder(&ada()).as_deref(), Some("a"));
+    let session = tokio::spawn(async move { held.taken_away().await });
+    assert!(soon(a.hand_over(&ada(), "moved")).await);
+    assert_eq!(session.await.unwrap(), "moved");
+    assert_eq!((house.holder(&ada()), a.count()), (None, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_login_during_the_goodbye_loses_no_clean_close() {
+    let house = House::new();
+    let a = house.node("a");
+    let held = house.open(&a, &ada()).await;
+    let leaving = tokio::spawn({
+        let a = a.clone();
+        async move { a.close_all("bye", DEADLINE).await }
+    });
+    soon(held.taken_away()).await;
+    // The session is still in its last command when somebody else comes.
+    let other = tokio::spawn({
+        let (a, paths) = (a.clone(), house.paths(&ada()));
+        async move { a.open(&ada(), paths, SESSION, false).await }
+    });
+    tokio::task::yield_now().await;
+    drop(held);
+    assert!(matches!(soon(other).await.unwrap(), Err(RouteError::Leaving)));
+    soon(leaving).await.unwrap();
+    assert_eq!(house.holder(&ada()), None, "released: the next holder takes over cleanly");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_account_that_is_being_opened_when_the_node_leaves_is_closed_too() {
+    let house = House::new();
+    let a = house.node("a");
+    let opening: Vec<_> = (0..20)
+        .map(|n| {
+            let user = UserName::normalise(&format!("user{n}")).unwrap();
+            let (a, paths) = (a.clone(), house.paths(&user));
+            tokio::spawn(async move { a.open(&user, paths, Use::Delivery, false).await.map(drop) })
+        })
+        .collect();
+    tokio::task::yield_now().await;
+    soon(a.close_all("bye", DEADLINE)).await;
+    for one in opening {
+        // Served before, or refused.
+        drop(one.await.unwrap());
+    }
+    let held: Vec<_> = (0..20).filter_map(|n| house.holder(&UserName::normalise(&format!("user{n}")).unwrap())).collect();
+    assert!(held.is_empty(), "{held:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_opening_goes_on_when_its_caller_goes_away() {
+    let house = House::new();
+    let a = house.node("a");
+    let user = ada();
+    {
+        let first = a.open(&user, house.paths(&user), SESSION, false);
+        // Started, then dropped before it is done.
+        tokio::select! {
+            biased;
+            _ = first => {}
+            () = tokio::task::yield_now() => {}
+        }
+    }
+    until(|| a.count() == 1).await;
+    let held = house.open(&a, &user).await;
+    assert_eq!(house.root.look(&user).unwrap().epoch.0, 1, "opened once");
+    drop(held);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_whose_account_could_not_be_opened_is_released_in_the_end() {
+    let house = House::new();
+    let a = house.node("a");
+    let user = ada();
+    let index = house.paths(&user).index;
+    block(&index);
+    assert!(a.open(&user, house.paths(&user), SESSION, false).await.is_err());
+    assert_eq!(house.holder(&user).as_deref(), Some("a"));
+    soon(a.free_stuck(&user, house.paths(&user))).await;
+    assert_eq!(house.holder(&user).as_deref(), Some("a"), "what an earlier holder left is not dealt with yet");
+    std::fs::remove_file(&index).unwrap();
+    soon(a.free_stuck(&user, house.paths(&user))).await;
+    assert_eq!(house.holder(&user), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_that_failed_is_rebuilt_even_if_nobody_comes_back_soon() {
+    let house = House::new();
+    let a = house.node("a");
+    let held = house.open(&a, &ada()).await;
+    held.open.abandon("failed");
+    drop(held);
+    a.close_idle(Duration::ZERO, |user| house.paths(user));
+    until(|| a.count() == 0).await;
+    let state = a.slot(&ada()).lock_owned().await;
+    assert!(matches!(&*state, State::Stuck(stuck) if stuck.rest == Rest::Rebuild), "{state:?}");
+    drop(state);
+    drop(house.open(&a, &ada()).await);
+    a.close_idle(Duration::ZERO, |user| house.paths(user));
+    until(|| house.holder(&ada()).is_none()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_lost_tenure_left_is_forgotten() {
+    let house = House::new();
+    let a = house.node("a");
+    let held = house.open(&a, &ada()).await;
+    let tenure = held.lease().tenure().clone();
+    drop(held);
+    tenure.end();
+    a.abandon(&tenure);
+    a.look_after_slots();
+    assert!(a.slots.lock().is_empty(), "an abandoned account must not stay in memory");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_draining_node_hands_over_and_sends_newcomers_elsewhere() {
+    let house = House::new();
+    let (a, b) = (house.node("a"), house.node("b"));
+    until(|| a.keeper.peers().len() == 2 && b.keeper.peers().len() == 2).await;
+    drop(house.open(&a, &ada()).await);
+    a.set_draining(true);
+    a.drain_some("drained");
+    until(|| house.holder(&ada()).is_none()).await;
+    match soon(a.open(&ada(), house.paths(&ada()), SESSION, false)).await.unwrap() {
+        Opened::HeldBy(holder) => assert_eq!(holder, b.keeper.me()),
+        other => panic!("{other:?}"),
+    }
+    let held = soon(a.open(&ada(), house.paths(&ada()), SESSION, true)).await.unwrap();
+    assert!(matches!(held, Opened::Here(_)), "a mailbox that can be served is served");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_moved_user_is_sent_to_the_chosen_node() {
+    let house = House::new();
+    let (a, b) = (house.node("a"), house.node("b"));
+    until(|| a.keeper.peers().len() == 2).await;
+    drop(house.open(&a, &ada()).await);
+    assert!(soon(a.move_to(&ada(), b.keeper.me(), "moved")).await);
+    let opened = soon(a.open(&ada(), house.paths(&ada()), SESSION, false)).await.unwrap();
+    assert!(matches!(opened, Opened::HeldBy(holder) if holder == b.keeper.me()));
+    let held = house.open(&b, &ada()).await;
+    assert_eq!(held.lease().epoch().0, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_has_no_more_sessions_than_allowed() {
+    let house = House::new();
+    let a = house.node("a");
+    let user = ada();
+    let open = || a.open(&user, house.paths(&user), Use::Session { max: 1 }, false);
+    let first = soon(open()).await.unwrap();
+    assert!(matches!(soon(open()).await, Err(RouteError::TooManySessions { .. })));
+    drop(first);
+    assert!(matches!(soon(open()).await, Ok(Opened::Here(_))));
+}

@@ -1,0 +1,205 @@
+//! Finds the messages of the view that match: the first half of SEARCH, SORT and THREAD.
+//!
+//! What memory can decide is decided there; the rest by cached headers, many at once; what then is still open by reading messages,
+//! several at once, on the blocking pool.
+//!
+//! Invariants, each with the test that guards it:
+//! - a command ends when its client leaves or its account is taken away, however much there is to read (`a_search_ends_when_the_account_is_taken_away`)
+//! - messages under way take bounded memory ([`BYTES_AT_ONCE`])
+
+use std::{future::Future, sync::Arc, time::UNIX_EPOCH};
+
+use affinity::clock::wall_clock;
+use futures::{StreamExt, TryStreamExt, future::BoxFuture, stream};
+use index::Uid;
+use storage::{Mailbox, Row, StorageError};
+use tokio::sync::Semaphore;
+
+use super::{Context, Needs, Query, RowFacts, compile};
+use crate::{
+    connection::{Connection, ConnectionError},
+    imap::{
+        holding::Holding,
+        reply::Stop,
+        session::{Session, Settings},
+        state::Selected,
+        updates,
+        view::sequence,
+        wire::command::SearchKey,
+    },
+};
+
+/// Messages whose cached headers are asked for at once.
+pub const BATCH_MESSAGES: usize = 256;
+/// Batches under way: one is read from the index while others are looked through.
+pub const BATCHES_AHEAD: usize = 3;
+/// Messages read at once: enough to hide a server's latency.
+const AHEAD_MESSAGES: usize = 8;
+/// Bytes of messages that are read at once: a few large messages do not multiply. One message alone may be larger.
+const BYTES_AT_ONCE: u32 = 64 << 20;
+
+/// The messages that match, in the order of the mailbox, and whether MODSEQ was among the keys.
+pub async fn find<H: Holding>(session: &mut Session<H>, selected: &Selected, key: &SearchKey) -> Result<(Vec<RowFacts>, bool), Stop> {
+    let query = Arc::new(ready(selected, key));
+    if query.uses_modseq() {
+        session.enable_condstore(Some(selected));
+    }
+    let (mut found, mut open) = decide_from_memory(selected, &query);
+    if query.reads_headers() && !open.is_empty() {
+        let Session { connection, held, settings, .. } = &mut *session;
+        let work = decide_from_headers(held, selected, &query, open, &mut found);
+        open = while_wanted(connection, held, settings, work).await?;
+    }
+    if !open.is_empty() {
+        let Session { connection, held, settings, .. } = &mut *session;
+        let work = decide_from_messages(held, selected, &query, open, &mut found);
+        while_wanted(connection, held, settings, work).await?;
+    }
+    found.sort_unstable_by_key(|row| row.sequence);
+    Ok((found, query.uses_modseq()))
+}
+
+/// Does `work` as long as the client is there and the account is held here.
+pub async fn while_wanted<H: Holding, T>(
+    connection: &mut Connection,
+    held: &H,
+    settings: &Settings,
+    work: impl Future<Output = Result<T, StorageError>> + Send,
+) -> Result<T, Stop> {
+    connection.flush_if_large().await?;
+    tokio::pin!(work);
+    // A script that sent all it wants and closed its side still gets its answers.
+    let mut silent = connection.input().is_empty();
+    loop {
+        tokio::select! {
+            biased;
+            text = held.taken_away() => return Err(updates::farewell(&text)),
+            done = &mut work => return Ok(done?),
+            // Only to see it leave: once it has sent more, that waits, and so is bounded.
+            filled = connection.fill(settings.idle_timeout), if silent => match filled {
+                Ok(()) => silent = false,
+                Err(ConnectionError::Timeout(_)) => {}
+                Err(error) => return Err(error.into()),
+            },
+        }
+    }
+}
+
+fn ready(selected: &Selected, key: &SearchKey) -> Query {
+    let now = wall_clock().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    compile(
+        key,
+        &Context {
+            message_count: selected.view.exists(),
+            largest_uid: selected.view.uids().last().map_or(0, |uid| uid.get()),
+            keywords: &selected.mailbox.keywords(),
+            now: i64::try_from(now).unwrap_or(i64::MAX),
+            saved: &selected.saved,
+        },
+    )
+}
+
+/// What matches for sure, and what is open. Messages that are gone match nothing.
+fn decide_from_memory(selected: &Selected, query: &Query) -> (Vec<RowFacts>, Vec<RowFacts>) {
+    let (mut found, mut open) = (Vec::new(), Vec::new());
+    let messages = selected.mailbox.read();
+    for (position, uid) in selected.view.uids().iter().enumerate() {
+        let Some(row) = messages.get(*uid) else { continue };
+        let facts = facts(selected, sequence(position), &row);
+        match query.decide_row(&facts) {
+            Some(true) => found.push(facts),
+            Some(false) => {}
+            None => open.push(facts),
+        }
+    }
+    (found, open)
+}
+
+fn facts(selected: &Selected, sequence: u32, row: &Row) -> RowFacts {
+    RowFacts {
+        sequence,
+        uid: row.uid,
+        flags: row.flags,
+        recent: selected.view.is_recent(row.uid),
+        size: row.size,
+        internal_date: row.internal_date,
+        modseq: row.modseq,
+    }
+}
+
+/// Decides what cached headers can; gives back what is still open.
+async fn decide_from_headers<H: Holding>(
+    held: &H,
+    selected: &Selected,
+    query: &Arc<Query>,
+    open: Vec<RowFacts>,
+    found: &mut Vec<RowFacts>,
+) -> Result<Vec<RowFacts>, StorageError> {
+    let batch = |rows: Vec<RowFacts>| -> BoxFuture<'_, _> {
+        let (mailbox, query) = (Arc::clone(&selected.mailbox), Arc::clone(query));
+        Box::pin(held.run(move |_| from_headers(&mailbox, &query, rows)))
+    };
+    let batches: Vec<BoxFuture<'_, _>> = open.chunks(BATCH_MESSAGES).map(|rows| batch(rows.to_vec())).collect();
+    let mut undecided = Vec::new();
+    let mut decided = stream::iter(batches).buffered(BATCHES_AHEAD);
+    while let Some(batch) = decided.try_next().await? {
+        for (row, answer) in batch {
+            match answer {
+                Some(true) => found.push(row),
+                Some(false) => {}
+                None => undecided.push(row),
+            }
+        }
+    }
+    Ok(undecided)
+}
+
+fn from_headers(mailbox: &Mailbox, query: &Query, rows: Vec<RowFacts>) -> Result<Vec<(RowFacts, Option<bool>)>, StorageError> {
+    let uids: Vec<Uid> = rows.iter().map(|row| row.uid).collect();
+    let rendered = mailbox.rendered(&uids)?;
+    let decide = |(row, rendered): (RowFacts, Option<storage::Rendered>)| match rendered {
+        Some(rendered) => (row, query.decide_full(&row, Some(&rendered.headers), None)),
+        None => (row, Some(false)),
+    };
+    Ok(rows.into_iter().zip(rendered).map(decide).collect())
+}
+
+/// Reads what is still open.
+async fn decide_from_messages<H: Holding>(
+    held: &H,
+    selected: &Selected,
+    query: &Arc<Query>,
+    open: Vec<RowFacts>,
+    found: &mut Vec<RowFacts>,
+) -> Result<(), StorageError> {
+    let bytes = Arc::new(Semaphore::new(usize::try_from(BYTES_AT_ONCE).unwrap_or(usize::MAX)));
+    let read = |row: RowFacts| -> BoxFuture<'_, Result<Option<RowFacts>, StorageError>> {
+        let (mailbox, query, bytes) = (Arc::clone(&selected.mailbox), Arc::clone(query), Arc::clone(&bytes));
+        Box::pin(async move {
+            let wanted = u32::try_from(row.size).unwrap_or(u32::MAX).min(BYTES_AT_ONCE);
+            let room = bytes.acquire_many_owned(wanted).await.ok(); // it is never closed
+            // The room is given back by the thread that reads, also when nobody waits for it any more.
+            let work = move |_: &Arc<storage::Account>| {
+                let decided = from_message(&mailbox, &query, &row);
+                drop(room);
+                decided
+            };
+            held.run(work).await.map(|matches| matches.then_some(row))
+        })
+    };
+    let mut reading = stream::iter(open.into_iter().map(read)).buffer_unordered(AHEAD_MESSAGES);
+    while let Some(decided) = reading.try_next().await? {
+        found.extend(decided);
+    }
+    Ok(())
+}
+
+fn from_message(mailbox: &Mailbox, query: &Query, row: &RowFacts) -> Result<bool, StorageError> {
+    let message = match mailbox.open_message(row.uid).and_then(|reader| reader.read_all()) {
+        Ok(message) => message,
+        Err(StorageError::Expunged) => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    debug_assert!(query.needs() > Needs::Nothing, "what memory decides is never read");
+    Ok(query.decide_full(row, None, Some(&message)).unwrap_or(false))
+}

@@ -1,0 +1,137 @@
+//! Sending the bytes of sections that FETCH asked for.
+//!
+//! - As many bytes follow as were announced, or the connection ends (`cut_off`).
+//! - No NUL is sent in a literal, which may not have one (`a_nul_never_reaches_a_client`).
+
+use std::{ops::Range, sync::Arc};
+
+use super::body::{CHUNK_BYTES, Part, Prepared};
+use crate::{
+    connection::{Connection, ConnectionError},
+    imap::{
+        holding::Holding,
+        reply::Stop,
+        wire::{command::FetchItem, response::FetchWriter},
+    },
+};
+
+/// What stands for a NUL, which RFC 3501 §4.3 forbids in literals: one byte too, so that sizes stay; other servers send the same.
+const INSTEAD_OF_NUL: u8 = 0x80;
+
+/// Sends one section's bytes.
+pub async fn send_part<H: Holding>(
+    connection: &mut Connection,
+    held: &H,
+    writer: &mut FetchWriter,
+    item: &FetchItem,
+    part: &Part,
+    prepared: &Prepared,
+) -> Result<(), Stop> {
+    let bytes: &[u8] = match part {
+        Part::Nil => {
+            if let FetchItem::Section { name, partial, .. } = item {
+                writer.section(connection.output(), name, partial.map(|(origin, _)| origin), None);
+            }
+            return Ok(());
+        }
+        Part::Owned(bytes) => bytes,
+        Part::Held(range) => prepared.raw.get(range.clone()).unwrap_or_default(),
+        Part::Streamed(range) => {
+            begin_literal(connection, writer, item, range.end - range.start);
+            return stream(connection, held, prepared, range.clone()).await;
+        }
+    };
+    begin_literal(connection, writer, item, bytes.len() as u64);
+    put(connection, bytes).await
+}
+
+fn begin_literal(connection: &mut Connection, writer: &mut FetchWriter, item: &FetchItem, bytes: u64) {
+    let out = connection.output();
+    match item {
+        FetchItem::Section { name, partial, .. } => writer.section_header(out, name, partial.map(|(origin, _)| origin), bytes),
+        FetchItem::Rfc822Header => writer.literal_header(out, "RFC822.HEADER", bytes),
+        FetchItem::Rfc822Text => writer.literal_header(out, "RFC822.TEXT", bytes),
+        _ => writer.literal_header(out, "RFC822", bytes),
+    }
+}
+
+/// Sends a range of a large message, reading one chunk ahead.
+async fn stream<H: Holding>(connection: &mut Connection, held: &H, prepared: &Prepared, range: Range<u64>) -> Result<(), Stop> {
+    let mut at = range.start;
+    let mut ready = read_chunk(held, prepared, at..range.end).await?;
+    loop {
+        if ready.is_empty() {
+            break;
+        }
+        at += ready.len() as u64;
+        let (sent, next) = tokio::join!(put(connection, &ready), read_chunk(held, prepared, at..range.end));
+        sent?;
+        ready = next?;
+    }
+    if at == range.end {
+        return Ok(());
+    }
+    tracing::error!(expected = range.end - range.start, sent = at - range.start, "a message file is shorter than its size");
+    Err(cut_off())
+}
+
+/// The next bytes of `range`, at most a chunk. An error in the middle of a literal can only end the connection: its length was announced.
+async fn read_chunk<H: Holding>(held: &H, prepared: &Prepared, range: Range<u64>) -> Result<Vec<u8>, Stop> {
+    if range.is_empty() {
+        return Ok(Vec::new());
+    }
+    let reader = Arc::clone(&prepared.reader);
+    let length = usize::try_from(range.end - range.start).unwrap_or(CHUNK_BYTES).min(CHUNK_BYTES);
+    let read = held.run(move |_| {
+        let mut chunk = vec![0; length];
+        let got = reader.read_at(range.start, &mut chunk)?;
+        chunk.truncate(got);
+        Ok(chunk)
+    });
+    read.await.map_err(|error| {
+        tracing::error!(%error, "a message can't be read to its end");
+        cut_off()
+    })
+}
+
+fn cut_off() -> Stop {
+    Stop::Connection(ConnectionError::Io(std::io::Error::other("a message could not be read to its end")))
+}
+
+/// Sends bytes of a plain literal; nearly all messages go out without being copied.
+async fn put(connection: &mut Connection, bytes: &[u8]) -> Result<(), Stop> {
+    if memchr::memchr(0, bytes).is_none() {
+        return Ok(connection.send(bytes).await?);
+    }
+    for chunk in bytes.chunks(CHUNK_BYTES) {
+        let out = connection.output();
+        let from = out.len();
+        out.extend_from_slice(chunk);
+        without_nul(out.get_mut(from..).unwrap_or_default());
+        connection.flush_if_large().await?;
+    }
+    Ok(())
+}
+
+/// Replaces each NUL.
+pub fn without_nul(mut bytes: &mut [u8]) {
+    while let Some(at) = memchr::memchr(0, bytes) {
+        if let Some(byte) = bytes.get_mut(at) {
+            *byte = INSTEAD_OF_NUL;
+        }
+        bytes = bytes.get_mut(at..).unwrap_or_default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_nul_is_replaced_and_nothing_else() {
+        let mut bytes = *b"\0a\0\0b\x80\0";
+        without_nul(&mut bytes);
+        assert_eq!(&bytes, b"\x80a\x80\x80b\x80\x80");
+        without_nul(&mut []);
+    }
+}

@@ -1,0 +1,210 @@
+//! What operators ask of nodes, done here or, over the relay links, on the node that it concerns.
+//!
+//! Weights and drains are settings on the shared directory, which `berth` changes by itself; nodes follow them. What needs a running node is here:
+//! who is served, ending sessions, handing a user over.
+
+use std::{io, sync::Arc, time::Duration};
+
+use affinity::{HolderId, NodeName, Peer, UserName};
+use futures::future::join_all;
+use serde::de::DeserializeOwned;
+use tokio::time::timeout;
+
+use super::{Node, sessions::SessionFilter};
+use crate::forward::{
+    accounts::{Opened, Use},
+    frames::{self, Moved, Request, StatusReply, WhoReply},
+};
+
+/// How long another node may take to answer from memory. Less than `berth` waits for this node.
+const ANSWER_LIMIT: Duration = Duration::from_secs(3);
+/// How long a handover may take: sessions finish their command, then the account is written back, closed and opened elsewhere.
+const MOVE_LIMIT: Duration = Duration::from_secs(60);
+/// What a client reads whose user is moved.
+const MOVING: &str = "your mail moves to another server, please connect again";
+/// What a client reads whose node is drained.
+pub const DRAINING: &str = "this server is taken out of service, please connect again";
+
+/// What this node itself serves.
+pub fn own(node: &Arc<Node>, user: Option<&UserName>) -> WhoReply {
+    let held = node.keeper.held().into_iter().filter(|(held, _)| user.is_none_or(|user| user == held)).map(|(user, epoch)| (user, epoch.0));
+    WhoReply { sessions: node.sessions.list(user), held: held.collect(), more: false }
+}
+
+/// How this node is.
+pub fn status(node: &Arc<Node>) -> StatusReply {
+    StatusReply {
+        sessions: node.sessions.count(),
+        connections: node.admission.count(),
+        held: node.keeper.held().len(),
+        draining: node.accounts.is_draining(),
+        trouble: node.health.trouble(),
+    }
+}
+
+/// Who is served, by every live node; `None` where one does not answer.
+pub async fn who_everywhere(node: &Arc<Node>, user: Option<&UserName>) -> Vec<(Peer, Option<WhoReply>)> {
+    everywhere(node, |peer, is_this| async move {
+        if is_this {
+            return Some(own(node, user));
+        }
+        let exchange = async {
+            let (mut stream, _broken) = node.links.open(node, &peer.holder).await.map_err(io::Error::other)?;
+            frames::write(&mut stream, &Request::Who { user: user.cloned() }).await?;
+            frames::read_who(&mut stream).await
+        };
+        said(&peer.holder, timeout(ANSWER_LIMIT, exchange).await)
+    })
+    .await
+}
+
+/// How every live node is.
+pub async fn status_everywhere(node: &Arc<Node>) -> Vec<(Peer, Option<StatusReply>)> {
+    everywhere(node, |peer, is_this| async move {
+        if is_this { Some(status(node)) } else { ask(node, &peer.holder, &Request::Status, ANSWER_LIMIT).await.ok() }
+    })
+    .await
+}
+
+/// Ends sessions on every live node: how many, and who did not answer.
+pub async fn end_everywhere(node: &Arc<Node>, filter: &SessionFilter, why: &str) -> (usize, Vec<String>) {
+    let answers = everywhere(node, |peer, is_this| async move {
+        if is_this {
+            return Some(node.sessions.end(filter, why));
+        }
+        let request = Request::End { filter: filter.clone(), why: why.to_owned() };
+        ask(node, &peer.holder, &request, ANSWER_LIMIT).await.ok()
+    })
+    .await;
+    let silent = answers.iter().filter(|(_, ended)| ended.is_none()).map(|(peer, _)| peer.holder.node.to_string()).collect();
+    (answers.iter().filter_map(|(_, ended)| *ended).sum(), silent)
+}
+
+/// A node that stops or drains: sessions that came in through it are told so by those who serve them.
+pub async fn end_relayed(node: &Arc<Node>, why: &str) {
+    let filter = SessionFilter { ingress: Some(node.keeper.me().node), ..SessionFilter::default() };
+    end_everywhere(node, &filter, why).await;
+}
+
+/// Moves a user to a node, from wherever they are; the new epoch.
+pub async fn move_user(node: &Arc<Node>, user: &UserName, to: &NodeName) -> Moved {
+    let peers = node.keeper.peers();
+    let target = peers.iter().filter(|peer| peer.holder.node == *to).max_by_key(|peer| !peer.suspect);
+    let target = match target {
+        None => return Err(format!("no node {to} is up: `berth nodes` shows all")),
+        Some(peer) if peer.suspect => return Err(format!("node {to} gives no sign of life")),
+        Some(peer) => peer.holder.clone(),
+    };
+    let seen = node.keeper.look(user).await.map_err(|error| error.to_string())?;
+    match seen.holder {
+        Some(holder) if holder == target => Ok(seen.epoch.0),
+        Some(holder) if holder == node.keeper.me() => hand_over(node, user, target).await,
+        Some(holder) if peers.iter().any(|peer| peer.holder == holder) => {
+            ask(node, &holder, &Request::Move { user: user.clone(), to: target }, MOVE_LIMIT).await?
+        }
+        // Free, or its holder is gone: who asks for it gets it.
+        _ => ask_to_take(node, user, &target).await,
+    }
+}
+
+/// On the holder: ends the user's sessions, closes the account, and has `to` take the lease.
+pub async fn hand_over(node: &Arc<Node>, user: &UserName, to: HolderId) -> Moved {
+    tracing::info!(%user, %to, "an operator moves a user");
+    if !node.accounts.move_to(user, to.clone(), MOVING).await {
+        return Err(format!("{user} could not be closed on {}: its log says why", node.keeper.me().node));
+    }
+    ask_to_take(node, user, &to).await
+}
+
+async fn ask_to_take(node: &Arc<Node>, user: &UserName, to: &HolderId) -> Moved {
+    if *to == node.keeper.me() {
+        return take(node, user).await;
+    }
+    ask(node, to, &Request::Take { user: user.clone() }, MOVE_LIMIT).await?
+}
+
+/// On the target: takes the lease and opens the account.
+pub async fn take(node: &Arc<Node>, user: &UserName) -> Moved {
+    let paths = node.config().account_paths(user);
+    match node.accounts.open(user, paths, Use::Delivery, true).await {
+        Ok(Opened::Here(held)) => Ok(held.lease().epoch().0),
+        Ok(Opened::HeldBy(holder)) => Err(format!("{user} is held by {holder}")),
+        Ok(Opened::Suspect(holder)) => Err(format!("{user} is held by {holder}, which gives no sign of life: try again in some seconds")),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Tells a node that its drain setting was changed; it would notice within some beats anyway.
+pub async fn tell_drain(node: &Arc<Node>, which: &NodeName, on: bool) -> Result<(), String> {
+    let Some(peer) = node.keeper.peers().into_iter().find(|peer| peer.holder.node == *which) else { return Ok(()) };
+    if peer.holder == node.keeper.me() {
+        drain(node, on);
+        return Ok(());
+    }
+    ask::<bool>(node, &peer.holder, &Request::Drain { on }, ANSWER_LIMIT).await.map(drop)
+}
+
+/// An operator set it a moment ago.
+pub fn drain(node: &Arc<Node>, on: bool) {
+    node.health.drain_was_set(on);
+    follow_drain(node, on);
+}
+
+/// Drains this node, or no longer, as the settings on the shared directory say; called every second.
+pub fn follow_drain(node: &Arc<Node>, setting: bool) {
+    let on = node.health.is_drained(setting);
+    if node.accounts.set_draining(on) != on {
+        match on {
+            true => tracing::warn!("draining: this node takes no new users and hands over those it has"),
+            false => tracing::warn!("no longer draining: this node takes users again"),
+        }
+        if on {
+            let node = node.clone();
+            tokio::spawn(async move { end_relayed(&node, DRAINING).await });
+        }
+    }
+    if on {
+        node.accounts.drain_some(DRAINING);
+    }
+}
+
+/// Asks another node; errors are for people.
+async fn ask<Reply: DeserializeOwned>(node: &Arc<Node>, to: &HolderId, request: &Request, limit: Duration) -> Result<Reply, String> {
+    let exchange = async {
+        let (mut stream, broken) = node.links.open(node, to).await.map_err(io::Error::other)?;
+        frames::write(&mut stream, request).await?;
+        tokio::select! {
+            reply = frames::read::<Reply, _>(&mut stream) => reply,
+            () = broken.cancelled() => Err(io::Error::other("the link broke")),
+        }
+    };
+    match timeout(limit, exchange).await {
+        Ok(Ok(reply)) => Ok(reply),
+        Ok(Err(error)) => Err(format!("node {}: {error}", to.node)),
+        Err(_) => Err(format!("node {} did not answer within {}", to.node, humantime::format_duration(limit))),
+    }
+}
+
+fn said<T>(holder: &HolderId, answer: Result<io::Result<T>, tokio::time::error::Elapsed>) -> Option<T> {
+    match answer {
+        Ok(Ok(reply)) => Some(reply),
+        Ok(Err(error)) => {
+            tracing::warn!(peer = %holder, %error, "a node does not answer");
+            None
+        }
+        Err(_) => None,
+    }
+}
+
+/// Asks all nodes at once, this one included.
+async fn everywhere<T, Asked: Future<Output = Option<T>>>(
+    node: &Arc<Node>,
+    question: impl Fn(Peer, bool) -> Asked,
+) -> Vec<(Peer, Option<T>)> {
+    let me = node.keeper.me();
+    let asked = node.keeper.peers().into_iter().map(|peer| {
+        let answer = question(peer.clone(), peer.holder == me);
+        async move { (peer, answer.await) }
+    });
+    join_all(asked).await
+}

@@ -1,0 +1,225 @@
+//! `cargo lab budget`: NFS requests per operation, counted by the kernel, against the budget. Fails where a row exceeds it.
+//!
+//! The state is mounted a second time with counters of its own, so that beats are counted apart from mail; what an operation asks of the state
+//! beyond the beats (acquiring a lease) is added to its row.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use tests::{
+    clients::lmtp::Lmtp,
+    lab::{self, Cluster, Lab, Node, Plan},
+    wait,
+};
+
+use crate::{
+    counts::{Counts, Used, settled, total},
+    fresh,
+};
+
+/// Deliveries, fetched bodies and logins over which a row is averaged.
+const MANY: usize = 50;
+/// Messages copied and moved by one command.
+const COPIES: usize = 100;
+/// The large INBOX: `MANY` messages, doubled this many times (12,800).
+const DOUBLINGS: u32 = 8;
+/// How long the sitting-still row is watched.
+const STILL: Duration = Duration::from_secs(60);
+
+struct Row {
+    what: String,
+    budget: f64,
+    measured: f64,
+    detail: String,
+}
+
+/// Everything that a measurement needs.
+struct Bench<'a> {
+    lab: &'a Lab,
+    cluster: &'a Cluster,
+    /// State requests per beat of a node where nothing happens.
+    per_beat: f64,
+    rows: Vec<Row>,
+}
+
+/// Measures all rows and prints them; `false` where one exceeds its budget.
+pub fn run() -> Result<bool> {
+    lab::enter()?;
+    let lab = Lab::attach()?;
+    // Names are written back late, so that what STORE needs before its OK can be told from what follows.
+    let plan = Plan { state_apart: true, users: 10, mail_settings: "write_back_after = \"15s\"".to_owned(), ..Plan::default() };
+    let cluster = lab.start(&fresh("budget"), &plan)?;
+    let mut bench = Bench { lab: &lab, cluster: &cluster, per_beat: 0.0, rows: Vec::new() };
+    bench.sitting_still()?;
+    bench.held_account()?;
+    bench.free_user()?;
+    lab.kill_all(plan.nodes)?;
+    Ok(print(&bench.rows))
+}
+
+impl Bench<'_> {
+    /// Beats and IDLE.
+    fn sitting_still(&mut self) -> Result<()> {
+        let node = self.holder_of("user1")?;
+        let mut imap = node.open("user1")?;
+        imap.idle()?;
+        let before = settled(self.lab, self.cluster, &node)?;
+        let start = wait::now();
+        ensure!(imap.next_untagged(STILL).is_err(), "something happened while nothing should");
+        let used = before.until(&Counts::of(self.lab, self.cluster, &node)?);
+        let minutes = start.elapsed().as_secs_f64() / 60.0;
+        ensure!(used.beats > 0, "{} does not beat", node.name);
+        #[expect(clippy::cast_precision_loss, reason = "counts of one minute")]
+        {
+            self.per_beat = total(&used.state) as f64 / used.beats as f64;
+        }
+        self.row("beat + watch, per node and second", 5.0, self.per_beat, format!("{:?} in {} beats", used.state, used.beats));
+        self.row("IDLE, per minute", 1.0, count(total(&used.mail)) / minutes, format!("{:?}", used.mail));
+        Ok(())
+    }
+
+    fn held_account(&mut self) -> Result<()> {
+        let node = self.holder_of("user2")?;
+        let mut lmtp = Lmtp::connect(&node.lmtp())?;
+        // The first delivery opens the mailbox and reserves numbers: its share is part of the average.
+        self.per_operation("LMTP delivery, one recipient, 4 KiB", 6.0, MANY * 4, &node, true, |number| {
+            lmtp.deliver_ok("a@localhost", &["user2@localhost"], &four_kib(number))
+        })?;
+        self.per_operation("login + SELECT of a held account", 0.0, MANY, &node, true, |_| node.open("user2").map(drop))?;
+
+        let mut imap = node.open("user2")?;
+        self.per_operation("STORE on 200 messages, before the OK", 3.0, 1, &node, false, |_| {
+            imap.command("STORE 1:* +FLAGS (\\Seen \\Flagged)")?.ok().map(drop)
+        })?;
+        self.per_operation("FETCH of metadata, 200 messages", 0.0, 1, &node, true, |_| {
+            imap.command("FETCH 1:* (UID FLAGS INTERNALDATE RFC822.SIZE ENVELOPE BODYSTRUCTURE)")?.ok().map(drop)
+        })?;
+        let n = count(u64::try_from(COPIES)?);
+        self.per_operation("COPY of 100 messages", n + 5.0, 1, &node, true, |_| {
+            imap.command(&format!("COPY 1:{COPIES} Archive"))?.ok().map(drop)
+        })?;
+        self.per_operation("MOVE of 100 messages", n + 5.0, 1, &node, true, |_| {
+            imap.command(&format!("MOVE 1:{COPIES} Archive"))?.ok().map(drop)
+        })?;
+        imap.logout()
+    }
+
+    /// A user whose holder left: another node takes the lease, loads a large mailbox, and reads bodies that it never saw.
+    fn free_user(&mut self) -> Result<()> {
+        let user = "user3";
+        let old = self.holder_of(user)?;
+        let mut lmtp = Lmtp::connect(&old.lmtp())?;
+        for number in 0..MANY {
+            lmtp.deliver_ok("a@localhost", &["user3@localhost"], &four_kib(number))?;
+        }
+        let mut imap = old.open(user)?;
+        for _ in 0..DOUBLINGS {
+            imap.command("COPY 1:* INBOX")?.ok()?;
+        }
+        drop(imap);
+        settled(self.lab, self.cluster, &old)?;
+        let others: Vec<&Node> = self.cluster.nodes.iter().filter(|node| node.name != old.name).collect();
+        let before = others.iter().map(|node| settled(self.lab, self.cluster, node)).collect::<Result<Vec<_>>>()?;
+        // The holder leaves in order and hands its leases over.
+        self.lab.exec(&old.name, &["sh", "-c", "pkill -TERM -x berth; while pgrep -x berth >/dev/null; do sleep 0.02; done"])?;
+        let via = others.first().context("one node only")?;
+        let mut imap = via.open(user)?;
+        let taken = self.lab.holder(self.cluster, via, user)?;
+        let node = self.cluster.nodes.get(taken).context("no holder")?;
+        let before = others.iter().zip(&before).find(|(other, _)| other.name == node.name).context("the old holder came back")?.1;
+        let after = settled(self.lab, self.cluster, node)?;
+        let used = before.until(&after);
+        let bytes: f64 = self.index_bytes(user)?;
+        let read_size = 1_048_576.0;
+        let budget = 20.0 + (bytes / read_size).ceil();
+        let what = format!("login of a free user, {} messages in INBOX, index {:.1} MB", MANY << DOUBLINGS, bytes / 1e6);
+        self.row(&what, budget, self.cost(&used), format!("mail {:?}, state {:?} in {} beats", used.mail, used.state, used.beats));
+
+        self.per_operation("FETCH of one body, never read here", 3.0, MANY, node, true, |number| {
+            imap.command(&format!("FETCH {} BODY.PEEK[]", number + 1))?.ok().map(drop)
+        })?;
+        self.per_operation("FETCH of one body, read before", 2.0, MANY, node, true, |number| {
+            imap.command(&format!("FETCH {} BODY.PEEK[]", number + 1))?.ok().map(drop)
+        })?;
+        Ok(())
+    }
+
+    /// Runs `work` `times` times on `node`; `settle`: what it leaves for the background counts as well.
+    fn per_operation(
+        &mut self,
+        what: &str,
+        budget: f64,
+        times: usize,
+        node: &Node,
+        settle: bool,
+        mut work: impl FnMut(usize) -> Result<()>,
+    ) -> Result<()> {
+        let before = settled(self.lab, self.cluster, node)?;
+        for number in 0..times {
+            work(number).with_context(|| what.to_owned())?;
+        }
+        let after = if settle { settled(self.lab, self.cluster, node) } else { Counts::of(self.lab, self.cluster, node) }?;
+        let used = before.until(&after);
+        let detail = format!("{times} ×: mail {:?}, state {:?} in {} beats", used.mail, used.state, used.beats);
+        let each = self.cost(&used) / count(u64::try_from(times)?);
+        self.row(what, budget, each, detail);
+        Ok(())
+    }
+
+    /// All of the mail mount, and of the state what is more than the beats make (to one beat, which may fall on either side).
+    fn cost(&self, used: &Used) -> f64 {
+        let beats = (count(used.beats) + 1.0) * self.per_beat;
+        count(total(&used.mail)) + (count(total(&used.state)) - beats).max(0.0).floor()
+    }
+
+    /// Opens the user's account somewhere and says where.
+    fn holder_of(&self, user: &str) -> Result<Node> {
+        let via = self.cluster.nodes.first().context("no nodes")?;
+        via.open(user)?.logout()?;
+        let holder = self.lab.holder(self.cluster, via, user)?;
+        self.cluster.nodes.get(holder).cloned().context("no holder")
+    }
+
+    fn index_bytes(&self, user: &str) -> Result<f64> {
+        let name = self.cluster.root.rsplit('/').next().unwrap_or_default();
+        let line = format!("cat /export/{name}/mail/_/{user}/index/*/index.db | wc -c");
+        Ok(self.lab.exec("srv", &["sh", "-c", &line])?.trim().parse()?)
+    }
+
+    fn row(&mut self, what: &str, budget: f64, measured: f64, detail: String) {
+        eprintln!("{what}: {measured:.2} of {budget} ({detail})");
+        self.rows.push(Row { what: what.to_owned(), budget, measured, detail });
+    }
+}
+
+/// A message of about 4 KiB.
+fn four_kib(number: usize) -> Vec<u8> {
+    let mut message = format!("From: a@localhost\r\nTo: b@localhost\r\nSubject: {number}\r\nMessage-ID: <{number}@lab>\r\n\r\n").into_bytes();
+    while message.len() < 4_096 {
+        message.extend_from_slice(b"A line of a message that is as long as lines of messages are.\r\n");
+    }
+    message
+}
+
+/// A count for averages.
+#[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
+fn count(requests: u64) -> f64 {
+    requests as f64
+}
+
+fn print(rows: &[Row]) -> bool {
+    println!("| operation | budget | measured |\n| --- | --- | --- |");
+    for row in rows {
+        let mark = if exceeds(row) { " **over**" } else { "" };
+        println!("| {} | {} | {:.2}{mark} |", row.what, row.budget, row.measured);
+    }
+    for row in rows.iter().filter(|row| exceeds(row)) {
+        println!("{} takes {:.2} requests, {} at most: {}", row.what, row.measured, row.budget, row.detail);
+    }
+    !rows.iter().any(exceeds)
+}
+
+/// Half a request is the rounding of the averages.
+fn exceeds(row: &Row) -> bool {
+    row.measured > row.budget + 0.5
+}

@@ -1,0 +1,288 @@
+//! Hosts with NFS clients of their own (`tests/lab/`), and a Berth cluster on them.
+//!
+//! Rules:
+//! - everything happens inside the lab's network namespace: [`enter`] runs this program again in there;
+//! - faults come from outside (power, network, the file server), never from inside a node;
+//! - requests are counted by the kernel (`/proc/self/mountstats`), not by us.
+
+use std::{
+    collections::BTreeMap,
+    env, fs,
+    os::unix::process::CommandExt,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use serde_json::Value;
+
+use crate::{berth, clients::imap::Imap, process, wait};
+
+/// Password of the lab's users.
+pub const PASSWORD: &str = "x";
+/// Where the hosts mount the export.
+pub const MAIL: &str = "/mnt/mail";
+/// A second mount of the export with counters of its own.
+pub const STATE: &str = "/mnt/state";
+/// Booting all hosts, packages included where they are missing.
+const UP_LIMIT: Duration = Duration::from_secs(900);
+/// One step on a host; a command that needs the file server while it boots waits for it.
+const STEP_LIMIT: Duration = Duration::from_secs(150);
+/// How long a node may take to be ready on a busy machine.
+const READY_LIMIT: Duration = Duration::from_secs(60);
+
+/// The program that boots the hosts and does what is asked to them.
+pub fn script() -> PathBuf {
+    berth::repository().join("tests/lab/hosts")
+}
+
+/// The lab that is up.
+#[derive(Debug, Clone)]
+pub struct Lab {
+    share: PathBuf,
+}
+
+/// How a node is configured beyond the lab's defaults.
+#[derive(Debug, Clone)]
+pub struct Cluster {
+    /// Nodes `n1` … of the lab.
+    pub nodes: Vec<Node>,
+    /// The shared directory as the hosts see it.
+    pub root: String,
+    /// Users `user1` …
+    pub users: usize,
+}
+
+/// One Berth node on one host.
+#[derive(Debug, Clone)]
+pub struct Node {
+    /// Host and node name.
+    pub name: String,
+    /// Its address.
+    pub address: String,
+    config: String,
+    log: PathBuf,
+}
+
+/// What a new cluster is made of.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Nodes, at most as many as the lab has hosts.
+    pub nodes: usize,
+    /// Users.
+    pub users: usize,
+    /// Put the state on the second mount, so that beats and mail are counted apart.
+    pub state_apart: bool,
+    /// Settings of `[mail]` beyond the defaults.
+    pub mail_settings: String,
+}
+
+impl Default for Plan {
+    fn default() -> Plan {
+        Plan { nodes: 3, users: 20, state_apart: false, mail_settings: String::new() }
+    }
+}
+
+/// Runs this program again inside the lab's network, unless it is there already.
+pub fn enter() -> Result<()> {
+    if env::var_os("BERTH_LAB_INSIDE").is_some() {
+        return Ok(());
+    }
+    let mut command = Command::new(script());
+    command.args(["net", "--"]).arg(env::current_exe()?).args(env::args_os().skip(1)).env("BERTH_LAB_INSIDE", "1");
+    // Built outside: in there is no way to a registry.
+    command.env("BERTH_BIN", berth::binary()?);
+    Err(anyhow!(command.exec()).context("cannot run inside the lab's network"))
+}
+
+/// Boots the lab; `arguments` as for `cargo lab up`.
+pub fn up(arguments: &[&str]) -> Result<()> {
+    let mut command = Command::new(script());
+    command.arg("up").args(arguments);
+    process::run_ok(&mut command, UP_LIMIT).map(drop).context("the lab does not come up")
+}
+
+/// Ends all hosts.
+pub fn down() -> Result<()> {
+    process::run_ok(Command::new(script()).arg("down"), STEP_LIMIT).map(drop)
+}
+
+impl Lab {
+    /// The lab that `cargo lab up` booted.
+    pub fn attach() -> Result<Lab> {
+        let share = String::from_utf8(process::run_ok(Command::new(script()).arg("share"), STEP_LIMIT)?)?;
+        Ok(Lab { share: PathBuf::from(share.trim()) })
+    }
+
+    /// One verb of `cargo lab`.
+    pub fn verb(&self, arguments: &[&str]) -> Result<String> {
+        Ok(String::from_utf8(process::run_ok(Command::new(script()).args(arguments), STEP_LIMIT)?)?)
+    }
+
+    /// Runs a command on a host; its standard output.
+    pub fn exec(&self, host: &str, command: &[&str]) -> Result<String> {
+        let limit = STEP_LIMIT.as_secs().to_string();
+        let mut arguments = vec!["exec", "-t", &limit, host, "--"];
+        arguments.extend(command);
+        self.verb(&arguments)
+    }
+
+    /// The folder that the machine and all hosts share (`/lab` on the hosts).
+    pub fn share(&self) -> &Path {
+        &self.share
+    }
+
+    /// NFS requests of a host's mount since it was mounted, by operation.
+    pub fn requests(&self, host: &str, mount: &str) -> Result<BTreeMap<String, u64>> {
+        let said: Value = serde_json::from_str(&self.verb(&["rpc", host, "--at", mount])?)?;
+        let operations = said["ops"].as_object().with_context(|| format!("{host} has no mount at {mount}: {said}"))?;
+        Ok(operations.iter().filter_map(|(name, of)| Some((name.clone(), of["count"].as_u64()?))).collect())
+    }
+
+    /// Ends every Berth node of the lab at once.
+    pub fn kill_all(&self, nodes: usize) -> Result<()> {
+        for number in 1..=nodes {
+            self.exec(&format!("n{number}"), &["sh", "-c", "pkill -9 -x berth; while pgrep -x berth >/dev/null; do sleep 0.02; done; true"])?;
+        }
+        Ok(())
+    }
+
+    /// Starts a new Berth cluster, in a directory named `name` on the export; whatever ran before is killed.
+    pub fn start(&self, name: &str, plan: &Plan) -> Result<Cluster> {
+        self.kill_all(plan.nodes)?;
+        if plan.state_apart {
+            for number in 1..=plan.nodes {
+                self.mount_apart(&format!("n{number}"))?;
+            }
+        }
+        let state = if plan.state_apart { STATE } else { MAIL };
+        let root = format!("{state}/{name}");
+        let binary = berth::binary()?;
+        let berth_path = binary.to_str().context("the path of berth is not UTF-8")?;
+        self.exec("n1", &[berth_path, "init", &root])?;
+        let lines: String = (1..=plan.users).map(|user| format!("user{user}:{{PLAIN}}{PASSWORD}\n")).collect();
+        fs::write(self.share.join("users"), lines)?;
+        self.exec("n1", &["cp", "/lab/users", &format!("{root}/users")])?;
+        let mut nodes = Vec::new();
+        for number in 1..=plan.nodes {
+            let (host, address) = (format!("n{number}"), format!("10.77.0.{}", 10 + number));
+            let file = format!("{host}-{name}.toml");
+            fs::write(self.share.join(&file), configuration(&root, name, &host, &address, &plan.mail_settings))?;
+            let log = self.share.join(format!("{host}-{name}.log"));
+            nodes.push(Node { name: host, address, config: format!("/lab/{file}"), log });
+        }
+        let cluster = Cluster { nodes, root, users: plan.users };
+        for node in &cluster.nodes {
+            self.serve(node)?;
+        }
+        self.wait_acquainted(&cluster)?;
+        Ok(cluster)
+    }
+
+    /// Starts the node on its host, as its supervisor would.
+    pub fn serve(&self, node: &Node) -> Result<()> {
+        let binary = berth::binary()?;
+        let log = format!("/lab/{}", node.log.file_name().and_then(|name| name.to_str()).context("no log")?);
+        let line = format!("exec {} serve --config {} >>{log} 2>&1", binary.display(), node.config);
+        self.verb(&["exec", "-d", &node.name, "--", "sh", "-c", &line]).map(drop)
+    }
+
+    /// Waits until every node knows every other.
+    pub fn wait_acquainted(&self, cluster: &Cluster) -> Result<()> {
+        let binary = berth::binary()?;
+        let berth_path = binary.to_str().context("the path of berth is not UTF-8")?;
+        wait::until("every node to know the others", READY_LIMIT, || {
+            for node in &cluster.nodes {
+                let known: Value = serde_json::from_str(&self.exec(&node.name, &[berth_path, "nodes", "--json", "--config", &node.config])?)?;
+                let up = known["nodes"].as_array().context("no nodes")?.iter().filter(|other| other["state"] == "up").count();
+                ensure!(up == cluster.nodes.len(), "{} knows {up} nodes", node.name);
+                Imap::connect(&node.imap())?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Index of the node that holds `user`, by the shared directory as `via` sees it.
+    pub fn holder(&self, cluster: &Cluster, via: &Node, user: &str) -> Result<usize> {
+        let binary = berth::binary()?;
+        let berth_path = binary.to_str().context("the path of berth is not UTF-8")?;
+        let said: Value = serde_json::from_str(&self.exec(&via.name, &[berth_path, "who", "--json", "--root", &cluster.root, user])?)?;
+        let name = said["held"][0]["node"].as_str().with_context(|| format!("nobody holds {user}: {said}"))?;
+        cluster.nodes.iter().position(|node| node.name == name).with_context(|| format!("{name} is no node"))
+    }
+
+    /// Boots a host again and starts its node.
+    pub fn revive(&self, node: &Node) -> Result<()> {
+        self.verb(&["start", &node.name])?;
+        self.serve(node)
+    }
+
+    fn mount_apart(&self, host: &str) -> Result<()> {
+        if self.exec(host, &["sh", "-c", &format!("grep -c ' {STATE} ' /proc/mounts || true")])?.trim() == "0" {
+            self.verb(&["mount", host, "--opts", "nosharecache", "--at", STATE])?;
+        }
+        Ok(())
+    }
+}
+
+impl Node {
+    /// Where it takes IMAP.
+    pub fn imap(&self) -> String {
+        format!("{}:143", self.address)
+    }
+
+    /// Where it takes LMTP.
+    pub fn lmtp(&self) -> String {
+        format!("{}:24", self.address)
+    }
+
+    /// A session with INBOX selected.
+    pub fn open(&self, user: &str) -> Result<Imap> {
+        let mut imap = Imap::login(&self.imap(), user, PASSWORD)?;
+        imap.select("INBOX")?;
+        Ok(imap)
+    }
+
+    /// The end of its log.
+    pub fn log(&self, lines: usize) -> String {
+        process::tail(&self.log, lines)
+    }
+}
+
+fn configuration(root: &str, name: &str, host: &str, address: &str, mail_settings: &str) -> String {
+    format!(
+        r#"[node]
+root = "{root}"
+name = "{host}"
+local_dir = "/var/lib/berth"
+advertise = ["{address}:8143"]
+[listen]
+imap = ["{address}:143"]
+imaps = []
+pop3 = ["{address}:110"]
+pop3s = []
+lmtp = ["{address}:24"]
+relay = "{address}:8143"
+[mail]
+maildir = "{MAIL}/{name}/mail/{{domain}}/{{local}}/Maildir"
+index = "{MAIL}/{name}/mail/{{domain}}/{{local}}/index"
+{mail_settings}
+[auth]
+allow_plaintext = true
+[lmtp]
+allow = ["10.77.0.0/24"]
+"#
+    )
+}
+
+/// The value after `--name` in `arguments`.
+pub fn option(arguments: &[String], name: &str) -> Result<Option<String>> {
+    match arguments.iter().position(|argument| argument == name) {
+        None => Ok(None),
+        Some(at) => match arguments.get(at + 1) {
+            Some(value) => Ok(Some(value.clone())),
+            None => bail!("{name} needs a value"),
+        },
+    }
+}
