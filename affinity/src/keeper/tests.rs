@@ -14,7 +14,7 @@ const DEADLINE: Duration = Duration::from_secs(60);
 
 /// A machine that stands still for three seconds, as one that compiles beside does, suspends and fences nobody.
 fn timings() -> Timings {
-    Timings { beat_ms: 50, self_limit_ms: 4000, dead_after_ms: 5500 }
+    Timings { beat_ms: 50, self_limit_ms: 3200, dead_after_ms: 4100 }
 }
 
 fn user(name: &str) -> UserName {
