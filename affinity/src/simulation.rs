@@ -6,39 +6,27 @@
 //! - `invariant_whoever_acknowledges_holds_the_lease`: the lease folder names whoever may acknowledge, in its epoch
 //! - `invariant_epochs_only_rise`, and a lease folder holds one name
 //!
-//! and at each takeover: what was not released is not called clean. Each rule is also taken away once, and must be missed.
+//! and at each takeover: what was not released is not called clean. The model (`model.rs`) takes each rule away once; this adds what it can't
+//! reach: four nodes and three users, delays within a beat, listings read in two halves, histories of 90 seconds.
 
 mod world;
 
-use world::{Faults, Rule, World};
+use world::{Faults, World};
 
 /// Seeds of every run: some dozens, so that all of them take seconds.
 const SEEDS: std::ops::Range<u64> = 0..24;
-/// How many seeds are tried until a missing rule is missed.
-const BROKEN_SEEDS: u64 = 400;
 
 /// Runs every seed; the first violation fails.
 fn assert_holds(faults: Faults) -> Vec<World> {
     SEEDS
         .map(|seed| {
-            let mut world = World::new(seed, faults, None);
+            let mut world = World::new(seed, faults);
             if let Err(violation) = world.run() {
                 panic!("seed {seed}: {violation}");
             }
             world
         })
         .collect()
-}
-
-/// Runs until the missing rule is missed. `first` is a seed from which that is soon, so that it takes seconds.
-fn assert_is_missed(rule: Rule, first: u64) {
-    for seed in first..first + BROKEN_SEEDS {
-        if let Err(violation) = World::new(seed, Faults::OFTEN, Some(rule)).run() {
-            println!("without {rule:?}, seed {seed}: {violation}");
-            return;
-        }
-    }
-    panic!("without {rule:?} nothing went wrong: the simulation does not test it");
 }
 
 #[test]
@@ -64,39 +52,9 @@ fn an_outage_alone_fences_nobody() {
 #[test]
 fn when_all_is_well_again_every_lease_can_be_had() {
     for seed in SEEDS {
-        let mut world = World::new(seed, Faults::ALL, None);
+        let mut world = World::new(seed, Faults::ALL);
         if let Err(violation) = world.run().and_then(|()| world.calm_down()) {
             panic!("seed {seed}: {violation}");
         }
     }
-}
-
-#[test]
-fn without_exact_fences_a_live_node_is_fenced() {
-    assert_is_missed(Rule::FenceNamesTheBeat, 36);
-}
-
-#[test]
-fn without_the_margin_two_nodes_acknowledge() {
-    assert_is_missed(Rule::SelfLimitBelowDeadAfter, 31);
-}
-
-#[test]
-fn with_an_older_listing_of_nodes_a_live_holder_loses_its_lease() {
-    assert_is_missed(Rule::NodesListedAfterLease, 0);
-}
-
-#[test]
-fn counting_from_the_last_try_two_nodes_acknowledge() {
-    assert_is_missed(Rule::BeatCountsFromFirstTry, 10);
-}
-
-#[test]
-fn trusting_one_listing_a_live_holder_loses_its_lease() {
-    assert_is_missed(Rule::AbsenceSeenMoreThanOnce, 2);
-}
-
-#[test]
-fn keeping_an_unknown_lease_a_late_release_takes_it_away() {
-    assert_is_missed(Rule::UnknownLeaseTakenAnew, 42);
 }

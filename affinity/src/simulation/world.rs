@@ -14,22 +14,11 @@ use crate::{
     placement::stable_hash,
     protocol::{
         Acquire, Answer, Attempt, Beat, BeatOutcome, Release, ReleaseStep, ReleaseVerdict, Roll, Sighting, Verdict, Watch, acquire::Step,
-        beat_gap_min, roll::LISTINGS_MAX,
+        beat_gap_min,
     },
     root::FOLDERS,
     swap::Swapped,
 };
-
-/// A rule that can be taken away.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Rule {
-    FenceNamesTheBeat,
-    SelfLimitBelowDeadAfter,
-    NodesListedAfterLease,
-    BeatCountsFromFirstTry,
-    AbsenceSeenMoreThanOnce,
-    UnknownLeaseTakenAnew,
-}
 
 /// What may go wrong.
 #[derive(Debug, Clone, Copy)]
@@ -148,8 +137,6 @@ struct Running {
     valid_until: Duration,
     watch: Watch,
     roll: Option<Roll>,
-    /// The last listing of `nodes/` by the watch, for the rule that it is too old.
-    old_nodes: Vec<NodeFile>,
     jobs: BTreeMap<UserName, Job>,
     held: BTreeMap<UserName, Epoch>,
     attempts: BTreeMap<UserName, Attempt>,
@@ -170,7 +157,6 @@ pub(super) struct World {
     pub(super) outages: u64,
     random: Random,
     faults: Faults,
-    broken: Option<Rule>,
     timings: Timings,
     now: Time,
     sequence: u64,
@@ -188,13 +174,9 @@ pub(super) struct World {
 }
 
 impl World {
-    pub(super) fn new(seed: u64, faults: Faults, broken: Option<Rule>) -> World {
-        let mut timings = Timings::default();
-        if broken == Some(Rule::SelfLimitBelowDeadAfter) {
-            timings.self_limit_ms = timings.dead_after_ms + 1000;
-        } else {
-            timings.check().expect("the default is sane");
-        }
+    pub(super) fn new(seed: u64, faults: Faults) -> World {
+        let timings = Timings::default();
+        timings.check().expect("the default is sane");
         let users = ["ada", "bob", "eve"].map(|name| UserName::normalise(name).expect("a name")).to_vec();
         let mut server = MemoryNames::default();
         for folder in FOLDERS {
@@ -212,7 +194,6 @@ impl World {
             outages: 0,
             random,
             faults,
-            broken,
             timings,
             now: 0,
             sequence: 0,
@@ -376,7 +357,6 @@ impl World {
             valid_until: Duration::ZERO,
             watch: Watch::new(me.clone()),
             roll: None,
-            old_nodes: Vec::new(),
             jobs: BTreeMap::new(),
             held: BTreeMap::new(),
             attempts: BTreeMap::new(),
@@ -388,11 +368,7 @@ impl World {
 
     fn beat(&mut self, process: Process) {
         let now = self.local(process.node);
-        let forget = self.broken == Some(Rule::BeatCountsFromFirstTry);
         let running = self.running(process);
-        if forget {
-            running.beat.first_try = None;
-        }
         running.beat_began = now;
         let (from, to) = running.beat.attempt(now);
         self.swap(process, from.in_nodes(), to.in_nodes(), Purpose::Beat);
@@ -603,22 +579,14 @@ impl World {
     }
 
     fn lease_listed(&mut self, process: Process, user: &UserName, reply: Reply) -> Result<(), String> {
-        let keep = self.broken == Some(Rule::UnknownLeaseTakenAnew);
         let Reply::Names(listing) = reply else {
             self.give_up(process, user);
             return Ok(());
         };
         let names = listing.map(|listing| sort_out::<LeaseName>(&listing).0);
         let running = self.running(process);
-        let me = running.me.clone();
         match running.jobs.get_mut(user) {
-            Some(Job::Acquire(acquire)) => {
-                let ours = names.iter().flatten().find(|name| keep && name.holder.as_ref() == Some(&me));
-                if let (Some(ours), Some(Attempt::Release(_))) = (ours, acquire.attempt()) {
-                    *acquire = Acquire::new(me, Some(Attempt::Take(ours.clone(), Handover::Unclean)));
-                }
-                acquire.lease_listed(names.as_deref());
-            }
+            Some(Job::Acquire(acquire)) => acquire.lease_listed(names.as_deref()),
             Some(Job::Release(release)) => release.lease_listed(&names.unwrap_or_default()),
             None => {}
         }
@@ -633,24 +601,12 @@ impl World {
         ended: Duration,
         names: &[String],
     ) -> Result<(), String> {
-        let (mut files, _) = sort_out::<NodeFile>(names);
+        let (files, _) = sort_out::<NodeFile>(names);
         let beat = self.timings.beat();
-        let (old, twice) = (self.broken == Some(Rule::NodesListedAfterLease), self.broken == Some(Rule::AbsenceSeenMoreThanOnce));
         let running = self.running(process);
-        if old {
-            files.clone_from(&running.old_nodes);
-        }
         let suspects = running.watch.suspects();
         if let Some(Job::Acquire(acquire)) = running.jobs.get_mut(user) {
             acquire.nodes_listed(began, ended, &files, &suspects, beat);
-            if twice && *acquire.step() == Step::ListNodes {
-                // As if this one listing were enough.
-                (0..LISTINGS_MAX).for_each(|_| {
-                    if *acquire.step() == Step::ListNodes {
-                        acquire.nodes_listed(began, ended, &files, &suspects, beat);
-                    }
-                });
-            }
         }
         self.go_on(process, user)
     }
@@ -671,7 +627,6 @@ impl World {
             }
             None => Roll::new(began, ended, &files),
         };
-        running.old_nodes = files;
         if running.watch.misses_somebody(&roll) && !roll.is_proof(timings.beat()) && !roll.is_long() {
             running.roll = Some(roll);
             return self.send(process, Request::List(NODES.into(), None), Waiting::Roll);
@@ -752,14 +707,7 @@ impl World {
                 }
                 Reply::Done
             }
-            Request::Fence(file) => {
-                let mut file = file.clone();
-                if self.broken == Some(Rule::FenceNamesTheBeat) {
-                    let (files, _) = sort_out::<NodeFile>(&self.server.list(NODES).unwrap_or_default());
-                    file = files.into_iter().find(|listed| listed.holder == file.holder).unwrap_or(file);
-                }
-                self.rename(&file.in_nodes(), &file.in_fenced())
-            }
+            Request::Fence(file) => self.rename(&file.in_nodes(), &file.in_fenced()),
         };
         if !wanted {
             return;
