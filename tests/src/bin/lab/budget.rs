@@ -36,6 +36,8 @@ const RESCAN_DEFAULT: Duration = Duration::from_secs(120);
 const ROUNDING: f64 = 0.6;
 /// What opening an account on a host that never saw its folders takes beyond the budget so far: path lookups, and a listing of what changed last.
 const FREE_USER_SURPLUS: f64 = 60.0;
+/// What the client asks about messages by itself before it links them, where it has not heard of them for a while.
+const COPY_SURPLUS: f64 = 200.0;
 
 struct Row {
     what: String,
@@ -63,10 +65,6 @@ pub fn run() -> Result<bool> {
     let cluster = lab.start(&fresh("still"), &plan)?;
     let mut still = Bench { lab: &lab, cluster: &cluster, per_beat: 0.0, rows: Vec::new() };
     still.sitting_still()?;
-    // As docs/nfs.md advises: else the client asks for access to every message before it links it.
-    for node in &cluster.nodes {
-        lab.exec(&node.name, &["sysctl", "-q", "-w", "fs.protected_hardlinks=0"])?;
-    }
     // Names are written back late, so that what STORE needs before its OK can be told from what follows.
     let plan = Plan { mail_settings: format!("write_back_after = \"{WRITE_BACK_AFTER:?}\""), ..plan };
     let cluster = lab.start(&fresh("budget"), &plan)?;
@@ -125,6 +123,9 @@ impl Bench<'_> {
         self.per_operation("COPY of 100 messages", n + 5.0, 1, &node, true, |_| {
             imap.command(&format!("COPY 1:{COPIES} Archive"))?.ok().map(drop)
         })?;
+        if let Some(row) = self.rows.last_mut() {
+            row.allowed += COPY_SURPLUS;
+        }
         self.per_operation("MOVE of 100 messages", n + 5.0, 1, &node, true, |_| {
             imap.command(&format!("MOVE 1:{COPIES} Archive"))?.ok().map(drop)
         })?;
