@@ -4,11 +4,11 @@
 //! A tick is one beat; within a tick everything happens in every order. What may go wrong is a number per kind ([`Faults`]) and each test's
 //! bound; requests that ended in an error or whose process died land at any later time, or never.
 //!
-//! - `no_two_nodes_acknowledge`, `whoever_acknowledges_holds_the_lease`: at no moment, in no epoch, also not after the lease moved
-//! - `what_was_acknowledged_is_seen`: a change that was acknowledged is in the index folder of whoever may acknowledge next
-//! - `epochs_only_rise`, `a_node_that_moved_on_is_not_fenced`, `no_late_write_reaches_a_live_folder`, `nobody_gives_up_unfenced`
-//! - `an_outage_moves_nobody`: where only the server was away, nobody is fenced
-//! - `users_are_served_in_the_end`: some ticks after the last fault, every user has a holder that may acknowledge
+//! - no two nodes acknowledge, whoever acknowledges holds the lease: at no moment, in no epoch, also not after the lease moved
+//! - what was acknowledged is seen: a change that was acknowledged is in the index folder of whoever may acknowledge next
+//! - `epochs_only_rise`, a node that moved on is not fenced, no late write reaches a live folder, nobody gives up unfenced
+//! - an outage moves nobody: where only the server was away, nobody is fenced
+//! - users are served in the end: some ticks after the last fault, every user has a holder that may acknowledge
 //!
 //! Each rule is taken away once ([`Rule`], which only the model knows) and must be missed: ARCHITECTURE.md has the table. What the model can't
 //! reach (delays within a beat, four nodes, long histories) is drawn at random in `simulation.rs`.
