@@ -16,7 +16,8 @@ struct Row {
 
 fn rows() -> Result<Vec<Row>> {
     let text = read("server/PROTOCOLS.md")?;
-    let lines = text.lines().filter(|line| line.starts_with("| RFC ") && !line.starts_with("| RFC |"));
+    let specified = |line: &&str| (line.starts_with("| RFC ") && !line.starts_with("| RFC |")) || line.starts_with("| draft-");
+    let lines = text.lines().filter(specified);
     lines
         .map(|line| {
             let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();

@@ -2,7 +2,7 @@
 //!
 //! Invariants, each with the test that guards it:
 //! - an account is open only under a lease, and the lease is released only after a clean close (`a_handed_over_account_is_closed_and_its_lease_is_free`)
-//! - when the lease is lost, the account is abandoned without another write and every session of it ends (`a_holder_that_slept_through_its_fencing_acknowledges_nothing_from_before`)
+//! - when the lease is lost, the account is abandoned without another write and every session of it ends (`a_stopped_holder_is_fenced_and_acknowledges_nothing`)
 //! - an account is never opened twice at once, whoever stops waiting for it (`an_opening_goes_on_when_its_caller_goes_away`)
 //! - who comes while an account is handed over finds it closed and its lease free (`a_login_during_the_goodbye_loses_no_clean_close`)
 //! - no lease stays with a node that does not serve it (`a_lease_whose_account_could_not_be_opened_is_released_in_the_end`)
@@ -11,10 +11,9 @@
 
 use std::{
     collections::HashMap,
-    ops::Deref,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
@@ -22,10 +21,12 @@ use std::{
 use affinity::{Acquired, Clock, Handover, HolderId, Keeper, Lease, SystemClock, Tenure, UserName, placement};
 use parking_lot::Mutex;
 use storage::{Account, AccountPaths, StorageError, StorageSettings};
-use tokio::sync::{Notify, OwnedMutexGuard, Semaphore};
-use tokio_util::sync::CancellationToken;
+use tokio::sync::{OwnedMutexGuard, Semaphore};
 
-use super::RouteError;
+use super::{
+    RouteError,
+    held::{Held, OpenAccount, Use},
+};
 
 /// Accounts whose background work runs at once: each is mostly waiting for the shared file system.
 const BACKGROUND_PARALLEL: usize = 16;
@@ -35,6 +36,9 @@ const FAREWELL: Duration = Duration::from_secs(5);
 const STUCK_RETRY: Duration = Duration::from_secs(20);
 /// How long logins are sent to the node that a user was moved to, should it not have taken the lease by then.
 const MOVE_HINT: Duration = Duration::from_secs(20);
+
+/// What sessions are told when the lease is lost.
+const LOST: &str = "this server lost contact with the mail store, please log in again";
 
 /// The answer to [`Accounts::open`].
 #[derive(Debug)]
@@ -97,200 +101,6 @@ enum Rest {
     /// Its index failed: the next opening rebuilds it from the Maildir.
     Rebuild,
 }
-
-#[derive(Debug)]
-struct OpenAccount {
-    account: Arc<Account>,
-    tenure: Arc<Tenure>,
-    sessions: AtomicUsize,
-    uses: AtomicUsize,
-    unused: Notify,
-    idle_since: Mutex<Duration>,
-    clock: SystemClock,
-    gone: Farewell,
-    /// Nothing may be written any more.
-    abandoned: AtomicBool,
-    working: AtomicBool,
-}
-
-/// Tells sessions to end, with a text for the client.
-#[derive(Debug, Clone, Default)]
-pub struct Farewell {
-    said: CancellationToken,
-    why: Arc<Mutex<String>>,
-}
-
-impl Farewell {
-    /// Says it; the first text counts.
-    pub fn say(&self, why: &str) {
-        let mut text = self.why.lock();
-        if !self.said.is_cancelled() {
-            why.clone_into(&mut text);
-            self.said.cancel();
-        }
-    }
-    /// Whether it was said.
-    pub fn is_said(&self) -> bool {
-        self.said.is_cancelled()
-    }
-    /// Resolves with the text when it is said. Safe to cancel.
-    pub async fn heard(&self) -> String {
-        self.said.cancelled().await;
-        self.why.lock().clone()
-    }
-}
-
-/// What an account is opened for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Use {
-    /// A session of a client; counted against `sessions_per_user`.
-    Session {
-        /// The limit.
-        max: usize,
-    },
-    /// A delivery.
-    Delivery,
-}
-
-/// Use of an open account: while one exists, the account stays open (unless its lease is lost).
-#[derive(Debug)]
-pub struct Held {
-    open: Arc<OpenAccount>,
-    session: bool,
-    kicked: Farewell,
-}
-
-impl Held {
-    fn new(open: Arc<OpenAccount>, what_for: Use) -> Result<Held, RouteError> {
-        let session = matches!(what_for, Use::Session { .. });
-        if let Use::Session { max } = what_for
-            && open.sessions.fetch_add(1, Ordering::SeqCst) >= max
-        {
-            open.sessions.fetch_sub(1, Ordering::SeqCst);
-            return Err(RouteError::TooManySessions { user: open.account.user().clone(), limit: max });
-        }
-        open.uses.fetch_add(1, Ordering::SeqCst);
-        Ok(Held { open, session, kicked: Farewell::default() })
-    }
-
-    /// Runs a blocking call of the store on the blocking pool.
-    pub async fn run<T, F>(&self, work: F) -> Result<T, StorageError>
-    where
-        T: Send + 'static,
-        F: FnOnce(&Arc<Account>) -> Result<T, StorageError> + Send + 'static,
-    {
-        let open = self.open.clone();
-        let user = open.account.user().clone();
-        let result = match tokio::task::spawn_blocking(move || work(&open.account)).await {
-            Ok(result) => result,
-            Err(panic) => Err(StorageError::Index { user, reason: format!("an operation failed unexpectedly: {panic}") }),
-        };
-        if let Err(error @ StorageError::Index { .. }) = &result {
-            self.open.index_failed(error);
-        }
-        result
-    }
-
-    /// The account.
-    pub fn account(&self) -> &Arc<Account> {
-        &self.open.account
-    }
-
-    /// Ends this one use, where an operator wants so.
-    pub fn kick(&self) -> Farewell {
-        self.kicked.clone()
-    }
-
-    /// Resolves, with a text for the client, when the account is taken away (lease lost, drain, kick): say BYE and end. Safe to cancel.
-    pub async fn taken_away(&self) -> String {
-        tokio::select! {
-            biased;
-            why = self.open.gone.heard() => why,
-            why = self.kicked.heard() => why,
-        }
-    }
-}
-
-impl Deref for Held {
-    type Target = Arc<Account>;
-    fn deref(&self) -> &Arc<Account> {
-        &self.open.account
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        if self.session {
-            self.open.sessions.fetch_sub(1, Ordering::SeqCst);
-        }
-        *self.open.idle_since.lock() = self.open.clock.now();
-        if self.open.uses.fetch_sub(1, Ordering::SeqCst) == 1 {
-            self.open.unused.notify_waiters();
-        }
-    }
-}
-
-impl OpenAccount {
-    fn new(account: Arc<Account>, clock: SystemClock) -> Arc<OpenAccount> {
-        Arc::new(OpenAccount {
-            tenure: account.lease().tenure().clone(),
-            account,
-            sessions: AtomicUsize::new(0),
-            uses: AtomicUsize::new(0),
-            unused: Notify::new(),
-            idle_since: Mutex::new(clock.now()),
-            clock,
-            gone: Farewell::default(),
-            abandoned: AtomicBool::new(false),
-            working: AtomicBool::new(false),
-        })
-    }
-
-    /// Nothing may be written any more.
-    fn abandon(&self, why: &str) {
-        self.abandoned.store(true, Ordering::SeqCst);
-        self.gone.say(why);
-        self.account.abandon();
-    }
-
-    fn index_failed(&self, error: &StorageError) {
-        tracing::error!(user = %self.account.user(), %error, "the index failed: sessions end, it is rebuilt at the next login");
-        self.abandon("the mailbox index had to be rebuilt, please log in again");
-    }
-
-    fn is_usable(&self) -> bool {
-        !self.gone.is_said() && !self.tenure.is_over()
-    }
-
-    fn is_unused_for(&self, linger: Duration) -> bool {
-        self.uses.load(Ordering::SeqCst) == 0 && self.clock.now().saturating_sub(*self.idle_since.lock()) >= linger
-    }
-
-    /// Whether it is to be closed. Sessions that were told to end are given their time by whoever told them.
-    fn is_due(&self, linger: Duration) -> bool {
-        let linger = if self.is_usable() { linger } else { Duration::ZERO };
-        self.abandoned.load(Ordering::SeqCst) || self.is_unused_for(linger)
-    }
-
-    /// Until nobody uses it, at most `limit`.
-    async fn until_unused(&self, limit: Duration) {
-        let unused = async {
-            loop {
-                // Registered before the look, so that the last one who goes is not missed.
-                let mut last_goes = std::pin::pin!(self.unused.notified());
-                last_goes.as_mut().enable();
-                if self.uses.load(Ordering::SeqCst) == 0 {
-                    return;
-                }
-                last_goes.await;
-            }
-        };
-        // Whoever is still inside a call of the store then is waited for by its close.
-        tokio::time::timeout(limit, unused).await.ok();
-    }
-}
-
-const LOST: &str = "this server lost contact with the mail store, please log in again";
 
 impl Accounts {
     /// None open yet; at most `closing_parallel` are closed at once.

@@ -6,8 +6,8 @@ use affinity::HolderId;
 use tokio::{io::AsyncWriteExt, sync::Semaphore, task::JoinSet, time::timeout};
 
 use super::{
-    accounts::Use,
     frames::{self, DeliveryReply, Request},
+    held::Use,
     link::RelayStream,
     route::{Route, Router},
 };

@@ -7,6 +7,7 @@
 pub mod accounts;
 pub mod deliver;
 pub mod frames;
+pub mod held;
 pub mod identity;
 pub mod link;
 pub mod pump;
@@ -17,8 +18,8 @@ pub mod session;
 use affinity::UserName;
 use serde::{Deserialize, Serialize};
 
-pub use accounts::Held;
 pub use deliver::deliver;
+pub use held::Held;
 pub use route::RouteError;
 pub use session::enter;
 

@@ -8,8 +8,8 @@ use affinity::{AffinityError, HolderId, UserName};
 use storage::StorageError;
 use tokio::time::Instant;
 
-use super::accounts::{Opened, Use};
 use super::{Held, frames::Redirect};
+use super::{accounts::Opened, held::Use};
 use crate::node::Node;
 
 /// "Not mine" answers that are followed before giving up: the first answer of a live node is nearly always right.

@@ -7,8 +7,9 @@ use tracing::Instrument;
 
 use super::{
     Held,
-    accounts::{Opened, Use},
+    accounts::Opened,
     frames::{self, DeliveryReply, Redirect, Request, SessionReply},
+    held::Use,
     link::RelayStream,
     route::RouteError,
     session::serve_here,

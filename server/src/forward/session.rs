@@ -7,10 +7,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::Span;
 
 use super::{
-    Held, Preamble,
-    accounts::Use,
-    frames,
+    Held, Preamble, frames,
     frames::{Request, SessionReply},
+    held::Use,
     link::RelayStream,
     pump,
     route::{Route, RouteError, Router},

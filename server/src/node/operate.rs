@@ -12,8 +12,9 @@ use tokio::time::timeout;
 
 use super::{Node, sessions::SessionFilter};
 use crate::forward::{
-    accounts::{Opened, Use},
+    accounts::Opened,
     frames::{self, Moved, Request, StatusReply, WhoReply},
+    held::Use,
 };
 
 /// How long another node may take to answer from memory. Less than `berth` waits for this node.

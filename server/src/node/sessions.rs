@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     client::{Protocol, SessionId},
     connection::Activity,
-    forward::{Preamble, accounts::Farewell},
+    forward::{Preamble, held::Farewell},
 };
 
 /// One session, as an operator sees it.

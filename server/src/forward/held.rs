@@ -1,0 +1,211 @@
+//! Use of an open account: who has one keeps it open, and hears when it is taken away.
+
+use std::{
+    ops::Deref,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use affinity::{Clock, SystemClock, Tenure};
+use parking_lot::Mutex;
+use storage::{Account, StorageError};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use super::RouteError;
+
+/// An account that is open here, with those who use it.
+#[derive(Debug)]
+pub(super) struct OpenAccount {
+    pub(super) account: Arc<Account>,
+    pub(super) tenure: Arc<Tenure>,
+    pub(super) sessions: AtomicUsize,
+    pub(super) uses: AtomicUsize,
+    unused: Notify,
+    idle_since: Mutex<Duration>,
+    clock: SystemClock,
+    pub(super) gone: Farewell,
+    /// Nothing may be written any more.
+    pub(super) abandoned: AtomicBool,
+    pub(super) working: AtomicBool,
+}
+
+/// Tells sessions to end, with a text for the client.
+#[derive(Debug, Clone, Default)]
+pub struct Farewell {
+    said: CancellationToken,
+    why: Arc<Mutex<String>>,
+}
+
+impl Farewell {
+    /// Says it; the first text counts.
+    pub fn say(&self, why: &str) {
+        let mut text = self.why.lock();
+        if !self.said.is_cancelled() {
+            why.clone_into(&mut text);
+            self.said.cancel();
+        }
+    }
+    /// Whether it was said.
+    pub fn is_said(&self) -> bool {
+        self.said.is_cancelled()
+    }
+    /// Resolves with the text when it is said. Safe to cancel.
+    pub async fn heard(&self) -> String {
+        self.said.cancelled().await;
+        self.why.lock().clone()
+    }
+}
+
+/// What an account is opened for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Use {
+    /// A session of a client; counted against `sessions_per_user`.
+    Session {
+        /// The limit.
+        max: usize,
+    },
+    /// A delivery.
+    Delivery,
+}
+
+/// Use of an open account: while one exists, the account stays open (unless its lease is lost).
+#[derive(Debug)]
+pub struct Held {
+    pub(super) open: Arc<OpenAccount>,
+    session: bool,
+    kicked: Farewell,
+}
+
+impl Held {
+    pub(super) fn new(open: Arc<OpenAccount>, what_for: Use) -> Result<Held, RouteError> {
+        let session = matches!(what_for, Use::Session { .. });
+        if let Use::Session { max } = what_for
+            && open.sessions.fetch_add(1, Ordering::SeqCst) >= max
+        {
+            open.sessions.fetch_sub(1, Ordering::SeqCst);
+            return Err(RouteError::TooManySessions { user: open.account.user().clone(), limit: max });
+        }
+        open.uses.fetch_add(1, Ordering::SeqCst);
+        Ok(Held { open, session, kicked: Farewell::default() })
+    }
+
+    /// Runs a blocking call of the store on the blocking pool.
+    pub async fn run<T, F>(&self, work: F) -> Result<T, StorageError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Arc<Account>) -> Result<T, StorageError> + Send + 'static,
+    {
+        let open = self.open.clone();
+        let user = open.account.user().clone();
+        let result = match tokio::task::spawn_blocking(move || work(&open.account)).await {
+            Ok(result) => result,
+            Err(panic) => Err(StorageError::Index { user, reason: format!("an operation failed unexpectedly: {panic}") }),
+        };
+        if let Err(error @ StorageError::Index { .. }) = &result {
+            self.open.index_failed(error);
+        }
+        result
+    }
+
+    /// The account.
+    pub fn account(&self) -> &Arc<Account> {
+        &self.open.account
+    }
+
+    /// Ends this one use, where an operator wants so.
+    pub fn kick(&self) -> Farewell {
+        self.kicked.clone()
+    }
+
+    /// Resolves, with a text for the client, when the account is taken away (lease lost, drain, kick): say BYE and end. Safe to cancel.
+    pub async fn taken_away(&self) -> String {
+        tokio::select! {
+            biased;
+            why = self.open.gone.heard() => why,
+            why = self.kicked.heard() => why,
+        }
+    }
+}
+
+impl Deref for Held {
+    type Target = Arc<Account>;
+    fn deref(&self) -> &Arc<Account> {
+        &self.open.account
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if self.session {
+            self.open.sessions.fetch_sub(1, Ordering::SeqCst);
+        }
+        *self.open.idle_since.lock() = self.open.clock.now();
+        if self.open.uses.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.open.unused.notify_waiters();
+        }
+    }
+}
+
+impl OpenAccount {
+    pub(super) fn new(account: Arc<Account>, clock: SystemClock) -> Arc<OpenAccount> {
+        Arc::new(OpenAccount {
+            tenure: account.lease().tenure().clone(),
+            account,
+            sessions: AtomicUsize::new(0),
+            uses: AtomicUsize::new(0),
+            unused: Notify::new(),
+            idle_since: Mutex::new(clock.now()),
+            clock,
+            gone: Farewell::default(),
+            abandoned: AtomicBool::new(false),
+            working: AtomicBool::new(false),
+        })
+    }
+
+    /// Nothing may be written any more.
+    pub(super) fn abandon(&self, why: &str) {
+        self.abandoned.store(true, Ordering::SeqCst);
+        self.gone.say(why);
+        self.account.abandon();
+    }
+
+    pub(super) fn index_failed(&self, error: &StorageError) {
+        tracing::error!(user = %self.account.user(), %error, "the index failed: sessions end, it is rebuilt at the next login");
+        self.abandon("the mailbox index had to be rebuilt, please log in again");
+    }
+
+    pub(super) fn is_usable(&self) -> bool {
+        !self.gone.is_said() && !self.tenure.is_over()
+    }
+
+    pub(super) fn is_unused_for(&self, linger: Duration) -> bool {
+        self.uses.load(Ordering::SeqCst) == 0 && self.clock.now().saturating_sub(*self.idle_since.lock()) >= linger
+    }
+
+    /// Whether it is to be closed. Sessions that were told to end are given their time by whoever told them.
+    pub(super) fn is_due(&self, linger: Duration) -> bool {
+        let linger = if self.is_usable() { linger } else { Duration::ZERO };
+        self.abandoned.load(Ordering::SeqCst) || self.is_unused_for(linger)
+    }
+
+    /// Until nobody uses it, at most `limit`.
+    pub(super) async fn until_unused(&self, limit: Duration) {
+        let unused = async {
+            loop {
+                // Registered before the look, so that the last one who goes is not missed.
+                let mut last_goes = std::pin::pin!(self.unused.notified());
+                last_goes.as_mut().enable();
+                if self.uses.load(Ordering::SeqCst) == 0 {
+                    return;
+                }
+                last_goes.await;
+            }
+        };
+        // Whoever is still inside a call of the store then is waited for by its close.
+        tokio::time::timeout(limit, unused).await.ok();
+    }
+}
