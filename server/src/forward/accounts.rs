@@ -329,7 +329,7 @@ impl Accounts {
     pub fn work(self: &Arc<Self>) {
         let open: Vec<Arc<OpenAccount>> = self.open.lock().values().cloned().collect();
         for account in open {
-            if !account.is_usable() || account.working.swap(true, Ordering::SeqCst) {
+            if !account.is_usable() || !account.begin_work_if_due() || account.working.swap(true, Ordering::SeqCst) {
                 continue;
             }
             let permits = self.background.clone();

@@ -17,6 +17,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::RouteError;
 
+/// How long after a call of the store background work may still be due at short notice: write-back and batches follow within a second or two.
+const BUSY: Duration = Duration::from_secs(5);
+
 /// An account that is open here, with those who use it.
 #[derive(Debug)]
 pub(super) struct OpenAccount {
@@ -31,6 +34,9 @@ pub(super) struct OpenAccount {
     /// Nothing may be written any more.
     pub(super) abandoned: AtomicBool,
     pub(super) working: AtomicBool,
+    /// When somebody was last inside the store, and when background work was last started.
+    touched: Mutex<Duration>,
+    worked: Mutex<Duration>,
 }
 
 /// Tells sessions to end, with a text for the client.
@@ -99,12 +105,14 @@ impl Held {
         T: Send + 'static,
         F: FnOnce(&Arc<Account>) -> Result<T, StorageError> + Send + 'static,
     {
+        self.open.touch();
         let open = self.open.clone();
         let user = open.account.user().clone();
         let result = match tokio::task::spawn_blocking(move || work(&open.account)).await {
             Ok(result) => result,
             Err(panic) => Err(StorageError::Index { user, reason: format!("an operation failed unexpectedly: {panic}") }),
         };
+        self.open.touch();
         if let Err(error @ StorageError::Index { .. }) = &result {
             self.open.index_failed(error);
         }
@@ -159,10 +167,12 @@ impl OpenAccount {
             uses: AtomicUsize::new(0),
             unused: Notify::new(),
             idle_since: Mutex::new(clock.now()),
-            clock,
             gone: Farewell::default(),
             abandoned: AtomicBool::new(false),
             working: AtomicBool::new(false),
+            touched: Mutex::new(clock.now()),
+            worked: Mutex::new(clock.now()),
+            clock,
         })
     }
 
@@ -176,6 +186,22 @@ impl OpenAccount {
     pub(super) fn index_failed(&self, error: &StorageError) {
         tracing::error!(user = %self.account.user(), %error, "the index failed: sessions end, it is rebuilt at the next login");
         self.abandon("the mailbox index had to be rebuilt, please log in again");
+    }
+
+    fn touch(&self) {
+        *self.touched.lock() = self.clock.now();
+    }
+
+    /// Whether background work may have something to do: often while somebody is at work here, seldom otherwise, so that ten thousand idle accounts
+    /// cost next to nothing.
+    pub(super) fn begin_work_if_due(&self) -> bool {
+        let now = self.clock.now();
+        let mut worked = self.worked.lock();
+        let due = now.saturating_sub(*self.touched.lock()) < BUSY || now.saturating_sub(*worked) >= BUSY;
+        if due {
+            *worked = now;
+        }
+        due
     }
 
     pub(super) fn is_usable(&self) -> bool {
