@@ -2,8 +2,10 @@
 
 mod index;
 mod kill;
+mod logs;
 mod operate;
 mod pause;
+mod reload;
 mod same_user;
 mod start;
 mod writer;

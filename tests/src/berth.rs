@@ -33,7 +33,7 @@ fn locate() -> Result<PathBuf> {
     let this = env::current_exe()?;
     let profile = this.ancestors().find(|folder| folder.join("deps").is_dir()).context("these tests do not run from a target folder")?;
     let mut build = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    build.args(["build", "--ignore-rust-version", "--quiet", "--package", "server", "--bin", "berth"]).current_dir(repository());
+    build.args(["build", "--ignore-rust-version", "--quiet", "--workspace", "--bin", "berth"]).current_dir(repository());
     if profile.file_name().is_some_and(|name| name == "release") {
         build.arg("--release");
     }
