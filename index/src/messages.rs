@@ -1,6 +1,6 @@
 //! Messages: flags, MODSEQ, sizes, dates, file names, what was rendered, and which UIDs were expunged.
 
-use rusqlite::{OptionalExtension, Row, params};
+use rusqlite::{OptionalExtension, Row, params, types::Type};
 
 use crate::{Change, FlagSet, IndexError, IndexReader, MailboxId, ModSeq, Uid, UserIndex};
 
@@ -86,29 +86,44 @@ impl UserIndex {
 impl IndexReader {
     /// Calls `visit` with what was rendered of `uids` (ascending): one pass where they lie close together, single looks where they do not.
     pub fn rendered(&self, mailbox: MailboxId, uids: &[Uid], visit: &mut dyn FnMut(Uid, RenderedRecord)) -> Result<(), IndexError> {
+        self.each_rendered("id, envelope, body_structure, headers", mailbox, uids, &mut |uid, row| {
+            visit(uid, rendered(row)?.1);
+            Ok(())
+        })
+    }
+    /// Calls `visit` with the cached header fields of `uids` (ascending), without a copy: SEARCH looks at those of a whole mailbox.
+    pub fn headers(&self, mailbox: MailboxId, uids: &[Uid], visit: &mut dyn FnMut(Uid, &[u8])) -> Result<(), IndexError> {
+        self.each_rendered("id, headers", mailbox, uids, &mut |uid, row| {
+            visit(uid, row.get_ref(1)?.as_blob().map_err(|error| rusqlite::Error::FromSqlConversionFailure(1, Type::Blob, error.into()))?);
+            Ok(())
+        })
+    }
+    fn each_rendered(
+        &self,
+        columns: &str,
+        mailbox: MailboxId,
+        uids: &[Uid],
+        visit: &mut dyn FnMut(Uid, &Row<'_>) -> rusqlite::Result<()>,
+    ) -> Result<(), IndexError> {
         let (Some(first), Some(last)) = (uids.first(), uids.last()) else { return Ok(()) };
         let span = u64::from(last.get().saturating_sub(first.get()));
         // A step in the pass costs about a quarter of a look from the root of the tree.
         if span / 4 <= u64::try_from(uids.len()).unwrap_or(u64::MAX) {
             let mut wanted = uids.iter().copied().peekable();
-            let mut statement = self
-                .connection
-                .prepare_cached("SELECT id, envelope, body_structure, headers FROM rendered WHERE id BETWEEN ?1 AND ?2 ORDER BY id")?;
+            let mut statement =
+                self.connection.prepare_cached(&format!("SELECT {columns} FROM rendered WHERE id BETWEEN ?1 AND ?2 ORDER BY id"))?;
             let mut rows = statement.query([id(mailbox, first.get()), id(mailbox, last.get())])?;
             while let Some(row) = rows.next()? {
                 let found = uid_of(row.get(0)?);
                 while wanted.next_if(|uid| uid.get() < found).is_some() {}
                 if let Some(uid) = wanted.next_if(|uid| uid.get() == found) {
-                    visit(uid, rendered(row)?.1);
+                    visit(uid, row)?;
                 }
             }
         } else {
-            let mut statement =
-                self.connection.prepare_cached("SELECT id, envelope, body_structure, headers FROM rendered WHERE id = ?1")?;
+            let mut statement = self.connection.prepare_cached(&format!("SELECT {columns} FROM rendered WHERE id = ?1"))?;
             for uid in uids {
-                if let Some((_, record)) = statement.query_row([id(mailbox, uid.get())], rendered).optional()? {
-                    visit(*uid, record);
-                }
+                statement.query_row([id(mailbox, uid.get())], |row| visit(*uid, row)).optional()?;
             }
         }
         Ok(())

@@ -52,6 +52,41 @@ impl Mailbox {
         Ok(uids.iter().map(|uid| found.get(uid).cloned()).collect())
     }
 
+    /// Calls `visit` with the cached header fields of each of `uids` that is there, in no order. Renders what is missing. Blocking.
+    pub fn visit_headers(&self, uids: &[Uid], visit: &mut dyn FnMut(Uid, &[u8])) -> Result<(), StorageError> {
+        let _inside = self.store.enter()?;
+        let (mut ready, mut wanted) = (Vec::new(), Vec::with_capacity(uids.len()));
+        {
+            let state = self.state.lock();
+            let columns = self.columns.read();
+            for uid in uids.iter().filter(|uid| columns.position(**uid).is_some()) {
+                match state.pending.get(&uid.get()).map(|pending| &pending.rendering) {
+                    Some(Rendering::Ready(rendered)) => ready.push((*uid, Arc::clone(rendered))),
+                    _ => wanted.push(*uid),
+                }
+            }
+        }
+        ready.iter().for_each(|(uid, rendered)| visit(*uid, &rendered.headers));
+        wanted.sort_unstable();
+        wanted.dedup();
+        let mut missing = wanted.iter().copied().peekable();
+        let mut absent = Vec::new();
+        self.store.read(|index| {
+            index.headers(self.id, &wanted, &mut |uid, headers| {
+                while let Some(skipped) = missing.next_if(|missing| *missing < uid) {
+                    absent.push(skipped);
+                }
+                missing.next_if_eq(&uid);
+                visit(uid, headers);
+            })
+        })?;
+        absent.extend(missing);
+        for (uid, rendered) in self.render_now(&absent)? {
+            visit(uid, &rendered.headers);
+        }
+        Ok(())
+    }
+
     /// Renders messages from their files, and keeps the result.
     fn render_now(&self, uids: &[Uid]) -> Result<Vec<(Uid, Rendered)>, StorageError> {
         if uids.is_empty() {

@@ -81,6 +81,31 @@ fn bare_line_feeds_are_repaired_however_the_bytes_are_split() {
 }
 
 #[test]
+fn cached_headers_are_found_wherever_they_are() {
+    let mut user = User::new();
+    let held = user.open(Handover::Clean);
+    let inbox = held.inbox();
+    append(&inbox, "in the index", seen()).unwrap();
+    // Too large to be rendered while it passes: rendered when it is first looked at.
+    let mut staged = inbox.stage(0).unwrap();
+    staged.write(b"Subject: large\r\n\r\n").unwrap();
+    for _ in 0..20_000 {
+        staged.write(&[b'x'; 78]).unwrap();
+        staged.write(b"\r\n").unwrap();
+    }
+    inbox.append(staged, SEEN, None).unwrap();
+    held.run_background_work().unwrap();
+    append(&inbox, "not yet in the index", seen()).unwrap();
+    let all = [uid(1), uid(2), uid(3), uid(9)];
+    let mut visited = std::collections::BTreeMap::new();
+    inbox.visit_headers(&all, &mut |uid, headers| assert!(visited.insert(uid, headers.to_vec()).is_none(), "{uid} twice")).unwrap();
+    let rendered = inbox.rendered(&all).unwrap();
+    let expected = all.iter().zip(rendered).filter_map(|(uid, rendered)| Some((*uid, rendered?.headers.to_vec())));
+    assert_eq!(visited, expected.collect());
+    assert_eq!(visited.len(), 3);
+}
+
+#[test]
 fn a_large_message_goes_through_its_file() {
     let mut user = User::new();
     let held = user.open(Handover::Clean);

@@ -156,12 +156,17 @@ async fn decide_from_headers<H: Holding>(
 
 fn from_headers(mailbox: &Mailbox, query: &Query, rows: Vec<RowFacts>) -> Result<Vec<(RowFacts, Option<bool>)>, StorageError> {
     let uids: Vec<Uid> = rows.iter().map(|row| row.uid).collect();
-    let rendered = mailbox.rendered(&uids)?;
-    let decide = |(row, rendered): (RowFacts, Option<storage::Rendered>)| match rendered {
-        Some(rendered) => (row, query.decide_full(&row, Some(&rendered.headers), None)),
-        None => (row, Some(false)),
-    };
-    Ok(rows.into_iter().zip(rendered).map(decide).collect())
+    // Messages that are gone match nothing.
+    let mut decided: Vec<(RowFacts, Option<bool>)> = rows.into_iter().map(|row| (row, Some(false))).collect();
+    mailbox.visit_headers(&uids, &mut |uid, headers| {
+        // The view's order is that of the UIDs.
+        if let Ok(at) = uids.binary_search(&uid)
+            && let Some((row, answer)) = decided.get_mut(at)
+        {
+            *answer = query.decide_full(row, Some(headers), None);
+        }
+    })?;
+    Ok(decided)
 }
 
 /// Reads what is still open.
