@@ -33,7 +33,7 @@ fn a_relayed_session_has_one_id_in_both_logs_and_says_why_it_ended() -> Result<(
         let log = fs::read_to_string(&cluster.nodes[other].log)?;
         log.lines().find(|line| line.contains("connection end") && line.contains(id)).map(str::to_owned).context("no end yet")
     })?;
-    for part in ["reason=", "bytes_in=", "bytes_out=", "protocol=imap", &format!("user=\"{}\"", user.name), "holder="] {
+    for part in ["reason=", "bytes_in=", "bytes_out=", "protocol=imap", "node=", &format!("user=\"{}\"", user.name), "holder="] {
         ensure!(ended.contains(part), "{part} is missing in {ended}");
     }
     Ok(())

@@ -92,7 +92,7 @@ async fn connection(node: Arc<Node>, tcp: TcpStream, address: SocketAddr, protoc
     tcp.set_nodelay(true).ok();
     let address = SocketAddr::new(address.ip().to_canonical(), address.port());
     let mut client = Client { session: SessionId::random(), address, local, ingress: node.keeper.me().node, tls: None };
-    let span = tracing::info_span!("session", session = %client.session, %protocol, client = %address, user = Empty, holder = Empty);
+    let span = tracing::info_span!("session", session = %client.session, node = %client.ingress, %protocol, client = %address, user = Empty, holder = Empty);
     async {
         let started = tokio::time::Instant::now();
         tracing::info!(%local, "connection start");
