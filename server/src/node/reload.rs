@@ -102,6 +102,7 @@ async fn reload(node: &Arc<Node>) {
     let file = node.config_file.clone();
     let node = node.clone();
     let done = tokio::task::spawn_blocking(move || {
+        let mut all = true;
         match Config::load(&file) {
             Ok(new) => {
                 let old = node.config();
@@ -113,6 +114,7 @@ async fn reload(node: &Arc<Node>) {
                     }
                 }
                 if let Err(error) = node.auth.reload(&new.auth) {
+                    all = false;
                     tracing::error!(error = format!("{error:#}"), "users not reloaded: the old ones stay");
                 }
                 let effective = Config {
@@ -123,14 +125,20 @@ async fn reload(node: &Arc<Node>) {
                 };
                 node.config.store(Arc::new(effective));
             }
-            Err(error) => tracing::error!(error = format!("{error:#}"), "configuration not reloaded: the old one stays"),
+            Err(error) => {
+                all = false;
+                tracing::error!(error = format!("{error:#}"), "configuration not reloaded: the old one stays");
+            }
         }
         if let Some(tls) = &node.tls
             && let Err(error) = tls.reload()
         {
+            all = false;
             tracing::error!(error = format!("{error:#}"), "certificates not reloaded: the old ones stay");
         }
-        tracing::info!("configuration, users and certificates reloaded");
+        if all {
+            tracing::info!("configuration, users and certificates reloaded");
+        }
     });
     if let Err(error) = done.await {
         tracing::error!(%error, "the reload failed unexpectedly");

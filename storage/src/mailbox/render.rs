@@ -21,22 +21,9 @@ impl Mailbox {
     /// ENVELOPE, BODYSTRUCTURE and cached header fields, in the order of `uids`; `None` for messages that are gone. Renders what is missing. Blocking.
     pub fn rendered(&self, uids: &[Uid]) -> Result<Vec<Option<Rendered>>, StorageError> {
         let _inside = self.store.enter()?;
+        let (ready, mut wanted) = self.ready(uids);
         let mut found: HashMap<Uid, Rendered> = HashMap::with_capacity(uids.len());
-        let mut wanted: Vec<Uid> = Vec::with_capacity(uids.len());
-        {
-            let state = self.state.lock();
-            let columns = self.columns.read();
-            for uid in uids.iter().filter(|uid| columns.position(**uid).is_some()) {
-                match state.pending.get(&uid.get()).map(|pending| &pending.rendering) {
-                    Some(Rendering::Ready(rendered)) => {
-                        found.insert(*uid, Rendered::clone(rendered));
-                    }
-                    _ => wanted.push(*uid),
-                }
-            }
-        }
-        wanted.sort_unstable();
-        wanted.dedup();
+        found.extend(ready.into_iter().map(|(uid, rendered)| (uid, Rendered::clone(&rendered))));
         self.store.read(|index| {
             index.rendered(self.id, &wanted, &mut |uid, record| {
                 let rendered = Rendered {
@@ -55,20 +42,8 @@ impl Mailbox {
     /// Calls `visit` with the cached header fields of each of `uids` that is there, in no order. Renders what is missing. Blocking.
     pub fn visit_headers(&self, uids: &[Uid], visit: &mut dyn FnMut(Uid, &[u8])) -> Result<(), StorageError> {
         let _inside = self.store.enter()?;
-        let (mut ready, mut wanted) = (Vec::new(), Vec::with_capacity(uids.len()));
-        {
-            let state = self.state.lock();
-            let columns = self.columns.read();
-            for uid in uids.iter().filter(|uid| columns.position(**uid).is_some()) {
-                match state.pending.get(&uid.get()).map(|pending| &pending.rendering) {
-                    Some(Rendering::Ready(rendered)) => ready.push((*uid, Arc::clone(rendered))),
-                    _ => wanted.push(*uid),
-                }
-            }
-        }
+        let (ready, wanted) = self.ready(uids);
         ready.iter().for_each(|(uid, rendered)| visit(*uid, &rendered.headers));
-        wanted.sort_unstable();
-        wanted.dedup();
         let mut missing = wanted.iter().copied().peekable();
         let mut absent = Vec::new();
         self.store.read(|index| {
@@ -85,6 +60,22 @@ impl Mailbox {
             visit(uid, &rendered.headers);
         }
         Ok(())
+    }
+
+    /// Those of `uids` that are there: rendered ones that the index lacks, and the others, ascending.
+    fn ready(&self, uids: &[Uid]) -> (Vec<(Uid, Arc<Rendered>)>, Vec<Uid>) {
+        let (mut ready, mut wanted) = (Vec::new(), Vec::with_capacity(uids.len()));
+        let state = self.state.lock();
+        let columns = self.columns.read();
+        for uid in uids.iter().filter(|uid| columns.position(**uid).is_some()) {
+            match state.pending.get(&uid.get()).map(|pending| &pending.rendering) {
+                Some(Rendering::Ready(rendered)) => ready.push((*uid, Arc::clone(rendered))),
+                _ => wanted.push(*uid),
+            }
+        }
+        wanted.sort_unstable();
+        wanted.dedup();
+        (ready, wanted)
     }
 
     /// Renders messages from their files, and keeps the result.

@@ -105,20 +105,8 @@ fn attributes(entry: &MailboxEntry, list: &List) -> Vec<&'static str> {
         attributes.extend(entry.subscribed.then_some("\\Subscribed"));
     }
     attributes.push(if entry.has_children { "\\HasChildren" } else { "\\HasNoChildren" });
-    attributes.extend(entry.special_use.map(special_use));
+    attributes.extend(entry.special_use.map(SpecialUse::as_str));
     attributes
-}
-
-fn special_use(special_use: SpecialUse) -> &'static str {
-    match special_use {
-        SpecialUse::All => "\\All",
-        SpecialUse::Archive => "\\Archive",
-        SpecialUse::Drafts => "\\Drafts",
-        SpecialUse::Flagged => "\\Flagged",
-        SpecialUse::Junk => "\\Junk",
-        SpecialUse::Sent => "\\Sent",
-        SpecialUse::Trash => "\\Trash",
-    }
 }
 
 /// LSUB (RFC 3501 §6.3.9).

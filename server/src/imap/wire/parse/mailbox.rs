@@ -116,16 +116,9 @@ fn create(cursor: &mut Cursor<'_>) -> Parsed<Command> {
 
 fn special_use(cursor: &mut Cursor<'_>) -> Parsed<SpecialUse> {
     cursor.require(b'\\', "a special use such as \\Sent")?;
-    match cursor.atom("a special use")?.to_ascii_uppercase().as_str() {
-        "ALL" => Ok(SpecialUse::All),
-        "ARCHIVE" => Ok(SpecialUse::Archive),
-        "DRAFTS" => Ok(SpecialUse::Drafts),
-        "FLAGGED" => Ok(SpecialUse::Flagged),
-        "JUNK" => Ok(SpecialUse::Junk),
-        "SENT" => Ok(SpecialUse::Sent),
-        "TRASH" => Ok(SpecialUse::Trash),
-        _ => Err(Fail { reason: "this special use is not supported".to_owned(), kind: ParseErrorKind::UnknownUse }),
-    }
+    let name = format!("\\{}", cursor.atom("a special use")?);
+    SpecialUse::parse(&name)
+        .ok_or_else(|| Fail { reason: "this special use is not supported".to_owned(), kind: ParseErrorKind::UnknownUse })
 }
 
 /// Reads the list of what STATUS (or LIST RETURN STATUS) asks for, each once.
