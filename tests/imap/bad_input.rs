@@ -22,7 +22,8 @@ const HALF_OPEN_BYTES_MAX: u64 = 64 << 20;
 
 #[test]
 fn a_line_without_end_is_refused_and_does_not_fill_memory() -> Result<()> {
-    let (site, mut imap) = session()?;
+    let site = Site::alone()?;
+    let mut imap = Imap::login(&site.nodes[1].imap, &site.user.name, &site.user.password)?;
     let memory = memory(&site)?;
     let answer = flood(imap.wire(), b"a SELECT ", 64 << 20)?;
     ensure!(answer.contains("BAD") || answer.contains("BYE"), "{answer:?}");

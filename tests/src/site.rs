@@ -124,6 +124,13 @@ impl Site {
         Ok(Site { nodes: cluster.doors(), users: cluster.users.clone(), server: Server::Berth(cluster), users_given: AtomicUsize::new(0) })
     }
 
+    /// A new site that no other test uses: what it takes of memory is this test's doing.
+    pub fn alone() -> Result<Own> {
+        let site = Arc::new(Site::start(SHARED_NODES, 1)?);
+        let user = site.users.first().context("no user")?.clone();
+        Ok(Own { site, user })
+    }
+
     /// A running site that other tests use too, or a new one where there is none, with a user for this test alone.
     pub fn shared() -> Result<Own> {
         static SITE: Mutex<Weak<Site>> = Mutex::new(Weak::new());
