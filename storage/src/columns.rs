@@ -1,6 +1,14 @@
 //! A mailbox's messages in memory: one vector per property, sorted by UID.
 
+mod names;
+mod numbers;
+
+use std::cmp::Ordering;
+
 use index::{FlagSet, ModSeq, Uid};
+
+use names::{Facts, Names};
+use numbers::{Numbers, push, retain, signed, unsigned};
 
 /// One message's metadata. All of it is in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,17 +27,16 @@ pub struct Row {
     pub save_date: i64,
 }
 
-/// A mailbox's messages in memory, sorted by UID.
+/// A mailbox's messages in memory, sorted by UID: about 35 bytes each (`a_hundred_thousand_messages_are_small`).
 #[derive(Debug)]
 pub struct Columns {
     uids: Vec<Uid>,
-    flags: Vec<FlagSet>,
-    modseqs: Vec<ModSeq>,
-    sizes: Vec<u64>,
-    internal_dates: Vec<i64>,
-    save_dates: Vec<i64>,
-    /// With `cur/` or `new/`.
-    files: Vec<Box<str>>,
+    flags: Numbers,
+    modseqs: Numbers,
+    sizes: Numbers,
+    internal_dates: Numbers,
+    save_dates: Numbers,
+    files: Names,
     uid_next: u32,
     highest_modseq: ModSeq,
 }
@@ -38,12 +45,12 @@ impl Default for Columns {
     fn default() -> Columns {
         Columns {
             uids: Vec::new(),
-            flags: Vec::new(),
-            modseqs: Vec::new(),
-            sizes: Vec::new(),
-            internal_dates: Vec::new(),
-            save_dates: Vec::new(),
-            files: Vec::new(),
+            flags: Numbers::default(),
+            modseqs: Numbers::default(),
+            sizes: Numbers::default(),
+            internal_dates: Numbers::default(),
+            save_dates: Numbers::default(),
+            files: Names::default(),
             uid_next: 1,
             highest_modseq: ModSeq::MIN,
         }
@@ -67,16 +74,27 @@ impl Columns {
     pub fn row(&self, position: usize) -> Row {
         Row {
             uid: self.uids[position],
-            flags: self.flags[position],
-            modseq: self.modseqs[position],
-            size: self.sizes[position],
-            internal_date: self.internal_dates[position],
-            save_date: self.save_dates[position],
+            flags: self.flags(position),
+            modseq: ModSeq::new(self.modseqs.get(position)).unwrap_or(ModSeq::MIN),
+            size: self.sizes.get(position),
+            internal_date: signed(self.internal_dates.get(position)),
+            save_date: signed(self.save_dates.get(position)),
         }
+    }
+    /// The flags of the message at `position`.
+    pub fn flags(&self, position: usize) -> FlagSet {
+        FlagSet::from_bits(self.flags.get(position))
     }
     /// Where `uid` is.
     pub fn position(&self, uid: Uid) -> Option<usize> {
-        self.uids.binary_search(&uid).ok()
+        // No UID is given twice, so a message lies at most as far back as there are UIDs before it: mailboxes without gaps need no search.
+        let first = self.uids.first()?.get();
+        let guess = usize::try_from(uid.get().checked_sub(first)?).ok()?.min(self.uids.len() - 1);
+        match self.uids[guess].cmp(&uid) {
+            Ordering::Equal => Some(guess),
+            Ordering::Less => None,
+            Ordering::Greater => self.uids[..guess].binary_search(&uid).ok(),
+        }
     }
     /// The message with `uid`.
     pub fn get(&self, uid: Uid) -> Option<Row> {
@@ -92,12 +110,12 @@ impl Columns {
     }
 
     /// The message's file, with `cur/` or `new/`.
-    pub(crate) fn file(&self, position: usize) -> &str {
-        &self.files[position]
+    pub(crate) fn file(&self, position: usize) -> String {
+        self.files.get(position, self.facts(position))
     }
     /// The file of the message with `uid`.
     pub(crate) fn file_of(&self, uid: Uid) -> Option<String> {
-        self.position(uid).map(|position| self.files[position].to_string())
+        self.position(uid).map(|position| self.file(position))
     }
     /// Every row, by UID.
     pub(crate) fn rows(&self) -> impl Iterator<Item = Row> {
@@ -106,48 +124,62 @@ impl Columns {
     /// Adds a message; its UID is above all others'.
     pub(crate) fn push(&mut self, row: Row, file: &str) {
         debug_assert!(self.uids.last().is_none_or(|last| *last < row.uid), "messages become visible in UID order");
-        self.uids.push(row.uid);
-        self.flags.push(row.flags);
-        self.modseqs.push(row.modseq);
+        push(&mut self.uids, row.uid);
+        self.flags.push(row.flags.bits());
+        self.modseqs.push(row.modseq.get());
         self.sizes.push(row.size);
-        self.internal_dates.push(row.internal_date);
-        self.save_dates.push(row.save_date);
-        self.files.push(file.into());
+        self.internal_dates.push(unsigned(row.internal_date));
+        self.save_dates.push(unsigned(row.save_date));
+        self.files.push(file, self.facts(self.uids.len() - 1));
         self.uid_next = self.uid_next.max(row.uid.get().saturating_add(1));
         self.highest_modseq = self.highest_modseq.max(row.modseq);
     }
     pub(crate) fn set_flags(&mut self, uid: Uid, flags: FlagSet, modseq: ModSeq) {
         if let Some(position) = self.position(uid) {
-            self.flags[position] = flags;
-            self.modseqs[position] = modseq;
+            self.flags.set(position, flags.bits());
+            self.modseqs.set(position, modseq.get());
         }
         self.highest_modseq = self.highest_modseq.max(modseq);
     }
     pub(crate) fn set_file(&mut self, uid: Uid, file: &str) {
         if let Some(position) = self.position(uid) {
-            self.files[position] = file.into();
+            self.files.set(position, file, self.facts(position));
         }
     }
     /// Takes `uids` (ascending) out in one pass.
     pub(crate) fn remove(&mut self, uids: &[Uid], modseq: ModSeq) {
-        let keep: Vec<bool> = self.uids.iter().map(|uid| uids.binary_search(uid).is_err()).collect();
-        fn retain<T>(column: &mut Vec<T>, keep: &[bool]) {
-            let mut flags = keep.iter();
-            column.retain(|_| flags.next().copied().unwrap_or(true));
-        }
+        let mut gone = uids.iter().peekable();
+        let is_kept = |uid: &Uid| {
+            while gone.next_if(|gone| *gone < uid).is_some() {}
+            gone.next_if_eq(&uid).is_none()
+        };
+        let keep: Vec<bool> = self.uids.iter().map(is_kept).collect();
         retain(&mut self.uids, &keep);
-        retain(&mut self.flags, &keep);
-        retain(&mut self.modseqs, &keep);
-        retain(&mut self.sizes, &keep);
-        retain(&mut self.internal_dates, &keep);
-        retain(&mut self.save_dates, &keep);
-        retain(&mut self.files, &keep);
+        for column in [&mut self.flags, &mut self.modseqs, &mut self.sizes, &mut self.internal_dates, &mut self.save_dates] {
+            column.retain(&keep);
+        }
+        self.files.retain(&keep);
         self.highest_modseq = self.highest_modseq.max(modseq);
     }
     /// Never lowers either.
     pub(crate) fn raise(&mut self, uid_next: u32, highest_modseq: ModSeq) {
         self.uid_next = self.uid_next.max(uid_next);
         self.highest_modseq = self.highest_modseq.max(highest_modseq);
+    }
+
+    /// Bytes on the heap.
+    #[cfg(test)]
+    fn heap_bytes(&self) -> usize {
+        let columns = [&self.flags, &self.modseqs, &self.sizes, &self.internal_dates, &self.save_dates];
+        self.uids.capacity() * size_of::<Uid>() + columns.map(Numbers::heap_bytes).iter().sum::<usize>() + self.files.heap_bytes()
+    }
+    fn facts(&self, position: usize) -> Facts {
+        Facts {
+            uid: self.uids[position].get(),
+            size: self.sizes.get(position),
+            internal_date: signed(self.internal_dates.get(position)),
+            save_date: signed(self.save_dates.get(position)),
+        }
     }
 }
 
@@ -170,5 +202,31 @@ mod tests {
         assert_eq!(columns.file(0), "cur/9:2,S");
         assert_eq!((columns.uid_next(), columns.highest_modseq()), (10, modseq(4)));
         assert_eq!(columns.get(uid(5)), None);
+    }
+
+    #[test]
+    fn a_hundred_thousand_messages_are_small() {
+        let mut ours = Columns::default();
+        let mut foreign = Columns::default();
+        for number in 1..=100_000_u32 {
+            let at = 1_763_748_000 + i64::from(number);
+            let size = 3_000 + u64::from(number) * 7 % 90_000;
+            let row = Row {
+                uid: Uid::new(number).unwrap(),
+                flags: FlagSet::EMPTY,
+                modseq: ModSeq::new(1_763_748_000 + u64::from(number)).unwrap(),
+                size,
+                internal_date: at - 3,
+                save_date: at,
+            };
+            let ours_is = format!("cur/{}.M{at}654321N{number}E812.node-a.example,S={size},W={size},U={number}:2,S", at - 3);
+            ours.push(row, &ours_is);
+            foreign.push(row, &format!("cur/{at}.M654321P{number}.mail.example.org,S={},W={size}:2,FS", size - 80));
+            if number.is_multiple_of(9_999) {
+                assert_eq!(ours.file_of(row.uid), Some(ours_is));
+            }
+        }
+        assert!(ours.heap_bytes() < 4_500_000, "{}", ours.heap_bytes());
+        assert!(foreign.heap_bytes() < 8_000_000, "{}", foreign.heap_bytes());
     }
 }

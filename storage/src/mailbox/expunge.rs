@@ -1,5 +1,7 @@
 //! EXPUNGE: durable in the index with one commit; files are removed in the background.
 
+use std::collections::HashSet;
+
 use index::{Flag, ModSeq, Uid};
 
 use super::{
@@ -35,7 +37,7 @@ impl Mailbox {
             positions.sort_unstable();
             positions.dedup();
             positions.retain(|position| wanted(&columns.row(*position)));
-            positions.into_iter().map(|position| (columns.row(position).uid, columns.file(position).to_owned())).unzip()
+            positions.into_iter().map(|position| (columns.row(position).uid, columns.file(position))).unzip()
         };
         if !gone.is_empty() {
             let modseq = self.next_modseq(&state, &folder)?;
@@ -77,17 +79,20 @@ impl Mailbox {
         let results = parallel::for_each(self.store.settings.parallel_operations, &files, remove);
         if results.iter().any(|result| matches!(result, Ok(false))) {
             // Gone by itself, or another program changed its flags: a file that stays would come back as a new message.
+            let removing: HashSet<&str> = files.iter().map(|file| identity(file)).collect();
             for listed in self.list(&folder)? {
-                if files.iter().any(|file| identity(file) == identity(&listed)) {
+                if removing.contains(identity(&listed)) {
                     remove(&listed)?;
                 }
             }
         }
         let mut failure = None;
-        let mut gone = Vec::new();
+        let mut gone = HashSet::new();
         for (removal, result) in removals.into_iter().zip(results) {
             match result {
-                Ok(_) => gone.push(removal.recorded),
+                Ok(_) => {
+                    gone.insert(removal.recorded);
+                }
                 Err(error) => failure = failure.or(Some(error)),
             }
         }

@@ -56,7 +56,11 @@ impl Mailbox {
             uid_next: columns.uid_next(),
             in_flight: BTreeMap::new(),
             pending: BTreeMap::new(),
-            write_back: write_backs.into_iter().map(|uid| (uid, Duration::ZERO)).collect(),
+            write_back: write_backs
+                .into_iter()
+                .filter(|uid| Uid::new(*uid).is_some_and(|uid| columns.position(uid).is_some()))
+                .map(|uid| (uid, Duration::ZERO))
+                .collect(),
             removals: removals.into_iter().map(|file| Removal { recorded: file.clone(), file }).collect(),
             look_again: false,
             looked_at: store.now(),

@@ -93,7 +93,7 @@ impl Mailbox {
         for attempt in 0..OPEN_TRIES {
             let found = {
                 let columns = self.columns.read();
-                columns.position(uid).map(|position| (columns.row(position).size, columns.file(position).to_owned()))
+                columns.position(uid).map(|position| (columns.row(position).size, columns.file(position)))
             };
             let Some((size, file)) = found else { return Err(StorageError::Expunged) };
             let opened = {

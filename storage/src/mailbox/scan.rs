@@ -1,6 +1,12 @@
 //! Compares the folder with the index and carries out what [`crate::maildir::scan`] says.
 
-use std::{io, ops::Range, path::Path, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    io,
+    ops::Range,
+    path::Path,
+    sync::Arc,
+};
 
 use index::{FlagSet, ScanDue, Uid};
 
@@ -78,7 +84,7 @@ impl Mailbox {
         if !plan.gone.is_empty() {
             // A file that is renamed while its folder is listed may be missed: what is gone is gone twice.
             let again = self.list(folder)?;
-            let known: std::collections::HashSet<&str> = again.iter().map(|file| identity(file)).collect();
+            let known: HashSet<&str> = again.iter().map(|file| identity(file)).collect();
             let missed: Vec<String> = listed.into_iter().filter(|file| !known.contains(identity(file))).collect();
             listed = again.iter().cloned().chain(missed).collect();
             plan = self.compare(&listed);
@@ -144,11 +150,14 @@ impl Mailbox {
     /// `cur/…` and `new/…`, as the server says now.
     pub(super) fn list(&self, folder: &Path) -> Result<Vec<String>, StorageError> {
         let mut files = Vec::new();
-        for name in ["cur", "new"] {
+        for name in ["cur/", "new/"] {
             let path = folder.join(name);
             let entries = self.store.filesystem.list(&path).map_err(self.store.io("can't list", path))?;
             let messages = entries.into_iter().filter(|entry| !entry.name.starts_with('.') && entry.is_folder != Some(true));
-            files.extend(messages.map(|entry| format!("{name}/{}", entry.name)));
+            files.extend(messages.map(|mut entry| {
+                entry.name.insert_str(0, name);
+                entry.name
+            }));
         }
         Ok(files)
     }
@@ -224,9 +233,12 @@ impl Mailbox {
 
     /// Files renamed or removed by other programs.
     fn apply(&self, state: &mut State, folder: &Path, plan: &Plan) -> Result<(), StorageError> {
-        for file in &plan.removing {
-            for removal in state.removals.iter_mut().filter(|removal| identity(&removal.file) == identity(file)) {
-                removal.file.clone_from(file);
+        if !plan.removing.is_empty() {
+            let now: HashMap<&str, &String> = plan.removing.iter().map(|file| (identity(file), file)).collect();
+            for removal in &mut state.removals {
+                if let Some(file) = now.get(identity(&removal.file)) {
+                    removal.file.clone_from(file);
+                }
             }
         }
         if plan.renamed.is_empty() && plan.gone.is_empty() {
@@ -273,8 +285,7 @@ impl Mailbox {
         }
         let (found, messages): (Vec<Found>, Vec<NewMessage>) =
             candidates.into_iter().map(|candidate| (candidate.found, candidate.message)).unzip();
-        let mut by_file: std::collections::HashMap<String, NewMessage> =
-            messages.into_iter().map(|message| (message.file.clone(), message)).collect();
+        let mut by_file: HashMap<String, NewMessage> = messages.into_iter().map(|message| (message.file.clone(), message)).collect();
         let out_of_uids = StorageError::Limit { what: "the number of UIDs given in this mailbox", limit: u32::MAX.into() };
         let assigned = assign(found, acceptable, state.uid_next).ok_or(out_of_uids)?;
         let fresh = assigned.iter().filter(|(uid, _)| *uid >= state.uid_next).count();

@@ -192,7 +192,7 @@ impl Mailbox {
                 disk_size: pending.disk_size,
                 internal_date: row.internal_date,
                 save_date: row.save_date,
-                file: columns.file(position).to_owned(),
+                file: columns.file(position),
             })
         });
         Prepared { rows: rows.collect(), record }

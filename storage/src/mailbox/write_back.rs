@@ -1,7 +1,12 @@
 //! Brings file names up to date: UID, flags, sizes; many renames at once. Background work, and before the account is closed.
 
 use index::{FlagSet, Uid};
-use std::{collections::BTreeMap, io, path::Path, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    io,
+    path::Path,
+    time::Duration,
+};
 
 use super::{Look, Mailbox};
 use crate::{
@@ -38,12 +43,15 @@ impl Mailbox {
         let _disk = self.disk.lock();
         let folder = self.folder();
         let mut retries = 0;
+        let mut from = 0;
         loop {
-            let jobs = self.jobs(&folder, age)?;
-            if jobs.is_empty() {
-                return Ok(());
-            }
-            if !self.round(&folder, &jobs)? {
+            let jobs = self.jobs(&folder, age, from)?;
+            let Some(last) = jobs.last() else { return Ok(()) };
+            let last = last.uid.get();
+            if self.round(&folder, &jobs)? {
+                // Each is looked at once: however many wait, a round costs no more.
+                from = last.saturating_add(1);
+            } else {
                 retries += 1;
                 if retries > RETRIES {
                     return Ok(());
@@ -53,21 +61,18 @@ impl Mailbox {
         }
     }
 
-    fn jobs(&self, folder: &Path, age: Duration) -> Result<Vec<Job>, StorageError> {
+    /// The next ones of UIDs `from` and above.
+    fn jobs(&self, folder: &Path, age: Duration, from: u32) -> Result<Vec<Job>, StorageError> {
         let now = self.store.now();
         let mut rows: Vec<(Row, String)> = Vec::new();
         let adopted_below;
         {
-            let mut state = self.state.lock();
+            let state = self.state.lock();
             let columns = self.columns.read();
             adopted_below = state.record.adopted_below;
-            state.write_back.retain(|uid, since| {
-                let Some(row) = Uid::new(*uid).and_then(|uid| columns.get(uid)) else { return false };
-                if rows.len() < ROUND && now.saturating_sub(*since) >= age {
-                    rows.extend(columns.file_of(row.uid).map(|file| (row, file)));
-                }
-                true
-            });
+            let due = state.write_back.range(from..).filter(|(_, since)| now.saturating_sub(**since) >= age);
+            let there = due.filter_map(|(uid, _)| columns.position(Uid::new(*uid)?));
+            rows.extend(there.take(ROUND).map(|position| (columns.row(position), columns.file(position))));
         }
         let mut jobs = Vec::with_capacity(rows.len());
         for (row, from) in rows {
@@ -148,20 +153,26 @@ impl Mailbox {
         }
         let columns = self.columns.read();
         let mut finished = Vec::new();
+        let mut expunged: HashMap<&str, &str> = HashMap::new();
         for (uid, job) in &named {
             match columns.get(*uid) {
                 Some(row) if row.flags == job.flags => finished.push(*uid),
                 Some(_) => {}
                 // Expunged while it was renamed.
                 None => {
-                    for removal in state.removals.iter_mut().filter(|removal| identity(&removal.file) == identity(&job.from)) {
-                        removal.file.clone_from(&job.to);
-                    }
+                    expunged.insert(identity(&job.from), &job.to);
                 }
             }
         }
         let highest = columns.highest_modseq();
         drop(columns);
+        if !expunged.is_empty() {
+            for removal in &mut state.removals {
+                if let Some(to) = expunged.get(identity(&removal.file)) {
+                    removal.file = (*to).to_owned();
+                }
+            }
+        }
         if let Some(failure) = failure {
             return Err(failure);
         }

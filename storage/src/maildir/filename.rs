@@ -133,14 +133,27 @@ impl FileName {
     }
     /// The part from the colon on.
     pub fn print_flags(&self) -> String {
-        let mut letters: Vec<char> = LETTERS.iter().filter(|(_, flag)| self.flags.contains(*flag)).map(|(letter, _)| *letter).collect();
-        letters.extend(self.unknown_flags.chars());
-        let keywords = self.flags.keywords().filter_map(|id| u8::try_from(id.position()).ok()).filter(|id| *id < KEYWORD_LETTERS);
-        letters.extend(keywords.map(|id| char::from(b'a' + id)));
-        letters.sort_unstable();
-        let mut flags = ":2,".to_owned();
-        flags.extend(letters);
-        flags
+        let mut text = String::new();
+        FileName::write_flags(&mut text, self.flags, &self.unknown_flags);
+        text
+    }
+    /// Writes the part from the colon on.
+    pub fn write_flags(text: &mut String, flags: FlagSet, unknown: &str) {
+        text.push_str(":2,");
+        let capitals = LETTERS.iter().filter(|(_, flag)| flags.contains(*flag)).map(|(letter, _)| *letter);
+        let keywords = flags.keywords().filter_map(|id| u8::try_from(id.position()).ok()).filter(|id| *id < KEYWORD_LETTERS);
+        let letters = capitals.chain(keywords.map(|id| char::from(b'a' + id)));
+        if unknown.is_empty() {
+            text.extend(letters);
+        } else {
+            let mut letters: Vec<char> = letters.chain(unknown.chars()).collect();
+            letters.sort_unstable();
+            text.extend(letters);
+        }
+    }
+    /// The flags of `letters`; `None` if one of them means nothing to us.
+    pub fn flags_of(letters: &str) -> Option<FlagSet> {
+        letters.chars().try_fold(FlagSet::EMPTY, |flags, letter| flag_of(letter).map(|flag| flags.with(flag)))
     }
 }
 

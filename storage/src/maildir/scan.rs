@@ -16,11 +16,11 @@ use index::{FlagSet, Uid};
 use super::filename::{FileName, identity};
 
 /// A message we know.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Known<'a> {
+#[derive(Debug, Clone)]
+pub(crate) struct Known {
     pub uid: Uid,
     /// Its file as last seen, with `cur/` or `new/`.
-    pub file: &'a str,
+    pub file: String,
     pub flags: FlagSet,
     /// Its file name lacks a change of ours.
     pub write_back_due: bool,
@@ -48,31 +48,31 @@ pub(crate) struct Plan {
 }
 
 /// Compares a listing with what we know. `removing`: files of expunged messages; they are no new messages.
-pub(crate) fn compare<'a>(known: impl Iterator<Item = Known<'a>>, listed: &[String], removing: &[String]) -> Plan {
+pub(crate) fn compare(known: impl Iterator<Item = Known>, listed: &[String], removing: &[String]) -> Plan {
     let mut plan = Plan::default();
-    let mut by_identity: HashMap<&str, Vec<&str>> = HashMap::with_capacity(listed.len());
+    let mut by_identity: HashMap<&str, &str> = HashMap::with_capacity(listed.len());
+    // Two names at once: one was listed before, one after a rename by another program.
+    let mut twice: HashSet<&str> = HashSet::new();
     for file in listed {
-        by_identity.entry(identity(file)).or_default().push(file);
+        if let Some(other) = by_identity.insert(identity(file), file) {
+            twice.extend([other, file]);
+        }
     }
     for message in known {
-        // Two names at once: one was listed before, one after a rename by another program. The next listing tells.
-        match by_identity.remove(identity(message.file)) {
+        match by_identity.remove(identity(&message.file)) {
             None => plan.gone.push(message.uid),
-            Some(files) if files.contains(&message.file) => {}
-            Some(files) => {
-                let Some(file) = files.first() else { continue };
-                plan.renamed.push((message.uid, (*file).to_owned(), flags_after(&message, file)));
-            }
+            // The next listing tells.
+            Some(file) if file == message.file || twice.contains(message.file.as_str()) => {}
+            Some(file) => plan.renamed.push((message.uid, file.to_owned(), flags_after(&message, file))),
         }
     }
     let removing: HashSet<&str> = removing.iter().map(|file| identity(file)).collect();
-    for (identity, files) in by_identity {
-        let Some(file) = files.first() else { continue };
+    for (identity, file) in by_identity {
         if removing.contains(identity) {
-            plan.removing.push((*file).to_owned());
+            plan.removing.push(file.to_owned());
         } else {
-            let name = file.rsplit_once('/').map_or(*file, |(_, name)| name);
-            plan.new.push(Found { file: (*file).to_owned(), name: FileName::parse(name) });
+            let name = file.rsplit_once('/').map_or(file, |(_, name)| name);
+            plan.new.push(Found { file: file.to_owned(), name: FileName::parse(name) });
         }
     }
     plan.new.sort_by(|a, b| (a.name.base.seconds(), &a.file).cmp(&(b.name.base.seconds(), &b.file)));
@@ -80,11 +80,11 @@ pub(crate) fn compare<'a>(known: impl Iterator<Item = Known<'a>>, listed: &[Stri
 }
 
 /// What another program changed in the name is changed in the message, unless the name still lacks a change of ours: then ours wins.
-fn flags_after(message: &Known<'_>, file: &str) -> FlagSet {
+fn flags_after(message: &Known, file: &str) -> FlagSet {
     if message.write_back_due {
         return message.flags;
     }
-    let (before, after) = (FileName::parse(message.file).flags, FileName::parse(file).flags);
+    let (before, after) = (FileName::parse(&message.file).flags, FileName::parse(file).flags);
     message.flags.union(after.difference(before)).difference(before.difference(after))
 }
 
@@ -128,8 +128,8 @@ mod tests {
 
     use super::*;
 
-    fn known<'a>(uid: u32, file: &'a str, flags: &[Flag], write_back_due: bool) -> Known<'a> {
-        Known { uid: Uid::new(uid).unwrap(), file, flags: FlagSet::of(flags), write_back_due }
+    fn known(uid: u32, file: &str, flags: &[Flag], write_back_due: bool) -> Known {
+        Known { uid: Uid::new(uid).unwrap(), file: file.to_owned(), flags: FlagSet::of(flags), write_back_due }
     }
     fn listed(files: &[&str]) -> Vec<String> {
         files.iter().map(|file| (*file).to_owned()).collect()

@@ -1,0 +1,378 @@
+//! The files of a mailbox's messages: what a name says that the other columns say as well is left out, so a name of ours takes about ten bytes.
+//!
+//! A name that is not printed in the usual form (`<unique>,S=<bytes>,W=<bytes>,U=<uid>:2,<flags>`, each part optional) is kept as it is.
+//!
+//! Invariants, each with the test that guards it:
+//! - every file is read back as it was, whatever it is called (`any_file_is_read_back`)
+//! - names of ours and of other servers are kept small (`usual_names_are_small`)
+
+use std::fmt::Write;
+
+use index::FlagSet;
+
+use super::numbers::{push, retain};
+use crate::maildir::filename::FileName;
+
+/// Names in one block: a name is found by walking over those before it in its block.
+const BLOCK: usize = 32;
+/// Different hosts (what follows the second dot) that are remembered; names of more are kept with theirs.
+const HOSTS_MAX: usize = 250;
+
+const IN_NEW: u8 = 1;
+const OWN: u8 = 1 << 1;
+const HAS_HOST: u8 = 1 << 2;
+const HAS_S: u8 = 1 << 3;
+const S_DIFFERS: u8 = 1 << 4;
+const HAS_W: u8 = 1 << 5;
+const HAS_U: u8 = 1 << 6;
+const HAS_FLAGS: u8 = 1 << 7;
+/// The name as it is: no packed name has `S_DIFFERS` without `HAS_S`.
+const AS_IT_IS: u8 = S_DIFFERS;
+
+/// What the other columns say of a message, and never changes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Facts {
+    pub uid: u32,
+    pub size: u64,
+    pub internal_date: i64,
+    pub save_date: i64,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Names {
+    /// Each name with its length before it.
+    blocks: Vec<Vec<u8>>,
+    len: usize,
+    hosts: Vec<Box<str>>,
+}
+
+impl Names {
+    pub fn push(&mut self, file: &str, facts: Facts) {
+        let packed = self.pack(file, facts);
+        self.push_packed(&packed);
+    }
+    pub fn get(&self, position: usize, facts: Facts) -> String {
+        let block = self.blocks.get(position / BLOCK).map(Vec::as_slice).unwrap_or_default();
+        let (start, end) = span(block, position % BLOCK);
+        let mut packed = Reader(block.get(start..end).unwrap_or_default());
+        packed.number();
+        unpack(packed, &self.hosts, facts)
+    }
+    pub fn set(&mut self, position: usize, file: &str, facts: Facts) {
+        let packed = self.pack(file, facts);
+        if let Some(block) = self.blocks.get_mut(position / BLOCK) {
+            let (start, end) = span(block, position % BLOCK);
+            block.splice(start..end, with_length(&packed));
+        }
+    }
+    /// Keeps those of which `keep` is true.
+    pub fn retain(&mut self, keep: &[bool]) {
+        let Some(first) = keep.iter().position(|keep| !keep).map(|first| first / BLOCK) else { return };
+        let changed = self.blocks.split_off(first.min(self.blocks.len()));
+        self.len = self.len.min(first * BLOCK);
+        let mut keep = keep.iter().skip(first * BLOCK);
+        for block in changed {
+            let mut rest = Reader(&block);
+            while !rest.0.is_empty() {
+                let packed = rest.bytes();
+                if keep.next().copied().unwrap_or(true) {
+                    self.push_packed(packed);
+                }
+            }
+        }
+        retain(&mut self.blocks, &[]);
+    }
+
+    #[cfg(test)]
+    pub fn heap_bytes(&self) -> usize {
+        self.blocks.capacity() * size_of::<Vec<u8>>() + self.blocks.iter().map(|block| block.capacity() + 16).sum::<usize>()
+    }
+
+    fn push_packed(&mut self, packed: &[u8]) {
+        if self.len.is_multiple_of(BLOCK) {
+            if let Some(full) = self.blocks.last_mut() {
+                full.shrink_to_fit();
+            }
+            push(&mut self.blocks, Vec::new());
+        }
+        if let Some(block) = self.blocks.last_mut() {
+            block.extend(with_length(packed));
+        }
+        self.len += 1;
+    }
+
+    fn pack(&mut self, file: &str, facts: Facts) -> Vec<u8> {
+        self.pack_usual(file, facts).unwrap_or_else(|| [&[AS_IT_IS], file.as_bytes()].concat())
+    }
+    /// `None`: it has another form.
+    fn pack_usual(&mut self, file: &str, facts: Facts) -> Option<Vec<u8>> {
+        let (folder, name) = file.split_once('/')?;
+        let mut form = match folder {
+            "cur" => 0,
+            "new" => IN_NEW,
+            _ => return None,
+        };
+        let (base, info) = match name.split_once(':') {
+            Some((base, info)) => (base, Some(info)),
+            None => (name, None),
+        };
+        let (unique, mut fields) = base.find(',').map_or((base, ""), |at| base.split_at(at));
+        let mut numbers = Vec::new();
+
+        if let Some((number, rest)) = field(fields, ",S=") {
+            form |= HAS_S;
+            let difference = number.wrapping_sub(facts.size).cast_signed();
+            if difference != 0 {
+                form |= S_DIFFERS;
+                // Small numbers of either sign stay small.
+                write_number(&mut numbers, (difference.wrapping_shl(1) ^ difference.wrapping_shr(63)).cast_unsigned());
+            }
+            fields = rest;
+        }
+        if let Some((_, rest)) = field(fields, ",W=").filter(|(number, _)| *number == facts.size) {
+            form |= HAS_W;
+            fields = rest;
+        }
+        if let Some((_, rest)) = field(fields, ",U=").filter(|(number, _)| *number == u64::from(facts.uid)) {
+            form |= HAS_U;
+            fields = rest;
+        }
+        if !fields.is_empty() {
+            return None;
+        }
+        if let Some(info) = info {
+            let flags = flags_of(info)?;
+            form |= HAS_FLAGS;
+            write_number(&mut numbers, flags.bits());
+        }
+        // `<seconds>.<anything unique>.<host>`, whose dots are its own.
+        let (own, host) = match unique.match_indices('.').nth(1) {
+            Some((at, _)) => (&unique[..at], Some(&unique[at + 1..])),
+            None => (unique, None),
+        };
+        if let Some(host) = host {
+            form |= HAS_HOST;
+            numbers.push(self.host(host)?);
+        }
+        let mut packed = Vec::with_capacity(16);
+        match moment(own, facts).filter(|_| host.is_some()) {
+            Some([micros, counter, epoch]) => {
+                packed.push(form | OWN);
+                packed.extend(numbers);
+                for number in [micros, counter, epoch] {
+                    write_number(&mut packed, number);
+                }
+            }
+            None => {
+                packed.push(form);
+                packed.extend(numbers);
+                packed.extend(own.as_bytes());
+            }
+        }
+        Some(packed)
+    }
+    fn host(&mut self, host: &str) -> Option<u8> {
+        let known = self.hosts.iter().position(|known| **known == *host);
+        let position = known.or_else(|| {
+            (self.hosts.len() < HOSTS_MAX).then(|| {
+                self.hosts.push(host.into());
+                self.hosts.len() - 1
+            })
+        });
+        position.and_then(|position| u8::try_from(position).ok())
+    }
+}
+
+fn unpack(mut packed: Reader<'_>, hosts: &[Box<str>], facts: Facts) -> String {
+    let form = packed.byte();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    if form == AS_IT_IS {
+        return text(packed.0);
+    }
+    let disk_size = match form & S_DIFFERS {
+        0 => facts.size,
+        _ => {
+            let number = packed.number();
+            facts.size.wrapping_add((number >> 1) ^ (number & 1).wrapping_neg())
+        }
+    };
+    let flags = if form & HAS_FLAGS == 0 { FlagSet::EMPTY } else { FlagSet::from_bits(packed.number()) };
+    let host = if form & HAS_HOST == 0 { None } else { hosts.get(usize::from(packed.byte())) };
+
+    let mut file = String::with_capacity(96);
+    file.push_str(if form & IN_NEW == 0 { "cur/" } else { "new/" });
+    // Writing to a String can't fail.
+    if form & OWN == 0 {
+        file.push_str(&text(packed.0));
+    } else {
+        let (micros, counter, epoch) = (packed.number(), packed.number(), packed.number());
+        let moment = facts.save_date.wrapping_mul(1_000_000).wrapping_add_unsigned(micros);
+        write!(file, "{}.M{moment}N{counter}E{epoch}", facts.internal_date).unwrap_or_default();
+    }
+    if let Some(host) = host {
+        file.push('.');
+        file.push_str(host);
+    }
+    if form & HAS_S != 0 {
+        write!(file, ",S={disk_size}").unwrap_or_default();
+    }
+    if form & HAS_W != 0 {
+        write!(file, ",W={}", facts.size).unwrap_or_default();
+    }
+    if form & HAS_U != 0 {
+        write!(file, ",U={}", facts.uid).unwrap_or_default();
+    }
+    if form & HAS_FLAGS != 0 {
+        FileName::write_flags(&mut file, flags, "");
+    }
+    file
+}
+
+/// A number after `prefix`, printed as we would print it, and what follows.
+fn field<'a>(text: &'a str, prefix: &str) -> Option<(u64, &'a str)> {
+    number(text.strip_prefix(prefix)?)
+}
+fn number(text: &str) -> Option<(u64, &str)> {
+    let (digits, rest) = text.split_at(text.bytes().take_while(u8::is_ascii_digit).count());
+    let is_usual = digits == "0" || !digits.starts_with('0');
+    Some((digits.parse().ok().filter(|_| is_usual)?, rest))
+}
+/// Microseconds, counter and epoch of `<internal date>.M<moment>N<counter>E<epoch>`.
+fn moment(own: &str, facts: Facts) -> Option<[u64; 3]> {
+    let (date, rest) = own.split_once(".M")?;
+    let (negative, date) = date.strip_prefix('-').map_or((false, date), |date| (true, date));
+    let (date, nothing) = number(date)?;
+    if !nothing.is_empty() || date != facts.internal_date.unsigned_abs() || negative != (facts.internal_date < 0) {
+        return None;
+    }
+    let (moment, rest) = number(rest)?;
+    let micros = moment.checked_sub(u64::try_from(facts.save_date.checked_mul(1_000_000)?).ok()?)?;
+    let (counter, rest) = field(rest, "N")?;
+    let (epoch, rest) = field(rest, "E")?;
+    (rest.is_empty() && micros < 1_000_000).then_some([micros, counter, epoch])
+}
+/// The flags of `2,<letters>`, if they are printed as we would print them.
+fn flags_of(info: &str) -> Option<FlagSet> {
+    let letters = info.strip_prefix("2,")?;
+    if !letters.bytes().zip(letters.bytes().skip(1)).all(|(a, b)| a < b) {
+        return None;
+    }
+    FileName::flags_of(letters)
+}
+
+/// Where the `wanted`-th name of a block begins and ends, its length included.
+fn span(block: &[u8], wanted: usize) -> (usize, usize) {
+    let mut rest = Reader(block);
+    for _ in 0..wanted {
+        rest.bytes();
+    }
+    let start = block.len() - rest.0.len();
+    rest.bytes();
+    (start, block.len() - rest.0.len())
+}
+fn with_length(packed: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(packed.len() + 2);
+    write_number(&mut bytes, u64::try_from(packed.len()).unwrap_or(u64::MAX));
+    bytes.extend_from_slice(packed);
+    bytes
+}
+/// Seven bits a byte, the lowest first.
+fn write_number(bytes: &mut Vec<u8>, mut number: u64) {
+    while number > 0x7f {
+        bytes.push(u8::try_from(number & 0x7f).unwrap_or(0) | 0x80);
+        number >>= 7;
+    }
+    bytes.push(u8::try_from(number).unwrap_or(0));
+}
+
+/// Reads what was packed.
+struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    fn byte(&mut self) -> u8 {
+        let (first, rest) = self.0.split_first().unwrap_or((&0, &[]));
+        self.0 = rest;
+        *first
+    }
+    fn number(&mut self) -> u64 {
+        let mut number = 0;
+        for shift in (0..64).step_by(7) {
+            let byte = self.byte();
+            number |= u64::from(byte & 0x7f) << shift;
+            if byte & 0x80 == 0 {
+                break;
+            }
+        }
+        number
+    }
+    /// A length and so many bytes.
+    fn bytes(&mut self) -> &'a [u8] {
+        let length = usize::try_from(self.number()).unwrap_or(usize::MAX).min(self.0.len());
+        let (bytes, rest) = self.0.split_at(length);
+        self.0 = rest;
+        bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const FACTS: Facts = Facts { uid: 77, size: 5_000, internal_date: 1_763_748_000, save_date: 1_763_748_001 };
+
+    fn file() -> impl Strategy<Value = String> {
+        let number = || prop_oneof![Just("77".to_owned()), Just("5000".to_owned()), "0?[0-9]{1,20}"];
+        let unique = prop_oneof![
+            Just("1763748000.M1763748001000042N7E3.node-a".to_owned()),
+            "-?[0-9]{1,3}\\.M[0-9]{1,20}N[0-9]{1,3}E[0-9]{1,3}\\.[a-c]",
+            "[0-9a-zA-Z.é]{0,12}",
+        ];
+        let fields = ("(,S=)?", number(), "(,W=)?", number(), "(,U=)?", number());
+        let info = prop_oneof![Just(String::new()), ":2,[DFPRSTXab]{0,4}", ":1,x", ":"];
+        let folder = prop_oneof![Just("cur/"), Just("new/"), Just("tmp/"), Just("")];
+        (folder, unique, fields, info).prop_map(|(folder, unique, (s, a, w, b, u, c), info)| {
+            let part = |name: String, number: String| if name.is_empty() { name } else { name + &number };
+            format!("{folder}{unique}{}{}{}{info}", part(s, a), part(w, b), part(u, c))
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn any_file_is_read_back(mut files in prop::collection::vec(file(), 1..80), changes in prop::collection::vec((any::<prop::sample::Index>(), file()), 0..30),
+                                 keep in prop::collection::vec(any::<bool>(), 80), date in any::<i64>(), save_date in any::<i64>()) {
+            let facts = |at: usize| if at.is_multiple_of(3) { Facts { internal_date: date, save_date, ..FACTS } } else { FACTS };
+            let mut names = Names::default();
+            files.iter().enumerate().for_each(|(at, file)| names.push(file, facts(at)));
+            for (at, file) in changes {
+                let at = at.index(files.len());
+                names.set(at, &file, facts(at));
+                files[at] = file;
+            }
+            let mut kept: Vec<(usize, String)> = files.into_iter().enumerate().collect();
+            for (at, (original, file)) in kept.iter().enumerate() {
+                prop_assert_eq!(&names.get(at, facts(*original)), file);
+            }
+            names.retain(&keep);
+            kept.retain(|(at, _)| keep[*at]);
+            for (at, (original, file)) in kept.iter().enumerate() {
+                prop_assert_eq!(&names.get(at, facts(*original)), file);
+            }
+            names.push("cur/last", FACTS);
+            prop_assert_eq!(names.get(kept.len(), FACTS), "cur/last");
+        }
+    }
+
+    #[test]
+    fn usual_names_are_small() {
+        let mut names = Names::default();
+        let mut packed = |file: &str| names.pack(file, FACTS).len();
+        assert_eq!(packed("cur/1763748000.M1763748001000042N7E300.node-a.example,S=5000,W=5000,U=77:2,FS"), 7);
+        assert_eq!(packed("cur/1763748000.M1763748001999999N70000E300.node-a.example,S=4900,W=5000,U=77:2,FS"), 13);
+        assert_eq!(packed("cur/1763748000.M52P9.host,S=4900,W=5000:2,S"), 21);
+        assert_eq!(packed("new/1763748000.M52P9.host,S=5000"), 18);
+        assert_eq!(packed("cur/1763748000.M52P9.host,S=5000,W=4:2,S"), 1 + "cur/1763748000.M52P9.host,S=5000,W=4:2,S".len());
+    }
+}
