@@ -13,6 +13,9 @@ pub enum IndexError {
     /// Another process holds the file: most likely a lock that a lost host left on the file server.
     #[error("another process holds the index")]
     Busy,
+    /// It may not be written any more.
+    #[error("the index is closed")]
+    Closed,
     /// No space to write it.
     #[error("no space to write the index")]
     Full,

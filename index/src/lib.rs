@@ -20,7 +20,7 @@ mod open;
 
 use std::path::{Path, PathBuf};
 
-use rusqlite::{Connection, Transaction, TransactionBehavior};
+use rusqlite::Connection;
 
 pub use error::IndexError;
 pub use flags::{Flag, FlagSet, KeywordId};
@@ -41,10 +41,13 @@ pub struct IndexReader {
     connection: Connection,
 }
 
-/// Changes that become durable together. Dropped without [`Change::commit`]: nothing happened.
+/// Changes that become durable together. Dropped without [`Change::commit`] or [`Change::join`]: nothing happened.
 #[derive(Debug)]
 pub struct Change<'a> {
-    transaction: Transaction<'a>,
+    connection: &'a Connection,
+    /// No other change is in the transaction.
+    alone: bool,
+    done: bool,
 }
 
 impl UserIndex {
@@ -60,9 +63,36 @@ impl UserIndex {
     pub fn reader(&self) -> Result<IndexReader, IndexError> {
         Ok(IndexReader { connection: open::reader(&self.folder.join(epoch::DATABASE))? })
     }
-    /// Starts a change.
+    /// Starts a change, beside those that joined the transaction since the last commit.
     pub fn begin(&mut self) -> Result<Change<'_>, IndexError> {
-        Ok(Change { transaction: self.connection.transaction_with_behavior(TransactionBehavior::Immediate)? })
+        let alone = self.connection.is_autocommit();
+        if alone {
+            self.run("BEGIN IMMEDIATE")?;
+        }
+        // From here on, dropping it undoes it.
+        let change = Change { connection: &self.connection, alone, done: false };
+        self.run("SAVEPOINT change")?;
+        Ok(change)
+    }
+    /// Whether changes wait for [`UserIndex::commit`]. Some errors end the transaction: then what joined is lost.
+    pub fn is_changing(&self) -> bool {
+        !self.connection.is_autocommit()
+    }
+    /// Makes all changes that joined durable.
+    pub fn commit(&mut self) -> Result<(), IndexError> {
+        self.run("COMMIT")
+    }
+    /// Forgets all changes that joined.
+    pub fn rollback(&mut self) {
+        if self.is_changing()
+            && let Err(error) = self.run("ROLLBACK")
+        {
+            tracing::warn!(%error, "can't roll back");
+        }
+    }
+    fn run(&self, statement: &str) -> Result<(), IndexError> {
+        self.connection.prepare_cached(statement)?.execute([])?;
+        Ok(())
     }
     /// Reads the whole file and compares it with itself.
     pub fn check(&self) -> Result<(), IndexError> {
@@ -97,9 +127,35 @@ impl UserIndex {
 }
 
 impl Change<'_> {
-    /// Makes all of it durable.
-    pub fn commit(self) -> Result<(), IndexError> {
-        Ok(self.transaction.commit()?)
+    /// Makes all of it durable, with the changes that joined before.
+    pub fn commit(mut self) -> Result<(), IndexError> {
+        self.run("COMMIT")?;
+        self.done = true;
+        Ok(())
+    }
+    /// Lets it become durable with the next commit.
+    pub fn join(mut self) -> Result<(), IndexError> {
+        self.run("RELEASE change")?;
+        self.done = true;
+        Ok(())
+    }
+    fn run(&self, statement: &str) -> Result<(), IndexError> {
+        self.connection.prepare_cached(statement)?.execute([])?;
+        Ok(())
+    }
+}
+
+impl Drop for Change<'_> {
+    fn drop(&mut self) {
+        // Some errors end the whole transaction; then there is nothing to undo.
+        if self.done || self.connection.is_autocommit() {
+            return;
+        }
+        let undone =
+            if self.alone { self.run("ROLLBACK") } else { self.run("ROLLBACK TO change").and_then(|()| self.run("RELEASE change")) };
+        if let Err(error) = undone {
+            tracing::warn!(%error, "can't undo a change");
+        }
     }
 }
 

@@ -139,7 +139,7 @@ impl UserIndex {
 impl Change<'_> {
     /// Adds a mailbox and gives its row.
     pub fn insert_mailbox(&mut self, mailbox: &MailboxRecord) -> Result<MailboxId, IndexError> {
-        self.transaction.prepare_cached(
+        self.connection.prepare_cached(
             "INSERT INTO mailboxes (folder, uid_validity, uid_next, highest_modseq, expunged_floor, first_recent, special_use, uid_ceiling,
                                     modseq_ceiling, cur_seen, new_seen, scan_due, adopted_below)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
@@ -159,11 +159,11 @@ impl Change<'_> {
             mailbox.scan_due.number(),
             mailbox.adopted_below,
         ])?;
-        Ok(MailboxId(self.transaction.last_insert_rowid()))
+        Ok(MailboxId(self.connection.last_insert_rowid()))
     }
     /// Writes all of a mailbox's record but its folder, special use and what was adopted.
     pub fn update_mailbox(&mut self, mailbox: &MailboxRecord) -> Result<(), IndexError> {
-        self.transaction
+        self.connection
             .prepare_cached(
                 "UPDATE mailboxes SET uid_validity = ?2, uid_next = ?3, highest_modseq = ?4, expunged_floor = ?5, first_recent = ?6,
                                   uid_ceiling = ?7, modseq_ceiling = ?8, cur_seen = ?9, new_seen = ?10, scan_due = ?11 WHERE id = ?1",
@@ -185,12 +185,12 @@ impl Change<'_> {
     }
     /// The mailbox lies in another folder now.
     pub fn set_folder(&mut self, mailbox: MailboxId, folder: &str) -> Result<(), IndexError> {
-        self.transaction.prepare_cached("UPDATE mailboxes SET folder = ?2 WHERE id = ?1")?.execute(params![mailbox.0, folder])?;
+        self.connection.prepare_cached("UPDATE mailboxes SET folder = ?2 WHERE id = ?1")?.execute(params![mailbox.0, folder])?;
         Ok(())
     }
     /// Every mailbox is to be compared with its folder and to go on above its ceilings when it is opened next.
     pub fn taken_over_uncleanly(&mut self) -> Result<(), IndexError> {
-        self.transaction.execute(
+        self.connection.execute(
             "UPDATE mailboxes SET scan_due = ?1, cur_seen = 0, new_seen = 0 WHERE scan_due <> ?2",
             [ScanDue::Takeover.number(), ScanDue::Rebuild.number()],
         )?;
@@ -205,14 +205,14 @@ impl Change<'_> {
             "DELETE FROM keywords WHERE mailbox = ?1",
             "DELETE FROM mailboxes WHERE id = ?1",
         ] {
-            self.transaction.prepare_cached(statement)?.execute([mailbox.0])?;
+            self.connection.prepare_cached(statement)?.execute([mailbox.0])?;
         }
         Ok(())
     }
     /// Replaces the keyword list.
     pub fn set_keywords(&mut self, mailbox: MailboxId, names: &[String]) -> Result<(), IndexError> {
-        self.transaction.prepare_cached("DELETE FROM keywords WHERE mailbox = ?1")?.execute([mailbox.0])?;
-        let mut insert = self.transaction.prepare_cached("INSERT INTO keywords (mailbox, position, name) VALUES (?1, ?2, ?3)")?;
+        self.connection.prepare_cached("DELETE FROM keywords WHERE mailbox = ?1")?.execute([mailbox.0])?;
+        let mut insert = self.connection.prepare_cached("INSERT INTO keywords (mailbox, position, name) VALUES (?1, ?2, ?3)")?;
         for (position, name) in names.iter().enumerate() {
             insert.execute(params![mailbox.0, i64::try_from(position).unwrap_or(i64::MAX), name])?;
         }
@@ -220,13 +220,13 @@ impl Change<'_> {
     }
     /// Remembers that a file is to be removed.
     pub fn insert_removal(&mut self, mailbox: MailboxId, file: &str) -> Result<(), IndexError> {
-        let mut insert = self.transaction.prepare_cached("INSERT OR IGNORE INTO removals (mailbox, file) VALUES (?1, ?2)")?;
+        let mut insert = self.connection.prepare_cached("INSERT OR IGNORE INTO removals (mailbox, file) VALUES (?1, ?2)")?;
         insert.execute(params![mailbox.0, file])?;
         Ok(())
     }
     /// The file is gone.
     pub fn delete_removal(&mut self, mailbox: MailboxId, file: &str) -> Result<(), IndexError> {
-        let mut delete = self.transaction.prepare_cached("DELETE FROM removals WHERE mailbox = ?1 AND file = ?2")?;
+        let mut delete = self.connection.prepare_cached("DELETE FROM removals WHERE mailbox = ?1 AND file = ?2")?;
         delete.execute(params![mailbox.0, file])?;
         Ok(())
     }

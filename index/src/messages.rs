@@ -147,7 +147,7 @@ impl IndexReader {
 impl Change<'_> {
     /// Adds a message, or replaces its row.
     pub fn insert_message(&mut self, mailbox: MailboxId, message: &MessageRecord) -> Result<(), IndexError> {
-        self.transaction
+        self.connection
             .prepare_cached(
                 "INSERT OR REPLACE INTO messages (id, flags, modseq, size, disk_size, internal_date, save_date, file)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
@@ -166,7 +166,7 @@ impl Change<'_> {
     }
     /// Stores what was rendered of a message.
     pub fn insert_rendered(&mut self, mailbox: MailboxId, uid: Uid, rendered: [&[u8]; 3]) -> Result<(), IndexError> {
-        let mut insert = self.transaction.prepare_cached(
+        let mut insert = self.connection.prepare_cached(
             "INSERT OR REPLACE INTO rendered (id, envelope, body_structure, headers)
              SELECT ?1, ?2, ?3, ?4 WHERE EXISTS (SELECT 1 FROM messages WHERE id = ?1)",
         )?;
@@ -175,7 +175,7 @@ impl Change<'_> {
     }
     /// Takes over what was rendered of a copied message, if it is there.
     pub fn copy_rendered(&mut self, from: (MailboxId, Uid), to: (MailboxId, Uid)) -> Result<(), IndexError> {
-        let mut insert = self.transaction.prepare_cached(
+        let mut insert = self.connection.prepare_cached(
             "INSERT OR REPLACE INTO rendered (id, envelope, body_structure, headers)
              SELECT ?2, envelope, body_structure, headers FROM rendered WHERE id = ?1",
         )?;
@@ -184,7 +184,7 @@ impl Change<'_> {
     }
     /// Changes a message's flags; its file name is to follow.
     pub fn set_flags(&mut self, mailbox: MailboxId, uid: Uid, flags: FlagSet, modseq: ModSeq) -> Result<(), IndexError> {
-        self.transaction.prepare_cached("UPDATE messages SET flags = ?2, modseq = ?3 WHERE id = ?1")?.execute(params![
+        self.connection.prepare_cached("UPDATE messages SET flags = ?2, modseq = ?3 WHERE id = ?1")?.execute(params![
             id(mailbox, uid.get()),
             flags.bits().cast_signed(),
             modseq.get().cast_signed()
@@ -193,23 +193,23 @@ impl Change<'_> {
     }
     /// The message's file name must be brought up to date.
     pub fn insert_write_back(&mut self, mailbox: MailboxId, uid: Uid) -> Result<(), IndexError> {
-        self.transaction.prepare_cached("INSERT OR IGNORE INTO write_backs (id) VALUES (?1)")?.execute([id(mailbox, uid.get())])?;
+        self.connection.prepare_cached("INSERT OR IGNORE INTO write_backs (id) VALUES (?1)")?.execute([id(mailbox, uid.get())])?;
         Ok(())
     }
     /// The message's file has this name now.
     pub fn set_file(&mut self, mailbox: MailboxId, uid: Uid, file: &str) -> Result<(), IndexError> {
-        let mut update = self.transaction.prepare_cached("UPDATE messages SET file = ?2 WHERE id = ?1")?;
+        let mut update = self.connection.prepare_cached("UPDATE messages SET file = ?2 WHERE id = ?1")?;
         update.execute(params![id(mailbox, uid.get()), file])?;
         Ok(())
     }
     /// The message's file name has its UID and flags.
     pub fn delete_write_back(&mut self, mailbox: MailboxId, uid: Uid) -> Result<(), IndexError> {
-        self.transaction.prepare_cached("DELETE FROM write_backs WHERE id = ?1")?.execute([id(mailbox, uid.get())])?;
+        self.connection.prepare_cached("DELETE FROM write_backs WHERE id = ?1")?.execute([id(mailbox, uid.get())])?;
         Ok(())
     }
     /// Remembers a POP3 UIDL that an earlier server gave.
     pub fn insert_uidl(&mut self, mailbox: MailboxId, uid: Uid, uidl: &str) -> Result<(), IndexError> {
-        let mut insert = self.transaction.prepare_cached("INSERT OR REPLACE INTO uidls (id, uidl) VALUES (?1, ?2)")?;
+        let mut insert = self.connection.prepare_cached("INSERT OR REPLACE INTO uidls (id, uidl) VALUES (?1, ?2)")?;
         insert.execute(params![id(mailbox, uid.get()), uidl])?;
         Ok(())
     }
@@ -221,28 +221,28 @@ impl Change<'_> {
             "DELETE FROM write_backs WHERE id = ?1",
             "DELETE FROM uidls WHERE id = ?1",
         ] {
-            self.transaction.prepare_cached(statement)?.execute([id(mailbox, uid.get())])?;
+            self.connection.prepare_cached(statement)?.execute([id(mailbox, uid.get())])?;
         }
-        let mut insert = self.transaction.prepare_cached("INSERT OR IGNORE INTO expunged (mailbox, modseq, uid) VALUES (?1, ?2, ?3)")?;
+        let mut insert = self.connection.prepare_cached("INSERT OR IGNORE INTO expunged (mailbox, modseq, uid) VALUES (?1, ?2, ?3)")?;
         insert.execute(params![mailbox.0, modseq.get().cast_signed(), uid.get()])?;
         Ok(())
     }
     /// Keeps the newest `keep` expunged UIDs; gives the new floor if older ones were forgotten.
     pub fn trim_expunged(&mut self, mailbox: MailboxId, keep: u32) -> Result<Option<u64>, IndexError> {
         let floor: Option<i64> = self
-            .transaction
+            .connection
             .prepare_cached("SELECT modseq FROM expunged WHERE mailbox = ?1 ORDER BY modseq DESC LIMIT 1 OFFSET ?2")?
             .query_row(params![mailbox.0, keep], |row| row.get(0))
             .optional()?;
         let Some(floor) = floor else { return Ok(None) };
-        self.transaction.prepare_cached("DELETE FROM expunged WHERE mailbox = ?1 AND modseq <= ?2")?.execute([mailbox.0, floor])?;
+        self.connection.prepare_cached("DELETE FROM expunged WHERE mailbox = ?1 AND modseq <= ?2")?.execute([mailbox.0, floor])?;
         Ok(Some(floor.cast_unsigned()))
     }
     /// Forgets every message of a mailbox, without remembering them as expunged.
     pub fn clear_messages(&mut self, mailbox: MailboxId) -> Result<(), IndexError> {
         for table in ["messages", "rendered", "write_backs", "uidls"] {
             let delete = format!("DELETE FROM {table} WHERE id BETWEEN ?1 AND ?2");
-            self.transaction.prepare_cached(&delete)?.execute([id(mailbox, 0), id(mailbox, u32::MAX)])?;
+            self.connection.prepare_cached(&delete)?.execute([id(mailbox, 0), id(mailbox, u32::MAX)])?;
         }
         Ok(())
     }

@@ -17,6 +17,7 @@
 pub mod account;
 pub mod adopt;
 mod columns;
+mod commits;
 pub mod error;
 pub mod filesystem;
 mod hierarchy;

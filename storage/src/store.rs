@@ -18,7 +18,12 @@ use affinity::{Clock, Lease, SystemClock, clock::wall_clock};
 use index::{Change, IndexError, IndexReader, UserIndex};
 use parking_lot::{Mutex, RecursiveRwLock, RecursiveRwLockReadGuard, RecursiveRwLockWriteGuard};
 
-use crate::{AccountPaths, StorageError, StorageSettings, filesystem::Filesystem, maildir::filename};
+use crate::{
+    AccountPaths, StorageError, StorageSettings,
+    commits::{Commits, Failure},
+    filesystem::Filesystem,
+    maildir::filename,
+};
 
 /// Commits after which the log is moved into the database: about a thousand pages, SQLite's own default.
 const COMMITS_PER_CHECKPOINT: u32 = 250;
@@ -37,7 +42,7 @@ pub(crate) struct Store {
     clock: SystemClock,
     phase: AtomicU8,
     activity: RecursiveRwLock<()>,
-    writer: Mutex<Option<UserIndex>>,
+    writer: Commits,
     reader: Mutex<Option<IndexReader>>,
     index_folder: PathBuf,
     damaged: AtomicBool,
@@ -62,7 +67,7 @@ impl Store {
             phase: AtomicU8::new(OPEN),
             activity: RecursiveRwLock::new(()),
             index_folder: index.folder().to_owned(),
-            writer: Mutex::new(Some(index)),
+            writer: Commits::new(index),
             reader: Mutex::new(None),
             damaged: AtomicBool::new(false),
             commits: AtomicU32::new(0),
@@ -125,7 +130,7 @@ impl Store {
         // Closing files may wait for the file server, so it happens elsewhere. Without a thread the index goes with its last handle.
         let letting_go = std::thread::Builder::new().name("abandon".to_owned()).spawn(move || {
             store.reader.lock().take();
-            store.writer.lock().take();
+            drop(store.writer.take());
         });
         if let Err(error) = letting_go {
             tracing::warn!(user = %self.lease.user(), %error, "index stays open until the last session is gone");
@@ -146,23 +151,36 @@ impl Store {
     /// The connection that writes, for reading what must be exact.
     pub fn with_writer<T>(&self, work: impl FnOnce(&mut UserIndex) -> Result<T, IndexError>) -> Result<T, StorageError> {
         self.ensure_not_abandoned()?;
-        let mut writer = self.writer.lock();
-        match writer.as_mut() {
-            Some(index) => work(index).map_err(|error| self.index_error(error)),
+        match self.writer.with(work, || self.may_commit()) {
+            Some(answer) => answer.map_err(|error| self.index_error(error)),
             None => Err(self.index_failed("it is closed".to_owned())),
         }
     }
-    /// One commit.
+    /// One commit, shared with those who come at the same time.
     pub fn change<T>(&self, work: impl FnOnce(&mut Change<'_>) -> Result<T, IndexError>) -> Result<T, StorageError> {
         self.ensure_not_abandoned()?;
-        let mut writer = self.writer.lock();
-        let Some(index) = writer.as_mut() else { return Err(self.index_failed("it is closed".to_owned())) };
-        let mut change = index.begin().map_err(|error| self.index_error(error))?;
-        let answer = work(&mut change).map_err(|error| self.index_error(error))?;
-        self.ensure_not_abandoned()?;
-        change.commit().map_err(|error| self.index_error(error))?;
-        self.commits.fetch_add(1, Ordering::SeqCst);
-        Ok(answer)
+        let answer = self.writer.change(work, || {
+            self.commits.fetch_add(1, Ordering::SeqCst);
+            self.may_commit()
+        });
+        answer.map_err(|failure| {
+            if let Err(lost) = self.ensure_not_abandoned() {
+                return lost;
+            }
+            match failure {
+                Failure::Closed => self.index_failed("it is closed".to_owned()),
+                Failure::Change(error) => self.index_error(error),
+                Failure::Commit(error) => match Arc::try_unwrap(error) {
+                    Ok(error) => self.index_error(error),
+                    // Others took part as well; one of them is told first hand.
+                    Err(shared) if matches!(*shared, IndexError::Full) => self.index_error(IndexError::Full),
+                    Err(shared) => self.index_failed(shared.to_string()),
+                },
+            }
+        })
+    }
+    fn may_commit(&self) -> Result<(), IndexError> {
+        self.ensure_not_abandoned().map_err(|_| IndexError::Closed)
     }
     /// Moves the log into the database when it has grown.
     pub fn checkpoint_when_due(&self) -> Result<(), StorageError> {
@@ -176,7 +194,7 @@ impl Store {
     /// Closes the index for good.
     pub fn close_index(&self) -> Result<(), StorageError> {
         self.reader.lock().take();
-        match self.writer.lock().take() {
+        match self.writer.take() {
             Some(index) => index.close().map_err(|error| self.index_error(error)),
             None => Ok(()),
         }

@@ -1,0 +1,237 @@
+//! The connection that writes the index. Changes that come together share one commit: whoever comes last commits for all of them.
+//!
+//! Invariants, each with the test that guards it:
+//! - a change is durable when its caller goes on (`changes_that_come_together_share_one_commit`)
+//! - a change that fails takes nothing away from those it shares a commit with (`a_change_that_fails_leaves_the_others_alone`)
+
+use std::{
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use index::{Change, IndexError, UserIndex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
+
+/// Changes of one commit: the first of them waits no longer than so many take.
+const GROUP_MAX: usize = 256;
+/// How long to wait for whoever was coming: a change that panics commits for nobody.
+const PATIENCE: Duration = Duration::from_millis(20);
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Commits {
+    writer: Mutex<Writer>,
+    /// Those who wait for the connection.
+    coming: AtomicUsize,
+    settled: Condvar,
+}
+
+#[derive(Debug)]
+struct Writer {
+    index: Option<UserIndex>,
+    group: Arc<Group>,
+    joined: usize,
+}
+
+/// What became of a commit, for all who take part in it.
+#[derive(Debug, Default)]
+struct Group(OnceLock<Result<(), Arc<IndexError>>>);
+
+/// Why a change did not become durable.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The index was closed.
+    Closed,
+    /// The change itself.
+    Change(IndexError),
+    /// The commit, which others took part in.
+    Commit(Arc<IndexError>),
+}
+
+impl Commits {
+    pub fn new(index: UserIndex) -> Commits {
+        let writer = Writer { index: Some(index), group: Arc::default(), joined: 0 };
+        Commits { writer: Mutex::new(writer), coming: AtomicUsize::new(0), settled: Condvar::new() }
+    }
+    /// Makes what `work` changes durable. `may_commit` is asked right before each commit.
+    pub fn change<T>(
+        &self,
+        work: impl FnOnce(&mut Change<'_>) -> Result<T, IndexError>,
+        may_commit: impl Fn() -> Result<(), IndexError>,
+    ) -> Result<T, Failure> {
+        let mut writer = self.come();
+        let Some(index) = writer.index.as_mut() else { return Err(Failure::Closed) };
+        let answer = index.begin().and_then(|mut change| {
+            let answer = work(&mut change)?;
+            change.join()?;
+            Ok(answer)
+        });
+        let lost = !index.is_changing() && writer.joined > 0;
+        if answer.is_ok() {
+            writer.joined += 1;
+        } else if lost {
+            // The error ended the transaction, and with it what the others did: this says so to them.
+            writer.commit(&may_commit);
+            self.settled.notify_all();
+        }
+        let group = Arc::clone(&writer.group);
+        while group.0.get().is_none() && writer.joined > 0 {
+            if self.coming.load(Ordering::SeqCst) == 0 || writer.joined >= GROUP_MAX {
+                writer.commit(&may_commit);
+                self.settled.notify_all();
+            } else if answer.is_err() {
+                break; // whoever comes commits for the others
+            } else if self.settled.wait_for(&mut writer, PATIENCE).timed_out() && group.0.get().is_none() {
+                writer.commit(&may_commit);
+                self.settled.notify_all();
+            }
+        }
+        let answer = answer.map_err(Failure::Change)?;
+        match group.0.get() {
+            Some(Ok(())) => Ok(answer),
+            Some(Err(error)) => Err(Failure::Commit(Arc::clone(error))),
+            None => Err(Failure::Closed),
+        }
+    }
+    /// The index, with nothing under way. `None`: it was closed.
+    pub fn with<T>(
+        &self,
+        work: impl FnOnce(&mut UserIndex) -> Result<T, IndexError>,
+        may_commit: impl Fn() -> Result<(), IndexError>,
+    ) -> Option<Result<T, IndexError>> {
+        let mut writer = self.come();
+        if writer.joined > 0 {
+            writer.commit(&may_commit);
+            self.settled.notify_all();
+        }
+        writer.index.as_mut().map(work)
+    }
+    /// Takes the index away; what is under way is lost.
+    pub fn take(&self) -> Option<UserIndex> {
+        let mut writer = self.writer.lock();
+        let index = writer.index.take();
+        writer.joined = 0;
+        writer.group = Arc::default();
+        self.settled.notify_all();
+        index
+    }
+    fn come(&self) -> MutexGuard<'_, Writer> {
+        self.coming.fetch_add(1, Ordering::SeqCst);
+        let writer = self.writer.lock();
+        self.coming.fetch_sub(1, Ordering::SeqCst);
+        writer
+    }
+}
+
+impl Writer {
+    fn commit(&mut self, may_commit: impl Fn() -> Result<(), IndexError>) {
+        let Some(index) = self.index.as_mut() else { return };
+        let result = may_commit().and_then(|()| index.commit());
+        if result.is_err() {
+            index.rollback();
+        }
+        self.group.0.set(result.map_err(Arc::new)).unwrap_or_default();
+        self.group = Arc::default();
+        self.joined = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use index::{FlagSet, IndexReader, MailboxId, MessageRecord, ModSeq, Uid};
+
+    use super::*;
+
+    fn commits(folder: &std::path::Path) -> (Commits, IndexReader) {
+        let index = UserIndex::open(folder).unwrap();
+        let reader = index.reader().unwrap();
+        (Commits::new(index), reader)
+    }
+    fn insert(change: &mut Change<'_>, number: u32) -> Result<(), IndexError> {
+        let uid = Uid::new(number).unwrap();
+        let record = MessageRecord {
+            uid,
+            flags: FlagSet::EMPTY,
+            modseq: ModSeq::MIN,
+            size: 1,
+            disk_size: 1,
+            internal_date: 1,
+            save_date: 1,
+            file: format!("cur/{number}"),
+        };
+        change.insert_message(MailboxId::NEW, &record)?;
+        change.insert_rendered(MailboxId::NEW, uid, [b"e", b"b", b"h"])
+    }
+    fn committed(reader: &IndexReader) -> Vec<u32> {
+        let mut found = Vec::new();
+        let all: Vec<Uid> = (1..=300).filter_map(Uid::new).collect();
+        reader.rendered(MailboxId::NEW, &all, &mut |uid, _| found.push(uid.get())).unwrap();
+        found
+    }
+
+    #[test]
+    fn changes_that_come_together_share_one_commit() {
+        let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+        let (commits, _reader) = commits(folder.path());
+        let asked = AtomicUsize::new(0);
+        let may_commit = || {
+            asked.fetch_add(1, Ordering::SeqCst);
+            Ok(())
+        };
+        std::thread::scope(|scope| {
+            let busy = commits.writer.lock();
+            for number in 1..=20 {
+                let (commits, folder) = (&commits, folder.path());
+                let may_commit = &may_commit;
+                scope.spawn(move || {
+                    commits.change(|change| insert(change, number), may_commit).unwrap();
+                    let reader = commits.with(|index| index.reader(), || Ok(())).unwrap().unwrap();
+                    assert!(committed(&reader).contains(&number), "durable in {}", folder.display());
+                });
+            }
+            while commits.coming.load(Ordering::SeqCst) < 20 {
+                std::thread::yield_now();
+            }
+            drop(busy);
+        });
+        assert!(asked.load(Ordering::SeqCst) < 10, "{asked:?} commits for 20 changes that came together");
+    }
+
+    #[test]
+    fn a_change_that_fails_leaves_the_others_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let (commits, reader) = commits(folder.path());
+        std::thread::scope(|scope| {
+            let busy = commits.writer.lock();
+            for number in 1..=20 {
+                let commits = &commits;
+                scope.spawn(move || {
+                    let change = |change: &mut Change<'_>| {
+                        insert(change, number)?;
+                        if number.is_multiple_of(2) { Err(IndexError::Busy) } else { Ok(()) }
+                    };
+                    assert_eq!(commits.change(change, || Ok(())).is_ok(), !number.is_multiple_of(2));
+                });
+            }
+            while commits.coming.load(Ordering::SeqCst) < 20 {
+                std::thread::yield_now();
+            }
+            drop(busy);
+        });
+        assert_eq!(committed(&reader), (1..=20).filter(|number| number % 2 == 1).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_commit_that_may_not_be_made_changes_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let (commits, reader) = commits(folder.path());
+        assert!(matches!(commits.change(|change| insert(change, 1), || Err(IndexError::Busy)), Err(Failure::Commit(_))));
+        commits.change(|change| insert(change, 2), || Ok(())).unwrap();
+        assert_eq!(committed(&reader), [2]);
+        commits.take().unwrap();
+        assert!(matches!(commits.change(|change| insert(change, 3), || Ok(())), Err(Failure::Closed)));
+    }
+}
