@@ -22,7 +22,7 @@ use anyhow::Context;
 use affinity::{NameRules, NodeName, UserName, ids::encode};
 use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
-use storage::AccountPaths;
+use storage::{AccountPaths, Layout};
 
 pub use check::Problem;
 pub use network::Network;
@@ -105,6 +105,10 @@ pub struct MailSection {
     pub index: String,
     /// Where an earlier server kept a user's control files (Dovecot's `CONTROL=`), if not in the Maildir; only read, when mail is taken over.
     pub control: Option<String>,
+    /// INBOX of a user, if it is not the Maildir itself (Dovecot's `INBOX=`).
+    pub inbox: Option<String>,
+    /// Where mailboxes lie in the Maildir: `maildir++` or `fs`.
+    pub layout: String,
     /// How long an account without sessions stays open (and its lease held).
     #[serde(with = "humantime_serde")]
     pub linger: Duration,
@@ -238,6 +242,8 @@ impl Default for MailSection {
             maildir: "mail/{domain}/{local}/Maildir".to_owned(),
             index: "mail/{domain}/{local}/index".to_owned(),
             control: None,
+            inbox: None,
+            layout: Layout::default().as_str().to_owned(),
             linger: Duration::from_secs(15 * 60),
             write_back_after: Duration::from_secs(1),
             rescan_interval: Duration::from_secs(120),
@@ -394,7 +400,13 @@ impl Config {
                 .collect::<String>();
             self.node.root.join(filled)
         };
-        AccountPaths { maildir: fill(&self.mail.maildir), index: fill(&self.mail.index), control: self.mail.control.as_deref().map(fill) }
+        AccountPaths {
+            maildir: fill(&self.mail.maildir),
+            index: fill(&self.mail.index),
+            control: self.mail.control.as_deref().map(fill),
+            inbox: self.mail.inbox.as_deref().map(fill),
+            layout: self.mail.layout.parse().unwrap_or_default(),
+        }
     }
 
     /// Where the users are.

@@ -15,23 +15,12 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
 use crate::{
-    Mailbox, MailboxName, StorageError,
+    AccountPaths, Mailbox, MailboxName, StorageError,
     filesystem::{Filesystem, Shared},
     hierarchy::Catalog,
     mailbox::Look,
     store::{self, Store},
 };
-
-/// Where one user's files are.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AccountPaths {
-    /// `…/<user>/Maildir`.
-    pub maildir: PathBuf,
-    /// `…/<user>/index`, which holds one folder per epoch.
-    pub index: PathBuf,
-    /// Where an earlier server kept its control files (lists of UIDs, keywords, subscriptions), if not in the Maildir; only read.
-    pub control: Option<PathBuf>,
-}
 
 /// Settings of the store, the same for all accounts of a node.
 #[derive(Debug, Clone)]
@@ -271,8 +260,7 @@ impl Account {
         slots.iter().filter_map(|slot| slot.lock().clone()).collect()
     }
     pub(crate) fn folder_path(&self, folder: &str) -> PathBuf {
-        let maildir = &self.store.paths.maildir;
-        if folder.is_empty() { maildir.clone() } else { maildir.join(folder) }
+        self.store.paths.folder(folder)
     }
     /// Removes what nobody can reach any more; what stays is tried again.
     fn empty_trash(&self) {

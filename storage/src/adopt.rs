@@ -19,6 +19,7 @@ use index::{Flag, FlagSet, KeywordId, Uid};
 use crate::{
     AccountPaths, MailboxName, StorageError,
     filesystem::{Entry, Filesystem, Shared, read_small},
+    layout,
     maildir::{
         ceiling::{Marks, RELEASED},
         courier,
@@ -158,17 +159,16 @@ impl Earlier {
 /// The subscriptions that an earlier server kept elsewhere or in another form.
 pub(crate) fn subscriptions(
     filesystem: &dyn Filesystem,
-    maildir: &Path,
+    paths: &AccountPaths,
     entries: &[Entry],
-    control: Option<&Path>,
 ) -> io::Result<Option<BTreeSet<MailboxName>>> {
-    if let Some(control) = control
+    if let Some(control) = &paths.control
         && let Some(file) = read_small(filesystem, &control.join(SUBSCRIPTIONS_FILE), SUBSCRIPTIONS_BYTES_MAX)?
     {
-        return Ok(Some(parse_subscriptions(&file)));
+        return Ok(Some(parse_subscriptions(&file, paths.layout)));
     }
     if entries.iter().any(|entry| entry.name == courier::SUBSCRIPTIONS_FILE) {
-        let file = read_small(filesystem, &maildir.join(courier::SUBSCRIPTIONS_FILE), SUBSCRIPTIONS_BYTES_MAX)?;
+        let file = read_small(filesystem, &paths.maildir.join(courier::SUBSCRIPTIONS_FILE), SUBSCRIPTIONS_BYTES_MAX)?;
         return Ok(file.map(|file| courier::parse_subscriptions(&file)));
     }
     Ok(None)
@@ -223,30 +223,25 @@ pub fn check(paths: &AccountPaths, progress: &mut dyn FnMut(&MailboxReport)) -> 
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(io_error("can't list", &paths.maildir, error)),
     };
-    let is_released = Marks::find(&entries).is_none() && Marks::find_as(RELEASED, &entries).is_some();
+    let list = |folder: &Path| match Shared.list(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        entries => entries.map_err(|error| io_error("can't list", folder, error)),
+    };
+    let inbox_entries = match &paths.inbox {
+        None => entries.clone(),
+        Some(inbox) => list(inbox)?,
+    };
+    let is_released = Marks::find(&inbox_entries).is_none() && Marks::find_as(RELEASED, &inbox_entries).is_some();
     let mut report = Report { is_released, ..Report::default() };
+    let found = layout::find(&Shared, paths, &entries, PARALLEL).map_err(|error| io_error("can't list", &paths.maildir, error))?;
+    let contradiction = layout::contradiction(&Shared, paths, &entries, &found);
+    report.problems.extend(contradiction.map_err(|error| io_error("can't list", &paths.maildir, error))?);
+    report.problems.extend(found.problems);
     let mut folders = vec![(String::new(), MailboxName::inbox())];
-    for entry in entries.iter().filter(|entry| entry.is_folder != Some(false)) {
-        match MailboxName::from_folder(&entry.name) {
-            Some(name) => folders.push((entry.name.clone(), name)),
-            None if entry.name.starts_with('.') => {
-                report
-                    .problems
-                    .push(format!("{} is the name of no mailbox: it stays where it is", paths.maildir.join(&entry.name).display()));
-            }
-            None => {
-                // A mailbox of the layout `fs`, which has no leading dot.
-                let inner = paths.maildir.join(&entry.name).join("cur");
-                if !matches!(entry.name.as_str(), "cur" | "new" | "tmp") && Shared.attributes(&inner).is_ok() {
-                    report.problems.push(format!("{} has messages, but is no folder of the layout Maildir++", inner.display()));
-                }
-            }
-        }
-    }
+    folders.extend(found.mailboxes);
     folders.sort_by(|a, b| (!a.1.is_inbox(), &a.1).cmp(&(!b.1.is_inbox(), &b.1)));
     for (folder, name) in folders {
-        let path = if folder.is_empty() { paths.maildir.clone() } else { paths.maildir.join(&folder) };
-        let control = paths.control.as_deref().map(|control| if folder.is_empty() { control.to_owned() } else { control.join(&folder) });
+        let (path, control) = (paths.folder(&folder), paths.control_of(&folder));
         let mailbox = check_mailbox(name, &path, control.as_deref()).map_err(|error| io_error("can't read", &path, error))?;
         progress(&mailbox);
         report.mailboxes.push(mailbox);
@@ -297,7 +292,7 @@ fn check_mailbox(name: MailboxName, folder: &Path, control: Option<&Path>) -> io
 
 /// Lets a Maildir that was handed back be taken over again when it is opened next. `false`: it was not handed back.
 pub fn take_back(paths: &AccountPaths) -> Result<bool, StorageError> {
-    let maildir = &paths.maildir;
+    let maildir = paths.inbox();
     let entries = Shared.list(maildir).map_err(|error| io_error("can't list", maildir, error))?;
     let Some(marks) = Marks::find_as(RELEASED, &entries).filter(|_| Marks::find(&entries).is_none()) else { return Ok(false) };
     let (from, to) = (maildir.join(marks.print_as(RELEASED)), maildir.join(marks.print_as(crate::maildir::ceiling::RETURNED)));

@@ -1,11 +1,12 @@
 //! Which mailboxes there are: found at opening, created, deleted, renamed, subscribed.
 //!
-//! A mailbox appears and disappears by one rename of its folder: it is made under a name no listing shows, and removed under one.
+//! A mailbox appears and disappears by one rename of its folder: it is made under a name no listing shows, and removed under one (`folders.rs`).
 //!
 //! Invariants, each with the test that guards it:
 //! - no two mailboxes of a user ever have the same UIDVALIDITY (`a_mailbox_made_anew_has_a_higher_uidvalidity`)
 //! - mailboxes, special uses and subscriptions survive the index (`the_index_can_be_deleted_at_any_time`)
 
+mod folders;
 mod opening;
 
 use std::{
@@ -18,13 +19,12 @@ use std::{
 use index::{MailboxId, MailboxRecord, ModSeq, ScanDue, UidValidity};
 
 use crate::{
-    Account, CreateOptions, MailboxEntry, MailboxName, SpecialUse, StorageError,
+    Account, CreateOptions, Layout, MailboxEntry, MailboxName, SpecialUse, StorageError,
     filesystem::replace_small,
     maildir::{
         ceiling::Marks,
         layout::{
-            CREATING_PREFIX, DELETED_PREFIX, FOLDER_MARK, SUBSCRIPTIONS_FILE, print_subscriptions, special_use_file, special_use_name,
-            validity_file,
+            CREATING_PREFIX, SUBSCRIPTIONS_FILE, WRITING_PREFIX, print_subscriptions, special_use_file, special_use_name, validity_file,
         },
     },
     store::unix_micros,
@@ -99,6 +99,7 @@ impl Account {
         let _inside = self.store.enter_for_change()?;
         let _structure = self.structure.lock();
         name.check_new()?;
+        self.store.paths.layout.folder(name)?;
         self.ensure_free(name)?;
         self.create_parents(name)?;
         let validity = self.make(name, options.special_use)?;
@@ -123,19 +124,13 @@ impl Account {
                 false => StorageError::NoMailbox(name.clone()),
             });
         };
-        let maildir = &self.store.paths.maildir;
-        let (from, to) = (maildir.join(&known.folder), maildir.join(format!("{DELETED_PREFIX}{}", self.store.scratch())));
-        let rename = || {
-            self.store.filesystem.rename(&from, &to).map_err(self.store.io("can't rename", &from))?;
-            self.store.filesystem.sync_folder(maildir).map_err(self.store.io("can't sync", maildir))
-        };
+        let rename = || self.remove_folder(&known.folder);
         match self.loaded_mailbox(known.id) {
             Some(mailbox) => mailbox.retire(rename)?,
             None => rename()?,
         }
         self.catalog.write().mailboxes.remove(name);
         self.forget_mailbox(known.id);
-        self.trash.lock().push(to);
         self.store.change(|change| change.delete_mailbox(known.id))?;
         self.list_changed();
         self.store.acknowledge(())
@@ -146,6 +141,7 @@ impl Account {
         let _inside = self.store.enter_for_change()?;
         let _structure = self.structure.lock();
         to.check_new()?;
+        self.store.paths.layout.folder(to)?;
         self.ensure_free(to)?;
         if to == from || to.is_below(from) {
             return Err(StorageError::NotAllowed("a mailbox can't be moved below itself"));
@@ -176,8 +172,13 @@ impl Account {
             self.ensure_free(new)?;
         }
         self.create_parents(to)?;
-        for (old, new, known) in moves {
-            self.move_folder(&old, new, known)?;
+        match self.store.paths.layout {
+            Layout::MaildirPlusPlus => moves.into_iter().try_for_each(|(old, new, known)| {
+                let (source, target) = (known.folder.clone(), Layout::MaildirPlusPlus.folder(&new)?);
+                self.move_folder(&source, &target, vec![(old, new, known)])
+            })?,
+            // The folders below move along.
+            Layout::Fs => self.move_folder(&Layout::Fs.folder(from)?, &Layout::Fs.folder(to)?, moves)?,
         }
         self.list_changed();
         self.store.acknowledge(())
@@ -228,36 +229,26 @@ impl Account {
 
     /// Makes one mailbox: under a name that no listing shows, then in its place with one rename.
     fn make(&self, name: &MailboxName, special_use: Option<SpecialUse>) -> Result<UidValidity, StorageError> {
-        let filesystem = self.store.filesystem.as_ref();
         let maildir = &self.store.paths.maildir;
+        let folder = self.store.paths.layout.folder(name)?;
         let marks = Marks::new(self.next_validity()?);
-        let folder = name.to_folder();
-        let (scratch, path) = (maildir.join(format!("{CREATING_PREFIX}{}", self.store.scratch())), maildir.join(&folder));
-        let mut files = vec![FOLDER_MARK.to_owned(), marks.print()];
-        files.extend(special_use.map(special_use_file));
-        let made = (|| {
-            filesystem.create_folder(&scratch)?;
-            self.fill_folder(&scratch, &files)?;
-            filesystem.rename(&scratch, &path)
-        })();
-        match made {
-            Ok(()) => {}
-            Err(error) => {
-                self.trash.lock().push(scratch);
-                return Err(match error.kind() {
-                    // A folder that is no mailbox we know: another program made it since we looked.
-                    io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists => StorageError::MailboxExists(name.clone()),
-                    _ => self.store.io("can't make mailbox folder", path)(error),
-                });
-            }
-        }
-        filesystem.sync_folder(maildir).map_err(self.store.io("can't sync", maildir))?;
+        let scratch = maildir.join(format!("{CREATING_PREFIX}{}", self.store.scratch()));
+        let files: Vec<String> = self.folder_marks().chain([marks.print()]).chain(special_use.map(special_use_file)).collect();
+        self.place_folder(name, &folder, &scratch, &files)?;
+        let above = maildir.join(&folder);
+        let above = above.parent().unwrap_or(maildir);
+        self.store.filesystem.sync_folder(above).map_err(self.store.io("can't sync", above))?;
         self.record(name, folder, marks, special_use, ScanDue::No, 0)?;
         Ok(marks.uid_validity)
     }
     /// Writes a small file into a mailbox folder: readers see the old content or the new.
     fn replace_file(&self, folder: &Path, name: &str, content: &[u8]) -> Result<(), StorageError> {
-        let (path, scratch) = (folder.join(name), folder.join("tmp").join(self.store.scratch()));
+        // The Maildir has a `tmp` where INBOX is.
+        let scratch = match folder == self.store.paths.maildir && folder != self.store.paths.inbox() {
+            true => folder.join(format!("{WRITING_PREFIX}{}", self.store.scratch())),
+            false => folder.join("tmp").join(self.store.scratch()),
+        };
+        let path = folder.join(name);
         replace_small(self.store.filesystem.as_ref(), &path, &scratch, content).map_err(self.store.io("can't write", path))
     }
     /// `cur`, `new`, `tmp` and empty files.
@@ -307,25 +298,6 @@ impl Account {
         catalog.mailboxes.insert(name.clone(), Known { id, folder, special_use });
         Ok(())
     }
-    fn move_folder(&self, old: &MailboxName, new: MailboxName, known: Known) -> Result<(), StorageError> {
-        let maildir = &self.store.paths.maildir;
-        let folder = new.to_folder();
-        let (from, to) = (maildir.join(&known.folder), maildir.join(&folder));
-        let rename = || {
-            self.store.filesystem.rename(&from, &to).map_err(self.store.io("can't rename", &from))?;
-            self.store.filesystem.sync_folder(maildir).map_err(self.store.io("can't sync", maildir))
-        };
-        match self.loaded_mailbox(known.id) {
-            Some(mailbox) => mailbox.relocate(new.clone(), to.clone(), rename)?,
-            None => rename()?,
-        }
-        let mut catalog = self.catalog.write();
-        catalog.mailboxes.remove(old);
-        catalog.mailboxes.insert(new, Known { folder: folder.clone(), ..known });
-        drop(catalog);
-        self.store.change(|change| change.set_folder(known.id, &folder))
-    }
-
     /// A UIDVALIDITY that no mailbox of the user ever had: the time, or one more than the highest. Durable before it is used.
     fn next_validity(&self) -> Result<UidValidity, StorageError> {
         let filesystem = self.store.filesystem.as_ref();

@@ -21,6 +21,7 @@ mod commits;
 pub mod error;
 pub mod filesystem;
 mod hierarchy;
+pub mod layout;
 pub mod mailbox;
 mod maildir;
 pub mod mime;
@@ -32,9 +33,10 @@ mod store;
 #[cfg(test)]
 mod tests;
 
-pub use account::{Account, AccountPaths, CreateOptions, MailboxEntry, SpecialUse, StorageSettings};
+pub use account::{Account, CreateOptions, MailboxEntry, SpecialUse, StorageSettings};
 pub use columns::{Columns, Row};
 pub use error::StorageError;
+pub use layout::{AccountPaths, Layout};
 pub use mailbox::{Appended, Copied, Mailbox, MessageReader, Rendered, Status, StoreOperation, Stored};
 pub use names::MailboxName;
 pub use staged::Staged;

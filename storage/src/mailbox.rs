@@ -33,6 +33,7 @@ use index::{Flag, FlagSet, KeywordId, MailboxId, ModSeq, Uid, UidValidity};
 use parking_lot::{Condvar, Mutex, RecursiveRwLock, RecursiveRwLockReadGuard, RwLock, RwLockReadGuard};
 use tokio::sync::watch;
 
+pub(crate) use load::relocate;
 pub use reader::MessageReader;
 pub(crate) use scan::Look;
 

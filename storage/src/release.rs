@@ -22,6 +22,7 @@ use crate::{
     AccountPaths, MailboxName,
     adopt::DOVECOT_VALIDITY_PREFIX,
     filesystem::{Entry, Filesystem, Shared, create_folders, read_small, replace_small},
+    layout,
     maildir::{
         ceiling::{Marks, RELEASED},
         filename::{FileName, identity},
@@ -31,6 +32,9 @@ use crate::{
     },
     names::encode_utf7,
 };
+
+/// File operations under way at once.
+const PARALLEL: usize = 16;
 
 /// Why a user's mail is not handed back.
 #[derive(Debug, thiserror::Error)]
@@ -74,34 +78,34 @@ pub fn to_dovecot(paths: &AccountPaths, ensure_free: impl FnOnce() -> Result<(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
         entries => entries.map_err(failed(maildir))?,
     };
-    let (ours, released) = (Marks::find(&entries), Marks::find_as(RELEASED, &entries));
+    let inbox = paths.inbox();
+    let inbox_entries = match Shared.list(inbox) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        entries => entries.map_err(failed(inbox))?,
+    };
+    let (ours, released) = (Marks::find(&inbox_entries), Marks::find_as(RELEASED, &inbox_entries));
     let Some(marks) = ours.or(released) else { return Err(ReleaseError::NotOurs(maildir.clone())) };
-    mark_released(maildir, &entries).map_err(failed(maildir))?;
+    mark_released(inbox, &inbox_entries).map_err(failed(inbox))?;
     if let Err(why) = ensure_free() {
         if ours.is_some() {
-            Shared.rename(&maildir.join(marks.print_as(RELEASED)), &maildir.join(marks.print())).map_err(failed(maildir))?;
+            Shared.rename(&inbox.join(marks.print_as(RELEASED)), &inbox.join(marks.print())).map_err(failed(inbox))?;
         }
         return Err(ReleaseError::Held(why));
     }
 
     let mut folders = vec![(String::new(), MailboxName::inbox())];
-    let below = entries.iter().filter(|entry| entry.is_folder != Some(false));
-    folders.extend(below.filter_map(|entry| Some((entry.name.clone(), MailboxName::from_folder(&entry.name)?))));
+    folders.extend(layout::find(&Shared, paths, &entries, PARALLEL).map_err(failed(maildir))?.mailboxes);
     let mut released = Vec::new();
     let mut highest_validity = 0;
     for (folder, name) in folders {
-        let path = if folder.is_empty() { maildir.clone() } else { maildir.join(&folder) };
-        let control = match &paths.control {
-            Some(control) if folder.is_empty() => control.clone(),
-            Some(control) => control.join(&folder),
-            None => path.clone(),
-        };
+        let path = paths.folder(&folder);
+        let control = paths.control_of(&folder).unwrap_or_else(|| path.clone());
         let Some((messages, marks)) = release_mailbox(&path, &control).map_err(failed(&path))? else { continue };
         highest_validity = highest_validity.max(marks.uid_validity.get());
         released.push(Released { name, messages, modseq: marks.modseq });
     }
     let control = paths.control.as_ref().unwrap_or(maildir);
-    release_account(maildir, control, highest_validity).map_err(failed(control))?;
+    release_account(paths, control, highest_validity).map_err(failed(control))?;
     Shared.remove_folder(&paths.index).map_err(failed(&paths.index))?;
     Ok(released)
 }
@@ -159,9 +163,10 @@ fn release_mailbox(folder: &Path, control: &Path) -> io::Result<Option<(usize, M
 }
 
 /// Subscriptions, and Dovecot's note of the highest UIDVALIDITY.
-fn release_account(maildir: &Path, control: &Path, highest_validity: u32) -> io::Result<()> {
+fn release_account(paths: &AccountPaths, control: &Path, highest_validity: u32) -> io::Result<()> {
+    let maildir = &paths.maildir;
     if let Some(file) = read_small(&Shared, &maildir.join(SUBSCRIPTIONS_FILE), SUBSCRIPTIONS_BYTES_MAX)? {
-        replace(maildir, control, SUBSCRIPTIONS_FILE, print_subscriptions(&parse_subscriptions(&file)).as_bytes())?;
+        replace(maildir, control, SUBSCRIPTIONS_FILE, print_subscriptions(&parse_subscriptions(&file, paths.layout)).as_bytes())?;
     }
     for entry in Shared.list(control)? {
         let noted = entry.name.strip_prefix(DOVECOT_VALIDITY_PREFIX).and_then(|digits| u32::from_str_radix(digits, 16).ok());

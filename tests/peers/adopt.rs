@@ -168,16 +168,17 @@ fn append_dated(imap: &mut Imap, flags: &str, date: &str, message: &[u8]) -> Res
     imap.command_with_literal(&format!("APPEND INBOX ({flags}) \"{date}\""), message, "")?.ok().map(drop)
 }
 
-fn fill(doors: &Doors, user: &User) -> Result<()> {
+fn fill(doors: &Doors, user: &User, separator: &str) -> Result<()> {
+    let archive = format!("Archive{separator}2026");
     let mut lmtp = Lmtp::connect(&doors.lmtp)?;
     for message in mail::messages("adopt", 8).values() {
         lmtp.deliver_ok("ada@tests.example", &[&user.address()], message)?;
     }
     let mut imap = Imap::login(&doors.imap, &user.name, &user.password)?;
-    imap.command("CREATE Archive.2026")?.ok()?;
+    imap.command(&format!("CREATE {archive}"))?.ok()?;
     append_dated(&mut imap, "\\Flagged", "17-Jul-1996 02:44:25 -0700", &mail::message("adopt", 100))?;
-    imap.append("Archive.2026", "\\Seen", &mail::message("adopt", 101))?;
-    for name in ["INBOX", "Archive.2026"] {
+    imap.append(&archive, "\\Seen", &mail::message("adopt", 101))?;
+    for name in ["INBOX", &archive] {
         imap.command(&format!("SUBSCRIBE {name}"))?.ok()?;
     }
     imap.select("INBOX")?;
@@ -189,24 +190,54 @@ fn fill(doors: &Doors, user: &User) -> Result<()> {
     imap.logout()
 }
 
+/// Where Dovecot keeps mail, and what tells Berth so.
+struct Place {
+    /// Further lines of Dovecot's configuration.
+    dovecot: &'static str,
+    /// Between levels, at Dovecot.
+    separator: &'static str,
+    /// Further lines of Berth's configuration.
+    berth: &'static str,
+    /// Where the user's home goes below `mail/_/user1`.
+    home: &'static str,
+}
+
 #[test]
 fn mail_of_dovecot_is_taken_over_and_handed_back_and_no_client_downloads_anything_again() -> Result<()> {
+    there_and_back(&Place { dovecot: "", separator: ".", berth: "", home: "Maildir" })
+}
+
+#[test]
+fn mail_of_dovecot_in_the_layout_fs_with_control_files_elsewhere_is_taken_over_and_handed_back() -> Result<()> {
+    there_and_back(&Place {
+        dovecot: "mail_location = maildir:~/Maildir:LAYOUT=fs:INBOX=~/inbox:CONTROL=~/control\nnamespace inbox {\n  separator = /\n}\n",
+        separator: "/",
+        berth: "[mail]\nlayout = \"fs\"\ninbox = \"mail/{domain}/{local}/inbox\"\ncontrol = \"mail/{domain}/{local}/control\"\n",
+        home: "",
+    })
+}
+
+fn there_and_back(place: &Place) -> Result<()> {
     need!("dovecot", "mbsync", "fetchmail");
     let user = User { name: "user1".to_owned(), password: PASSWORD.to_owned() };
-    let dovecot = Dovecot::start(std::slice::from_ref(&user))?;
-    fill(dovecot.doors(), &user)?;
-    let before = remember(dovecot.doors(), &user, ".")?;
+    let dovecot = Dovecot::start_with(std::slice::from_ref(&user), place.dovecot)?;
+    fill(dovecot.doors(), &user, place.separator)?;
+    let before = remember(dovecot.doors(), &user, place.separator)?;
     let mbsync = Mbsync::new()?;
     mbsync.sync(dovecot.doors(), &user)?;
     let synchronised = mbsync.sync(dovecot.doors(), &user)?;
     let fetchmail_home = tempfile::tempdir()?;
     ensure!(fetchmail(fetchmail_home.path(), dovecot.doors(), &user)? == before.uidls.len(), "fetchmail did not take everything at first");
-    let with_seen = remember(dovecot.doors(), &user, ".")?;
+    let with_seen = remember(dovecot.doors(), &user, place.separator)?;
 
     // The tree as Dovecot left it becomes the mail of a cluster.
     let mut cluster = Cluster::start(&Demo { nodes: 2, users: 1, ..Demo::default() })?;
+    if !place.berth.is_empty() {
+        cluster.configure(place.berth)?;
+    }
     let maildir: PathBuf = cluster.root.join("mail/_/user1/Maildir");
-    copy_tree(&dovecot.mail().join("user1"), &maildir, None)?;
+    let home = cluster.root.join("mail/_/user1").join(place.home);
+    copy_tree(&dovecot.mail().join("user1"), &home, None)?;
     let checked = cluster.command(&["adopt", "user1", "--dry-run"])?;
     ensure!(checked.contains("Dovecot") && !checked.contains("problem"), "{checked}");
     ensure!(!maildir.join("berth-uidvalidity").exists(), "a check changes nothing");
@@ -241,10 +272,10 @@ fn mail_of_dovecot_is_taken_over_and_handed_back_and_no_client_downloads_anythin
         tests::berth::run_ok(&["release-to", "dovecot", "user1", "--config", config.path().to_str().context("a path in UTF-8")?])?;
     ensure!(released.contains("handed back"), "{released}");
 
-    let again = Dovecot::start(std::slice::from_ref(&user))?;
-    copy_tree(&maildir, &again.mail().join("user1"), Some(8))?;
+    let again = Dovecot::start_with(std::slice::from_ref(&user), place.dovecot)?;
+    copy_tree(&home, &again.mail().join("user1"), Some(8))?;
     chown(again.mail(), Some(8), Some(8))?;
-    let back = wait::until("Dovecot's answer", LIMIT, || remember(again.doors(), &user, ".")).with_context(|| again.log())?;
+    let back = wait::until("Dovecot's answer", LIMIT, || remember(again.doors(), &user, place.separator)).with_context(|| again.log())?;
     let uids = |memory: &Memory| memory.inbox.messages.clone();
     ensure!(uids(&back) == uids(&at_berth), "Dovecot:\n{:#?}\nBerth:\n{:#?}\n{}", back.inbox, at_berth.inbox, again.log());
     ensure!(back.inbox.uid_validity == at_berth.inbox.uid_validity && back.archive.messages == at_berth.archive.messages, "{back:#?}");

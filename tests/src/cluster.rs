@@ -163,6 +163,19 @@ impl Cluster {
         Ok(self.dir.path().to_owned())
     }
 
+    /// Adds lines to every node's configuration, and starts all again.
+    pub fn configure(&mut self, lines: &str) -> Result<()> {
+        for index in 0..self.nodes.len() {
+            let node = self.nodes.get(index).context("no such node")?;
+            let text = std::fs::read_to_string(&node.config)?;
+            std::fs::write(&node.config, format!("{text}\n{lines}"))?;
+            node.process.terminate()?;
+            node.process.wait_ended(STOP_LIMIT)?;
+            self.restart(index)?;
+        }
+        self.wait_acquainted()
+    }
+
     /// Starts a node again by its configuration, as its supervisor would; waits until it takes connections.
     pub fn restart(&mut self, index: usize) -> Result<()> {
         let node = &mut self.nodes[index];

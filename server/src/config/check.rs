@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use storage::{MailboxName, SpecialUse};
+use storage::{Layout, MailboxName, SpecialUse};
 
 use super::{Config, Network, explain::Written};
 use crate::auth::scheme::Scheme;
@@ -94,8 +94,17 @@ impl Config {
         for (key, template) in [("mail.maildir", &self.mail.maildir), ("mail.index", &self.mail.index)] {
             check_template(key, template, say);
         }
-        if let Some(control) = &self.mail.control {
-            check_template("mail.control", control, say);
+        for (key, template) in [("mail.control", &self.mail.control), ("mail.inbox", &self.mail.inbox)] {
+            if let Some(template) = template {
+                check_template(key, template, say);
+            }
+        }
+        if let Err(why) = self.mail.layout.parse::<Layout>() {
+            say("mail.layout", why);
+        }
+        let inbox = self.mail.inbox.as_deref().map(|inbox| inbox.trim_end_matches('/'));
+        if inbox.is_some_and(|inbox| ["cur", "new", "tmp"].iter().any(|inner| inbox.ends_with(&format!("/{inner}")))) {
+            say("mail.inbox", "is a folder inside a mailbox: give the folder that has cur, new and tmp".to_owned());
         }
         let (maildir, index) = (self.mail.maildir.trim_end_matches('/'), self.mail.index.trim_end_matches('/'));
         if index == maildir || index.starts_with(&format!("{maildir}/")) {

@@ -32,6 +32,7 @@ fn the_example_is_the_defaults() {
     all.tls = TlsSection::default();
     all.auth.passwd_file = None;
     all.mail.control = None;
+    all.mail.inbox = None;
     assert_eq!(all, defaults);
 }
 
@@ -164,6 +165,12 @@ fn users_never_share_a_folder() {
     let mut elsewhere = config;
     elsewhere.mail.maildir = "/var/vmail/{user}".to_owned();
     assert_eq!(elsewhere.account_paths(&user("ada@example.org")).maildir, Path::new("/var/vmail/ada@example.org"));
+}
+
+#[test]
+fn a_layout_that_is_none_is_refused() {
+    let refused = error("[mail]\nlayout = \"FS\"\n");
+    assert!(refused.contains("`mail.layout`") && refused.contains("maildir++ (folders named .Archive.2026) or fs"), "{refused}");
 }
 
 #[test]

@@ -5,18 +5,19 @@
 
 use std::{collections::BTreeMap, io};
 
-use index::ScanDue;
+use index::{MailboxRecord, ScanDue};
 
 use super::Known;
 use crate::{
     Account, MailboxName, SpecialUse, StorageError,
     adopt::{self, Earlier},
     filesystem::{Entry, create_folders, read_small, remove_quietly},
+    layout,
     maildir::{
         ceiling::{Marks, RELEASED, RETURNED},
         keywords::{self, KEYWORDS_FILE},
         layout::{
-            CREATING_PREFIX, DELETED_PREFIX, SUBSCRIPTIONS_BYTES_MAX, SUBSCRIPTIONS_FILE, find_special_use, find_validity,
+            CREATING_PREFIX, DELETED_PREFIX, SUBSCRIPTIONS_BYTES_MAX, SUBSCRIPTIONS_FILE, WRITING_PREFIX, find_special_use, find_validity,
             parse_subscriptions, print_subscriptions, special_use_file, special_use_from, validity_file,
         },
         uidlist,
@@ -38,13 +39,34 @@ impl Account {
             }
             Err(error) => return Err(self.store.io("can't list", maildir)(error)),
         };
-        if Marks::find(&entries).is_none() && Marks::find_as(RELEASED, &entries).is_some() {
+        let inbox_entries = match &self.store.paths.inbox {
+            None => entries.clone(),
+            Some(inbox) => match filesystem.list(inbox) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    create_folders(filesystem, inbox).map_err(self.store.io("can't make", inbox))?;
+                    Vec::new()
+                }
+                entries => entries.map_err(self.store.io("can't list", inbox))?,
+            },
+        };
+        let is_ours = Marks::find(&inbox_entries).is_some();
+        if !is_ours && Marks::find_as(RELEASED, &inbox_entries).is_some() {
             let why = "it was handed back to another server; `berth adopt` takes it back";
+            return Err(self.store.io("can't open", maildir)(io::Error::other(why)));
+        }
+        let found = layout::find(filesystem, &self.store.paths, &entries, self.store.settings.parallel_operations)
+            .map_err(self.store.io("can't list the folders of", maildir))?;
+        if let Some(why) =
+            layout::contradiction(filesystem, &self.store.paths, &entries, &found).map_err(self.store.io("can't list", maildir))?
+        {
             return Err(self.store.io("can't open", maildir)(io::Error::other(why)));
         }
         let records = self.store.with_writer(|index| index.mailboxes())?;
         let left_behind = entries.iter().filter(|entry| entry.name.starts_with(DELETED_PREFIX) || entry.name.starts_with(CREATING_PREFIX));
         self.trash.lock().extend(left_behind.map(|entry| maildir.join(&entry.name)));
+        for entry in entries.iter().filter(|entry| entry.name.starts_with(WRITING_PREFIX)) {
+            remove_quietly(filesystem, &maildir.join(&entry.name));
+        }
         let validity_on_disk = find_validity(&entries);
         {
             let mut catalog = self.catalog.write();
@@ -53,27 +75,21 @@ impl Account {
             catalog.validity_on_disk = validity_on_disk;
         }
 
-        let mut folders: BTreeMap<String, MailboxName> = entries
-            .iter()
-            .filter(|entry| entry.is_folder != Some(false))
-            .filter_map(|entry| Some((entry.name.clone(), MailboxName::from_folder(&entry.name).filter(|name| !name.is_inbox())?)))
-            .collect();
+        let mut folders: BTreeMap<String, MailboxName> = found.mailboxes.into_iter().collect();
         folders.insert(String::new(), MailboxName::inbox());
+        let mut missing = Vec::new();
         for record in records {
             match folders.remove(&record.folder) {
                 Some(name) => {
                     let special_use = record.special_use.as_deref().and_then(special_use_from);
                     self.catalog.write().mailboxes.insert(name, Known { id: record.id, folder: record.folder, special_use });
                 }
-                None => {
-                    tracing::info!(folder = record.folder, "mailbox folder is gone");
-                    self.store.change(|change| change.delete_mailbox(record.id))?;
-                }
+                None => missing.push(record),
             }
         }
-        let earlier_server = self.adopt(folders, &entries)?;
+        let earlier_server = self.adopt(folders, missing, &inbox_entries)?;
         // What was handed back and comes again is as new.
-        let first_time = validity_on_disk.is_none() || Marks::find(&entries).is_none();
+        let first_time = validity_on_disk.is_none() || !is_ours;
         self.read_subscriptions(&entries, first_time)?;
         if validity_on_disk.is_none() {
             if !earlier_server {
@@ -86,18 +102,25 @@ impl Account {
     }
 
     /// Takes folders over that the index does not know: rebuilt after a loss, or made by another program. Whether an earlier server's lists were found.
-    fn adopt(&self, folders: BTreeMap<String, MailboxName>, maildir_entries: &[Entry]) -> Result<bool, StorageError> {
+    /// `missing`: mailboxes that the index knows in folders that are gone. The one whose UIDVALIDITY a new folder has was renamed, and the index was not
+    /// told: it keeps what file names do not say yet.
+    fn adopt(
+        &self,
+        folders: BTreeMap<String, MailboxName>,
+        mut missing: Vec<MailboxRecord>,
+        inbox_entries: &[Entry],
+    ) -> Result<bool, StorageError> {
         let folders: Vec<(String, MailboxName)> = folders.into_iter().collect();
         let listings = parallel::for_each(self.store.settings.parallel_operations, &folders, |(folder, _)| {
             let path = self.folder_path(folder);
             let entries = match folder.is_empty() {
-                true => maildir_entries.to_vec(),
+                true => inbox_entries.to_vec(),
                 false => self.store.filesystem.list(&path).map_err(self.store.io("can't list", &path))?,
             };
             let earlier = match Marks::find(&entries) {
                 Some(_) => None,
                 None => {
-                    let control = self.store.paths.control.as_deref().map(|control| control.join(folder));
+                    let control = self.store.paths.control_of(folder);
                     let read = adopt::read(self.store.filesystem.as_ref(), &path, &entries, control.as_deref());
                     Some(read.map_err(self.store.io("can't read the lists of an earlier server in", path))?)
                 }
@@ -109,12 +132,23 @@ impl Account {
         for ((folder, name), listed) in folders.into_iter().zip(listings) {
             let (entries, earlier) = listed?;
             match (Marks::find(&entries), earlier) {
+                (Some(marks), _) if let Some(at) = missing.iter().position(|record| record.uid_validity == marks.uid_validity) => {
+                    let record = missing.swap_remove(at);
+                    tracing::info!(user = %self.store.lease.user(), mailbox = %name, from = record.folder, "the folder was renamed");
+                    self.store.change(|change| change.set_folder(record.id, &folder))?;
+                    let special_use = record.special_use.as_deref().and_then(special_use_from);
+                    self.catalog.write().mailboxes.insert(name, Known { id: record.id, folder, special_use });
+                }
                 (Some(marks), _) => {
                     let adopted_below = uidlist::find_own(&entries).unwrap_or(0);
                     self.record(&name, folder, marks, find_special_use(&entries), ScanDue::Rebuild, adopted_below)?;
                 }
                 (None, earlier) => without_state.push((folder, name, entries, earlier.unwrap_or_default())),
             }
+        }
+        for record in missing {
+            tracing::info!(user = %self.store.lease.user(), folder = record.folder, "mailbox folder is gone");
+            self.store.change(|change| change.delete_mailbox(record.id))?;
         }
         let earlier_server = without_state.iter().any(|(.., earlier)| earlier.server.is_some());
         let (mut numbered, fresh): (Vec<_>, Vec<_>) =
@@ -189,7 +223,7 @@ impl Account {
         let maildir = &self.store.paths.maildir;
         let has_own = entries.iter().any(|entry| entry.name == SUBSCRIPTIONS_FILE);
         if first_time && (!has_own || self.store.paths.control.is_some()) {
-            let found = adopt::subscriptions(self.store.filesystem.as_ref(), maildir, entries, self.store.paths.control.as_deref())
+            let found = adopt::subscriptions(self.store.filesystem.as_ref(), &self.store.paths, entries)
                 .map_err(self.store.io("can't read the subscriptions of an earlier server in", maildir))?;
             if let Some(names) = found {
                 self.replace_file(maildir, SUBSCRIPTIONS_FILE, print_subscriptions(&names).as_bytes())?;
@@ -201,7 +235,7 @@ impl Account {
             let path = self.store.paths.maildir.join(SUBSCRIPTIONS_FILE);
             let file =
                 read_small(self.store.filesystem.as_ref(), &path, SUBSCRIPTIONS_BYTES_MAX).map_err(self.store.io("can't read", path))?;
-            self.catalog.write().subscriptions = file.map(|file| parse_subscriptions(&file)).unwrap_or_default();
+            self.catalog.write().subscriptions = file.map(|file| parse_subscriptions(&file, self.store.paths.layout)).unwrap_or_default();
         }
         Ok(())
     }

@@ -190,19 +190,6 @@ impl Mailbox {
         self.remove_files()?;
         self.flush_rows()
     }
-    /// Runs `rename` while nobody uses paths below the folder; then it lies in `folder` and is called `name`.
-    pub(crate) fn relocate(
-        &self,
-        name: MailboxName,
-        folder: PathBuf,
-        rename: impl FnOnce() -> Result<(), StorageError>,
-    ) -> Result<(), StorageError> {
-        let mut place = self.folder.write();
-        rename()?;
-        *place = folder;
-        *self.name.write() = name;
-        Ok(())
-    }
     /// Runs `remove`, which renames the folder away while nobody uses paths below it; then sessions that have it open see that it is gone.
     pub(crate) fn retire(&self, remove: impl FnOnce() -> Result<(), StorageError>) -> Result<(), StorageError> {
         let _place = self.folder.write();
@@ -212,4 +199,18 @@ impl Mailbox {
         self.changes.send_modify(|_| ());
         Ok(())
     }
+}
+
+/// Runs `rename` while nobody uses paths below the folders of these mailboxes; then each has the name and lies in the folder beside it.
+pub(crate) fn relocate(
+    mailboxes: &[(Arc<Mailbox>, MailboxName, PathBuf)],
+    rename: impl FnOnce() -> Result<(), StorageError>,
+) -> Result<(), StorageError> {
+    let mut places: Vec<_> = mailboxes.iter().map(|(mailbox, ..)| mailbox.folder.write()).collect();
+    rename()?;
+    for ((mailbox, name, folder), place) in mailboxes.iter().zip(&mut places) {
+        (**place).clone_from(folder);
+        mailbox.name.write().clone_from(name);
+    }
+    Ok(())
 }

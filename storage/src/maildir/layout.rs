@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use crate::{
-    MailboxName, SpecialUse,
+    Layout, MailboxName, SpecialUse,
     filesystem::Entry,
     names::{decode_utf7, encode_utf7},
 };
@@ -21,14 +21,17 @@ pub(crate) const FOLDER_MARK: &str = "maildirfolder";
 pub(crate) const DELETED_PREFIX: &str = "berth-deleted,";
 /// Folders on their way in.
 pub(crate) const CREATING_PREFIX: &str = "berth-creating,";
+/// Files on their way in, where there is no `tmp`.
+pub(crate) const WRITING_PREFIX: &str = "berth-writing,";
 const SPECIAL_USE_PREFIX: &str = "berth-special-use,";
 const VALIDITY_PREFIX: &str = "berth-uidvalidity,";
 
 /// The names in a `subscriptions` file.
-pub(crate) fn parse_subscriptions(file: &[u8]) -> BTreeSet<MailboxName> {
+pub(crate) fn parse_subscriptions(file: &[u8], layout: Layout) -> BTreeSet<MailboxName> {
     let text = String::from_utf8_lossy(file);
     let tabs = text.starts_with("V\t2");
-    let separator = |line: &str| match (tabs, line.contains('/')) {
+    // In the layout `fs`, levels may have a dot.
+    let separator = |line: &str| match (tabs, line.contains('/') || layout == Layout::Fs) {
         (true, _) => '\t',
         (false, true) => '/',
         (false, false) => '.',
@@ -86,9 +89,10 @@ mod tests {
     #[test]
     fn subscriptions_of_every_kind_are_read() {
         let expected: BTreeSet<_> = [name("Archive/2026"), name("Entwürfe"), name("INBOX")].into();
-        assert_eq!(parse_subscriptions(print_subscriptions(&expected).as_bytes()), expected);
-        assert_eq!(parse_subscriptions(b"V\t2\n\nArchive\t2026\nEntw&APw-rfe\nINBOX\n"), expected);
-        assert_eq!(parse_subscriptions(b"Archive.2026\nEntw&APw-rfe\nINBOX\n"), expected);
+        assert_eq!(parse_subscriptions(print_subscriptions(&expected).as_bytes(), Layout::default()), expected);
+        assert_eq!(parse_subscriptions(b"V\t2\n\nArchive\t2026\nEntw&APw-rfe\nINBOX\n", Layout::default()), expected);
+        assert_eq!(parse_subscriptions(b"Archive.2026\nEntw&APw-rfe\nINBOX\n", Layout::default()), expected);
+        assert_eq!(parse_subscriptions(b"20.26\n", Layout::Fs), [name("20.26")].into());
     }
 
     #[test]

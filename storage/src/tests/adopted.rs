@@ -176,10 +176,12 @@ fn what_courier_left_stays() {
 fn control_files_elsewhere_are_read() {
     let mut user = tree(&[("cur/1500000001.M1P1.host,S=17,W=17:2,b", MESSAGE), (".Work/cur/1500000002.M2P2.host,S=17,W=17:2,", MESSAGE)]);
     let control = user.control();
-    std::fs::create_dir_all(control.join(".Work")).unwrap();
+    for folder in [".INBOX", ".Work"] {
+        std::fs::create_dir_all(control.join(folder)).unwrap();
+    }
     for (file, content) in [
-        ("dovecot-uidlist", "3 V11 N8\n5 :1500000001.M1P1.host,S=17,W=17\n"),
-        ("dovecot-keywords", "0 one\n1 two\n"),
+        (".INBOX/dovecot-uidlist", "3 V11 N8\n5 :1500000001.M1P1.host,S=17,W=17\n"),
+        (".INBOX/dovecot-keywords", "0 one\n1 two\n"),
         ("subscriptions", "V\t2\n\nWork\n"),
         (".Work/dovecot-uidlist", "3 V12 N4\n3 :1500000002.M2P2.host,S=17,W=17\n"),
     ] {
@@ -200,7 +202,7 @@ fn control_files_elsewhere_are_read() {
 #[test]
 fn a_broken_list_is_said() {
     let mut user = tree(&[("cur/1500000001.M1P1.host,S=17,W=17:2,", MESSAGE), ("dovecot-uidlist", "garbage\n")]);
-    let paths = AccountPaths { maildir: user.maildir(), index: user.index(), control: None };
+    let paths = AccountPaths::new(user.maildir(), user.index());
     let report = crate::adopt::check(&paths, &mut |_| ()).unwrap().unwrap();
     assert_eq!(report.mailboxes[0].with_uid, 0);
     assert!(report.mailboxes[0].problems[0].contains("garbage"), "{report:?}");
@@ -210,7 +212,7 @@ fn a_broken_list_is_said() {
 #[test]
 fn a_check_says_what_stays_and_changes_nothing() {
     let user = dovecot();
-    let paths = AccountPaths { maildir: user.maildir(), index: user.index(), control: None };
+    let paths = AccountPaths::new(user.maildir(), user.index());
     let before = user.everything();
     let mut seen = 0;
     let report = crate::adopt::check(&paths, &mut |_| seen += 1).unwrap().unwrap();
@@ -224,7 +226,7 @@ fn a_check_says_what_stays_and_changes_nothing() {
 #[test]
 fn handed_back_and_taken_over_again_all_stays() {
     let mut user = dovecot();
-    let paths = AccountPaths { maildir: user.maildir(), index: user.index(), control: None };
+    let paths = AccountPaths::new(user.maildir(), user.index());
     let held = user.open(Handover::Clean);
     let inbox = held.inbox();
     append(&inbox, "later", FlagSet::of(&[Flag::Seen])).unwrap();
@@ -261,7 +263,7 @@ fn handed_back_and_taken_over_again_all_stays() {
 #[test]
 fn an_account_that_is_held_is_not_handed_back() {
     let mut user = dovecot();
-    let paths = AccountPaths { maildir: user.maildir(), index: user.index(), control: None };
+    let paths = AccountPaths::new(user.maildir(), user.index());
     let held = user.open(Handover::Clean);
     let before = user.everything();
     assert!(crate::release::to_dovecot(&paths, || Err("held".to_owned())).unwrap_err().to_string().contains("held"));

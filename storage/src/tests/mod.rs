@@ -5,6 +5,7 @@ mod changes;
 mod faults;
 mod folders;
 mod foreign;
+mod layouts;
 mod survival;
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
@@ -13,7 +14,7 @@ use affinity::{Clock, Epoch, Handover, HolderId, Incarnation, Lease, Tenure, Tes
 use index::{FlagSet, Uid};
 
 use crate::{
-    Account, AccountPaths, Appended, Mailbox, MailboxName, SpecialUse, StorageError, StorageSettings,
+    Account, AccountPaths, Appended, Layout, Mailbox, MailboxName, SpecialUse, StorageError, StorageSettings,
     filesystem::{Faulty, Filesystem},
 };
 
@@ -26,6 +27,9 @@ pub(super) struct User {
     pub faulty: Faulty,
     pub clock: TestClock,
     pub settings: StorageSettings,
+    pub layout: Layout,
+    /// INBOX lies beside the Maildir.
+    pub inbox: bool,
     epoch: u64,
 }
 
@@ -64,6 +68,8 @@ impl User {
                 settle_after: Duration::ZERO,
                 suspended_wait: Duration::ZERO,
             },
+            layout: Layout::default(),
+            inbox: false,
             epoch: 0,
         }
     }
@@ -76,6 +82,16 @@ impl User {
     /// Where an earlier server may have had its control files.
     pub fn control(&self) -> PathBuf {
         self.folder.path().join("control")
+    }
+    /// Where everything is.
+    pub fn paths(&self) -> AccountPaths {
+        let paths = AccountPaths::new(self.maildir(), self.index());
+        AccountPaths {
+            control: Some(self.control()),
+            inbox: self.inbox.then(|| self.folder.path().join("inbox")),
+            layout: self.layout,
+            ..paths
+        }
     }
     /// Every file and folder of the user.
     pub fn everything(&self) -> std::collections::BTreeSet<PathBuf> {
@@ -102,7 +118,7 @@ impl User {
         let tenure = Tenure::new(holder, Arc::new(self.clock.clone()));
         tenure.extend(self.clock.now() + Duration::from_secs(5));
         let lease = Lease::for_test(UserName::normalise("ada").unwrap(), Epoch(self.epoch), Arc::clone(&tenure));
-        let paths = AccountPaths { maildir: self.maildir(), index: self.index(), control: Some(self.control()) };
+        let paths = self.paths();
         let filesystem: Arc<dyn Filesystem> = Arc::new(self.faulty.clone());
         let account = Account::open_on(filesystem, paths, lease, handover, Arc::new(self.settings.clone()))?;
         Ok(Held { account, tenure })

@@ -49,7 +49,7 @@ impl House {
 
     fn paths(&self, user: &UserName) -> AccountPaths {
         let home = self.folder.path().join("mail").join(user.as_str());
-        AccountPaths { maildir: home.join("Maildir"), index: home.join("index"), control: None }
+        AccountPaths::new(home.join("Maildir"), home.join("index"))
     }
 
     async fn open(&self, accounts: &Arc<Accounts>, user: &UserName) -> Held {

@@ -54,7 +54,7 @@ impl House {
         let tenure = Tenure::new(holder, clock.clone());
         tenure.extend(clock.now() + Duration::from_secs(3_600));
         let lease = Lease::for_test(UserName::normalise("ada").unwrap(), Epoch(1), Arc::clone(&tenure));
-        let paths = AccountPaths { maildir: dir.path().join("Maildir"), index: dir.path().join("index"), control: None };
+        let paths = AccountPaths::new(dir.path().join("Maildir"), dir.path().join("index"));
         let settings = StorageSettings {
             node: "a".parse().unwrap(),
             auto_create: vec![(MailboxName::parse("Sent").unwrap(), Some(SpecialUse::Sent))],

@@ -25,7 +25,7 @@ pub(crate) fn open_account(dir: &Path) -> (Arc<Account>, Arc<Tenure>) {
         settle_after: Duration::from_secs(8),
         suspended_wait: Duration::ZERO,
     };
-    let paths = AccountPaths { maildir: dir.join("Maildir"), index: dir.join("index"), control: None };
+    let paths = AccountPaths::new(dir.join("Maildir"), dir.join("index"));
     let lease = Lease::for_test(user, Epoch(1), Arc::clone(&tenure));
     (Account::open(paths, lease, Handover::Clean, Arc::new(settings)).unwrap(), tenure)
 }
