@@ -187,6 +187,8 @@ pub struct Limits {
     pub sessions_per_user: usize,
     /// Largest message.
     pub message_bytes: ByteSize,
+    /// See the example.
+    pub refuse_8bit_headers: bool,
     /// Longest command line without its literals.
     pub line_bytes: ByteSize,
     /// Largest literal that is not a message.
@@ -292,6 +294,7 @@ impl Default for Limits {
             connections_per_address: 1_000,
             sessions_per_user: 64,
             message_bytes: ByteSize::mib(64),
+            refuse_8bit_headers: true,
             line_bytes: ByteSize::kib(64),
             literal_bytes: ByteSize::kib(64),
             command_bytes: ByteSize::kib(512),

@@ -18,6 +18,9 @@ pub enum StorageError {
     /// The operation is not for this mailbox (DELETE INBOX, a name with children, and the like).
     #[error("{0}")]
     NotAllowed(&'static str),
+    /// Only a level of the hierarchy, with mailboxes below it.
+    #[error("{0} is only a level of the hierarchy: delete the mailboxes below it")]
+    HasChildren(MailboxName),
     /// A mailbox name that the store can't hold.
     #[error("the mailbox name is not allowed: {0}")]
     BadName(String),

@@ -120,7 +120,7 @@ impl Account {
         };
         let Some(known) = known else {
             return Err(match has_children {
-                true => StorageError::NotAllowed("this is only a level of the hierarchy: delete the mailboxes below it"),
+                true => StorageError::HasChildren(name.clone()),
                 false => StorageError::NoMailbox(name.clone()),
             });
         };

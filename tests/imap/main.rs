@@ -10,6 +10,7 @@ mod fetch;
 mod idle;
 mod login;
 mod mailboxes;
+mod rev2;
 mod search;
 mod store;
 

@@ -5,6 +5,8 @@ use crate::{auth::sasl::MECHANISMS, client::Client};
 /// After login.
 pub const AFTER_LOGIN: &[&str] = &[
     "IMAP4rev1",
+    "IMAP4rev2",
+    "UTF8=ACCEPT",
     "SASL-IR",
     "LITERAL+",
     "ID",
@@ -41,7 +43,7 @@ pub const AFTER_LOGIN: &[&str] = &[
 
 /// Before login. `start_tls`: a certificate is there; `password`: this connection may send one.
 pub fn before_login(client: &Client, start_tls: bool, password: bool) -> Vec<String> {
-    let mut capabilities: Vec<String> = ["IMAP4rev1", "SASL-IR", "LITERAL+", "ID", "ENABLE", "IDLE"].map(str::to_owned).into();
+    let mut capabilities: Vec<String> = ["IMAP4rev1", "IMAP4rev2", "SASL-IR", "LITERAL+", "ID", "ENABLE", "IDLE"].map(str::to_owned).into();
     if start_tls && client.tls.is_none() {
         capabilities.push("STARTTLS".to_owned());
     }

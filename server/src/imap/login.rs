@@ -23,6 +23,7 @@ use crate::{
         reply::{Reply, Stop},
         wire::{
             command::{Command, Tagged},
+            enabled::Enabled,
             framing::{Framer, Limits, LineStep, Step},
             parse::{self, Options, SaslLine},
             response::{self, Code, Condition},
@@ -134,7 +135,7 @@ impl<'a> Door<'a> {
                 Step::NeedInput => self.fill(connection).await?,
                 Step::Continue { text } => response::continuation(connection.output(), text),
                 Step::Command(line) if line.is_empty() => {}
-                Step::Command(line) => match parse::parse(&line, Options { utf8: false, nesting: NESTING }) {
+                Step::Command(line) => match parse::parse(&line, Options { enabled: Enabled::NOTHING, nesting: NESTING }) {
                     Ok(Tagged { tag, command }) => {
                         let next = match self.run(connection, &tag, command).await {
                             Ok(next) => next,
@@ -153,7 +154,7 @@ impl<'a> Door<'a> {
                     self.framer.refuse_literal();
                     return Ok(self.refuse(connection, Some(start.tag), LOG_IN_FIRST.to_owned()));
                 }
-                Step::AppendNext(_) | Step::AppendEnd => {}
+                Step::AppendMore(_) => {}
                 Step::Refused(refusal) if refusal.fatal => return Err(Stop::Bye(refusal.reason.into())),
                 Step::Refused(refusal) => return Ok(self.refuse(connection, refusal.tag, refusal.reason)),
             }

@@ -79,6 +79,7 @@ fn settings(config: &Config) -> Settings {
         },
         nesting: limits.nesting,
         message_bytes: limits.message_bytes.as_u64(),
+        refuse_8bit_headers: limits.refuse_8bit_headers,
         bad_commands: limits.bad_commands,
         idle_timeout: limits.idle_timeout,
         rescan_interval: config.mail.rescan_interval,

@@ -121,6 +121,7 @@ impl From<StorageError> for Stop {
             StorageError::NoMailbox(name) => Reply::no(Code::Nonexistent, format!("There is no mailbox {name}")),
             StorageError::MailboxExists(name) => Reply::no(Code::AlreadyExists, format!("There is a mailbox {name} already")),
             StorageError::NotAllowed(what) => Reply::no(Code::Cannot, *what),
+            StorageError::HasChildren(_) => Reply::no(Code::HasChildren, error.to_string()),
             StorageError::BadName(_) => Reply::no(Code::Cannot, error.to_string()),
             StorageError::Expunged => expunged(),
             StorageError::TooManyKeywords => Reply::no(Code::Limit, "The mailbox has as many keywords as it can hold"),

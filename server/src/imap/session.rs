@@ -16,10 +16,11 @@ use crate::{
         reply::{Reply, Stop},
         sets::SavedUids,
         state::State,
-        updates::{self, Awareness},
+        updates,
         view::Expunges,
         wire::{
             command::{Command, Search, Sort, Tagged, Thread},
+            enabled::{Awareness, Enabled},
             framing::{Framer, Limits, Step},
             parse::{self, Options, ParseError, ParseErrorKind},
             response::{self, Code, Condition},
@@ -40,6 +41,8 @@ pub struct Settings {
     pub nesting: usize,
     /// Largest message of APPEND.
     pub message_bytes: u64,
+    /// Whether APPEND refuses headers with characters beyond ASCII from clients that enabled nothing that allows them.
+    pub refuse_8bit_headers: bool,
     /// Wrong commands in a row before the session is closed.
     pub bad_commands: usize,
     /// How long a client may be silent.
@@ -58,8 +61,8 @@ pub struct Session<H> {
     pub settings: Settings,
     /// Cuts the input into commands.
     pub framer: Framer,
-    /// Whether a CONDSTORE enabling command was given.
-    pub awareness: Awareness,
+    /// What the client enabled.
+    pub enabled: Enabled,
     commands: u64,
     bad_in_a_row: usize,
 }
@@ -74,7 +77,7 @@ impl<H: Holding> Session<H> {
     /// A session at its start.
     pub fn new(connection: Connection, held: H, settings: Settings) -> Session<H> {
         let framer = Framer::new(settings.limits);
-        Session { connection, held, settings, framer, awareness: Awareness::Plain, commands: 0, bad_in_a_row: 0 }
+        Session { connection, held, settings, framer, enabled: Enabled::NOTHING, commands: 0, bad_in_a_row: 0 }
     }
 
     /// Answers the login command, then every other until the session ends.
@@ -119,7 +122,7 @@ impl<H: Holding> Session<H> {
                     self.finish(&mut state, &tag, Expunges::Tell, result).await?;
                 }
                 // Messages are taken by `append` up to their end.
-                Step::AppendNext(_) | Step::AppendEnd => {}
+                Step::AppendMore(_) => {}
                 Step::Refused(refusal) if refusal.fatal => {
                     response::bye(self.connection.output(), None, &refusal.reason);
                     return Ok(End::because(refusal.reason));
@@ -138,7 +141,7 @@ impl<H: Holding> Session<H> {
     }
 
     async fn command(&mut self, state: &mut State, line: &[u8]) -> Result<Next, Stop> {
-        let Tagged { tag, command } = match parse::parse(line, Options { utf8: false, nesting: self.settings.nesting }) {
+        let Tagged { tag, command } = match parse::parse(line, Options { enabled: self.enabled, nesting: self.settings.nesting }) {
             Ok(tagged) => tagged,
             Err(error) => {
                 if let (ParseErrorKind::BadCharsetForSaving(_), State::Selected(selected)) = (error.kind, &mut *state) {
@@ -168,7 +171,7 @@ impl<H: Holding> Session<H> {
             }
             Command::Noop | Command::Check => command::noop(self, state).await,
             Command::Id(fields) => Ok(command::id(&mut self.connection, fields.as_deref())),
-            Command::Enable(names) => Ok(command::enable(self, state, &names)),
+            Command::Enable(names) => Ok(command::enable::enable(self, state, &names)),
             Command::Namespace => {
                 response::namespace(self.connection.output());
                 Ok(Reply::ok("Namespace completed"))
@@ -209,8 +212,7 @@ impl<H: Holding> Session<H> {
             Command::Copy { uid, set, mailbox } => command::copy_move::copy(self, state.selected()?, uid, &set, mailbox).await,
             Command::Move { uid, set, mailbox } => command::copy_move::move_messages(self, state.selected()?, uid, &set, mailbox).await,
             Command::StartTls | Command::Authenticate { .. } | Command::Login { .. } => Err(Reply::bad("Already logged in").into()),
-            // The framer cuts APPEND off before its message; `Step::Append` runs it.
-            Command::Append { .. } => Err(Reply::bad("APPEND needs a message literal").into()),
+            Command::Append(start) => command::append::append(self, state, *start).await,
             Command::Logout => Ok(Reply::ok("Logout completed")),
         }
     }
@@ -222,7 +224,7 @@ impl<H: Holding> Session<H> {
             Err(stop) => return Err(stop),
         };
         if let State::Selected(selected) = state {
-            updates::tell(&mut self.connection, selected, self.awareness, expunges, &[]).await?;
+            updates::tell(&mut self.connection, selected, self.enabled, expunges, &[]).await?;
         }
         if reply.condition == Condition::Ok {
             self.acknowledge().await?;
@@ -269,21 +271,15 @@ impl<H: Holding> Session<H> {
 
     /// Refuses what only clients that know VANISHED may use (RFC 7162 §3.2.3).
     pub fn needs_qresync(&self) -> Result<(), Reply> {
-        if self.awareness == Awareness::QResync { Ok(()) } else { Err(Reply::bad("Give ENABLE QRESYNC first")) }
-    }
-
-    /// ENABLE QRESYNC was given.
-    pub fn enable_qresync(&mut self, state: Option<&super::state::Selected>) {
-        self.enable_condstore(state);
-        self.awareness = Awareness::QResync;
+        if self.enabled.vanished() { Ok(()) } else { Err(Reply::bad("Give ENABLE QRESYNC first")) }
     }
 
     /// A CONDSTORE enabling command was given (RFC 7162 §3.1): from now on unasked FETCH responses have MODSEQ.
     pub fn enable_condstore(&mut self, state: Option<&super::state::Selected>) {
-        if self.awareness.has_modseq() {
+        if self.enabled.modseq() {
             return;
         }
-        self.awareness = Awareness::CondStore;
+        self.enabled.awareness = Awareness::CondStore;
         if let Some(modseq) = state.and_then(|selected| index::ModSeq::new(selected.view.highest_modseq())) {
             response::untagged(self.connection.output(), Condition::Ok, Some(&Code::HighestModSeq(modseq)), "Highest");
         }

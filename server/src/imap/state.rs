@@ -57,6 +57,14 @@ impl State {
             State::Authenticated => Err(Reply::bad("No mailbox is selected")),
         }
     }
+
+    /// The selected mailbox, if there is one.
+    pub fn opened(&self) -> Option<&Selected> {
+        match self {
+            State::Selected(selected) => Some(selected),
+            State::Authenticated => None,
+        }
+    }
 }
 
 impl Selected {

@@ -8,33 +8,18 @@ use crate::{
         reply::{MOVED_AWAY, Stop},
         state::{Access, Selected},
         view::Expunges,
-        wire::response::{self, Code, Condition, Earlier, FetchWriter},
+        wire::{
+            enabled::Enabled,
+            response::{self, Code, Condition, Earlier, FetchWriter},
+        },
     },
 };
-
-/// Which items unasked FETCH responses have.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Awareness {
-    /// FLAGS.
-    Plain,
-    /// UID and MODSEQ too (RFC 7162 §3.1: after a CONDSTORE enabling command; §3.2.4 wants the UID).
-    CondStore,
-    /// The same, and VANISHED instead of EXPUNGE (RFC 7162 §3.2.3: after ENABLE QRESYNC).
-    QResync,
-}
-
-impl Awareness {
-    /// Whether FETCH responses that tell of a change have UID and MODSEQ.
-    pub fn has_modseq(self) -> bool {
-        self != Awareness::Plain
-    }
-}
 
 /// Moves the view and writes what changed. `known`: see [`crate::imap::view::View::update`].
 pub async fn tell(
     connection: &mut Connection,
     selected: &mut Selected,
-    awareness: Awareness,
+    enabled: Enabled,
     expunges: Expunges,
     known: &[(Uid, ModSeq)],
 ) -> Result<(), Stop> {
@@ -45,13 +30,13 @@ pub async fn tell(
         return Ok(());
     }
     let before = selected.view.told_with_expunges();
-    let first_recent = selected.mailbox.recent(selected.access == Access::ReadWrite);
+    let first_recent = enabled.recent().then(|| selected.mailbox.recent(selected.access == Access::ReadWrite));
     let (updates, uid_next) = {
         let messages = selected.mailbox.read();
         (selected.view.update(&*messages, expunges, known), messages.uid_next())
     };
     tell_keywords(connection, selected);
-    if awareness == Awareness::QResync {
+    if enabled.vanished() {
         if !updates.vanished.is_empty() {
             response::vanished(connection.output(), Earlier::No, updates.vanished.iter().map(|uid| (uid.get(), uid.get())));
         }
@@ -62,24 +47,28 @@ pub async fn tell(
         }
     }
     if let Some(exists) = updates.exists {
-        selected.view.claim_recent(first_recent, uid_next);
         response::exists(connection.output(), exists);
-        response::recent(connection.output(), selected.view.recent_count());
+        if let Some(first) = first_recent {
+            selected.view.claim_recent(first, uid_next);
+            response::recent(connection.output(), selected.view.recent_count());
+        }
     }
     let keywords = selected.mailbox.keywords();
     for (sequence, row) in updates.changed {
         let recent = selected.view.is_recent(row.uid);
         let out = connection.output();
         let mut fetch = FetchWriter::begin(out, sequence);
-        if awareness.has_modseq() {
+        if enabled.uid() {
             fetch.uid(out, row.uid);
+        }
+        if enabled.modseq() {
             fetch.modseq(out, row.modseq);
         }
         fetch.flags(out, row.flags, &keywords, recent);
         fetch.finish(out);
         connection.flush_if_large().await?;
     }
-    if awareness == Awareness::QResync && selected.view.keeps_back() {
+    if enabled.vanished() && selected.view.keeps_back() {
         // MODSEQs above those of expunges that were not told: a client that lost the connection now would never hear of these (RFC 7162 §3.2).
         tell_highest(connection, before, "Some expunged messages are told later");
         selected.expunges_owed = true;

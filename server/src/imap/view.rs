@@ -145,6 +145,11 @@ impl View {
         }
     }
 
+    /// No message is \Recent in this session: IMAP4rev2 has no such thing.
+    pub fn forget_recent(&mut self) {
+        self.recent.clear();
+    }
+
     /// Whether a message is \Recent in this session.
     pub fn is_recent(&self, uid: Uid) -> bool {
         self.recent.iter().any(|(first, end)| (*first..*end).contains(&uid.get()))

@@ -81,6 +81,7 @@ pub fn storage_error(error: &StorageError) -> Outcome {
         StorageError::NoMailbox(_)
         | StorageError::MailboxExists(_)
         | StorageError::NotAllowed(_)
+        | StorageError::HasChildren(_)
         | StorageError::BadName(_)
         | StorageError::Expunged
         | StorageError::TooManyKeywords

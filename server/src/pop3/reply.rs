@@ -90,6 +90,7 @@ pub fn storage_error(error: &StorageError) -> &'static str {
         StorageError::NoMailbox(_)
         | StorageError::MailboxExists(_)
         | StorageError::NotAllowed(_)
+        | StorageError::HasChildren(_)
         | StorageError::BadName(_)
         | StorageError::TooManyKeywords
         | StorageError::Limit { .. }

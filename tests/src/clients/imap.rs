@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use anyhow::{Context, Result, bail, ensure};
 
 use super::{
+    rules::Rules,
     value::{Piece, Pieces, ResponseText, Untagged, Value, announced_literal, response_text, untagged},
     wire::Wire,
 };
@@ -14,6 +15,7 @@ use crate::wait::Deadline;
 pub struct Imap {
     wire: Wire,
     tags: u32,
+    rules: Rules,
     /// The greeting.
     pub greeting: Untagged,
 }
@@ -124,7 +126,7 @@ impl Imap {
 
     fn greeted(wire: Wire) -> Result<Imap> {
         let placeholder = Untagged { number: None, name: String::new(), values: Vec::new(), text: None };
-        let mut imap = Imap { wire, tags: 0, greeting: placeholder };
+        let mut imap = Imap { wire, tags: 0, rules: Rules::default(), greeting: placeholder };
         imap.greeting = match imap.response(Deadline::after(super::wire::PATIENCE))? {
             Response::Untagged(greeting) if matches!(greeting.name.as_str(), "OK" | "PREAUTH" | "BYE") => greeting,
             other => bail!("{other:?} is no greeting"),
@@ -300,14 +302,18 @@ impl Imap {
             line = self.wire.line()?;
         }
         pieces.0.push(Piece::Line(line));
-        self.understand(pieces).with_context(|| self.wire.story())
+        let understood = self.understand(pieces);
+        understood.with_context(|| self.wire.story())
     }
 
-    fn understand(&self, mut pieces: Pieces) -> Result<Response> {
+    fn understand(&mut self, mut pieces: Pieces) -> Result<Response> {
+        self.rules.check_bytes(&pieces)?;
         let Some(Piece::Line(first)) = pieces.0.first_mut() else { bail!("an empty response") };
         if first.starts_with(b"* ") {
             first.drain(..2);
-            return Ok(Response::Untagged(untagged(&pieces)?));
+            let response = untagged(&pieces)?;
+            self.rules.check(&response)?;
+            return Ok(Response::Untagged(response));
         }
         let end = first.iter().position(|byte| *byte == b' ').context("a response without a tag")?;
         let tag = String::from_utf8(first[..end].to_vec())?;

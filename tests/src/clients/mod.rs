@@ -4,5 +4,6 @@ pub mod imap;
 pub mod lmtp;
 pub mod pop3;
 pub mod python;
+mod rules;
 pub mod value;
 pub mod wire;

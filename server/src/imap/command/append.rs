@@ -11,7 +11,10 @@ use index::{FlagSet, Uid, UidValidity};
 use smallvec::smallvec;
 use storage::{Mailbox, Staged};
 
-use super::{expunge, mailboxes::valid};
+use super::{
+    expunge, list,
+    mailboxes::{other_spelling, valid},
+};
 use crate::imap::{
     holding::Holding,
     reply::{self, Reply, ReplyCode, Stop},
@@ -19,8 +22,8 @@ use crate::imap::{
     sets::{self, Numbers},
     state::{Selected, State, make_flags},
     wire::{
-        command::{FlagArgument, Replaced, SequenceRange, SequenceSet},
-        framing::{AppendNext, AppendStart, LiteralHeader, Step},
+        command::{AppendLine, AppendPiece, AppendStart, LiteralHeader, Replaced, SequenceRange, SequenceSet},
+        framing::Step,
         response::{self, Code},
     },
 };
@@ -33,20 +36,15 @@ const MESSAGES_MAX: usize = 100;
 /// Bytes of a message that waits for others in memory; a larger one waits in its file.
 const WAITING_BYTES_MAX: u64 = 32 * 1024;
 
-/// A message as announced.
-struct Announced {
-    flags: Vec<FlagArgument>,
-    date: Option<i64>,
-    literal: LiteralHeader,
-}
-
 /// A message that was received.
 type Received = (Staged, FlagSet, Option<i64>);
 
-/// What follows a message.
-enum Next {
-    Message(Announced),
-    End,
+/// A message that is being received.
+struct Coming {
+    staged: Staged,
+    flags: FlagSet,
+    date: Option<i64>,
+    content: Content,
 }
 
 /// APPEND, from its message on.
@@ -128,37 +126,58 @@ async fn take<H: Holding>(
     replaces: Option<Uid>,
     received: &mut Vec<Received>,
 ) -> Result<Stored, Stop> {
-    let AppendStart { mailbox, flags, date, literal, .. } = start;
-    let mut announced = Announced { flags, date, literal };
-    check(session, &announced)?;
+    let AppendStart { mailbox, mut line, .. } = start;
+    if let Some(literal) = line.literal {
+        check(session, literal)?;
+    }
+    let written = other_spelling(&mailbox);
     let name = valid(mailbox)?;
     let mailbox = session.held.run(move |account| account.mailbox(&name)).await.map_err(reply::for_target)?;
+    let mut coming: Option<Coming> = None;
     loop {
-        receive(session, &mailbox, announced, received).await?;
-        announced = match next(session).await? {
-            Next::End => break,
-            Next::Message(_) if replaces.is_some() => return Err(Reply::bad("REPLACE takes one message").into()),
-            Next::Message(_) if received.len() >= MESSAGES_MAX => {
-                return Err(Reply::no(Code::Limit, format!("One APPEND takes {MESSAGES_MAX} messages at most")).into());
+        let AppendLine { pieces, literal } = line;
+        for piece in pieces {
+            let AppendPiece::Message { flags, date } = piece;
+            if let Some(coming) = coming.take() {
+                received.push(whole(session, coming)?);
+                leave_memory(session, received).await?;
+                if replaces.is_some() {
+                    return Err(Reply::bad("REPLACE takes one message").into());
+                }
+                if received.len() >= MESSAGES_MAX {
+                    return Err(Reply::no(Code::Limit, format!("One APPEND takes {MESSAGES_MAX} messages at most")).into());
+                }
             }
-            Next::Message(announced) => announced,
-        };
-        check(session, &announced)?;
-        leave_memory(session, received).await?;
+            let target = Arc::clone(&mailbox);
+            let size = literal.map_or(0, |literal| literal.size);
+            let prepared = session.held.run(move |_| Ok((target.stage(size)?, make_flags(&target, &flags)?)));
+            let (staged, flags) = prepared.await?;
+            coming = Some(Coming { staged, flags, date, content: Content::default() });
+        }
+        let Some(literal) = literal else { break };
+        // The grammar has no content before a message begins.
+        let Some(under_way) = coming.take() else { return Err(Reply::bad("Expected a message").into()) };
+        check(session, literal)?;
+        coming = Some(receive(session, under_way, literal).await?);
+        line = next(session).await?;
+    }
+    if let Some(coming) = coming {
+        received.push(whole(session, coming)?);
     }
     let messages = std::mem::take(received);
     let target = Arc::clone(&mailbox);
     let appended = session.held.run(move |_| target.append_all(messages)).await?;
+    if let Some(written) = written {
+        list::announce(session, &mailbox.name(), Some(&written)).await?;
+    }
     let validity = appended.first().map(|first| first.uid_validity);
     Ok(Stored { mailbox, validity, uids: appended.iter().map(|appended| appended.uid).collect() })
 }
 
 /// What is refused before it is sent.
-fn check<H>(session: &Session<H>, announced: &Announced) -> Result<(), Reply> {
-    let literal = announced.literal;
+fn check<H>(session: &Session<H>, literal: LiteralHeader) -> Result<(), Reply> {
     if literal.size > session.settings.message_bytes {
-        let text = format!("The message is larger than the {} bytes allowed", session.settings.message_bytes);
-        return Err(Reply::no(Code::TooBig, text));
+        return Err(too_big(session));
     }
     if literal.size == 0 {
         return Err(Reply::no(Code::Cannot, "The message is empty"));
@@ -166,27 +185,31 @@ fn check<H>(session: &Session<H>, announced: &Announced) -> Result<(), Reply> {
     Ok(())
 }
 
-/// Streams the message into its file; it is thrown away with what came before if that fails.
-async fn receive<H: Holding>(
-    session: &mut Session<H>,
-    mailbox: &Arc<Mailbox>,
-    announced: Announced,
-    received: &mut Vec<Received>,
-) -> Result<(), Stop> {
-    let Announced { flags, date, literal } = announced;
-    let target = Arc::clone(mailbox);
-    let prepared = session.held.run(move |_| Ok((target.stage(literal.size)?, make_flags(&target, &flags)?)));
-    let (staged, flags) = prepared.await?;
+fn too_big<H>(session: &Session<H>) -> Reply {
+    Reply::no(Code::TooBig, format!("The message is larger than the {} bytes allowed", session.settings.message_bytes))
+}
+
+/// Streams more of a message into its file; it is thrown away with what came before if that fails.
+async fn receive<H: Holding>(session: &mut Session<H>, coming: Coming, literal: LiteralHeader) -> Result<Coming, Stop> {
     if session.framer.accept_literal() {
         response::continuation(session.connection.output(), "Ready for the message");
     }
-    let (staged, is_text) = stream(session, staged).await?;
-    received.push((staged, flags, date));
-    if literal.binary && !is_text {
+    let coming = stream(session, coming).await?;
+    if literal.binary && !coming.content.is_text {
         // Kept with text's line ends, it would come back changed (RFC 3516 §4.4).
         return Err(Reply::no(Code::UnknownCte, "Binary content can't be stored: encode it as base64").into());
     }
-    Ok(())
+    Ok(coming)
+}
+
+/// A message that has come to its end.
+fn whole<H>(session: &Session<H>, coming: Coming) -> Result<Received, Reply> {
+    let Coming { staged, flags, date, content } = coming;
+    if content.header_has_8_bit && !session.enabled.utf8() && session.settings.refuse_8bit_headers {
+        let text = "The header has characters beyond ASCII: ENABLE UTF8=ACCEPT first, or encode them as RFC 2047 has it";
+        return Err(Reply::no(Code::Cannot, text));
+    }
+    Ok((staged, flags, date))
 }
 
 /// Keeps what waits for further messages from taking memory.
@@ -197,14 +220,14 @@ async fn leave_memory<H: Holding>(session: &Session<H>, received: &mut Vec<Recei
     Ok(())
 }
 
-/// Streams the message that was accepted; whether it is text: no NUL, and every line ends with CRLF.
-async fn stream<H: Holding>(session: &mut Session<H>, mut staged: Staged) -> Result<(Staged, bool), Stop> {
+/// Streams the literal that was accepted.
+async fn stream<H: Holding>(session: &mut Session<H>, coming: Coming) -> Result<Coming, Stop> {
+    let Coming { mut staged, flags, date, mut content } = coming;
     let mut chunk = BytesMut::new();
-    let (mut is_text, mut after_cr) = (true, false);
     loop {
         match session.framer.literal_chunk(session.connection.input()) {
             Some(bytes) => {
-                is_text &= continues_text(&bytes, &mut after_cr);
+                content.look_at(&bytes);
                 chunk.extend_from_slice(&bytes);
             }
             None if session.framer.literal_remaining() == 0 => break,
@@ -215,29 +238,57 @@ async fn stream<H: Holding>(session: &mut Session<H>, mut staged: Staged) -> Res
         }
     }
     let staged = if chunk.is_empty() { staged } else { write(&session.held, staged, chunk).await? };
-    Ok((staged, is_text))
+    Ok(Coming { staged, flags, date, content })
 }
 
-/// Whether bytes have no NUL and no LF without CR. `after_cr`: whether those before ended with CR.
-fn continues_text(bytes: &[u8], after_cr: &mut bool) -> bool {
-    let before = |at: usize| at.checked_sub(1).map_or(*after_cr, |at| bytes.get(at) == Some(&b'\r'));
-    let is_text = memchr::memchr(0, bytes).is_none() && memchr::memchr_iter(b'\n', bytes).all(before);
-    *after_cr = bytes.last().map_or(*after_cr, |last| *last == b'\r');
-    is_text
+/// What is found out about a message while it comes.
+#[derive(Debug, Clone, Copy)]
+struct Content {
+    /// No NUL, and every line ends with CRLF.
+    is_text: bool,
+    /// RFC 6855 §4.
+    header_has_8_bit: bool,
+    in_header: bool,
+    line_is_empty: bool,
+    after_cr: bool,
+}
+
+impl Default for Content {
+    fn default() -> Content {
+        Content { is_text: true, header_has_8_bit: false, in_header: true, line_is_empty: true, after_cr: false }
+    }
+}
+
+impl Content {
+    fn look_at(&mut self, bytes: &[u8]) {
+        let before = |at: usize| at.checked_sub(1).map_or(self.after_cr, |at| bytes.get(at) == Some(&b'\r'));
+        self.is_text &= memchr::memchr(0, bytes).is_none() && memchr::memchr_iter(b'\n', bytes).all(before);
+        self.after_cr = bytes.last().map_or(self.after_cr, |last| *last == b'\r');
+        for line in bytes.split_inclusive(|byte| *byte == b'\n') {
+            if !self.in_header {
+                return;
+            }
+            self.header_has_8_bit |= !line.is_ascii();
+            self.line_is_empty &= line.iter().all(|byte| matches!(byte, b'\r' | b'\n'));
+            if line.ends_with(b"\n") {
+                self.in_header = !self.line_is_empty;
+                self.line_is_empty = true;
+            }
+        }
+    }
 }
 
 async fn write<H: Holding>(held: &H, mut staged: Staged, bytes: BytesMut) -> Result<Staged, Stop> {
     Ok(held.run(move |_| staged.write(&bytes).map(|()| staged)).await?)
 }
 
-/// The end of the command, or another message, must follow.
-async fn next<H: Holding>(session: &mut Session<H>) -> Result<Next, Stop> {
+/// What follows the literal that was taken.
+async fn next<H: Holding>(session: &mut Session<H>) -> Result<AppendLine, Stop> {
     loop {
         match session.framer.next(session.connection.input()) {
             Step::NeedInput => session.fill().await?,
             Step::Continue { text } => response::continuation(session.connection.output(), text),
-            Step::AppendEnd => return Ok(Next::End),
-            Step::AppendNext(AppendNext { flags, date, literal }) => return Ok(Next::Message(Announced { flags, date, literal })),
+            Step::AppendMore(line) => return Ok(line),
             Step::Refused(refusal) if refusal.fatal => return Err(Stop::Bye(refusal.reason.into())),
             Step::Refused(refusal) => return Err(Reply::bad(refusal.reason).into()),
             // The framer is still inside APPEND: neither can come.
@@ -250,16 +301,34 @@ async fn next<H: Holding>(session: &mut Session<H>) -> Result<Next, Stop> {
 mod tests {
     use super::*;
 
+    /// What is found out, however the message is cut in two.
+    fn judged(message: &[u8]) -> (bool, bool) {
+        let judged = |cut: usize| {
+            let (one, other) = message.split_at(cut);
+            let mut content = Content::default();
+            content.look_at(one);
+            content.look_at(other);
+            (content.is_text, content.header_has_8_bit)
+        };
+        let at_once = judged(0);
+        assert!((0..=message.len()).all(|cut| judged(cut) == at_once), "{message:?}");
+        at_once
+    }
+
     #[test]
     fn text_is_told_from_binary_however_it_is_cut() {
         for (message, expected) in [("a\r\nb\r\n", true), ("a\nb", false), ("\n", false), ("a\r\n\n", false), ("a\0", false), ("\r", true)]
         {
-            for cut in 0..=message.len() {
-                let (one, other) = message.as_bytes().split_at(cut);
-                let mut after_cr = false;
-                let is_text = continues_text(one, &mut after_cr) & continues_text(other, &mut after_cr);
-                assert_eq!(is_text, expected, "{message:?} at {cut}");
-            }
+            assert_eq!(judged(message.as_bytes()).0, expected, "{message:?}");
+        }
+    }
+
+    #[test]
+    fn characters_beyond_ascii_are_noticed_in_the_header_only() {
+        for (message, expected) in
+            [("Subject: ü\r\n\r\n", true), ("a: b\r\n\r\nü", false), ("a: b\n\nü", false), ("a: b\r\n c: ü", true), ("\r\nü", false)]
+        {
+            assert_eq!(judged(message.as_bytes()).1, expected, "{message:?}");
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::imap::{
     session::Session,
     sets::{self, Numbers},
     state::{Access, Selected, State},
-    updates::{self, Awareness},
+    updates,
     view::Expunges,
     wire::{command::SequenceSet, response::Code},
 };
@@ -26,10 +26,10 @@ pub async fn expunge<H: Holding>(session: &mut Session<H>, selected: &mut Select
 
 /// Tells what is gone; a client that knows VANISHED then gets the MODSEQ of it with the tagged OK (RFC 7162 §3.2.7, §3.2.9).
 pub async fn removed<H: Holding>(session: &mut Session<H>, selected: &mut Selected, any: bool, reply: Reply) -> Result<Reply, Stop> {
-    if !any || session.awareness != Awareness::QResync {
+    if !any || !session.enabled.vanished() {
         return Ok(reply);
     }
-    updates::tell(&mut session.connection, selected, session.awareness, Expunges::Tell, &[]).await?;
+    updates::tell(&mut session.connection, selected, session.enabled, Expunges::Tell, &[]).await?;
     Ok(match ModSeq::new(selected.view.highest_modseq()) {
         Some(modseq) => reply.with(Code::HighestModSeq(modseq).into()),
         None => reply,

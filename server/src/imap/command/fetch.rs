@@ -26,10 +26,11 @@ use crate::{
         session::Session,
         sets::{self, Numbers},
         state::{Access, Selected},
-        updates::{self, Awareness},
+        updates,
         view::{Expunges, View, sequence},
         wire::{
             command::{FetchItem, PartialRange, SequenceSet},
+            enabled::Enabled,
             response::{Code, FetchWriter},
             sequence_set::Positions,
         },
@@ -69,7 +70,7 @@ pub async fn fetch<H: Holding>(
     if changed_since.is_some() || items.contains(&FetchItem::ModSeq) {
         session.enable_condstore(Some(selected));
     }
-    let mut plan = Plan::new(items, uid, changed_since, session.awareness);
+    let mut plan = Plan::new(items, uid, changed_since, session.enabled);
     if plan.sets_seen && selected.access == Access::ReadWrite {
         plan.seen_now = set_seen(session, selected, &positions, changed_since).await?;
     }
@@ -86,7 +87,7 @@ pub async fn fetch<H: Holding>(
         }
     }
     let expunges = if uid { Expunges::Tell } else { Expunges::KeepBack };
-    updates::tell(&mut session.connection, selected, session.awareness, expunges, &told.known).await?;
+    updates::tell(&mut session.connection, selected, session.enabled, expunges, &told.known).await?;
     Ok(match told {
         Told { unknown_encoding: true, .. } => Reply::no(Code::UnknownCte, "The transfer encoding of a part is not known, or broken"),
         Told { missing: true, .. } if !uid => reply::expunged(),
@@ -102,13 +103,13 @@ struct Plan {
     needs_rendered: bool,
     sets_seen: bool,
     /// Whether MODSEQ goes with FLAGS that were not asked for.
-    awareness: Awareness,
+    enabled: Enabled,
     /// Messages that this command made \Seen, ascending.
     seen_now: Vec<Uid>,
 }
 
 impl Plan {
-    fn new(mut items: Vec<FetchItem>, uid: bool, changed_since: Option<u64>, awareness: Awareness) -> Plan {
+    fn new(mut items: Vec<FetchItem>, uid: bool, changed_since: Option<u64>, enabled: Enabled) -> Plan {
         for (wanted, item) in [(uid, FetchItem::Uid), (changed_since.is_some(), FetchItem::ModSeq)] {
             if wanted && !items.contains(&item) {
                 items.insert(0, item);
@@ -118,7 +119,7 @@ impl Plan {
         let needs_rendered =
             items.iter().any(|item| matches!(item, FetchItem::Envelope | FetchItem::BodyStructure) || cached_names(item).is_some());
         let sets_seen = items.iter().any(sets_seen);
-        Plan { items, request: Arc::new(request), needs_rendered, sets_seen, awareness, seen_now: Vec::new() }
+        Plan { items, request: Arc::new(request), needs_rendered, sets_seen, enabled, seen_now: Vec::new() }
     }
 }
 
@@ -379,11 +380,11 @@ impl Response<'_> {
         self.changed_it() && !self.plan.items.contains(&FetchItem::Flags)
     }
     fn adds_modseq(&self) -> bool {
-        self.has_flags() && self.plan.awareness.has_modseq() && !self.plan.items.contains(&FetchItem::ModSeq)
+        self.has_flags() && self.plan.enabled.modseq() && !self.plan.items.contains(&FetchItem::ModSeq)
     }
     /// RFC 7162 §3.2.4: also where only \Seen was set on the way.
     fn adds_uid(&self) -> bool {
-        self.changed_it() && self.plan.awareness.has_modseq() && !self.plan.items.contains(&FetchItem::Uid)
+        self.changed_it() && self.plan.enabled.uid() && !self.plan.items.contains(&FetchItem::Uid)
     }
     fn changed_it(&self) -> bool {
         self.plan.seen_now.binary_search(&self.message.row.uid).is_ok()
@@ -463,6 +464,7 @@ impl Response<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::imap::wire::enabled::Awareness;
 
     fn section(text: SectionText, peek: bool) -> FetchItem {
         FetchItem::Section { section: Section { part: vec![], text }, peek, partial: None, name: String::new() }
@@ -473,9 +475,9 @@ mod tests {
 
     #[test]
     fn header_fields_of_a_list_view_need_no_message_file() {
-        let plan = Plan::new(vec![FetchItem::Flags, fields(&["From", "SUBJECT", "date"])], true, None, Awareness::Plain);
+        let plan = Plan::new(vec![FetchItem::Flags, fields(&["From", "SUBJECT", "date"])], true, None, Enabled::NOTHING);
         assert!(plan.request.is_empty() && plan.needs_rendered && !plan.sets_seen);
-        let plan = Plan::new(vec![fields(&["From", "X-Other"])], true, None, Awareness::Plain);
+        let plan = Plan::new(vec![fields(&["From", "X-Other"])], true, None, Enabled::NOTHING);
         assert_eq!(plan.request.sections.len(), 1);
         assert!(!plan.needs_rendered);
     }
@@ -489,9 +491,9 @@ mod tests {
 
     #[test]
     fn uid_and_modseq_are_added_where_the_command_implies_them() {
-        let plan = Plan::new(vec![FetchItem::Flags], true, Some(7), Awareness::CondStore);
+        let plan = Plan::new(vec![FetchItem::Flags], true, Some(7), Enabled { awareness: Awareness::CondStore, ..Enabled::NOTHING });
         assert_eq!(plan.items, [FetchItem::ModSeq, FetchItem::Uid, FetchItem::Flags]);
-        let plan = Plan::new(vec![FetchItem::Uid], true, None, Awareness::Plain);
+        let plan = Plan::new(vec![FetchItem::Uid], true, None, Enabled::NOTHING);
         assert_eq!(plan.items, [FetchItem::Uid]);
     }
 }

@@ -42,7 +42,7 @@ pub async fn idle<H: Holding>(session: &mut Session<H>, state: &mut State) -> Re
         if let State::Selected(selected) = state {
             // Marked first: what changes while it is told wakes us again.
             selected.changes.mark_unchanged();
-            updates::tell(&mut session.connection, selected, session.awareness, Expunges::Tell, &[]).await?;
+            updates::tell(&mut session.connection, selected, session.enabled, Expunges::Tell, &[]).await?;
         }
         // Before waiting: a client may send DONE together with IDLE.
         match session.framer.next_line(session.connection.input(), DONE_BYTES_MAX) {

@@ -15,17 +15,19 @@ use crate::imap::{
     state::State,
     wire::{
         command::List,
-        response::{self, ListLine, Names},
+        enabled::Enabled,
+        response::{self, ListLine},
     },
 };
 
 /// LIST.
 pub async fn list<H: Holding>(session: &mut Session<H>, state: &State, list: &List) -> Result<Reply, Stop> {
+    let names = session.enabled.names();
     if let ([pattern], false) = (list.patterns.as_slice(), list.extended)
         && pattern.is_empty()
     {
-        let root = ListLine { attributes: &["\\NoSelect"], mailbox: "", subscribed_child: false };
-        response::list(session.connection.output(), root, Names::ModifiedUtf7);
+        let root = ListLine { attributes: &["\\NoSelect"], ..ListLine::default() };
+        response::list(session.connection.output(), root, names);
         return Ok(Reply::ok("List completed"));
     }
     if list.select_recursive_match && !list.select_subscribed {
@@ -37,19 +39,34 @@ pub async fn list<H: Holding>(session: &mut Session<H>, state: &State, list: &Li
         status::notice(session, state, items);
     }
     for line in lines {
-        let attributes = attributes(line.entry, list);
-        let printed = ListLine { attributes: &attributes, mailbox: line.entry.name.as_str(), subscribed_child: line.subscribed_child };
-        response::list(session.connection.output(), printed, Names::ModifiedUtf7);
+        let attributes = attributes(line.entry, list, session.enabled);
+        let printed = ListLine {
+            attributes: &attributes,
+            mailbox: line.entry.name.as_str(),
+            subscribed_child: line.subscribed_child,
+            ..ListLine::default()
+        };
+        response::list(session.connection.output(), printed, names);
         if let Some(items) = &list.return_status
             && line.entry.selectable
             && let Some(numbers) = numbers(session, &line.entry.name).await?
         {
             let values = status::values(items, &numbers, session.settings.message_bytes);
-            response::status(session.connection.output(), line.entry.name.as_str(), &values, Names::ModifiedUtf7);
+            response::status(session.connection.output(), line.entry.name.as_str(), &values, names);
         }
         session.connection.flush_if_large().await?;
     }
     Ok(Reply::ok("List completed"))
+}
+
+/// Tells a client with IMAP4rev2 about one mailbox; `old_name`: how it was called before, or by the client (RFC 9051 §6.3.9.7).
+pub async fn announce<H: Holding>(session: &mut Session<H>, name: &MailboxName, old_name: Option<&str>) -> Result<(), Stop> {
+    let entries = session.held.run(|account| account.list()).await?;
+    let Some(entry) = entries.iter().find(|entry| entry.name == *name) else { return Ok(()) };
+    let attributes = attributes(entry, &List { return_subscribed: true, ..List::default() }, session.enabled);
+    let line = ListLine { attributes: &attributes, mailbox: name.as_str(), old_name, ..ListLine::default() };
+    response::list(session.connection.output(), line, session.enabled.names());
+    Ok(())
 }
 
 /// A mailbox's numbers; `None` if it can't be opened now: LIST goes on without them (RFC 5819 §2).
@@ -74,32 +91,39 @@ struct Line<'a> {
 /// Which entries a LIST names, in order.
 fn select<'a>(entries: &'a [MailboxEntry], list: &List) -> Vec<Line<'a>> {
     let patterns: Vec<Pattern> = list.patterns.iter().map(|pattern| Pattern::new(&list.reference, pattern)).collect();
-    let above = if list.select_recursive_match { above_subscriptions(entries) } else { HashSet::new() };
-    let matching = entries.iter().filter(|entry| patterns.iter().any(|pattern| pattern.matches(&entry.name)));
-    matching
-        .filter_map(|entry| {
-            let subscribed_child = above.contains(entry.name.as_str());
-            let selected = if list.select_subscribed {
-                entry.subscribed
-            } else {
-                entry.selectable || entry.has_children // a subscription alone is no mailbox
-            };
-            let selected = selected && (!list.select_special_use || entry.special_use.is_some());
-            (selected || subscribed_child).then_some(Line { entry, subscribed_child })
-        })
-        .collect()
+    let matches = |entry: &MailboxEntry| patterns.iter().any(|pattern| pattern.matches(&entry.name));
+    let selected = |entry: &MailboxEntry| {
+        let selected = if list.select_subscribed {
+            entry.subscribed
+        } else {
+            entry.selectable || entry.has_children // a subscription alone is no mailbox
+        };
+        selected && (!list.select_special_use || entry.special_use.is_some())
+    };
+    let (mut above, mut above_untold) = (HashSet::new(), HashSet::new());
+    if list.select_recursive_match {
+        let subscribed = || entries.iter().filter(|entry| entry.subscribed);
+        above = levels_above(subscribed());
+        // Of a child that is told of itself, its parents need not tell (RFC 5258 §3.5).
+        above_untold = levels_above(subscribed().filter(|entry| !matches(entry) || !selected(entry)));
+    }
+    let line = |entry: &'a MailboxEntry| {
+        let is_above = |levels: &HashSet<&str>| levels.contains(entry.name.as_str());
+        let told = selected(entry) || is_above(&above_untold);
+        told.then(|| Line { entry, subscribed_child: is_above(&above) })
+    };
+    entries.iter().filter(|entry| matches(entry)).filter_map(line).collect()
 }
 
-/// Every level above a subscribed name.
-fn above_subscriptions(entries: &[MailboxEntry]) -> HashSet<&str> {
-    let subscribed = entries.iter().filter(|entry| entry.subscribed).map(|entry| entry.name.as_str());
-    subscribed.flat_map(|name| name.match_indices('/').filter_map(|(at, _)| name.get(..at))).collect()
+fn levels_above<'a>(entries: impl Iterator<Item = &'a MailboxEntry>) -> HashSet<&'a str> {
+    let names = entries.map(|entry| entry.name.as_str());
+    names.flat_map(|name| name.match_indices('/').filter_map(|(at, _)| name.get(..at))).collect()
 }
 
-fn attributes(entry: &MailboxEntry, list: &List) -> Vec<&'static str> {
+fn attributes(entry: &MailboxEntry, list: &List, enabled: Enabled) -> Vec<&'static str> {
     let mut attributes = Vec::with_capacity(4);
     if !entry.selectable {
-        attributes.push(if list.extended { "\\NonExistent" } else { "\\NoSelect" });
+        attributes.push(if list.extended || enabled.rev2 { "\\NonExistent" } else { "\\NoSelect" });
     }
     if list.select_subscribed || list.return_subscribed {
         attributes.extend(entry.subscribed.then_some("\\Subscribed"));
@@ -111,9 +135,10 @@ fn attributes(entry: &MailboxEntry, list: &List) -> Vec<&'static str> {
 
 /// LSUB (RFC 3501 §6.3.9).
 pub async fn lsub<H: Holding>(session: &mut Session<H>, reference: &str, pattern: &str) -> Result<Reply, Stop> {
+    let names = session.enabled.names();
     let entries = session.held.run(|account| account.list()).await?;
     for (mailbox, attributes) in subscriptions(&entries, reference, pattern) {
-        response::lsub(session.connection.output(), ListLine { attributes, mailbox, subscribed_child: false }, Names::ModifiedUtf7);
+        response::lsub(session.connection.output(), ListLine { attributes, mailbox, ..ListLine::default() }, names);
         session.connection.flush_if_large().await?;
     }
     Ok(Reply::ok("Lsub completed"))
@@ -176,12 +201,13 @@ mod tests {
     fn recursive_match_names_the_levels_above() {
         let asked = List { select_subscribed: true, select_recursive_match: true, ..list("%") };
         assert_eq!(named(&asked), ["INBOX", "Archive+", "Gone"]);
+        assert_eq!(named(&List { patterns: vec!["*".into()], ..asked }), ["INBOX", "Archive/2026", "Gone"]);
     }
 
     #[test]
     fn special_use_selects() {
         assert_eq!(named(&List { select_special_use: true, ..list("*") }), ["Sent"]);
-        assert_eq!(attributes(&entries()[3], &list("*")), ["\\HasNoChildren", "\\Sent"]);
+        assert_eq!(attributes(&entries()[3], &list("*"), Enabled::NOTHING), ["\\HasNoChildren", "\\Sent"]);
     }
 
     #[test]
@@ -192,8 +218,8 @@ mod tests {
 
     #[test]
     fn a_level_that_is_no_mailbox_says_so() {
-        assert_eq!(attributes(&entries()[1], &list("*")), ["\\NoSelect", "\\HasChildren"]);
-        assert_eq!(attributes(&entries()[1], &List { extended: true, ..list("*") }), ["\\NonExistent", "\\HasChildren"]);
+        assert_eq!(attributes(&entries()[1], &list("*"), Enabled::NOTHING), ["\\NoSelect", "\\HasChildren"]);
+        assert_eq!(attributes(&entries()[1], &List { extended: true, ..list("*") }, Enabled::NOTHING), ["\\NonExistent", "\\HasChildren"]);
     }
 
     #[test]

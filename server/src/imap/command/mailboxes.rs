@@ -2,6 +2,7 @@
 
 use storage::{CreateOptions, MailboxName, SpecialUse};
 
+use super::list;
 use crate::imap::{
     holding::Holding,
     reply::{Reply, Stop},
@@ -13,20 +14,33 @@ use crate::imap::{
 /// The name, or the NO for one that no mailbox can have.
 pub fn valid(mailbox: MailboxArgument) -> Result<MailboxName, Reply> {
     match mailbox {
-        MailboxArgument::Valid(name) => Ok(name),
+        MailboxArgument::Valid(name) | MailboxArgument::Renamed { name, .. } => Ok(name),
         MailboxArgument::Impossible(reason) => Err(Reply::no(Code::Cannot, reason)),
+    }
+}
+
+/// How the client spelt the name, where that is another way than ours and the client wants to know.
+pub fn other_spelling(mailbox: &MailboxArgument) -> Option<String> {
+    match mailbox {
+        MailboxArgument::Renamed { written, .. } => Some(written.clone()),
+        MailboxArgument::Valid(_) | MailboxArgument::Impossible(_) => None,
     }
 }
 
 /// CREATE (RFC 3501 §6.3.3) with a special use (RFC 6154 §3).
 pub async fn create<H: Holding>(session: &mut Session<H>, mailbox: MailboxArgument, special_use: &[SpecialUse]) -> Result<Reply, Stop> {
+    let written = other_spelling(&mailbox);
     let name = valid(mailbox)?;
     let special_use = match special_use {
         [] => None,
         [one] => Some(*one),
         [_, _, ..] => return Err(Reply::no(Code::UseAttr, "A mailbox can have one special use").into()),
     };
-    session.held.run(move |account| account.create(&name, CreateOptions { special_use })).await?;
+    let made = name.clone();
+    session.held.run(move |account| account.create(&made, CreateOptions { special_use })).await?;
+    if written.is_some() {
+        list::announce(session, &name, written.as_deref()).await?;
+    }
     Ok(Reply::ok("Create completed"))
 }
 
@@ -41,10 +55,22 @@ pub async fn delete<H: Holding>(session: &mut Session<H>, state: &mut State, mai
     Ok(Reply::ok("Delete completed"))
 }
 
+fn written(mailbox: &MailboxArgument) -> String {
+    match mailbox {
+        MailboxArgument::Valid(name) => name.as_str().to_owned(),
+        MailboxArgument::Renamed { written, .. } | MailboxArgument::Impossible(written) => written.clone(),
+    }
+}
+
 /// RENAME.
 pub async fn rename<H: Holding>(session: &mut Session<H>, from: MailboxArgument, to: MailboxArgument) -> Result<Reply, Stop> {
+    let written = other_spelling(&from).or_else(|| other_spelling(&to).map(|_| written(&from)));
     let (from, to) = (valid(from)?, valid(to)?);
-    session.held.run(move |account| account.rename(&from, &to)).await?;
+    let renamed = to.clone();
+    session.held.run(move |account| account.rename(&from, &renamed)).await?;
+    if written.is_some() {
+        list::announce(session, &to, written.as_deref()).await?;
+    }
     Ok(Reply::ok("Rename completed"))
 }
 

@@ -3,6 +3,7 @@
 pub mod append;
 mod body;
 pub mod copy_move;
+pub mod enable;
 pub mod expunge;
 pub mod fetch;
 pub mod idle;
@@ -39,24 +40,6 @@ pub async fn noop<H: Holding>(session: &mut Session<H>, state: &mut State) -> Re
         session.held.run(move |_| mailbox.refresh(false)).await?;
     }
     Ok(Reply::ok("Completed"))
-}
-
-/// ENABLE (RFC 5161): what isn't known or can't be enabled is left out.
-pub fn enable<H: Holding>(session: &mut Session<H>, state: &State, names: &[String]) -> Reply {
-    const ENABLED_BY_NAME: [&str; 2] = ["CONDSTORE", "QRESYNC"];
-    let asked = |wanted: &str| names.iter().any(|name| name.eq_ignore_ascii_case(wanted));
-    let enabled: Vec<&str> = ENABLED_BY_NAME.into_iter().filter(|name| asked(name)).collect();
-    response::enabled(session.connection.output(), &enabled);
-    let selected = match state {
-        State::Selected(selected) => Some(selected),
-        State::Authenticated => None,
-    };
-    if asked("QRESYNC") {
-        session.enable_qresync(selected);
-    } else if asked("CONDSTORE") {
-        session.enable_condstore(selected);
-    }
-    Reply::ok("Enabled")
 }
 
 /// One field of a client's ID.

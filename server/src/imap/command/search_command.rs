@@ -50,6 +50,10 @@ pub async fn search<H: Holding>(
     let matches: Vec<Match> = found.iter().map(|row| Match::new(row, uid)).collect();
     let out = session.connection.output();
     match &search.return_options {
+        None if session.enabled.rev2 => {
+            let numbers: Vec<u32> = matches.iter().map(|found| found.number).collect();
+            response::esearch(out, tag, uid, results(&[], &matches, &numbers, modseq));
+        }
         None => {
             let modseq = if modseq { highest(&matches) } else { None };
             response::search(out, matches.iter().map(|found| found.number), modseq);

@@ -3,7 +3,7 @@
 use index::{Flag, ModSeq};
 use storage::Columns;
 
-use super::{mailboxes::valid, vanished};
+use super::{list, mailboxes, vanished};
 use crate::imap::{
     holding::Holding,
     reply::{Reply, Stop},
@@ -35,7 +35,8 @@ pub async fn select<H: Holding>(session: &mut Session<H>, state: &mut State, sel
         );
     }
     *state = State::Authenticated;
-    let name = valid(select.mailbox)?;
+    let written = mailboxes::other_spelling(&select.mailbox);
+    let name = mailboxes::valid(select.mailbox)?;
     let mailbox = session
         .held
         .run(move |account| {
@@ -50,12 +51,14 @@ pub async fn select<H: Holding>(session: &mut Session<H>, state: &mut State, sel
     let access = if select.read_only { Access::ReadOnly } else { Access::ReadWrite };
     let mut changes = mailbox.changes();
     changes.mark_unchanged();
-    let first_recent = mailbox.recent(access == Access::ReadWrite);
+    let first_recent = session.enabled.recent().then(|| mailbox.recent(access == Access::ReadWrite));
     let (mut view, uid_next, unseen) = {
         let messages = mailbox.read();
         (View::open(&*messages), messages.uid_next(), first_unseen(&messages))
     };
-    view.claim_recent(first_recent, uid_next);
+    if let Some(first) = first_recent {
+        view.claim_recent(first, uid_next);
+    }
 
     let mut selected =
         Selected { mailbox, access, view, changes, keywords_told: NOTHING_TOLD, expunges_owed: false, saved: SavedUids::default() };
@@ -63,14 +66,19 @@ pub async fn select<H: Holding>(session: &mut Session<H>, state: &mut State, sel
     let Selected { mailbox, view, .. } = &selected;
     let out = session.connection.output();
     response::exists(out, view.exists());
-    response::recent(out, view.recent_count());
-    if let Some(sequence) = unseen {
+    if session.enabled.recent() {
+        response::recent(out, view.recent_count());
+    }
+    if let Some(sequence) = unseen.filter(|_| !session.enabled.rev2) {
         response::untagged(out, Condition::Ok, Some(&Code::Unseen(sequence)), "First unseen");
     }
     response::untagged(out, Condition::Ok, Some(&Code::UidValidity(mailbox.uid_validity())), "UIDs valid");
     response::untagged(out, Condition::Ok, Some(&Code::UidNext(uid_next)), "Predicted next UID");
     if let Some(modseq) = ModSeq::new(view.highest_modseq()) {
         response::untagged(out, Condition::Ok, Some(&Code::HighestModSeq(modseq)), "Highest");
+    }
+    if session.enabled.rev2 {
+        list::announce(session, &selected.mailbox.name(), written.as_deref()).await?;
     }
     if let Some(resync) = select.resync {
         vanished::resynchronise(session, &mut selected, resync).await?;

@@ -12,7 +12,7 @@ use crate::imap::{
     state::State,
     wire::{
         command::{MailboxArgument, StatusItem},
-        response::{self, Names},
+        response,
     },
 };
 
@@ -28,18 +28,15 @@ pub async fn status<H: Holding>(
     let asked = name.clone();
     let numbers = session.held.run(move |account| look(account, &asked)).await?;
     let values = values(items, &numbers, session.settings.message_bytes);
-    response::status(session.connection.output(), name.as_str(), &values, Names::ModifiedUtf7);
+    let names = session.enabled.names();
+    response::status(session.connection.output(), name.as_str(), &values, names);
     Ok(Reply::ok("Status completed"))
 }
 
 /// HIGHESTMODSEQ enables CONDSTORE (RFC 7162 §3.1).
 pub fn notice<H: Holding>(session: &mut Session<H>, state: &State, items: &[StatusItem]) {
     if items.contains(&StatusItem::HighestModSeq) {
-        let selected = match state {
-            State::Selected(selected) => Some(selected),
-            State::Authenticated => None,
-        };
-        session.enable_condstore(selected);
+        session.enable_condstore(state.opened());
     }
 }
 

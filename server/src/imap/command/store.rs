@@ -47,7 +47,7 @@ pub async fn store<H: Holding>(
         session.enable_condstore(Some(selected));
     }
     // What others changed is told first: a silent STORE then leaves the client with the right flags.
-    updates::tell(&mut session.connection, selected, session.awareness, Expunges::KeepBack, &[]).await?;
+    updates::tell(&mut session.connection, selected, session.enabled, Expunges::KeepBack, &[]).await?;
     let before = flags_of(selected, &uids);
 
     let keywords = selected.mailbox.keywords();
@@ -64,7 +64,7 @@ pub async fn store<H: Holding>(
         .await?;
 
     updates::tell_keywords(&mut session.connection, selected);
-    let answer = Answer { uid, modseq: session.awareness.has_modseq() };
+    let answer = Answer { uid, modseq: session.enabled.modseq() };
     for row in &stored.rows {
         let expected = before.get(row.uid).map(|flags| apply(operation, flags));
         let flags = !silent || expected != Some(row.flags);
@@ -80,7 +80,7 @@ pub async fn store<H: Holding>(
     let known: Vec<(Uid, ModSeq)> = stored.rows.iter().map(|row| (row.uid, row.modseq)).collect();
     let expunges = if uid { Expunges::Tell } else { Expunges::KeepBack };
     let numbers = modified(selected, uid, &stored);
-    updates::tell(&mut session.connection, selected, session.awareness, expunges, &known).await?;
+    updates::tell(&mut session.connection, selected, session.enabled, expunges, &known).await?;
     Ok(outcome(uid, &stored, numbers))
 }
 

@@ -58,7 +58,7 @@ fn in_as(tag: &str) -> Option<(String, String)> {
 #[tokio::test]
 async fn the_greeting_says_what_can_be_done() {
     let (heard, _) = converse(NEAR, "a LOGOUT\r\n").await;
-    assert!(heard.starts_with("* OK [CAPABILITY IMAP4rev1 SASL-IR "), "{heard}");
+    assert!(heard.starts_with("* OK [CAPABILITY IMAP4rev1 IMAP4rev2 SASL-IR "), "{heard}");
     assert!(heard.contains(" AUTH=PLAIN") && heard.ends_with("* BYE Logging out\r\na OK Logout completed\r\n"), "{heard}");
 }
 

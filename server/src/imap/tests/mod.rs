@@ -7,6 +7,7 @@ mod mailboxes;
 mod messages;
 mod qresync;
 mod replace;
+mod rev2;
 mod search;
 mod sessions;
 
@@ -113,6 +114,7 @@ pub fn settings() -> Settings {
         limits: Limits { line_bytes: 8 * 1024, literal_bytes: 64 * 1024, command_bytes: 128 * 1024 },
         nesting: 50,
         message_bytes: 10_000_000,
+        refuse_8bit_headers: true,
         bad_commands: 5,
         idle_timeout: Duration::from_secs(1_800),
         rescan_interval: Duration::from_secs(60),

@@ -60,10 +60,8 @@ pub enum Command {
         mailbox: MailboxArgument,
         items: Vec<StatusItem>,
     },
-    /// The message literal is still on the wire: the session streams it (see `framing.rs`).
-    Append {
-        mailbox: MailboxArgument,
-    },
+    /// APPEND or REPLACE without a literal that is content: all of it is elsewhere already. Those with one are streamed (`framing.rs`).
+    Append(Box<AppendStart>),
     Idle,
     Check,
     Close,
@@ -117,6 +115,13 @@ pub enum Command {
 pub enum MailboxArgument {
     /// A possible name.
     Valid(MailboxName),
+    /// A possible name that is another spelling of a mailbox's own (`inbox`, letters with their marks apart), which a client with IMAP4rev2 is told.
+    Renamed {
+        /// The mailbox's own name.
+        name: MailboxName,
+        /// As the client wrote it.
+        written: String,
+    },
     /// Not a possible name; the text is for the NO.
     Impossible(String),
 }
@@ -141,6 +146,51 @@ pub struct Replaced {
     pub uid: bool,
     /// Which.
     pub message: SequenceBound,
+}
+
+/// APPEND or REPLACE up to its first literal that is content of a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AppendStart {
+    /// The command's tag.
+    pub tag: String,
+    /// The message that goes, if this is REPLACE.
+    pub replaces: Option<Replaced>,
+    /// Where to.
+    pub mailbox: MailboxArgument,
+    /// The rest; its first piece is a [`AppendPiece::Message`].
+    pub line: AppendLine,
+}
+
+/// What an APPEND says between two literals.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AppendLine {
+    /// In order.
+    pub pieces: Vec<AppendPiece>,
+    /// More content of the message that was begun last, still on the wire; `None`: the command ends.
+    pub literal: Option<LiteralHeader>,
+}
+
+/// One thing that an APPEND says of its messages.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AppendPiece {
+    /// A message begins (RFC 3502: several may).
+    Message {
+        /// In the client's order.
+        flags: Vec<FlagArgument>,
+        /// The date-time as Unix seconds.
+        date: Option<i64>,
+    },
+}
+
+/// A literal as announced: `{12}`, `{12+}`, `~{12}`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LiteralHeader {
+    /// Announced bytes.
+    pub size: u64,
+    /// `{n+}` (RFC 7888): the bytes come without waiting for `+`.
+    pub non_sync: bool,
+    /// `~{n}` (literal8, RFC 3516): may have NUL.
+    pub binary: bool,
 }
 
 /// What a client knows of a mailbox that it opens again.

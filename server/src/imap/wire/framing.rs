@@ -15,10 +15,11 @@ use bytes::{Buf, Bytes, BytesMut};
 
 use self::announcement::{Announcement, announcement};
 use super::{
-    command::{FlagArgument, MailboxArgument, Replaced},
+    command::{AppendLine, AppendStart, LiteralHeader},
+    enabled::Enabled,
     parse::{
         Options,
-        append::{Announced, Head, announced_after, next_message},
+        append::{Announced, Head, Inside, announced_after, continued},
         tag_of,
     },
 };
@@ -42,45 +43,6 @@ const SKIPPED_LITERAL_BYTES_MAX: u64 = 64 * 1024 * 1024;
 const APPEND_LITERALS_MAX: usize = 32;
 /// How much of a skipped line's end is kept: the longest announcement that is of use, and CR.
 const TAIL_BYTES: usize = 32;
-
-/// A literal as announced: `{12}`, `{12+}`, `~{12}`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LiteralHeader {
-    /// Announced bytes.
-    pub size: u64,
-    /// `{n+}` (RFC 7888): the bytes come without waiting for `+`.
-    pub non_sync: bool,
-    /// `~{n}` (literal8, RFC 3516): may have NUL.
-    pub binary: bool,
-}
-
-/// An APPEND up to its message; the message is still on the wire.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AppendStart {
-    /// The command's tag.
-    pub tag: String,
-    /// The message that goes, if this is REPLACE.
-    pub replaces: Option<Replaced>,
-    /// Where to.
-    pub mailbox: MailboxArgument,
-    /// The flags, in the client's order.
-    pub flags: Vec<FlagArgument>,
-    /// The date-time as Unix seconds.
-    pub date: Option<i64>,
-    /// The message's size and kind.
-    pub literal: LiteralHeader,
-}
-
-/// A further message of an APPEND (RFC 3502), still on the wire.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AppendNext {
-    /// The flags, in the client's order.
-    pub flags: Vec<FlagArgument>,
-    /// The date-time as Unix seconds.
-    pub date: Option<i64>,
-    /// The message's size and kind.
-    pub literal: LiteralHeader,
-}
 
 /// A command that can't be taken. Its bytes are skipped without storing them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -107,10 +69,8 @@ pub enum Step {
     Command(Bytes),
     /// An APPEND whose message comes next: call [`Framer::accept_literal`] and take it with [`Framer::literal_chunk`], or [`Framer::refuse_literal`].
     Append(AppendStart),
-    /// After a message that was taken completely comes another one of the same APPEND: as with [`Step::Append`].
-    AppendNext(AppendNext),
-    /// The line end after the last message of an APPEND that was taken completely: carry it out.
-    AppendEnd,
+    /// What follows a literal of an APPEND that was taken completely: more of it as with [`Step::Append`], or its end: carry it out.
+    AppendMore(AppendLine),
     /// The command (also an APPEND after its message: throw that away) is refused.
     Refused(Refusal),
 }
@@ -130,7 +90,7 @@ pub enum LineStep {
 #[derive(Debug)]
 pub struct Framer {
     limits: Limits,
-    utf8: bool,
+    enabled: Enabled,
     state: State,
     /// The command so far, from its first literal on; each of its lines but the last ends in CRLF.
     command: BytesMut,
@@ -140,6 +100,14 @@ pub struct Framer {
     literals: usize,
     /// How far the input was searched for a line end.
     searched: usize,
+    /// The APPEND whose content was taken and whose end has not come.
+    append: Option<UnderWay>,
+}
+
+#[derive(Debug)]
+struct UnderWay {
+    tag: String,
+    inside: Inside,
 }
 
 #[derive(Debug)]
@@ -148,8 +116,8 @@ enum State {
     Line,
     /// In a literal that is an argument.
     Literal { remaining: usize },
-    /// Before or in the message of APPEND `tag`; `waiting`: the client wants `+` first.
-    Message { tag: String, remaining: u64, waiting: bool },
+    /// Before or in content of an APPEND; `waiting`: the client wants `+` first.
+    Message { append: UnderWay, remaining: u64, waiting: bool },
     /// In a literal of a refused command.
     SkipLiteral { remaining: u64 },
     /// In a line of a refused command (`raw`: of AUTHENTICATE or IDLE), with its last bytes.
@@ -161,15 +129,24 @@ enum State {
 impl Framer {
     /// A framer at the start of a command.
     pub fn new(limits: Limits) -> Framer {
-        Framer { limits, utf8: false, state: State::Line, command: BytesMut::new(), line_bytes: 0, literals: 0, searched: 0 }
+        Framer {
+            limits,
+            enabled: Enabled::NOTHING,
+            state: State::Line,
+            command: BytesMut::new(),
+            line_bytes: 0,
+            literals: 0,
+            searched: 0,
+            append: None,
+        }
     }
     /// Other limits from the next line on (after login).
     pub fn set_limits(&mut self, limits: Limits) {
         self.limits = limits;
     }
-    /// Mailbox names of APPEND are UTF-8 (after ENABLE UTF8=ACCEPT).
-    pub fn set_utf8(&mut self, utf8: bool) {
-        self.utf8 = utf8;
+    /// How the client writes APPEND's arguments from now on.
+    pub fn set_enabled(&mut self, enabled: Enabled) {
+        self.enabled = enabled;
     }
 
     /// The next step. Takes what it uses from the front of `input`; nobody else may while a command is under way.
@@ -200,18 +177,9 @@ impl Framer {
                     }
                     self.state = State::Line;
                 }
-                State::Message { remaining: 0, tag, .. } => {
-                    let tag = std::mem::take(tag);
-                    match self.take_line(input, self.limits.line_bytes) {
-                        TakenLine::Incomplete => {
-                            self.state = State::Message { tag, remaining: 0, waiting: false };
-                            return Step::NeedInput;
-                        }
-                        TakenLine::TooLong => {
-                            self.skip_line(false);
-                            return refused(Some(tag), "the line after the message is too long");
-                        }
-                        TakenLine::Line(line) => return self.after_message(tag, &line),
+                State::Message { remaining: 0, .. } => {
+                    if let State::Message { append, .. } = std::mem::replace(&mut self.state, State::Line) {
+                        self.append = Some(append);
                     }
                 }
                 State::Message { .. } => self.refuse_literal(),
@@ -275,11 +243,14 @@ impl Framer {
         if let State::Message { remaining, waiting, .. } = self.state {
             // A client that waits for `+` takes the NO as the end of its command and sends nothing more of it.
             self.state = if waiting { State::Line } else { State::SkipLiteral { remaining } };
+        } else if self.append.is_some() {
+            self.reset();
+            self.skip_line(false);
         }
     }
     /// Whether no command is under way, and nothing of a refused one is to be skipped: a place to hand the session over.
     pub fn is_idle(&self) -> bool {
-        matches!(self.state, State::Line) && self.command.is_empty()
+        matches!(self.state, State::Line) && self.command.is_empty() && self.append.is_none()
     }
 
     /// Takes one line without its end (CRLF or a bare LF) if it has at most `budget` bytes.
@@ -307,7 +278,7 @@ impl Framer {
         let announcement = announcement(&line);
         let announcement_at = line.len() - announcement.map_or(0, |announcement| announcement.length);
         let nul = memchr::memchr(0, &line).is_some();
-        if announcement.is_none() && !nul && self.command.is_empty() {
+        if announcement.is_none() && !nul && self.command.is_empty() && self.append.is_none() {
             self.reset();
             return Some(Step::Command(line.freeze())); // the common case is not copied
         }
@@ -318,23 +289,44 @@ impl Framer {
         }
         let Some(announcement) = announcement else {
             let command = self.command.split().freeze();
+            let step = match self.append.take() {
+                None => Step::Command(command),
+                Some(UnderWay { tag, inside }) => match continued(&command, inside, false, self.enabled) {
+                    Ok(Announced::Content(pieces, _)) => Step::AppendMore(AppendLine { pieces, literal: None }),
+                    Ok(_) => refused(Some(tag), "the end of APPEND is missing"),
+                    Err(fail) => refused(Some(tag), &fail.reason),
+                },
+            };
             self.reset();
-            return Some(Step::Command(command));
+            return Some(step);
         };
         let Some(size) = announcement.size else {
             return Some(self.refuse("the announced literal is too large".to_owned(), Some(announcement)));
         };
         let literal = LiteralHeader { size, non_sync: announcement.non_sync, binary: announcement.binary };
-        match announced_after(&self.command[..head], Options { utf8: self.utf8, nesting: 0 }) {
+        let head = &self.command[..head];
+        let judged = match &self.append {
+            None => announced_after(head, Options { enabled: self.enabled, nesting: 0 }),
+            Some(under_way) => continued(head, under_way.inside, true, self.enabled),
+        };
+        match judged {
             Err(fail) => Some(self.refuse(fail.reason, Some(announcement))),
-            Ok(Announced::Message(start)) => {
-                self.reset();
-                self.state = State::Message { tag: start.tag.clone(), remaining: literal.size, waiting: !literal.non_sync };
-                let Head { tag, replaces, mailbox, flags, date } = start;
-                Some(Step::Append(AppendStart { tag, replaces, mailbox, flags, date, literal }))
-            }
             Ok(Announced::Argument { of_append }) => self.argument(literal, of_append, announcement),
+            Ok(Announced::Start(Head { tag, replaces, mailbox, pieces, inside })) => {
+                self.expect_content(UnderWay { tag: tag.clone(), inside }, literal);
+                Some(Step::Append(AppendStart { tag, replaces, mailbox, line: AppendLine { pieces, literal: Some(literal) } }))
+            }
+            Ok(Announced::Content(pieces, inside)) => {
+                let tag = self.append.take().map(|under_way| under_way.tag).unwrap_or_default();
+                self.expect_content(UnderWay { tag, inside }, literal);
+                Some(Step::AppendMore(AppendLine { pieces, literal: Some(literal) }))
+            }
         }
+    }
+
+    fn expect_content(&mut self, append: UnderWay, literal: LiteralHeader) {
+        self.reset();
+        self.state = State::Message { append, remaining: literal.size, waiting: !literal.non_sync };
     }
 
     /// Starts a literal that is an argument.
@@ -354,35 +346,17 @@ impl Framer {
         }
     }
 
-    /// Judges the line that follows a message.
-    fn after_message(&mut self, tag: String, line: &[u8]) -> Step {
-        self.reset();
-        if line.iter().all(|byte| *byte == b' ') {
-            return Step::AppendEnd;
-        }
-        let announcement = announcement(line);
-        let Some(Announcement { size: Some(size), non_sync, binary, length }) = announcement else {
-            return self.refuse_as(Some(tag), "expected the end of APPEND or a further message".to_owned(), announcement);
-        };
-        let literal = LiteralHeader { size, non_sync, binary };
-        match next_message(&line[..line.len() - length]) {
-            Err(fail) => self.refuse_as(Some(tag), fail.reason, announcement),
-            Ok((flags, date)) => {
-                self.state = State::Message { tag, remaining: size, waiting: !non_sync };
-                Step::AppendNext(AppendNext { flags, date, literal })
-            }
-        }
-    }
-
     /// Refuses the command under way.
     fn refuse(&mut self, reason: String, announcement: Option<Announcement>) -> Step {
-        self.refuse_as(tag_of(&self.command), reason, announcement)
-    }
-
-    fn refuse_as(&mut self, tag: Option<String>, reason: String, announcement: Option<Announcement>) -> Step {
+        let tag = self.tag(&self.command);
         self.reset();
         self.skip_announced(announcement);
         Step::Refused(Refusal { tag, reason, fatal: matches!(self.state, State::Lost { .. }) })
+    }
+
+    /// The tag of the command under way, which begins with `start` if it is no APPEND whose content was taken.
+    fn tag(&self, start: &[u8]) -> Option<String> {
+        self.append.as_ref().map_or_else(|| tag_of(start), |under_way| Some(under_way.tag.clone()))
     }
 
     /// What to do about a literal that a refused command's line ends in.
@@ -400,7 +374,7 @@ impl Framer {
 
     fn refuse_long_line(&mut self, input: &BytesMut, budget: usize) -> Step {
         // Only what any arrival of the bytes would show.
-        let tag = if self.command.is_empty() { tag_of(&input[..budget.min(input.len())]) } else { tag_of(&self.command) };
+        let tag = self.tag(if self.command.is_empty() { &input[..budget.min(input.len())] } else { &self.command });
         self.reset();
         self.skip_line(false);
         refused(tag, "the command line is too long")
@@ -460,6 +434,7 @@ impl Framer {
     /// Back to the start of a command.
     fn reset(&mut self) {
         self.state = State::Line;
+        self.append = None;
         self.line_bytes = 0;
         self.literals = 0;
         if !self.command.is_empty() {

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::imap::wire::command::SequenceBound;
+use crate::imap::wire::command::{AppendPiece, FlagArgument, Replaced, SequenceBound};
 
 const LIMITS: Limits = Limits { line_bytes: 200, literal_bytes: 100, command_bytes: 300 };
 
@@ -11,9 +11,8 @@ enum Event {
     Continue,
     Command(Vec<u8>),
     Append(AppendStart),
-    AppendNext(AppendNext),
     Message(Vec<u8>),
-    AppendEnd,
+    AppendMore(AppendLine),
     Refused(Refusal),
 }
 
@@ -44,12 +43,15 @@ impl Session {
                 Step::NeedInput => return,
                 Step::Continue { .. } => Event::Continue,
                 Step::Command(command) => Event::Command(command.to_vec()),
-                Step::AppendEnd => Event::AppendEnd,
-                step @ (Step::Append(_) | Step::AppendNext(_)) => {
+                step @ (Step::Append(_) | Step::AppendMore(_)) => {
                     let (event, literal) = match step {
-                        Step::Append(start) => (Event::Append(start.clone()), start.literal),
-                        Step::AppendNext(next) => (Event::AppendNext(next.clone()), next.literal),
+                        Step::Append(start) => (Event::Append(start.clone()), start.line.literal),
+                        Step::AppendMore(line) => (Event::AppendMore(line.clone()), line.literal),
                         _ => unreachable!("matched above"),
+                    };
+                    let Some(literal) = literal else {
+                        self.events.push(event);
+                        continue;
                     };
                     let small = literal.size <= 1000;
                     self.events.push(event);
@@ -84,6 +86,16 @@ fn events(bytes: impl AsRef<[u8]>) -> Vec<Event> {
 }
 fn command(bytes: &str) -> Event {
     Event::Command(bytes.as_bytes().to_vec())
+}
+fn append_end() -> Event {
+    Event::AppendMore(AppendLine { pieces: vec![], literal: None })
+}
+/// The flags and date of the only message that begins in a line.
+fn begins(line: &AppendLine) -> (&[FlagArgument], Option<i64>) {
+    match line.pieces.as_slice() {
+        [AppendPiece::Message { flags, date }] => (flags, *date),
+        other => panic!("{other:?}"),
+    }
 }
 fn refusal(event: &Event) -> &Refusal {
     match event {
@@ -192,25 +204,24 @@ fn a_message_is_streamed() {
     let mut session = Session::new();
     session.feed(b"a APPEND INBOX (\\Seen $x) \"17-Jul-1996 02:44:25 -0700\" {600}\r\n");
     let Event::Append(start) = &session.events[0] else { panic!("{:?}", session.events) };
-    assert_eq!((start.tag.as_str(), start.flags.len(), start.date), ("a", 2, Some(837_596_665)));
-    assert_eq!(start.literal, LiteralHeader { size: 600, non_sync: false, binary: false });
+    let (flags, date) = begins(&start.line);
+    assert_eq!((start.tag.as_str(), flags.len(), date), ("a", 2, Some(837_596_665)));
+    assert_eq!(start.line.literal, Some(LiteralHeader { size: 600, non_sync: false, binary: false }));
     assert_eq!(session.events[1], Event::Continue);
     assert!(!session.framer.is_idle());
     session.feed(&[b'm'; 599]);
     assert!(session.input.is_empty() && session.framer.command.is_empty());
     session.feed(b"m\r\nb NOOP\r\n");
-    assert_eq!(session.events[2..], [Event::Message(vec![b'm'; 600]), Event::AppendEnd, command("b NOOP")]);
+    assert_eq!(session.events[2..], [Event::Message(vec![b'm'; 600]), append_end(), command("b NOOP")]);
     assert!(session.framer.is_idle());
 }
 
 #[test]
 fn arguments_of_append_may_be_literals() {
     let got = events("a append {5+}\r\nINBOX ({5}\r\n\\Seen) ~{3+}\r\na\0b\r\nb NOOP\r\n");
-    let [Event::Continue, Event::Append(start), Event::Message(message), Event::AppendEnd, Event::Command(_)] = &got[..] else {
-        panic!("{got:?}")
-    };
-    assert_eq!((start.flags.len(), start.literal.binary, message.as_slice()), (1, true, &b"a\0b"[..]));
-    assert_eq!(start.flags, [FlagArgument::System(index::Flag::Seen)]);
+    let [Event::Continue, Event::Append(start), Event::Message(message), end, Event::Command(_)] = &got[..] else { panic!("{got:?}") };
+    assert_eq!((start.line.literal.map(|literal| literal.binary), message.as_slice(), end), (Some(true), &b"a\0b"[..], &append_end()));
+    assert_eq!(begins(&start.line).0, [FlagArgument::System(index::Flag::Seen)]);
 }
 
 #[test]
@@ -240,7 +251,6 @@ fn a_message_may_be_given_up_in_its_middle() {
 #[test]
 fn what_append_does_not_offer_is_refused_clearly() {
     for (line, reason) in [
-        ("a APPEND INBOX UTF8 (~{3+}\r\nabc)\r\n", "UTF8"),
         ("a APPEND INBOX CATENATE (TEXT {3+}\r\nabc)\r\n", "CATENATE"),
         ("a APPEND INBOX (\\Bogus) {3+}\r\nabc\r\n", "system flag"),
         ("a APPEND INBOX () \"31-Feb-2026 00:00:00 +0000\" {3+}\r\nabc\r\n", "date-time"),
@@ -333,30 +343,20 @@ fn first_until_fatal(events: &[Event]) -> &[Event] {
 fn further_messages_of_an_append_have_flags_and_dates_of_their_own() {
     let got = events("a APPEND INBOX (\\Seen) {1+}\r\nx (\\Flagged k) \" 7-Feb-1994 22:43:04 -0800\" {2}\r\nyz {1+}\r\nw \r\nb NOOP\r\n");
     let literal = |size, non_sync| LiteralHeader { size, non_sync, binary: false };
-    let second = AppendNext {
-        flags: vec![FlagArgument::System(index::Flag::Flagged), FlagArgument::Keyword("k".into())],
-        date: Some(760_689_784),
-        literal: literal(2, false),
-    };
-    let third = AppendNext { flags: vec![], date: None, literal: literal(1, true) };
+    let begins =
+        |flags, date, literal| Event::AppendMore(AppendLine { pieces: vec![AppendPiece::Message { flags, date }], literal: Some(literal) });
+    let flags = vec![FlagArgument::System(index::Flag::Flagged), FlagArgument::Keyword("k".into())];
+    let second = begins(flags, Some(760_689_784), literal(2, false));
+    let third = begins(vec![], None, literal(1, true));
     assert!(matches!(got[0], Event::Append(_)));
     let message = |text: &str| Event::Message(text.as_bytes().to_vec());
-    let expected = [
-        message("x"),
-        Event::AppendNext(second),
-        Event::Continue,
-        message("yz"),
-        Event::AppendNext(third),
-        message("w"),
-        Event::AppendEnd,
-        command("b NOOP"),
-    ];
+    let expected = [message("x"), second, Event::Continue, message("yz"), third, message("w"), append_end(), command("b NOOP")];
     assert_eq!(got[1..], expected);
 }
 
 #[test]
 fn rubbish_after_a_message_refuses_the_append_and_its_further_literals() {
-    for rubbish in [" x {1+}", "{1+}", " (\\Seen {1+}", " \"31-Feb-2026 00:00:00 +0000\" {1+}", " () () {1+}"] {
+    for rubbish in [" x {1+}", "{1+}", " (\\Seen) x {1+}", " \"31-Feb-2026 00:00:00 +0000\" {1+}", " () () {1+}"] {
         let got = events(format!("a APPEND INBOX {{1+}}\r\nx{rubbish}\r\ny {{3+}}\r\nz N\r\nb NOOP\r\n"));
         assert!(matches!(got[1], Event::Message(_)), "{rubbish}: {got:?}");
         assert_eq!(refusal(&got[2]).tag.as_deref(), Some("a"), "{rubbish}");
@@ -364,6 +364,27 @@ fn rubbish_after_a_message_refuses_the_append_and_its_further_literals() {
     }
     let got = events("a APPEND INBOX {1+}\r\nx y\r\nb NOOP\r\n");
     assert!(!refusal(&got[2]).fatal && got[3..] == [command("b NOOP")]);
+}
+
+#[test]
+fn a_message_with_utf8_headers_stands_in_parentheses() {
+    let got = events("a APPEND x UTF8 (~{1+}\r\ny)\r\nb APPEND x (\\Seen) UTF8 ({1+}\r\ny) (k) UTF8 (~{1+}\r\nz) {1+}\r\nw\r\nc NOOP\r\n");
+    let literals = got.iter().filter(|event| matches!(event, Event::Message(_))).count();
+    let begun = got.iter().filter(|event| matches!(event, Event::AppendMore(line) if !line.pieces.is_empty())).count();
+    assert_eq!((literals, begun, got.last()), (4, 2, Some(&command("c NOOP"))), "{got:?}");
+    for wrong in ["UTF8 (~{1+}\r\ny", "UTF8 ~{1+}\r\ny)", "UTF8 (x ~{1+}\r\ny)", "UTF8 (~{1+}\r\ny) UTF8", "UTF8 (~{1+}\r\ny))"] {
+        let got = events(format!("a APPEND x {wrong}\r\nb NOOP\r\n"));
+        let refused = got.iter().filter(|event| matches!(event, Event::Refused(_))).count();
+        assert_eq!((refused, got.last()), (1, Some(&command("b NOOP"))), "{wrong}: {got:?}");
+    }
+}
+
+#[test]
+fn a_flag_of_a_further_message_may_be_a_literal() {
+    let got = events("a APPEND x {1+}\r\ny ({5}\r\n\\Seen) {1+}\r\nz\r\nb NOOP\r\n");
+    let Event::AppendMore(second) = &got[3] else { panic!("{got:?}") };
+    assert_eq!(begins(second).0, [FlagArgument::System(index::Flag::Seen)]);
+    assert_eq!(got[5..], [append_end(), command("b NOOP")]);
 }
 
 #[test]
@@ -375,7 +396,7 @@ fn the_message_of_replace_is_streamed_like_that_of_append() {
         let got = events(line);
         let Event::Append(start) = &got[0] else { panic!("{got:?}") };
         assert_eq!(start.replaces, Some(Replaced { uid, message }));
-        assert_eq!(got[1..], [Event::Message(b"x".to_vec()), Event::AppendEnd]);
+        assert_eq!(got[1..], [Event::Message(b"x".to_vec()), append_end()]);
     }
     for wrong in ["REPLACE 0 x {1+}\r\ny", "REPLACE 1:2 x {1+}\r\ny", "UID REPLACE x {1+}\r\ny", "REPLACE 4 {1+}\r\ny"] {
         let got = events(format!("a {wrong}\r\nb NOOP\r\n"));

@@ -1,4 +1,4 @@
-//! APPEND (RFC 3501 §6.3.11) and REPLACE (RFC 8508) up to their message. The message is streamed, so the framer asks at each literal what it is.
+//! APPEND (RFC 3501 §6.3.11, RFC 3502, RFC 6855 §4) and REPLACE (RFC 8508). Messages are streamed, so the framer asks at each literal what it is.
 
 use super::{
     Options,
@@ -6,18 +6,28 @@ use super::{
     flags,
 };
 use crate::imap::wire::{
-    command::{FlagArgument, MailboxArgument, Replaced},
+    command::{AppendLine, AppendPiece, AppendStart, FlagArgument, MailboxArgument, Replaced},
     date::parse_date_time,
+    enabled::Enabled,
 };
 
-/// What comes before the message.
+/// What comes before the first literal that is content.
 #[derive(Debug)]
 pub(crate) struct Head {
     pub tag: String,
     pub replaces: Option<Replaced>,
     pub mailbox: MailboxArgument,
-    pub flags: Vec<FlagArgument>,
-    pub date: Option<i64>,
+    pub pieces: Vec<AppendPiece>,
+    pub inside: Inside,
+}
+
+/// What stands around a literal that is content, and must be closed after it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Inside {
+    /// Nothing: the literal is the message.
+    Nothing,
+    /// `UTF8 (…)`.
+    Utf8,
 }
 
 /// What a literal is that was announced after some part of a command.
@@ -25,8 +35,10 @@ pub(crate) struct Head {
 pub(crate) enum Announced {
     /// An argument: APPEND's mailbox or a flag, or one of another command.
     Argument { of_append: bool },
-    /// The message of this APPEND.
-    Message(Head),
+    /// The first content of this APPEND.
+    Start(Head),
+    /// More content of an APPEND, after these pieces. Where no literal was announced: its end.
+    Content(Vec<AppendPiece>, Inside),
 }
 
 /// Judges the literal that is announced right after `head`.
@@ -34,37 +46,120 @@ pub(crate) fn announced_after(head: &[u8], options: Options) -> Parsed<Announced
     let mut cursor = Cursor::new(head, options);
     let Ok(tag) = cursor.tag() else { return Ok(Announced::Argument { of_append: false }) };
     let Some(verb) = verb(&mut cursor) else { return Ok(Announced::Argument { of_append: false }) };
-    cursor.space()?;
-    let replaces = match verb {
-        Verb::Append => None,
-        Verb::Replace { uid } => {
-            let message = cursor.sequence_bound()?;
-            cursor.space()?;
-            Some(Replaced { uid, message })
-        }
-    };
+    let replaces = replaces(&mut cursor, verb)?;
     if cursor.peek().is_none() {
         return Ok(Announced::Argument { of_append: true }); // the mailbox
     }
     let mailbox = cursor.mailbox()?;
     cursor.space()?;
-    let mut start = Head { tag, replaces, mailbox, flags: Vec::new(), date: None };
-    if cursor.peek() == Some(b'(') {
-        let Some(flags) = flags_so_far(&mut cursor)? else { return Ok(Announced::Argument { of_append: true }) };
-        start.flags = flags;
-        cursor.space()?;
+    Ok(match messages(&mut cursor, At::Message, true)? {
+        (_, Ends::InArgument) => Announced::Argument { of_append: true },
+        (pieces, Ends::Before(inside)) => Announced::Start(Head { tag, replaces, mailbox, pieces, inside }),
+    })
+}
+
+/// Judges what follows content that was inside of `inside`: up to a literal (`announced`), or to the end of the command.
+pub(crate) fn continued(line: &[u8], inside: Inside, announced: bool, enabled: Enabled) -> Parsed<Announced> {
+    let mut cursor = Cursor::new(line, Options { enabled, nesting: 0 });
+    Ok(match messages(&mut cursor, At::After(inside), announced)? {
+        (_, Ends::InArgument) => Announced::Argument { of_append: true },
+        (pieces, Ends::Before(inside)) => Announced::Content(pieces, inside),
+    })
+}
+
+/// Reads an APPEND or REPLACE without a literal that is content, after its verb.
+pub(super) fn whole(cursor: &mut Cursor<'_>, tag: String, verb: Verb) -> Parsed<AppendStart> {
+    let replaces = replaces(cursor, verb)?;
+    let mailbox = cursor.mailbox()?;
+    cursor.space()?;
+    let (pieces, _) = messages(cursor, At::Message, false)?;
+    Ok(AppendStart { tag, replaces, mailbox, line: AppendLine { pieces, literal: None } })
+}
+
+/// A place in what an APPEND says of its messages.
+enum At {
+    /// Before a message.
+    Message,
+    /// After content.
+    After(Inside),
+}
+
+/// What what was read ends before.
+enum Ends {
+    /// A literal that is an argument.
+    InArgument,
+    /// A literal that is content; without one, the end of the command.
+    Before(Inside),
+}
+
+/// Reads what an APPEND says of its messages, to the end of what is there. `announced`: a literal follows.
+fn messages(cursor: &mut Cursor<'_>, mut at: At, announced: bool) -> Parsed<(Vec<AppendPiece>, Ends)> {
+    let mut pieces = Vec::new();
+    loop {
+        at = match at {
+            At::Message => {
+                let mut flags = Vec::new();
+                if cursor.peek() == Some(b'(') {
+                    match flags_so_far(cursor)? {
+                        Some(all) => flags = all,
+                        None if announced => return Ok((pieces, Ends::InArgument)),
+                        None => return Err(cursor.expected("a flag or \")\"")),
+                    }
+                    cursor.space()?;
+                }
+                let date = optional_date_time(cursor)?;
+                pieces.push(AppendPiece::Message { flags, date });
+                match cursor.peek() {
+                    None if announced => return Ok((pieces, Ends::Before(Inside::Nothing))),
+                    None => return Err(Fail::new("APPEND ends with the message as a literal, as in {310}")),
+                    Some(_) if cursor.take_word("UTF8") => {
+                        cursor.space()?;
+                        cursor.require(b'(', "\"(\" and the message as a literal, as in UTF8 (~{310}")?;
+                        return content(cursor, pieces, announced, Inside::Utf8);
+                    }
+                    Some(b'C' | b'c') => return Err(Fail::new("CATENATE is not offered: send the message as one literal")),
+                    Some(_) => return Err(cursor.expected("flags, a date-time or the message as a literal")),
+                }
+            }
+            At::After(Inside::Utf8) => {
+                cursor.require(b')', "\")\" after the message")?;
+                At::After(Inside::Nothing)
+            }
+            At::After(Inside::Nothing) => {
+                let spaced = cursor.peek() == Some(b' ');
+                cursor.skip_spaces();
+                if cursor.peek().is_none() && !announced {
+                    return Ok((pieces, Ends::Before(Inside::Nothing)));
+                }
+                if !spaced {
+                    return Err(cursor.expected("the end of APPEND, or a space and a further message"));
+                }
+                At::Message
+            }
+        };
     }
-    start.date = optional_date_time(&mut cursor)?;
-    match cursor.peek() {
-        None => Ok(Announced::Message(start)),
-        Some(b'U' | b'u') => Err(Fail::new("APPEND UTF8 (...) is not offered: send the message as a plain literal")),
-        Some(b'C' | b'c') => Err(Fail::new("CATENATE is not offered: send the message as one literal")),
-        Some(_) => Err(cursor.expected("flags, a date-time or the message as a literal")),
+}
+
+/// The literal that is content must come now.
+fn content(cursor: &Cursor<'_>, pieces: Vec<AppendPiece>, announced: bool, inside: Inside) -> Parsed<(Vec<AppendPiece>, Ends)> {
+    if announced && cursor.peek().is_none() { Ok((pieces, Ends::Before(inside))) } else { Err(cursor.expected("a literal, as in ~{310}")) }
+}
+
+fn replaces(cursor: &mut Cursor<'_>, verb: Verb) -> Parsed<Option<Replaced>> {
+    cursor.space()?;
+    match verb {
+        Verb::Append => Ok(None),
+        Verb::Replace { uid } => {
+            let message = cursor.sequence_bound()?;
+            cursor.space()?;
+            Ok(Some(Replaced { uid, message }))
+        }
     }
 }
 
 /// Which command a message is the argument of.
-enum Verb {
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Verb {
     Append,
     Replace { uid: bool },
 }
@@ -80,41 +175,6 @@ fn verb(cursor: &mut Cursor<'_>) -> Option<Verb> {
         "REPLACE" => Some(Verb::Replace { uid: false }),
         "UID" if word()? == "REPLACE" => Some(Verb::Replace { uid: true }),
         _ => None,
-    }
-}
-
-/// What stands between a message and the next one's literal (RFC 3502).
-pub(crate) fn next_message(line: &[u8]) -> Parsed<(Vec<FlagArgument>, Option<i64>)> {
-    let mut cursor = Cursor::new(line, Options { utf8: false, nesting: 0 });
-    cursor.space()?;
-    let mut flags = Vec::new();
-    if cursor.peek() == Some(b'(') {
-        flags = flags::list(&mut cursor)?;
-        cursor.space()?;
-    }
-    let date = optional_date_time(&mut cursor)?;
-    if cursor.peek().is_some() { Err(cursor.expected("flags, a date-time or the message as a literal")) } else { Ok((flags, date)) }
-}
-
-/// Why an APPEND without a message is not one.
-pub(super) fn why_incomplete(cursor: &mut Cursor<'_>) -> Fail {
-    let mut arguments = || {
-        cursor.space()?;
-        cursor.mailbox()?;
-        cursor.space()?;
-        if cursor.peek() == Some(b'(') {
-            flags::list(cursor)?;
-            cursor.space()?;
-        }
-        if cursor.peek() == Some(b'"') {
-            date_time(cursor)?;
-            cursor.space()?;
-        }
-        Ok(())
-    };
-    match arguments() {
-        Err(fail) => fail,
-        Ok(()) => Fail::new("APPEND ends with the message as a literal, as in {310}"),
     }
 }
 

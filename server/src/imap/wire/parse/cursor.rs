@@ -170,7 +170,17 @@ impl<'a> Cursor<'a> {
         self.take_word("NIL")
     }
 
+    /// Reads a quoted string; where these may have UTF-8 it must be valid (RFC 6855 §3).
     fn quoted(&mut self) -> Parsed<Cow<'a, [u8]>> {
+        let start = self.at;
+        let text = self.quoted_bytes()?;
+        if self.options.enabled.utf8() && std::str::from_utf8(&text).is_err() {
+            return Err(Fail::new(format!("the quoted string at byte {} is not valid UTF-8", start + 1)));
+        }
+        Ok(text)
+    }
+
+    fn quoted_bytes(&mut self) -> Parsed<Cow<'a, [u8]>> {
         self.require(b'"', "a quoted string")?;
         let plain = self.take_while(|byte| !matches!(byte, b'"' | b'\\' | b'\r' | b'\n' | 0));
         if self.take(b'"') {

@@ -52,11 +52,11 @@ pub(super) fn command(cursor: &mut Cursor<'_>, verb: &str) -> Parsed<Command> {
 }
 
 fn reference(cursor: &mut Cursor<'_>) -> Parsed<String> {
-    Ok(matchable(cursor.astring("a reference name")?, cursor.options.utf8))
+    Ok(matchable(cursor.astring("a reference name")?, cursor.options.enabled.utf8()))
 }
 
 fn pattern(cursor: &mut Cursor<'_>) -> Parsed<String> {
-    Ok(matchable(cursor.list_mailbox("a mailbox name or pattern")?, cursor.options.utf8))
+    Ok(matchable(cursor.list_mailbox("a mailbox name or pattern")?, cursor.options.enabled.utf8()))
 }
 
 /// The name as mailbox names are kept: UTF-8 in NFC.

@@ -16,7 +16,10 @@
 use storage::{MailboxName, names::decode_utf7};
 
 use self::cursor::{Cursor, Fail, Parsed};
-use super::command::{Command, MailboxArgument, Tagged};
+use super::{
+    command::{Command, MailboxArgument, Tagged},
+    enabled::Enabled,
+};
 
 pub(super) mod append;
 mod auth;
@@ -37,8 +40,8 @@ pub(super) use cursor::is_atom_char;
 /// How to read commands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Options {
-    /// Mailbox names are UTF-8 (after ENABLE UTF8=ACCEPT); otherwise modified UTF-7.
-    pub utf8: bool,
+    /// What the client enabled: with UTF-8, mailbox names are not modified UTF-7.
+    pub enabled: Enabled,
     /// Deepest nesting of SEARCH keys (each NOT, OR and parenthesis counts); at most [`NESTING_MAX`].
     pub nesting: usize,
 }
@@ -75,7 +78,7 @@ pub fn parse(bytes: &[u8], options: Options) -> Result<Tagged, ParseError> {
     let mut cursor = Cursor::new(bytes, options);
     let refuse = |tag, fail: Fail| ParseError { tag, reason: fail.reason, kind: fail.kind };
     let tag = cursor.tag().map_err(|fail| refuse(None, fail))?;
-    match command(&mut cursor) {
+    match command(&mut cursor, &tag) {
         Ok(command) => Ok(Tagged { tag, command }),
         Err(fail) => Err(refuse(Some(tag), fail)),
     }
@@ -83,11 +86,11 @@ pub fn parse(bytes: &[u8], options: Options) -> Result<Tagged, ParseError> {
 
 /// The tag at the start of a command that is otherwise not read.
 pub(super) fn tag_of(bytes: &[u8]) -> Option<String> {
-    let mut cursor = Cursor::new(bytes, Options { utf8: false, nesting: 0 });
+    let mut cursor = Cursor::new(bytes, Options { enabled: Enabled::NOTHING, nesting: 0 });
     cursor.tag().ok().filter(|_| cursor.peek() == Some(b' '))
 }
 
-fn command(cursor: &mut Cursor<'_>) -> Parsed<Command> {
+fn command(cursor: &mut Cursor<'_>, tag: &str) -> Parsed<Command> {
     cursor.space()?;
     let verb = cursor.atom("a command")?.to_ascii_uppercase();
     let command = match verb.as_str() {
@@ -109,6 +112,7 @@ fn command(cursor: &mut Cursor<'_>) -> Parsed<Command> {
                     cursor.space()?;
                     Command::UidExpunge(cursor.sequence_set()?)
                 }
+                "REPLACE" => Command::Append(Box::new(append::whole(cursor, tag.to_owned(), append::Verb::Replace { uid: true })?)),
                 _ => on_messages(cursor, &verb, true)?,
             }
         }
@@ -124,8 +128,9 @@ fn command(cursor: &mut Cursor<'_>) -> Parsed<Command> {
             cursor.space()?;
             list::command(cursor, &verb)?
         }
-        // The framer takes an APPEND that has a message; this one has none, so there is nothing to carry out.
-        "APPEND" => return Err(append::why_incomplete(cursor)),
+        // The framer takes those with content in a literal; what is here must do without.
+        "APPEND" => Command::Append(Box::new(append::whole(cursor, tag.to_owned(), append::Verb::Append)?)),
+        "REPLACE" => Command::Append(Box::new(append::whole(cursor, tag.to_owned(), append::Verb::Replace { uid: false })?)),
         _ => on_messages(cursor, &verb, false)?,
     };
     cursor.end()?;
@@ -162,8 +167,6 @@ fn on_messages(cursor: &mut Cursor<'_>, verb: &str, uid: bool) -> Parsed<Command
             let mailbox = cursor.mailbox()?;
             Ok(if verb == "COPY" { Command::Copy { uid, set, mailbox } } else { Command::Move { uid, set, mailbox } })
         }
-        // As with APPEND.
-        "REPLACE" => Err(Fail::new("REPLACE ends with the message as a literal, as in {310}")),
         _ => {
             let shown: String = verb.chars().take(UNKNOWN_VERB_SHOWN_MAX).collect();
             Err(Fail::new(format!("unknown command {}{shown}", if uid { "UID " } else { "" })))
@@ -178,16 +181,17 @@ impl Cursor<'_> {
     /// Reads a mailbox name.
     fn mailbox(&mut self) -> Parsed<MailboxArgument> {
         let name = self.astring("a mailbox name")?;
-        Ok(mailbox_argument(&name, self.options.utf8))
+        Ok(mailbox_argument(&name, self.options.enabled))
     }
 }
 
-fn mailbox_argument(name: &[u8], utf8: bool) -> MailboxArgument {
-    let text = match name_text(name, utf8) {
+fn mailbox_argument(name: &[u8], enabled: Enabled) -> MailboxArgument {
+    let text = match name_text(name, enabled.utf8()) {
         Ok(text) => text,
         Err(reason) => return MailboxArgument::Impossible(reason.to_owned()),
     };
     match MailboxName::parse(&text) {
+        Ok(name) if enabled.rev2 && name.as_str() != text => MailboxArgument::Renamed { name, written: text },
         Ok(name) => MailboxArgument::Valid(name),
         Err(error) => MailboxArgument::Impossible(error.to_string()),
     }

@@ -42,7 +42,7 @@ pub(super) fn search(cursor: &mut Cursor<'_>) -> Parsed<Search> {
     }
     let mut encoding = None;
     if cursor.take_word("CHARSET") {
-        if cursor.options.utf8 {
+        if cursor.options.enabled.utf8_accept {
             return Err(Fail::new("SEARCH has no CHARSET after ENABLE UTF8=ACCEPT (RFC 6855, 3)"));
         }
         cursor.space()?;

@@ -31,10 +31,10 @@ impl Cursor<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::imap::wire::parse::Options;
+    use crate::imap::wire::{enabled::Enabled, parse::Options};
 
     fn parsed(text: &str) -> Parsed<SequenceSet> {
-        let mut cursor = Cursor::new(text.as_bytes(), Options { utf8: false, nesting: 10 });
+        let mut cursor = Cursor::new(text.as_bytes(), Options { enabled: Enabled::NOTHING, nesting: 10 });
         let set = cursor.sequence_set()?;
         cursor.end()?;
         Ok(set)

@@ -71,12 +71,15 @@ mod tests {
     use super::*;
     use crate::imap::wire::{
         command::{Command, SearchKey},
+        enabled::Enabled,
         parse::{Options, ParseErrorKind, parse},
     };
 
     fn read(command: &str) -> Result<Command, String> {
         let line = format!("a {command}");
-        parse(line.as_bytes(), Options { utf8: false, nesting: 50 }).map(|tagged| tagged.command).map_err(|error| error.reason)
+        parse(line.as_bytes(), Options { enabled: Enabled::NOTHING, nesting: 50 })
+            .map(|tagged| tagged.command)
+            .map_err(|error| error.reason)
     }
     fn by(key: SortKey, reverse: bool) -> SortCriterion {
         SortCriterion { key, reverse }
@@ -121,7 +124,7 @@ mod tests {
             assert!(complaint.contains(reason), "{command}: {complaint}");
         }
         assert!(read(&format!("SORT ({}DATE) UTF-8 ALL", "DATE ".repeat(40))).unwrap_err().contains("no more than 32"));
-        let unknown = parse(b"a THREAD REFS UTF-7 ALL", Options { utf8: false, nesting: 50 }).unwrap_err();
+        let unknown = parse(b"a THREAD REFS UTF-7 ALL", Options { enabled: Enabled::NOTHING, nesting: 50 }).unwrap_err();
         assert!(matches!(unknown.kind, ParseErrorKind::BadCharset(_)));
     }
 }

@@ -117,7 +117,7 @@ pub fn flags(out: &mut BytesMut, keywords: &[String]) {
 }
 
 /// One line of LIST.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ListLine<'a> {
     /// As written: `\HasChildren`, `\Sent`.
     pub attributes: &'a [&'a str],
@@ -125,6 +125,8 @@ pub struct ListLine<'a> {
     pub mailbox: &'a str,
     /// `("CHILDINFO" ("SUBSCRIBED"))`: a mailbox below matches, this one does not (RFC 5258 §3.5).
     pub subscribed_child: bool,
+    /// `("OLDNAME" ("inbox"))`: what the client called the mailbox (RFC 9051 §6.3.9.7).
+    pub old_name: Option<&'a str>,
 }
 /// `* LIST (…) "/" mailbox`.
 pub fn list(out: &mut BytesMut, line: ListLine<'_>, names: Names) {
@@ -132,7 +134,7 @@ pub fn list(out: &mut BytesMut, line: ListLine<'_>, names: Names) {
 }
 /// `* LSUB (…) "/" mailbox`.
 pub fn lsub(out: &mut BytesMut, line: ListLine<'_>, names: Names) {
-    list_line(out, "* LSUB ", ListLine { subscribed_child: false, ..line }, names);
+    list_line(out, "* LSUB ", ListLine { subscribed_child: false, old_name: None, ..line }, names);
 }
 /// `* STATUS mailbox (MESSAGES 1 …)`.
 pub fn status(out: &mut BytesMut, mailbox: &str, items: &[(StatusItem, u64)], names: Names) {
@@ -330,8 +332,14 @@ fn list_line(out: &mut BytesMut, start: &str, line: ListLine<'_>, names: Names) 
     parenthesised(out, line.attributes.iter().copied());
     out.put_slice(b" \"/\" ");
     mailbox_name(out, line.mailbox, names);
-    if line.subscribed_child {
-        out.put_slice(b" (\"CHILDINFO\" (\"SUBSCRIBED\"))");
+    match line.old_name {
+        Some(old) => {
+            out.put_slice(b" (\"OLDNAME\" (");
+            mailbox_name(out, old, names);
+            out.put_slice(b"))");
+        }
+        None if line.subscribed_child => out.put_slice(b" (\"CHILDINFO\" (\"SUBSCRIBED\"))"),
+        None => {}
     }
     out.put_slice(b"\r\n");
 }

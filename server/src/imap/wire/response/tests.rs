@@ -147,7 +147,7 @@ fn capabilities_ids_and_namespaces() {
 
 #[test]
 fn mailboxes_are_listed_under_encoded_names() {
-    let line = |attributes, mailbox| ListLine { attributes, mailbox, subscribed_child: false };
+    let line = |attributes, mailbox| ListLine { attributes, mailbox, ..ListLine::default() };
     let seven = Names::ModifiedUtf7;
     assert_eq!(
         judged(|out| list(out, line(&["\\HasNoChildren", "\\Sent"], "Sent Items"), seven)),
@@ -264,7 +264,7 @@ proptest! {
 
     #[test]
     fn any_mailbox_name_can_be_listed(name in "[^\\x00-\\x1f]{0,20}") {
-        let line = ListLine { attributes: &[], mailbox: &name, subscribed_child: false };
+        let line = ListLine { attributes: &[], mailbox: &name, ..ListLine::default() };
         let bytes = written(|out| list(out, line, Names::ModifiedUtf7));
         prop_assert!(matches!(ResponseCodec::default().decode(&bytes), Ok((b"", _))), "{}", String::from_utf8_lossy(&bytes));
     }

@@ -6,6 +6,7 @@ use super::{
     super::{NESTING_MAX, Options, parse, sasl_line},
     corpus, oracle,
 };
+use crate::imap::wire::enabled::Enabled;
 
 /// A line of the corpus with some bytes taken out, doubled, replaced, or moved in from another line.
 pub(super) fn mutated_line() -> impl Strategy<Value = Vec<u8>> {
@@ -37,15 +38,15 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(4096))]
 
     #[test]
-    fn no_bytes_make_the_parser_panic(bytes: Vec<u8>, utf8: bool) {
-        drop((parse(&bytes, Options { utf8, nesting: NESTING_MAX }), sasl_line(&bytes)));
-        drop(parse(&[b"a SEARCH ", &bytes[..]].concat(), Options { utf8, nesting: NESTING_MAX }));
-        drop(parse(&[b"a FETCH 1 ", &bytes[..]].concat(), Options { utf8, nesting: NESTING_MAX }));
+    fn no_bytes_make_the_parser_panic(bytes: Vec<u8>, rev2: bool) {
+        drop((parse(&bytes, Options { enabled: Enabled { rev2, utf8_accept: rev2, ..Enabled::NOTHING }, nesting: NESTING_MAX }), sasl_line(&bytes)));
+        drop(parse(&[b"a SEARCH ", &bytes[..]].concat(), Options { enabled: Enabled { rev2, utf8_accept: rev2, ..Enabled::NOTHING }, nesting: NESTING_MAX }));
+        drop(parse(&[b"a FETCH 1 ", &bytes[..]].concat(), Options { enabled: Enabled { rev2, utf8_accept: rev2, ..Enabled::NOTHING }, nesting: NESTING_MAX }));
     }
 
     #[test]
-    fn mutated_lines_are_read_as_imap_codec_reads_them(line in mutated_line(), utf8: bool) {
-        drop(parse(&line, Options { utf8, nesting: NESTING_MAX }));
+    fn mutated_lines_are_read_as_imap_codec_reads_them(line in mutated_line(), rev2: bool) {
+        drop(parse(&line, Options { enabled: Enabled { rev2, utf8_accept: rev2, ..Enabled::NOTHING }, nesting: NESTING_MAX }));
         oracle::compare(&line);
     }
 

@@ -14,13 +14,13 @@ use storage::{
 use super::*;
 use crate::imap::wire::{
     command::{
-        Date, FetchItem, FlagArgument, List, PartialRange, Resync, Search, SearchKey, SearchReturn, Select, SequenceBound, SequenceRange,
-        SequenceSet, StatusItem, StoreHow,
+        AppendLine, AppendPiece, Date, FetchItem, FlagArgument, List, PartialRange, Resync, Search, SearchKey, SearchReturn, Select,
+        SequenceBound, SequenceRange, SequenceSet, StatusItem, StoreHow,
     },
     framing::{Framer, Limits, Step},
 };
 
-pub(super) const OPTIONS: Options = Options { utf8: false, nesting: 50 };
+pub(super) const OPTIONS: Options = Options { enabled: Enabled::NOTHING, nesting: 50 };
 
 fn read(line: &str) -> Command {
     match parse(line.as_bytes(), OPTIONS) {
@@ -140,14 +140,20 @@ fn mailbox_names_are_decoded_or_kept_as_impossible() {
         Ok(Tagged { command: Command::Delete(name), .. }) => name,
         other => panic!("{other:?}"),
     };
-    let utf8 = Options { utf8: true, ..OPTIONS };
+    let utf8 = Options { enabled: Enabled { utf8_accept: true, ..Enabled::NOTHING }, ..OPTIONS };
     assert_eq!(name("a DELETE Entw&APw-rfe", OPTIONS), mailbox("Entwürfe"));
     assert_eq!(name("a DELETE \"Entwürfe\"", utf8), mailbox("Entwürfe"));
     assert_eq!(name("a DELETE iNbOx", OPTIONS), MailboxArgument::Valid(MailboxName::inbox()));
     for line in ["a DELETE Entw&AP", "a DELETE \"Entwürfe\"", "a DELETE &AGE-", "a DELETE \"\"", "a DELETE a//b"] {
         assert!(matches!(name(line, OPTIONS), MailboxArgument::Impossible(_)), "{line}");
     }
-    assert!(matches!(parse(b"a DELETE \"\xff\"", utf8), Ok(Tagged { command: Command::Delete(MailboxArgument::Impossible(_)), .. })));
+    // RFC 6855 §3: BAD, wherever it stands.
+    assert!(parse(b"a DELETE \"\xff\"", utf8).is_err() && parse(b"a SEARCH SUBJECT \"a\\\"\xff\"", utf8).is_err());
+    let rev2 = Options { enabled: Enabled { rev2: true, ..Enabled::NOTHING }, ..OPTIONS };
+    let renamed = MailboxArgument::Renamed { name: MailboxName::inbox(), written: "iNbOx".to_owned() };
+    assert_eq!(name("a DELETE iNbOx", rev2), renamed);
+    assert_eq!(name("a DELETE \"Entwu\u{308}rfe\"", utf8), mailbox("Entwürfe"));
+    assert!(matches!(name("a DELETE \"Entwu\u{308}rfe\"", rev2), MailboxArgument::Renamed { name, .. } if name.as_str() == "Entwürfe"));
 }
 
 #[test]
@@ -398,7 +404,7 @@ fn search_strings_are_decoded_from_their_charset() {
         let error = subject(format!("a SEARCH CHARSET {charset} SUBJECT x").as_bytes()).unwrap_err();
         assert!(matches!(error.kind, ParseErrorKind::BadCharset(offered) if offered.contains(&"UTF-8")), "{charset}");
     }
-    let utf8 = Options { utf8: true, ..OPTIONS };
+    let utf8 = Options { enabled: Enabled { utf8_accept: true, ..Enabled::NOTHING }, ..OPTIONS };
     assert!(parse(b"a SEARCH CHARSET UTF-8 ALL", utf8).is_err());
 }
 

@@ -65,12 +65,14 @@ fn append_means_the_same_to_imap_codec() {
         };
         assert_eq!(start.tag, tag.as_ref());
         assert_eq!(start.mailbox, argument(&mailbox));
-        assert_eq!(start.flags, flags.iter().map(|flag| flag_of(flag).unwrap()).collect::<Vec<_>>());
-        assert_eq!(start.date, date.map(|date| date.as_ref().timestamp()));
-        assert_eq!(start.literal.binary, matches!(message, LiteralOrLiteral8::Literal8(_)));
-        assert_eq!(framer.accept_literal(), !start.literal.non_sync);
+        let AppendLine { pieces, literal } = start.line;
+        let ([AppendPiece::Message { flags: ours, date: when }], Some(literal)) = (&pieces[..], literal) else { panic!("{line}") };
+        assert_eq!(*ours, flags.iter().map(|flag| flag_of(flag).unwrap()).collect::<Vec<_>>());
+        assert_eq!(*when, date.map(|date| date.as_ref().timestamp()));
+        assert_eq!(literal.binary, matches!(message, LiteralOrLiteral8::Literal8(_)));
+        assert_eq!(framer.accept_literal(), !literal.non_sync);
         assert_eq!(framer.literal_chunk(&mut input).unwrap(), &b"hello"[..]);
-        assert_eq!(framer.next(&mut input), Step::AppendEnd);
+        assert_eq!(framer.next(&mut input), Step::AppendMore(AppendLine { pieces: vec![], literal: None }));
     }
 }
 
@@ -140,7 +142,7 @@ fn meaning(theirs: Theirs<'_>) -> Option<Tagged> {
         CommandBody::Create { mailbox } => {
             let name = name_of(&mailbox);
             let name = name.strip_suffix(b"/").filter(|name| !name.is_empty()).unwrap_or(&name);
-            Command::Create { mailbox: mailbox_argument(name, false), special_use: vec![] }
+            Command::Create { mailbox: mailbox_argument(name, Enabled::NOTHING), special_use: vec![] }
         }
         CommandBody::Delete { mailbox } => Command::Delete(argument(&mailbox)),
         CommandBody::Subscribe { mailbox } => Command::Subscribe(argument(&mailbox)),
@@ -353,7 +355,7 @@ fn name_of(mailbox: &Mailbox<'_>) -> Vec<u8> {
 }
 
 fn argument(mailbox: &Mailbox<'_>) -> MailboxArgument {
-    mailbox_argument(&name_of(mailbox), false)
+    mailbox_argument(&name_of(mailbox), Enabled::NOTHING)
 }
 
 fn pattern_of(pattern: &ListMailbox<'_>) -> Vec<u8> {

@@ -1,0 +1,55 @@
+//! What a client enabled: how it writes, and what it wants to be told in which form.
+
+use super::response::Names;
+
+/// What ENABLE (RFC 5161) and the CONDSTORE enabling commands (RFC 7162 §3.1) switched on in one session. It only ever grows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Enabled {
+    /// CONDSTORE and QRESYNC.
+    pub awareness: Awareness,
+    /// IMAP4rev2 (RFC 9051).
+    pub rev2: bool,
+    /// UTF8=ACCEPT (RFC 6855).
+    pub utf8_accept: bool,
+}
+
+/// Which items unasked FETCH responses have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Awareness {
+    /// FLAGS.
+    Plain,
+    /// UID and MODSEQ too (RFC 7162 §3.1: after a CONDSTORE enabling command; §3.2.4 wants the UID).
+    CondStore,
+    /// The same, and VANISHED instead of EXPUNGE (RFC 7162 §3.2.3: after ENABLE QRESYNC).
+    QResync,
+}
+
+impl Enabled {
+    /// A session at its start.
+    pub const NOTHING: Enabled = Enabled { awareness: Awareness::Plain, rev2: false, utf8_accept: false };
+
+    /// Whether FETCH responses that tell of a change have MODSEQ.
+    pub fn modseq(self) -> bool {
+        self.awareness != Awareness::Plain
+    }
+    /// Whether FETCH responses that nobody asked for have the UID (RFC 7162 §3.2.4; RFC 9051 §7.5.2 wants it always).
+    pub fn uid(self) -> bool {
+        self.modseq() || self.rev2
+    }
+    /// Whether expunged messages are told by UID.
+    pub fn vanished(self) -> bool {
+        self.awareness == Awareness::QResync
+    }
+    /// Whether there are RECENT and \Recent: IMAP4rev2 has neither.
+    pub fn recent(self) -> bool {
+        !self.rev2
+    }
+    /// Whether strings may be UTF-8, mailbox names among them.
+    pub fn utf8(self) -> bool {
+        self.rev2 || self.utf8_accept
+    }
+    /// How mailbox names are written.
+    pub fn names(self) -> Names {
+        if self.utf8() { Names::Utf8 } else { Names::ModifiedUtf7 }
+    }
+}
