@@ -93,6 +93,31 @@ pub struct ListenSection {
     pub lmtp: Vec<SocketAddr>,
     /// For the other nodes only.
     pub relay: SocketAddr,
+    /// Networks of load balancers that send a PROXY header before anything else.
+    pub proxy_from: Vec<String>,
+    /// Which of the addresses above they connect to; empty: all but the relay's.
+    pub proxy_on: Vec<SocketAddr>,
+    /// Health answers over HTTP.
+    pub health: Vec<SocketAddr>,
+    /// Health answers in the words of HAProxy's agent check.
+    pub health_agent: Vec<SocketAddr>,
+}
+
+impl ListenSection {
+    /// Whether load balancers connect to `listener`.
+    pub fn takes_proxies(&self, listener: SocketAddr) -> bool {
+        !self.proxy_from.is_empty() && (self.proxy_on.is_empty() || self.proxy_on.contains(&listener))
+    }
+
+    /// Whether whoever connects from `address` is a load balancer.
+    pub fn is_proxy(&self, address: IpAddr) -> bool {
+        contains(&self.proxy_from, address)
+    }
+}
+
+/// Whether one of `networks` has `address`. What is no network was refused when the configuration was read.
+fn contains(networks: &[String], address: IpAddr) -> bool {
+    networks.iter().filter_map(|network| network.parse::<Network>().ok()).any(|network| network.contains(address))
 }
 
 /// `[mail]`
@@ -183,8 +208,12 @@ pub struct Limits {
     pub connections: usize,
     /// Connections from one address (IPv6: one /64).
     pub connections_per_address: usize,
-    /// Sessions of one user.
+    /// Connections of one node that have not logged in; the oldest makes room for the newest.
+    pub connections_before_login: usize,
+    /// Sessions of one user, over all nodes.
     pub sessions_per_user: usize,
+    /// Sessions of one user from one address (IPv6: one /64), over all nodes.
+    pub sessions_per_user_and_address: usize,
     /// Largest message.
     pub message_bytes: ByteSize,
     /// See the example.
@@ -230,6 +259,10 @@ impl Default for ListenSection {
             pop3s: everywhere(995),
             lmtp: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 24))],
             relay: SocketAddr::from((Ipv4Addr::UNSPECIFIED, RELAY_PORT)),
+            proxy_from: Vec::new(),
+            proxy_on: Vec::new(),
+            health: Vec::new(),
+            health_agent: Vec::new(),
         }
     }
 }
@@ -277,7 +310,7 @@ impl Default for LmtpSection {
 impl LmtpSection {
     /// Whether a client at `address` may deliver.
     pub fn allows(&self, address: IpAddr) -> bool {
-        self.allow.iter().filter_map(|network| network.parse::<Network>().ok()).any(|network| network.contains(address))
+        contains(&self.allow, address)
     }
 }
 
@@ -292,7 +325,9 @@ impl Default for Limits {
         Limits {
             connections: 20_000,
             connections_per_address: 1_000,
+            connections_before_login: 5_000,
             sessions_per_user: 64,
+            sessions_per_user_and_address: 32,
             message_bytes: ByteSize::mib(64),
             refuse_8bit_headers: true,
             line_bytes: ByteSize::kib(64),

@@ -19,7 +19,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{client::Client, tls::TlsAcceptor};
+use crate::{client::Client, node::admission::Stranger, tls::TlsAcceptor};
 
 /// Anything that carries a session: TCP, TLS, or one stream of a relay link.
 pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send + Sync {}
@@ -55,6 +55,7 @@ pub struct Connection {
     output: BytesMut,
     write_timeout: Duration,
     activity: Arc<Activity>,
+    stranger: Option<Stranger>,
 }
 
 /// When a client was last heard of.
@@ -81,7 +82,17 @@ impl Activity {
 impl Connection {
     /// Wraps a stream; `input` was read ahead (a relayed session's pipelined commands). `write_timeout`: how long a client may take nothing.
     pub fn new(stream: Box<dyn Stream>, client: Client, input: BytesMut, write_timeout: Duration) -> Connection {
-        Connection { stream, client, input, output: BytesMut::new(), write_timeout, activity: Arc::default() }
+        Connection { stream, client, input, output: BytesMut::new(), write_timeout, activity: Arc::default(), stranger: None }
+    }
+
+    /// Whose client has not logged in yet, and is counted as such.
+    pub fn of_a_stranger(self, stranger: Option<Stranger>) -> Connection {
+        Connection { stranger, ..self }
+    }
+
+    /// The client is somebody: the connection no longer has to make room for others.
+    pub fn logged_in(&mut self) {
+        self.stranger = None;
     }
 
     /// What was read and not used yet; take bytes from its front.

@@ -1,7 +1,9 @@
 //! Several nodes over one shared directory, and what happens when one of them dies, freezes or comes back.
 
+mod balancer;
 mod index;
 mod kill;
+mod limits;
 mod logs;
 mod operate;
 mod pause;

@@ -2,7 +2,7 @@
 
 use std::{
     env,
-    fs::File,
+    fs::{self, File},
     io::{BufRead, BufReader},
     net::{TcpListener, UdpSocket},
     path::{Path, PathBuf},
@@ -78,7 +78,7 @@ pub struct Cluster {
     pub root: PathBuf,
     // Dropped in this order: first the processes, then the reservation of their ports, then the directory.
     demo: Option<Guarded>,
-    _ports: Ports,
+    ports: Ports,
     dir: Dir,
 }
 
@@ -118,7 +118,7 @@ impl Cluster {
         let nodes = json["nodes"].as_array().context("no nodes in the JSON")?.iter().map(Node::from_json).collect::<Result<Vec<_>>>()?;
         let users = json["users"].as_array().context("no users in the JSON")?.iter().map(user_from_json).collect::<Result<Vec<_>>>()?;
         ensure!(nodes.len() == options.nodes && users.len() == options.users, "nodes or users are missing in {line}");
-        let cluster = Cluster { nodes, users, root, demo: Some(demo), _ports: ports, dir };
+        let cluster = Cluster { nodes, users, root, demo: Some(demo), ports, dir };
         cluster.wait_acquainted()?;
         Ok(cluster)
     }
@@ -187,11 +187,30 @@ impl Cluster {
         let started = Guarded::start(&node.doors.name, &mut command)?;
         node.process = started.process()?;
         let started = node.restarted.insert(started);
-        let imap = node.doors.imap.clone();
+        // At a door where no test wants a PROXY header.
+        let pop3 = node.doors.pop3s.clone();
         wait::until("the restarted node's greeting", START_LIMIT, || {
             started.check_running()?;
-            crate::clients::imap::Imap::connect(&imap).map(drop)
+            crate::clients::pop3::Pop3::connect_tls(&pop3).map(drop)
         })
+    }
+
+    /// An address that nobody else uses, the n-th from 0 of a few.
+    pub fn spare_address(&self, n: u16) -> String {
+        format!("127.0.0.1:{}", self.ports.base + PORTS - 1 - n)
+    }
+
+    /// Writes settings into a section of a node's configuration and starts the node again.
+    pub fn configure(&mut self, index: usize, section: &str, settings: &str) -> Result<()> {
+        let node = &mut self.nodes[index];
+        set(&node.config, section, settings)?;
+        match node.restarted.take() {
+            Some(mut restarted) => restarted.stop()?,
+            None => node.process.terminate()?,
+        }
+        node.process.wait_ended(STOP_LIMIT)?;
+        self.restart(index)?;
+        self.wait_acquainted()
     }
 
     /// Runs an operator's command with the configuration of a node that is up.
@@ -251,6 +270,18 @@ impl Node {
             restarted: None,
         })
     }
+}
+
+/// Puts settings into a section that the demo's configuration has; those that stand there under the same names go.
+pub fn set(config: &Path, section: &str, settings: &str) -> Result<()> {
+    let text = fs::read_to_string(config)?;
+    let heading = format!("[{section}]\n");
+    let (before, after) = text.split_once(&heading).with_context(|| format!("{} has no [{section}]", config.display()))?;
+    let name = |line: &str| line.split(" = ").next().unwrap_or_default().to_owned();
+    let new: Vec<String> = settings.lines().map(name).collect();
+    let (own, rest) = after.find("\n[").map_or((after, ""), |end| after.split_at(end));
+    let kept: String = own.lines().filter(|line| !new.contains(&name(line))).map(|line| format!("{line}\n")).collect();
+    Ok(fs::write(config, format!("{before}{heading}{settings}\n{kept}{rest}"))?)
 }
 
 fn user_from_json(json: &Value) -> Result<User> {

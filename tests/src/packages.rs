@@ -21,6 +21,7 @@ pub const PROGRAMS: &[Program] = &[
     Program { name: "mbsync", package: "isync" },
     Program { name: "fetchmail", package: "fetchmail" },
     Program { name: "curl", package: "curl" },
+    Program { name: "haproxy", package: "haproxy" },
     Program { name: "python3", package: "python3" },
     Program { name: "openssl", package: "openssl" },
 ];

@@ -36,11 +36,14 @@ impl Config {
             (None, Some(_)) => say("tls.key", "has no `tls.certificate` beside it: name the file with the certificate chain".to_owned()),
             _ => {}
         }
-        for network in &self.lmtp.allow {
-            if let Err(error) = network.parse::<Network>() {
-                say("lmtp.allow", error.to_string());
+        for (key, networks) in [("lmtp.allow", &self.lmtp.allow), ("listen.proxy_from", &self.listen.proxy_from)] {
+            for network in networks {
+                if let Err(error) = network.parse::<Network>() {
+                    say(key, error.to_string());
+                }
             }
         }
+        self.check_proxies(&mut say);
         if let Err(error) = tracing_subscriber::EnvFilter::builder().parse(&self.log.level) {
             say("log.level", format!("{:?} is not a level: {error}", self.log.level));
         }
@@ -86,6 +89,22 @@ impl Config {
             });
             if !valid {
                 say("node.advertise", format!("{address:?} is not host:port, as in \"mail1.example.org:8143\""));
+            }
+        }
+    }
+
+    fn check_proxies(&self, say: &mut impl FnMut(&'static str, String)) {
+        let listen = &self.listen;
+        if listen.proxy_from.is_empty() && !listen.proxy_on.is_empty() {
+            say("listen.proxy_on", "needs `listen.proxy_from`: the networks of the load balancers that connect there".to_owned());
+        }
+        let doors = [&listen.imap, &listen.imaps, &listen.pop3, &listen.pop3s, &listen.lmtp];
+        for address in &listen.proxy_on {
+            if !doors.iter().any(|addresses| addresses.contains(address)) {
+                say(
+                    "listen.proxy_on",
+                    format!("{address} is not among the addresses of imap, imaps, pop3, pop3s or lmtp: write it as it stands there"),
+                );
             }
         }
     }
@@ -164,7 +183,9 @@ impl Config {
         for (key, value) in [
             ("limits.connections", limits.connections),
             ("limits.connections_per_address", limits.connections_per_address),
+            ("limits.connections_before_login", limits.connections_before_login),
             ("limits.sessions_per_user", limits.sessions_per_user),
+            ("limits.sessions_per_user_and_address", limits.sessions_per_user_and_address),
             ("limits.nesting", limits.nesting),
             ("limits.mailboxes", limits.mailboxes),
             ("limits.parallel_moves", limits.parallel_moves),

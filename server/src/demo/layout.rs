@@ -159,7 +159,7 @@ fn configuration(node: &NodeFiles, root: &Path, local: &Path, (certificate, key)
     writeln!(text, "[auth.names]\nlocal_domains = [\"localhost\"]\ndetail_delimiter = \"+\"\n")?;
     writeln!(text, "[tls]\ncertificate = {}\nkey = {}\n", path(certificate), path(key))?;
     // Everybody on loopback is one address here.
-    writeln!(text, "[limits]\nconnections = 20000\nconnections_per_address = 20000")?;
+    writeln!(text, "[limits]\nconnections = 20000\nconnections_per_address = 20000\nsessions_per_user_and_address = 64")?;
     Ok(text)
 }
 

@@ -17,7 +17,6 @@ use self::{
 use crate::{
     auth::{AuthError, Recipient},
     client::Client,
-    config::Network,
     connection::Connection,
     forward,
     node::Node,
@@ -43,10 +42,8 @@ impl Backend for Arc<Node> {
     }
 
     fn may_deliver(&self, client: &Client) -> bool {
-        // LMTP has no authentication: this list is who may put mail into mailboxes. Its entries were checked when the
-        // configuration was read; one that is no network would allow nobody.
-        let config = self.config();
-        config.lmtp.allow.iter().filter_map(|entry| entry.parse::<Network>().ok()).any(|network| network.contains(client.address.ip()))
+        // LMTP has no authentication: this list is who may put mail into mailboxes.
+        self.config().lmtp.allows(client.address.ip())
     }
 
     fn tls(&self) -> Option<TlsAcceptor> {

@@ -1,14 +1,8 @@
-//! Accepts clients: limits, TLS, then the protocol; one log line at the start and one at the end of each connection.
+//! Accepts clients: limits, PROXY header, TLS, then the protocol; one log line at the start and one at the end of each connection.
 
-use std::{
-    collections::HashMap,
-    net::{IpAddr, Ipv6Addr, SocketAddr},
-    sync::Arc,
-    time::Duration,
-};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::BytesMut;
-use parking_lot::Mutex;
 use tokio::{
     io::AsyncWriteExt,
     net::{TcpListener, TcpStream},
@@ -16,7 +10,12 @@ use tokio::{
 };
 use tracing::{Instrument, field::Empty};
 
-use super::{Node, traffic::Counted};
+use super::{
+    Node,
+    admission::{Admitted, Stranger},
+    proxy::{self, Proxied, ProxyError},
+    traffic::Counted,
+};
 use crate::{
     client::{Client, Protocol, SessionId},
     connection::{Connection, Stream},
@@ -26,6 +25,9 @@ use crate::{
 
 /// Connections that wait to be accepted: a burst after a failover.
 pub const BACKLOG: i32 = 1024;
+
+/// How long a load balancer may take to send its PROXY header: it has it before it connects.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Whether TLS comes before the first byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,8 +55,20 @@ pub fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
     bound().map_err(|error| anyhow::anyhow!("can't listen on {address}: {error}"))
 }
 
+/// One address that clients connect to.
+#[derive(Debug, Clone, Copy)]
+pub struct Door {
+    /// What is spoken.
+    pub protocol: Protocol,
+    /// Whether TLS comes first.
+    pub security: Security,
+    /// Whether load balancers connect here (`listen.proxy_on`).
+    pub proxied: bool,
+}
+
 /// Accepts until the node stops.
-pub async fn run(node: Arc<Node>, listener: TcpListener, protocol: Protocol, security: Security) {
+pub async fn run(node: Arc<Node>, listener: TcpListener, door: Door) {
+    let protocol = door.protocol;
     loop {
         let (tcp, address) = tokio::select! {
             accepted = listener.accept() => match accepted {
@@ -68,74 +82,107 @@ pub async fn run(node: Arc<Node>, listener: TcpListener, protocol: Protocol, sec
             },
             () = node.stop_listening.cancelled() => return,
         };
-        let limits = node.config().limits.clone();
-        match node.admission.admit(address.ip(), limits.connections, limits.connections_per_address) {
+        let address = SocketAddr::new(address.ip().to_canonical(), address.port());
+        match node.admission.admit(node.config().limits.connections) {
             Ok(admitted) => {
                 let node = node.clone();
-                node.tasks.clone().spawn(async move {
-                    connection(node, tcp, address, protocol, security).await;
-                    drop(admitted);
-                });
+                node.tasks.clone().spawn(arrival(node, tcp, address, door, admitted));
             }
             Err(reason) => {
                 tracing::warn!(%protocol, client = %address, reason, "connection refused");
-                tokio::spawn(refuse(tcp, protocol, security));
+                tokio::spawn(refuse(tcp, door));
             }
         }
     }
 }
 
-/// One client from accept to close.
-async fn connection(node: Arc<Node>, tcp: TcpStream, address: SocketAddr, protocol: Protocol, security: Security) {
-    let Ok(local) = tcp.local_addr() else { return };
+/// Finds out whose connection it is, and counts it.
+async fn arrival(node: Arc<Node>, mut tcp: TcpStream, peer: SocketAddr, door: Door, mut admitted: Admitted) {
+    let Ok(mut local) = tcp.local_addr() else { return };
     // Small replies must not wait for more; a failure costs speed only.
     tcp.set_nodelay(true).ok();
-    let address = SocketAddr::new(address.ip().to_canonical(), address.port());
-    let mut client = Client { session: SessionId::random(), address, local, ingress: node.keeper.me().node, tls: None };
+    let (protocol, config) = (door.protocol, node.config());
+    let mut address = peer;
+    let proxied = door.proxied && config.listen.is_proxy(peer.ip());
+    if proxied {
+        match timeout(HEADER_TIMEOUT, proxy::read(&mut tcp)).await {
+            Ok(Ok(Proxied::Client { from, to })) => {
+                address = SocketAddr::new(from.ip().to_canonical(), from.port());
+                local = to;
+            }
+            // A health check of the balancer: it is the client.
+            Ok(Ok(Proxied::Own)) => {}
+            Ok(Err(ProxyError::Io(error))) => {
+                // Health checks that only connect end here.
+                tracing::debug!(%protocol, proxy = %peer, %error, "a load balancer closed before its PROXY header was whole");
+                return;
+            }
+            Ok(Err(error)) => {
+                tracing::warn!(%protocol, proxy = %peer, %error, "connection refused");
+                return;
+            }
+            Err(_) => {
+                tracing::warn!(%protocol, proxy = %peer, "connection refused: no PROXY header within {}", humantime::format_duration(HEADER_TIMEOUT));
+                return;
+            }
+        }
+    }
+    if let Err(reason) = admitted.count_for(address.ip(), config.limits.connections_per_address) {
+        tracing::warn!(%protocol, client = %address, reason, "connection refused");
+        return refuse(tcp, door).await;
+    }
+    let client = Client { session: SessionId::random(), address, local, ingress: node.keeper.me().node, tls: None };
     let span = tracing::info_span!("session", session = %client.session, node = %client.ingress, %protocol, client = %address, user = Empty, holder = Empty);
-    async {
-        let started = tokio::time::Instant::now();
-        tracing::info!(%local, "connection start");
-        let (counted, traffic) = Counted::new(tcp);
-        let limits = node.config().limits.clone();
-        let stream: Result<Box<dyn Stream>, End> = match (security, &node.tls) {
-            (Security::Plain, _) => Ok(Box::new(counted)),
+    let proxy = proxied.then(|| tracing::field::display(peer));
+    connection(node, tcp, client, door, proxy).instrument(span).await;
+    drop(admitted);
+}
+
+/// One client until it closes.
+async fn connection(node: Arc<Node>, tcp: TcpStream, mut client: Client, door: Door, proxy: Option<impl tracing::Value>) {
+    let started = tokio::time::Instant::now();
+    tracing::info!(local = %client.local, proxy, "connection start");
+    let (counted, traffic) = Counted::new(tcp);
+    let limits = node.config().limits.clone();
+    // LMTP has no login: who may deliver is listed.
+    let stranger = (door.protocol != Protocol::Lmtp).then(|| node.admission.stranger(limits.connections_before_login));
+    let room_wanted = stranger.as_ref().map(Stranger::room_wanted).unwrap_or_default();
+    let serve = async {
+        let stream: Box<dyn Stream> = match (door.security, &node.tls) {
+            (Security::Plain, _) => Box::new(counted),
             (Security::ImplicitTls, Some(tls)) => match timeout(limits.login_timeout, tls.accept(Box::new(counted))).await {
                 Ok(Ok((stream, facts))) => {
                     client.tls = Some(facts);
-                    Ok(stream)
+                    stream
                 }
-                Ok(Err(error)) => Err(End::because(format!("TLS handshake failed: {error}"))),
-                Err(_) => Err(End::because("TLS handshake took too long")),
+                Ok(Err(error)) => return End::because(format!("TLS handshake failed: {error}")),
+                Err(_) => return End::because("TLS handshake took too long"),
             },
-            (Security::ImplicitTls, None) => Err(End::because("no certificate is configured")),
+            (Security::ImplicitTls, None) => return End::because("no certificate is configured"),
         };
-        let end = match stream {
-            Ok(stream) => {
-                let connection = Connection::new(stream, client, BytesMut::new(), limits.write_timeout);
-                match protocol {
-                    Protocol::Imap => imap::accept(node.clone(), connection).await,
-                    Protocol::Pop3 => pop3::accept(node.clone(), connection).await,
-                    Protocol::Lmtp => lmtp::accept(node.clone(), connection).await,
-                }
-            }
-            Err(end) => end,
-        };
-        tracing::info!(
-            bytes_in = traffic.bytes_in(),
-            bytes_out = traffic.bytes_out(),
-            seconds = started.elapsed().as_secs(),
-            reason = end.0,
-            "connection end"
-        );
-    }
-    .instrument(span)
-    .await;
+        let connection = Connection::new(stream, client, BytesMut::new(), limits.write_timeout).of_a_stranger(stranger);
+        match door.protocol {
+            Protocol::Imap => imap::accept(node.clone(), connection).await,
+            Protocol::Pop3 => pop3::accept(node.clone(), connection).await,
+            Protocol::Lmtp => lmtp::accept(node.clone(), connection).await,
+        }
+    };
+    let end = tokio::select! {
+        end = serve => end,
+        () = room_wanted.cancelled() => End::because("made room for others: too many connections that have not logged in (limits.connections_before_login)"),
+    };
+    tracing::info!(
+        bytes_in = traffic.bytes_in(),
+        bytes_out = traffic.bytes_out(),
+        seconds = started.elapsed().as_secs(),
+        reason = end.0,
+        "connection end"
+    );
 }
 
 /// Says why, where the protocol has a word for it, and closes.
-async fn refuse(mut tcp: TcpStream, protocol: Protocol, security: Security) {
-    let text: &[u8] = match (security, protocol) {
+async fn refuse(mut tcp: TcpStream, door: Door) {
+    let text: &[u8] = match (door.security, door.protocol) {
         // A TLS client would not understand plain text.
         (Security::ImplicitTls, _) => b"",
         (Security::Plain, Protocol::Imap) => b"* BYE [LIMIT] too many connections, please try again later\r\n",
@@ -144,81 +191,4 @@ async fn refuse(mut tcp: TcpStream, protocol: Protocol, security: Security) {
     };
     // The client may be gone; there is nobody else to tell.
     drop(timeout(Duration::from_secs(5), tcp.write_all(text)).await);
-}
-
-/// Counts connections: in all, and of each address.
-#[derive(Debug, Clone, Default)]
-pub struct Admission {
-    by_address: Arc<Mutex<(usize, HashMap<IpAddr, usize>)>>,
-}
-
-/// A counted connection, until dropped.
-#[derive(Debug)]
-pub struct Admitted {
-    admission: Admission,
-    address: IpAddr,
-}
-
-impl Admission {
-    /// Counts a connection in, unless a limit is reached. An IPv6 address counts with its /64: one host has all of that.
-    pub fn admit(&self, address: IpAddr, max: usize, max_per_address: usize) -> Result<Admitted, &'static str> {
-        let address = match address.to_canonical() {
-            IpAddr::V6(v6) => {
-                let [a, b, c, d, ..] = v6.segments();
-                IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
-            }
-            v4 => v4,
-        };
-        let mut counts = self.by_address.lock();
-        if counts.0 >= max {
-            return Err("this node has as many connections as allowed (limits.connections)");
-        }
-        let own = counts.1.entry(address).or_default();
-        if *own >= max_per_address {
-            return Err("this address has as many connections as allowed (limits.connections_per_address)");
-        }
-        *own += 1;
-        counts.0 += 1;
-        Ok(Admitted { admission: self.clone(), address })
-    }
-
-    /// Connections at present.
-    pub fn count(&self) -> usize {
-        self.by_address.lock().0
-    }
-}
-
-impl Drop for Admitted {
-    fn drop(&mut self) {
-        let mut counts = self.admission.by_address.lock();
-        counts.0 = counts.0.saturating_sub(1);
-        if let Some(own) = counts.1.get_mut(&self.address) {
-            *own = own.saturating_sub(1);
-            if *own == 0 {
-                counts.1.remove(&self.address);
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn connections_are_counted_in_all_and_by_address() {
-        let admission = Admission::default();
-        let ip: IpAddr = "192.0.2.1".parse().unwrap();
-        let first = admission.admit(ip, 3, 2).unwrap();
-        let _second = admission.admit("::ffff:192.0.2.1".parse().unwrap(), 3, 2).unwrap();
-        assert!(admission.admit(ip, 3, 2).is_err(), "the mapped form is the same address");
-        let a = admission.admit("2001:db8::1".parse().unwrap(), 3, 2).unwrap();
-        assert!(admission.admit("192.0.2.2".parse().unwrap(), 3, 2).is_err(), "the node is full");
-        drop(first);
-        assert!(admission.admit(ip, 3, 2).is_ok());
-        drop(a);
-        assert_eq!(admission.count(), 1);
-        let _b = admission.admit("2001:db8::2".parse().unwrap(), 9, 1).unwrap();
-        assert!(admission.admit("2001:db8::ffff".parse().unwrap(), 9, 1).is_err(), "one /64 is one address");
-    }
 }

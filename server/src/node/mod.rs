@@ -1,13 +1,17 @@
 //! One running node: what all its sessions share, and its life from join to leave.
 //!
-//! - `listener.rs` accepts clients, `sessions.rs` lists who is served here, `control.rs` answers `berth nodes` and `berth who`
+//! - `listener.rs` accepts clients, `admission.rs` counts them, `proxy.rs` reads who is behind a load balancer, `probe.rs` tells balancers how this node is
+//! - `sessions.rs` lists who is served here, `control.rs` answers `berth nodes` and `berth who`
 //! - `operate.rs` does what operators ask of nodes, `health.rs` looks for what keeps this one from serving
 //! - `reload.rs` follows changes of configuration, users and certificates
 
+pub mod admission;
 pub mod control;
 pub mod health;
 pub mod listener;
 pub mod operate;
+pub mod probe;
+pub mod proxy;
 pub mod reload;
 pub mod sessions;
 pub mod traffic;
@@ -32,8 +36,10 @@ use crate::{
     config::Config,
     forward::{accounts::Accounts, identity::Identity, link, link::Links},
     node::{
+        admission::Admission,
         health::Health,
-        listener::{Admission, Security},
+        listener::{Door, Security},
+        probe::Speaks,
         sessions::Sessions,
     },
     pop3::MaildropLocks,
@@ -125,7 +131,14 @@ async fn start(config: Config, config_file: &Path) -> anyhow::Result<Arc<Node>> 
                 tracing::warn!(%address, %protocol, "not listening: TLS needs [tls] certificate and key");
                 continue;
             }
-            listeners.push((listener::bind(*address)?, protocol, security));
+            let door = Door { protocol, security, proxied: config.listen.takes_proxies(*address) };
+            listeners.push((listener::bind(*address)?, door));
+        }
+    }
+    let mut probes = Vec::new();
+    for (addresses, speaks) in [(&config.listen.health, Speaks::Http), (&config.listen.health_agent, Speaks::Agent)] {
+        for address in addresses {
+            probes.push((listener::bind(*address)?, speaks));
         }
     }
 
@@ -166,10 +179,14 @@ async fn start(config: Config, config_file: &Path) -> anyhow::Result<Arc<Node>> 
     tokio::spawn(watch_events(node.clone(), events));
     tokio::spawn(link::listen(node.clone(), relay, node.stop_sessions.clone()));
     control::listen(node.clone(), local_dir.join("control.sock")).await?;
-    for (listener, protocol, security) in listeners {
+    for (listener, door) in listeners {
         let address = listener.local_addr()?;
-        tracing::info!(%protocol, %address, tls = security == Security::ImplicitTls, "listening");
-        tokio::spawn(listener::run(node.clone(), listener, protocol, security));
+        tracing::info!(protocol = %door.protocol, %address, tls = door.security == Security::ImplicitTls, "listening");
+        tokio::spawn(listener::run(node.clone(), listener, door));
+    }
+    for (listener, speaks) in probes {
+        tracing::info!(address = %listener.local_addr()?, ?speaks, "answering health checks");
+        tokio::spawn(probe::run(node.clone(), listener, speaks));
     }
     tokio::spawn(housekeeping(node.clone()));
     Ok(node)

@@ -109,12 +109,12 @@ pub fn fetch_items(response: &Untagged) -> Result<Message> {
 impl Imap {
     /// Connects and reads the greeting.
     pub fn connect(address: &str) -> Result<Imap> {
-        Imap::greeted(Wire::connect(address)?)
+        Imap::from_wire(Wire::connect(address)?)
     }
 
     /// The same with implicit TLS.
     pub fn connect_tls(address: &str) -> Result<Imap> {
-        Imap::greeted(Wire::connect_tls(address)?)
+        Imap::from_wire(Wire::connect_tls(address)?)
     }
 
     /// Connects and logs in.
@@ -124,7 +124,8 @@ impl Imap {
         Ok(imap)
     }
 
-    fn greeted(wire: Wire) -> Result<Imap> {
+    /// Over a connection whose greeting is not read yet.
+    pub fn from_wire(wire: Wire) -> Result<Imap> {
         let placeholder = Untagged { number: None, name: String::new(), values: Vec::new(), text: None };
         let mut imap = Imap { wire, tags: 0, rules: Rules::default(), greeting: placeholder };
         imap.greeting = match imap.response(Deadline::after(super::wire::PATIENCE))? {

@@ -38,6 +38,11 @@ impl Lmtp {
         Ok(lmtp)
     }
 
+    /// Over a connection of which nothing is read yet.
+    pub fn from_wire(wire: Wire) -> Lmtp {
+        Lmtp { wire, capabilities: Vec::new() }
+    }
+
     /// The connection underneath.
     pub fn wire(&mut self) -> &mut Wire {
         &mut self.wire

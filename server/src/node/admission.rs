@@ -1,0 +1,167 @@
+//! Who may connect: connections are counted in all, by address, and before login.
+//!
+//! Sessions of one user are counted at the holder (`forward::held`), so that the number is exact over all nodes.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::{IpAddr, Ipv6Addr},
+    sync::Arc,
+};
+
+use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
+
+/// Counts connections.
+#[derive(Debug, Clone, Default)]
+pub struct Admission {
+    counts: Arc<Mutex<Counts>>,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    all: usize,
+    by_address: HashMap<IpAddr, usize>,
+    /// Those that have not logged in, oldest first.
+    strangers: BTreeMap<u64, CancellationToken>,
+    next: u64,
+}
+
+/// A counted connection, until dropped.
+#[derive(Debug)]
+pub struct Admitted {
+    admission: Admission,
+    address: Option<IpAddr>,
+}
+
+/// A connection that has not logged in, until dropped.
+#[derive(Debug)]
+pub struct Stranger {
+    admission: Admission,
+    number: u64,
+    room_wanted: CancellationToken,
+}
+
+/// The address that limits count: an IPv6 address is counted with its /64, one host has all of that.
+pub fn counted(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => {
+            let [a, b, c, d, ..] = v6.segments();
+            IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
+        }
+        v4 => v4,
+    }
+}
+
+impl Admission {
+    /// Counts a connection in, unless the node is full.
+    pub fn admit(&self, max: usize) -> Result<Admitted, &'static str> {
+        let mut counts = self.counts.lock();
+        if counts.all >= max {
+            return Err("this node has as many connections as allowed (limits.connections)");
+        }
+        counts.all += 1;
+        Ok(Admitted { admission: self.clone(), address: None })
+    }
+
+    /// Counts a connection that has yet to log in. Where there are `max` already, the oldest has to make room: whoever means to log in does so soon,
+    /// and nobody who holds connections open can keep others out.
+    pub fn stranger(&self, max: usize) -> Stranger {
+        let room_wanted = CancellationToken::new();
+        let mut counts = self.counts.lock();
+        let number = counts.next;
+        counts.next += 1;
+        counts.strangers.insert(number, room_wanted.clone());
+        let oldest = if counts.strangers.len() > max { counts.strangers.pop_first() } else { None };
+        drop(counts);
+        if let Some((_, oldest)) = oldest {
+            oldest.cancel();
+        }
+        Stranger { admission: self.clone(), number, room_wanted }
+    }
+
+    /// Connections at present.
+    pub fn count(&self) -> usize {
+        self.counts.lock().all
+    }
+}
+
+impl Admitted {
+    /// Counts it for its client's address, unless that has as many as allowed.
+    pub fn count_for(&mut self, address: IpAddr, max: usize) -> Result<(), &'static str> {
+        let address = counted(address);
+        let mut counts = self.admission.counts.lock();
+        let own = counts.by_address.entry(address).or_default();
+        if *own >= max {
+            return Err("this address has as many connections as allowed (limits.connections_per_address)");
+        }
+        *own += 1;
+        self.address = Some(address);
+        Ok(())
+    }
+}
+
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        let mut counts = self.admission.counts.lock();
+        counts.all = counts.all.saturating_sub(1);
+        if let Some(address) = self.address
+            && let Some(own) = counts.by_address.get_mut(&address)
+        {
+            *own = own.saturating_sub(1);
+            if *own == 0 {
+                counts.by_address.remove(&address);
+            }
+        }
+    }
+}
+
+impl Stranger {
+    /// Cancelled when it has to make room.
+    pub fn room_wanted(&self) -> CancellationToken {
+        self.room_wanted.clone()
+    }
+}
+
+impl Drop for Stranger {
+    fn drop(&mut self) {
+        self.admission.counts.lock().strangers.remove(&self.number);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_are_counted_in_all_and_by_address() {
+        let admission = Admission::default();
+        let admit = |address: &str, max: usize, per_address: usize| {
+            let mut admitted = admission.admit(max)?;
+            admitted.count_for(address.parse().unwrap(), per_address).map(|()| admitted)
+        };
+        let first = admit("192.0.2.1", 3, 2).unwrap();
+        let _second = admit("::ffff:192.0.2.1", 3, 2).unwrap();
+        assert!(admit("192.0.2.1", 3, 2).unwrap_err().contains("connections_per_address"), "the mapped form is the same address");
+        let a = admit("2001:db8::1", 3, 2).unwrap();
+        assert!(admit("192.0.2.2", 3, 2).unwrap_err().contains("limits.connections)"), "the node is full");
+        drop(first);
+        assert!(admit("192.0.2.1", 3, 2).is_ok());
+        drop(a);
+        assert_eq!(admission.count(), 1);
+        let _b = admit("2001:db8::2", 9, 1).unwrap();
+        assert!(admit("2001:db8::ffff", 9, 1).is_err(), "one /64 is one address");
+    }
+
+    #[test]
+    fn the_oldest_stranger_makes_room_for_the_newest() {
+        let admission = Admission::default();
+        let mut strangers: Vec<Stranger> = (0..3).map(|_| admission.stranger(3)).collect();
+        let tokens: Vec<CancellationToken> = strangers.iter().map(Stranger::room_wanted).collect();
+        let logged_in = strangers.remove(0);
+        drop(logged_in);
+        let _fourth = admission.stranger(3);
+        assert!(!tokens.iter().any(CancellationToken::is_cancelled), "who has logged in is no stranger");
+        let _fifth = admission.stranger(3);
+        assert_eq!(tokens.iter().map(CancellationToken::is_cancelled).collect::<Vec<_>>(), [false, true, false]);
+    }
+}
