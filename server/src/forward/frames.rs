@@ -9,7 +9,7 @@ use affinity::{HolderId, UserName};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use super::Preamble;
+use super::{Preamble, route::SessionsOf};
 use crate::{
     client::Client,
     lmtp::delivery::{Addressee, Envelope, Outcome},
@@ -95,7 +95,14 @@ pub enum SessionReply {
     Accepted,
     /// Somebody else serves this user.
     NotMine(Redirect),
-    /// No, with the reason for the client.
+    /// The user has as many sessions as allowed.
+    TooMany {
+        /// The limit.
+        limit: usize,
+        /// Which sessions it counts.
+        of: SessionsOf,
+    },
+    /// No, with the reason for the log.
     Refused(String),
 }
 

@@ -1,6 +1,7 @@
 //! Use of an open account: who has one keeps it open, and hears when it is taken away.
 
 use std::{
+    net::IpAddr,
     ops::Deref,
     sync::{
         Arc,
@@ -11,11 +12,13 @@ use std::{
 
 use affinity::{Clock, SystemClock, Tenure};
 use parking_lot::Mutex;
+use smallvec::SmallVec;
 use storage::{Account, StorageError};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::RouteError;
+use super::{RouteError, route::SessionsOf};
+use crate::{client::Client, config::Limits, node::admission::counted};
 
 /// How long after a call of the store background work may still be due at short notice: write-back and batches follow within a second or two.
 const BUSY: Duration = Duration::from_secs(5);
@@ -25,7 +28,7 @@ const BUSY: Duration = Duration::from_secs(5);
 pub(super) struct OpenAccount {
     pub(super) account: Arc<Account>,
     pub(super) tenure: Arc<Tenure>,
-    pub(super) sessions: AtomicUsize,
+    sessions: Mutex<SessionCounts>,
     pub(super) uses: AtomicUsize,
     unused: Notify,
     idle_since: Mutex<Duration>,
@@ -69,32 +72,75 @@ impl Farewell {
 /// What an account is opened for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Use {
-    /// A session of a client; counted against `sessions_per_user`.
+    /// A session of a client; counted for its user, in all and by address.
     Session {
-        /// The limit.
+        /// Where the client is.
+        from: IpAddr,
+        /// Sessions of a user (`limits.sessions_per_user`).
         max: usize,
+        /// Sessions of a user from one address (`limits.sessions_per_user_and_address`).
+        max_per_address: usize,
     },
     /// A delivery.
     Delivery,
+}
+
+impl Use {
+    /// A session of `client` under the limits of this node.
+    pub fn session(client: &Client, limits: &Limits) -> Use {
+        Use::Session { from: client.address.ip(), max: limits.sessions_per_user, max_per_address: limits.sessions_per_user_and_address }
+    }
+}
+
+/// The sessions of one user, counted.
+#[derive(Debug, Default)]
+pub(super) struct SessionCounts {
+    all: usize,
+    by_address: SmallVec<[(IpAddr, usize); 1]>,
+}
+
+impl SessionCounts {
+    fn count_in(&mut self, from: IpAddr, max: usize, max_per_address: usize) -> Result<(), (usize, SessionsOf)> {
+        if self.all >= max {
+            return Err((max, SessionsOf::User));
+        }
+        match self.by_address.iter_mut().find(|(address, _)| *address == from) {
+            Some((_, count)) if *count >= max_per_address => return Err((max_per_address, SessionsOf::UserAndAddress)),
+            Some((_, count)) => *count += 1,
+            None => self.by_address.push((from, 1)),
+        }
+        self.all += 1;
+        Ok(())
+    }
+    fn count_out(&mut self, from: IpAddr) {
+        self.all = self.all.saturating_sub(1);
+        if let Some((_, count)) = self.by_address.iter_mut().find(|(address, _)| *address == from) {
+            *count = count.saturating_sub(1);
+        }
+        self.by_address.retain(|(_, count)| *count > 0);
+    }
 }
 
 /// Use of an open account: while one exists, the account stays open (unless its lease is lost).
 #[derive(Debug)]
 pub struct Held {
     pub(super) open: Arc<OpenAccount>,
-    session: bool,
+    /// A session, from there.
+    session: Option<IpAddr>,
     kicked: Farewell,
 }
 
 impl Held {
     pub(super) fn new(open: Arc<OpenAccount>, what_for: Use) -> Result<Held, RouteError> {
-        let session = matches!(what_for, Use::Session { .. });
-        if let Use::Session { max } = what_for
-            && open.sessions.fetch_add(1, Ordering::SeqCst) >= max
-        {
-            open.sessions.fetch_sub(1, Ordering::SeqCst);
-            return Err(RouteError::TooManySessions { user: open.account.user().clone(), limit: max });
-        }
+        let session = match what_for {
+            Use::Delivery => None,
+            Use::Session { from, max, max_per_address } => {
+                let from = counted(from);
+                let counted_in = open.sessions.lock().count_in(from, max, max_per_address);
+                counted_in.map_err(|(limit, of)| RouteError::TooManySessions { user: open.account.user().clone(), limit, of })?;
+                Some(from)
+            }
+        };
         open.uses.fetch_add(1, Ordering::SeqCst);
         Ok(Held { open, session, kicked: Farewell::default() })
     }
@@ -148,8 +194,8 @@ impl Deref for Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        if self.session {
-            self.open.sessions.fetch_sub(1, Ordering::SeqCst);
+        if let Some(from) = self.session {
+            self.open.sessions.lock().count_out(from);
         }
         *self.open.idle_since.lock() = self.open.clock.now();
         if self.open.uses.fetch_sub(1, Ordering::SeqCst) == 1 {
@@ -163,7 +209,7 @@ impl OpenAccount {
         Arc::new(OpenAccount {
             tenure: account.lease().tenure().clone(),
             account,
-            sessions: AtomicUsize::new(0),
+            sessions: Mutex::default(),
             uses: AtomicUsize::new(0),
             unused: Notify::new(),
             idle_since: Mutex::new(clock.now()),

@@ -11,11 +11,11 @@
 use std::{collections::HashMap, future::poll_fn, io, sync::Arc, task::Poll, time::Duration};
 
 use affinity::{HolderId, Peer};
-use futures::{AsyncRead, AsyncWrite};
 use parking_lot::Mutex;
 use rustls::pki_types::ServerName;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
+    io::{AsyncRead, AsyncWrite, BufReader},
     net::{TcpListener, TcpStream},
     sync::{mpsc, oneshot},
     time::{Instant, timeout},
@@ -26,7 +26,10 @@ use tokio_util::{
     sync::CancellationToken,
 };
 
-use super::identity::{Identity, Pin, pin};
+use super::{
+    batch::Batched,
+    identity::{Identity, Pin, pin},
+};
 use crate::node::Node;
 
 /// How long connecting to another node and its handshake may take: they share a network.
@@ -35,6 +38,13 @@ const DIAL_TIMEOUT: Duration = Duration::from_secs(3);
 const STREAMS_MAX: usize = 65_536;
 /// Streams being opened that wait for the link's task.
 const OPEN_QUEUE: usize = 256;
+/// By how much the windows of all streams of a link may grow together beyond the 256 KiB that each begins with: what readers that have become slow can
+/// make this node hold.
+const WINDOWS_BYTES: usize = 256 * 1024 * 1024;
+/// Largest frame: few enough for one stream to cost little, small enough for the others not to wait.
+const FRAME_BYTES: usize = 64 * 1024;
+/// What is read from the network at once: rustls alone would ask for 4 KiB each time.
+const READ_BYTES: usize = 128 * 1024;
 /// How long sent bytes may stay without the peer's acknowledgement before its host counts as gone: probes (`keep_alive`) are not sent while some are.
 const UNACKNOWLEDGED: Duration = Duration::from_secs(25);
 /// For how long nobody dials again after a node could not be reached: whoever waited for that dial gets its error.
@@ -170,11 +180,11 @@ impl Links {
         Err(reasons.join("; "))
     }
 
-    async fn dial_one(&self, pin: &Pin, address: &str) -> anyhow::Result<tokio_rustls::client::TlsStream<TcpStream>> {
+    async fn dial_one(&self, pin: &Pin, address: &str) -> anyhow::Result<tokio_rustls::client::TlsStream<BufReader<TcpStream>>> {
         let tcp = TcpStream::connect(address).await?;
         keep_alive(&tcp)?;
         let connector = TlsConnector::from(Arc::new(self.identity.client_config(pin.clone())?));
-        Ok(connector.connect(ServerName::try_from("berth.invalid")?, tcp).await?)
+        Ok(connector.connect(ServerName::try_from("berth.invalid")?, BufReader::with_capacity(READ_BYTES, tcp)).await?)
     }
 
     /// Starts the task that drives a link, and remembers it (a simultaneous second one is used as well until it ends).
@@ -182,10 +192,8 @@ impl Links {
     where
         S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
     {
-        let mut config = yamux::Config::default();
-        // Peers are authenticated nodes; what they may make us hold is bounded by the number of streams and each stream's window.
-        config.set_max_connection_receive_window(None).set_max_num_streams(STREAMS_MAX);
-        let connection = yamux::Connection::new(stream.compat(), config, mode);
+        let socket = Batched::new(stream);
+        let connection = yamux::Connection::new(socket.clone().compat(), config(), mode);
         let (open, requests) = mpsc::channel(OPEN_QUEUE);
         let link = Link { open, broken: CancellationToken::new() };
         self.live.lock().entry(pin.clone()).or_default().push(link.clone());
@@ -196,7 +204,7 @@ impl Links {
                 node.tasks.spawn(super::serve::stream(node.clone(), stream.compat()));
             };
             let result = tokio::select! {
-                result = drive(connection, requests, inbound) => result,
+                result = drive(connection, socket, requests, inbound) => result,
                 () = broken.cancelled() => Err(io::Error::other("given up")),
             };
             broken.cancel();
@@ -208,6 +216,16 @@ impl Links {
         });
         link
     }
+}
+
+fn config() -> yamux::Config {
+    let mut config = yamux::Config::default();
+    config
+        // In this order: the window is checked against the number of streams.
+        .set_max_connection_receive_window(Some(STREAMS_MAX * yamux::DEFAULT_CREDIT as usize + WINDOWS_BYTES))
+        .set_max_num_streams(STREAMS_MAX)
+        .set_split_send_size(FRAME_BYTES);
+    config
 }
 
 impl Links {
@@ -256,9 +274,9 @@ async fn admit(
     node: &Arc<Node>,
     acceptor: &TlsAcceptor,
     tcp: TcpStream,
-) -> anyhow::Result<(Pin, HolderId, tokio_rustls::server::TlsStream<TcpStream>)> {
+) -> anyhow::Result<(Pin, HolderId, tokio_rustls::server::TlsStream<BufReader<TcpStream>>)> {
     keep_alive(&tcp)?;
-    let stream = acceptor.accept(tcp).await?;
+    let stream = acceptor.accept(BufReader::with_capacity(READ_BYTES, tcp)).await?;
     let certificate =
         stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()).ok_or_else(|| anyhow::anyhow!("no certificate"))?;
     let pin = pin(certificate);
@@ -284,13 +302,14 @@ async fn admit(
 }
 
 /// Moves a link along: opens streams that are asked for, hands over those that the peer opens.
-async fn drive<T>(
-    mut connection: yamux::Connection<T>,
+async fn drive<S>(
+    mut connection: yamux::Connection<Compat<Batched<S>>>,
+    socket: Batched<S>,
     mut requests: mpsc::Receiver<oneshot::Sender<yamux::Stream>>,
     mut inbound: impl FnMut(yamux::Stream),
 ) -> io::Result<()>
 where
-    T: AsyncRead + AsyncWrite + Unpin,
+    S: AsyncRead + AsyncWrite + Unpin,
 {
     let mut asked: Option<oneshot::Sender<yamux::Stream>> = None;
     let mut closing = false;
@@ -330,7 +349,11 @@ where
                 Poll::Pending => {}
             }
             if !progress {
-                return Poll::Pending;
+                // The turn is over: what it brought goes out. Where the network takes no more, it wakes this task again.
+                return match socket.poll_send(cx) {
+                    Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+                    Poll::Ready(Ok(())) | Poll::Pending => Poll::Pending,
+                };
             }
         }
     })
@@ -364,21 +387,20 @@ mod tests {
         tasks: [JoinHandle<io::Result<()>>; 2],
     }
 
-    fn config() -> yamux::Config {
-        let mut config = yamux::Config::default();
-        config.set_max_connection_receive_window(None).set_max_num_streams(STREAMS_MAX);
-        config
-    }
-
     fn pair() -> Pair {
         let (dialler, listener) = tokio::io::duplex(16 * 1024);
         let (open, requests) = mpsc::channel(OPEN_QUEUE);
         let (_no_requests, none) = mpsc::channel(1);
         let (arrive, arrived) = mpsc::unbounded_channel();
-        let dialler = yamux::Connection::new(dialler.compat(), config(), yamux::Mode::Client);
-        let listener = yamux::Connection::new(listener.compat(), config(), yamux::Mode::Server);
+        let (dialler, listener) = (Batched::new(dialler), Batched::new(listener));
+        let near = yamux::Connection::new(dialler.clone().compat(), config(), yamux::Mode::Client);
+        let far = yamux::Connection::new(listener.clone().compat(), config(), yamux::Mode::Server);
         let inbound = move |stream: yamux::Stream| drop(arrive.send(stream.compat()));
-        Pair { open, arrived, tasks: [tokio::spawn(drive(dialler, requests, drop)), tokio::spawn(drive(listener, none, inbound))] }
+        Pair {
+            open,
+            arrived,
+            tasks: [tokio::spawn(drive(near, dialler, requests, drop)), tokio::spawn(drive(far, listener, none, inbound))],
+        }
     }
 
     impl Pair {

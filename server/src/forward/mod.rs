@@ -1,10 +1,11 @@
 //! Serve here or forward: every session and delivery goes to the holder of its user's lease.
 //!
 //! - `route.rs` finds the holder, or has one made; `accounts.rs` are the accounts open here
-//! - `link.rs`, `identity.rs`, `frames.rs` are the relay between nodes; `serve.rs` answers other nodes
+//! - `link.rs`, `batch.rs`, `identity.rs`, `frames.rs` are the relay between nodes; `serve.rs` answers other nodes
 //! - `session.rs` and `deliver.rs` are the two things that are forwarded; `pump.rs` moves a relayed session's bytes
 
 pub mod accounts;
+mod batch;
 pub mod deliver;
 pub mod frames;
 pub mod held;

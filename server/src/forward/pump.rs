@@ -22,7 +22,7 @@ const WAIT_BYTES: usize = 128;
 /// How long a client whose session has ended may take to hang up.
 const HANG_UP: Duration = Duration::from_secs(2);
 /// What it moves at once while data flows.
-const FLOW_BYTES: usize = 32 * 1024;
+const FLOW_BYTES: usize = 64 * 1024;
 
 /// Copies both ways until the holder has ended, one side fails, or a receiver takes nothing for `write_timeout`. A client may end its sending side
 /// early.

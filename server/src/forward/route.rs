@@ -2,9 +2,10 @@
 //!
 //! While a holder is suspect or this node is suspended, callers wait (bounded by `limits.route_wait`): a failover is a pause, not an error.
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use affinity::{AffinityError, HolderId, UserName};
+use serde::{Deserialize, Serialize};
 use storage::StorageError;
 use tokio::time::Instant;
 
@@ -39,12 +40,14 @@ pub enum RouteError {
         hops: u8,
     },
     /// The user has as many sessions as allowed.
-    #[error("{user} has {limit} sessions, the most allowed")]
+    #[error("{user} has {limit} sessions{of}, the most allowed")]
     TooManySessions {
         /// Whose.
         user: UserName,
         /// The limit.
         limit: usize,
+        /// Which sessions it is about.
+        of: SessionsOf,
     },
     /// The holder said no.
     #[error("the holder refused the session: {0}")]
@@ -58,6 +61,25 @@ pub enum RouteError {
     /// The lease could not be had.
     #[error(transparent)]
     Affinity(#[from] AffinityError),
+}
+
+/// Which sessions a limit counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SessionsOf {
+    /// All of a user (`limits.sessions_per_user`).
+    User,
+    /// A user's from one address (`limits.sessions_per_user_and_address`).
+    UserAndAddress,
+}
+
+impl fmt::Display for SessionsOf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SessionsOf::User => Ok(()),
+            SessionsOf::UserAndAddress => f.write_str(" from this address"),
+        }
+    }
 }
 
 /// Where a user is served.

@@ -63,8 +63,8 @@ pub async fn stream(node: Arc<Node>, mut stream: RelayStream) {
 }
 
 async fn session(node: &Arc<Node>, mut stream: RelayStream, preamble: super::Preamble) -> io::Result<()> {
-    let max = node.config().limits.sessions_per_user;
-    let reply = match open(node, &preamble.user, Use::Session { max }).await {
+    let what_for = Use::session(&preamble.client, &node.config().limits);
+    let reply = match open(node, &preamble.user, what_for).await {
         Ok(held) => {
             frames::write(&mut stream, &SessionReply::Accepted).await?;
             let client = preamble.client.clone();
@@ -82,6 +82,7 @@ async fn session(node: &Arc<Node>, mut stream: RelayStream, preamble: super::Pre
             return Ok(());
         }
         Err(NotHere::Redirect(redirect)) => SessionReply::NotMine(redirect),
+        Err(NotHere::Error(RouteError::TooManySessions { limit, of, .. })) => SessionReply::TooMany { limit, of },
         Err(NotHere::Error(error)) => SessionReply::Refused(error.to_string()),
     };
     frames::write(&mut stream, &reply).await

@@ -1,8 +1,17 @@
 //! A session after login: served here, or relayed to the holder for as long as it lasts.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
 
-use tokio::time::timeout;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf},
+    time::timeout,
+};
 use tokio_util::sync::CancellationToken;
 use tracing::Span;
 
@@ -18,12 +27,19 @@ use crate::{client::Protocol, connection::Connection, imap, node::Node, pop3, se
 
 /// How long another node may take to accept a session: it may open a large mailbox first.
 const ACCEPT_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long after its streams a link may take to be known as broken: its task has to run.
+const BREAK_SEEN: Duration = Duration::from_millis(100);
+/// What an IMAP client is told whose holder can't be reached any more.
+const GOODBYE: &[u8] = b"* BYE [UNAVAILABLE] The connection to the server that has your mail was lost, please connect again\r\n";
+/// How long that may take.
+const GOODBYE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// After login: serves the session here or relays it to the holder, until it ends. `Err` gives the connection back, so that the protocol can say the error.
-pub async fn enter(node: Arc<Node>, connection: Connection, preamble: Preamble) -> Result<End, (Box<Connection>, RouteError)> {
+pub async fn enter(node: Arc<Node>, mut connection: Connection, preamble: Preamble) -> Result<End, (Box<Connection>, RouteError)> {
     Span::current().record("user", preamble.user.as_str());
-    let max = node.config().limits.sessions_per_user;
-    let mut router = Router::new(&node, preamble.user.clone(), Use::Session { max });
+    let what_for = Use::session(&preamble.client, &node.config().limits);
+    connection.logged_in();
+    let mut router = Router::new(&node, preamble.user.clone(), what_for);
     loop {
         let route = match router.next().await {
             Ok(route) => route,
@@ -39,14 +55,14 @@ pub async fn enter(node: Arc<Node>, connection: Connection, preamble: Preamble) 
                 Ok(Offered::Accepted(stream, broken)) => {
                     Span::current().record("holder", to.node.as_str());
                     tracing::info!(master = preamble.master.as_ref().map(tracing::field::display), "logged in");
-                    return Ok(relay(&node, connection, stream, broken).await);
+                    return Ok(relay(&node, connection, stream, broken, preamble.protocol).await);
                 }
                 Ok(Offered::NotMine(redirect)) => {
                     if let Err(error) = router.not_mine(redirect) {
                         return Err((Box::new(connection), error));
                     }
                 }
-                Ok(Offered::Refused(reason)) => return Err((Box::new(connection), RouteError::Refused(reason))),
+                Ok(Offered::No(error)) => return Err((Box::new(connection), error)),
                 Err(error) => router.unreachable(placement, error.to_string()).await,
             },
         }
@@ -56,7 +72,7 @@ pub async fn enter(node: Arc<Node>, connection: Connection, preamble: Preamble) 
 enum Offered {
     Accepted(RelayStream, CancellationToken),
     NotMine(frames::Redirect),
-    Refused(String),
+    No(RouteError),
 }
 
 async fn offer(node: &Arc<Node>, to: &affinity::HolderId, preamble: &Preamble) -> Result<Offered, io::Error> {
@@ -72,32 +88,79 @@ async fn offer(node: &Arc<Node>, to: &affinity::HolderId, preamble: &Preamble) -
     Ok(match reply {
         SessionReply::Accepted => Offered::Accepted(stream, broken),
         SessionReply::NotMine(redirect) => Offered::NotMine(redirect),
-        SessionReply::Refused(reason) => Offered::Refused(reason),
+        SessionReply::TooMany { limit, of } => Offered::No(RouteError::TooManySessions { user: preamble.user.clone(), limit, of }),
+        SessionReply::Refused(reason) => Offered::No(RouteError::Refused(reason)),
     })
 }
 
 /// Relays until either side ends.
-async fn relay(node: &Arc<Node>, connection: Connection, mut holder: RelayStream, broken: CancellationToken) -> End {
+async fn relay(node: &Arc<Node>, connection: Connection, holder: RelayStream, broken: CancellationToken, protocol: Protocol) -> End {
+    let mut holder = Holder { stream: holder, shut: false };
     let write_timeout = node.config().limits.write_timeout;
-    let (client, _facts, ahead) = connection.into_parts();
+    let (mut client, _facts, ahead) = connection.into_parts();
     if !ahead.is_empty() {
         // Commands that the client sent behind its login.
         let sent = timeout(write_timeout, async {
-            tokio::io::AsyncWriteExt::write_all(&mut holder, &ahead).await?;
-            tokio::io::AsyncWriteExt::flush(&mut holder).await
+            holder.write_all(&ahead).await?;
+            holder.flush().await
         });
         if !matches!(sent.await, Ok(Ok(()))) {
             return End::because("the holder takes nothing");
         }
     }
     drop(ahead);
-    tokio::select! {
-        result = pump::both_ways(client, holder, write_timeout) => match result {
-            Ok(()) => End::because("closed"),
-            Err(error) => End::because(format!("relay ended: {error}")),
+    let why = tokio::select! {
+        biased;
+        () = broken.cancelled() => "the link to the holder broke".to_owned(),
+        () = node.stop_sessions.cancelled() => "this node is shutting down".to_owned(),
+        result = pump::both_ways(&mut client, &mut holder, write_timeout) => match result {
+            Ok(()) => return End::because("closed"),
+            // Its streams fail a moment before the link is known as broken.
+            Err(_) if timeout(BREAK_SEEN, broken.cancelled()).await.is_ok() => "the link to the holder broke".to_owned(),
+            Err(error) => format!("relay ended: {error}"),
         },
-        () = broken.cancelled() => End::because("the link to the holder broke"),
-        () = node.stop_sessions.cancelled() => End::because("this node is shutting down"),
+    };
+    if protocol == Protocol::Imap {
+        // A client that is in the middle of a response takes this for a part of it, and sees it end early all the same.
+        let goodbye = async {
+            client.write_all(GOODBYE).await?;
+            client.shutdown().await
+        };
+        // Whoever is gone needs none.
+        drop(timeout(GOODBYE_TIMEOUT, goodbye).await);
+    }
+    End::because(why)
+}
+
+/// The holder's end of a session: one that is cut, by a broken link or by a holder that gave up, is an error and not an end.
+struct Holder {
+    stream: RelayStream,
+    /// We have said our last word: then closed is closed.
+    shut: bool,
+}
+
+impl AsyncRead for Holder {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
+        let ended = buffer.filled().len() == before && buffer.remaining() > 0;
+        if ended && !self.shut && self.stream.get_ref().is_closed() {
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionReset, "the holder cut the session")));
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Holder {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.shut = true;
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
 

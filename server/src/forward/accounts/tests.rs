@@ -1,14 +1,21 @@
 //! Accounts under a real keeper on a temporary directory.
 
-use std::path::Path;
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    path::Path,
+};
 
 use affinity::{KeeperConfig, NodeInfo, Root, Timings};
 
-use super::*;
+use super::{super::route::SessionsOf, *};
 
 /// Long enough for a busy machine; every wait ends as soon as what it waits for happens.
 const DEADLINE: Duration = Duration::from_secs(60);
-const SESSION: Use = Use::Session { max: 10 };
+const SESSION: Use = session(10);
+
+const fn session(max: usize) -> Use {
+    Use::Session { from: IpAddr::V4(Ipv4Addr::LOCALHOST), max, max_per_address: 10 }
+}
 
 struct House {
     folder: tempfile::TempDir,
@@ -243,9 +250,27 @@ async fn a_user_has_no_more_sessions_than_allowed() {
     let house = House::new();
     let a = house.node("a");
     let user = ada();
-    let open = || a.open(&user, house.paths(&user), Use::Session { max: 1 }, false);
+    let open = || a.open(&user, house.paths(&user), session(1), false);
     let first = soon(open()).await.unwrap();
-    assert!(matches!(soon(open()).await, Err(RouteError::TooManySessions { .. })));
+    assert!(matches!(soon(open()).await, Err(RouteError::TooManySessions { limit: 1, of: SessionsOf::User, .. })));
     drop(first);
     assert!(matches!(soon(open()).await, Ok(Opened::Here(_))));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_address_leaves_sessions_for_the_others() {
+    let house = House::new();
+    let a = house.node("a");
+    let user = ada();
+    let open = async |address: &str| {
+        let what_for = Use::Session { from: address.parse().unwrap(), max: 3, max_per_address: 2 };
+        soon(a.open(&user, house.paths(&user), what_for, false)).await
+    };
+    let _first = open("192.0.2.1").await.unwrap();
+    let second = open("::ffff:192.0.2.1").await.unwrap();
+    assert!(matches!(open("192.0.2.1").await, Err(RouteError::TooManySessions { limit: 2, of: SessionsOf::UserAndAddress, .. })));
+    let _other = open("2001:db8::1").await.unwrap();
+    assert!(matches!(open("2001:db8::2").await, Err(RouteError::TooManySessions { limit: 3, of: SessionsOf::User, .. })));
+    drop(second);
+    assert!(open("192.0.2.1").await.is_ok(), "what has ended is not counted");
 }
