@@ -10,7 +10,7 @@ const SETTLE_LIMIT: Duration = Duration::from_secs(10);
 /// Two looks that differ by less than this have settled.
 const SETTLED_WITHIN: u64 = 256 * 1024;
 /// Clock ticks per second in /proc: `USER_HZ`, the same on every Linux.
-const TICKS_PER_SECOND: u64 = 100;
+pub const TICKS_PER_SECOND: u64 = 100;
 
 /// CPU time of these processes and all their descendants, those that ended and were waited for included.
 pub fn cpu(roots: &[Process]) -> Result<Duration> {
