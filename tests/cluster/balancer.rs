@@ -44,7 +44,7 @@ fn cluster_behind_a_balancer(nodes: usize) -> Result<Cluster> {
     let mut cluster = Cluster::start(&Demo { nodes, users: 1, dir: None })?;
     for index in 0..nodes {
         let settings = behind_a_balancer(&cluster.nodes[index].doors);
-        cluster.configure(index, "listen", &settings)?;
+        cluster.set_and_restart(index, "listen", &settings)?;
     }
     Ok(cluster)
 }
@@ -56,7 +56,7 @@ fn behind_a_load_balancer_everything_goes_by_the_clients_own_address() -> Result
     open(&cluster.nodes[0].doors, &user)?.logout()?;
     let (holder, other) = holder_and_other(&cluster, &user)?;
     let settings = behind_a_balancer(&cluster.nodes[other].doors);
-    cluster.configure(other, "listen", &settings)?;
+    cluster.set_and_restart(other, "listen", &settings)?;
     open(&cluster.nodes[holder].doors, &user)?.logout()?;
     let (holder, other) = holder_and_other(&cluster, &user)?;
     let doors = cluster.nodes[other].doors.clone();
@@ -136,7 +136,7 @@ fn from_an_address_that_is_not_listed_a_proxy_header_is_rubbish() -> Result<()> 
         "proxy_from = [\"192.0.2.0/24\"]".to_owned(),
         format!("proxy_from = [\"127.0.0.1\"]\nproxy_on = [\"{}\"]", cluster.nodes[0].doors.pop3),
     ] {
-        cluster.configure(0, "listen", &settings)?;
+        cluster.set_and_restart(0, "listen", &settings)?;
         let mut wire = with_header(&cluster.nodes[0].doors.imap, HEADER)?;
         ensure!(wire.line()?.starts_with(b"* OK"), "no greeting");
         let answer = wire.line()?;
@@ -185,7 +185,7 @@ fn ask(address: &str, request: &[u8]) -> Result<String> {
 fn health_checks_tell_up_draining_and_suspended_apart() -> Result<()> {
     let mut cluster = Cluster::start(&Demo { nodes: 2, users: 1, dir: None })?;
     let (http, agent) = (cluster.spare_address(0), cluster.spare_address(1));
-    cluster.configure(0, "listen", &format!("health = [\"{http}\"]\nhealth_agent = [\"{agent}\"]"))?;
+    cluster.set_and_restart(0, "listen", &format!("health = [\"{http}\"]\nhealth_agent = [\"{agent}\"]"))?;
     let get = b"GET /health HTTP/1.1\r\nHost: node1\r\n\r\n".as_slice();
     let becomes = |status: &str, word: &str, agent_word: &str| {
         wait::until(&format!("the answer {word}"), SOON, || {
@@ -231,7 +231,7 @@ fn haproxy_hands_clients_on_and_follows_a_drain() -> Result<()> {
     let mut servers = String::new();
     for index in 0..2 {
         let health = cluster.spare_address(u16::try_from(index)?);
-        cluster.configure(
+        cluster.set_and_restart(
             index,
             "listen",
             &format!("proxy_from = [\"127.0.0.1\"]\nproxy_on = [\"{}\"]\nhealth = [\"{health}\"]", cluster.nodes[index].doors.imap),

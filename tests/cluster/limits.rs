@@ -59,7 +59,7 @@ fn an_address_and_a_node_have_so_many_connections() -> Result<()> {
         ("connections = 1000\nconnections_per_address = 3", "limits.connections_per_address"),
         ("connections = 3\nconnections_per_address = 1000", "limits.connections)"),
     ] {
-        cluster.configure(0, "limits", limits)?;
+        cluster.set_and_restart(0, "limits", limits)?;
         let doors = cluster.nodes[0].doors.clone();
         // What the restart asked for may not be gone yet.
         let held = wait::until("room for three", NOTICED, || {
@@ -85,7 +85,7 @@ fn an_address_and_a_node_have_so_many_connections() -> Result<()> {
 #[test]
 fn who_does_not_log_in_makes_room_for_who_does() -> Result<()> {
     let mut cluster = Cluster::start(&Demo { nodes: 1, users: 1, dir: None })?;
-    cluster.configure(0, "limits", "connections_before_login = 5")?;
+    cluster.set_and_restart(0, "limits", "connections_before_login = 5")?;
     let (doors, user) = (cluster.nodes[0].doors.clone(), cluster.users[0].clone());
     let mut somebody = open(&doors, &user)?;
     let mut held = Vec::new();

@@ -201,7 +201,7 @@ impl Cluster {
     }
 
     /// Writes settings into a section of a node's configuration and starts the node again.
-    pub fn configure(&mut self, index: usize, section: &str, settings: &str) -> Result<()> {
+    pub fn set_and_restart(&mut self, index: usize, section: &str, settings: &str) -> Result<()> {
         let node = &mut self.nodes[index];
         set(&node.config, section, settings)?;
         match node.restarted.take() {
