@@ -182,6 +182,7 @@ fn ask(address: &str, request: &[u8]) -> Result<String> {
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "takes the shared directory away from under the nodes")]
 fn health_checks_tell_up_draining_and_suspended_apart() -> Result<()> {
     let mut cluster = Cluster::start(&Demo { nodes: 2, users: 1, dir: None })?;
     let (http, agent) = (cluster.spare_address(0), cluster.spare_address(1));
@@ -240,7 +241,7 @@ fn haproxy_hands_clients_on_and_follows_a_drain() -> Result<()> {
         let doors = &cluster.nodes[index].doors;
         servers += &format!("  server {} {} send-proxy-v2 check port {port} inter 200ms fall 1 rise 1\n", doors.name, doors.imap);
     }
-    let folder = tempfile_folder(&cluster)?;
+    let folder = cluster.root.parent().context("the shared directory has no folder above")?;
     let file = folder.join("haproxy.cfg");
     let text = format!(
         "global\n  maxconn 100\ndefaults\n  mode tcp\n  timeout connect 5s\n  timeout client 1m\n  timeout server 1m\n\
@@ -267,8 +268,4 @@ fn haproxy_hands_clients_on_and_follows_a_drain() -> Result<()> {
     cluster.command(&["drain", &names[0], "--no-wait"])?;
     // Everybody is sent to the other node once HAProxy has noticed.
     wait::until("the drain to be followed", SOON, || (0..4).try_for_each(|_| through(&names[1])))
-}
-
-fn tempfile_folder(cluster: &Cluster) -> Result<std::path::PathBuf> {
-    Ok(cluster.root.parent().context("the shared directory has no folder above")?.to_owned())
 }
