@@ -111,6 +111,11 @@ impl UserIndex {
         }
         Ok(())
     }
+    /// Gives back the memory of caches: nobody will ask for a while.
+    pub fn rest(&mut self) -> Result<(), IndexError> {
+        self.connection.flush_prepared_statement_cache();
+        Ok(self.connection.execute_batch("PRAGMA shrink_memory")?)
+    }
     /// Moves the log into the database as far as readers allow: background work.
     pub fn checkpoint(&self) -> Result<(), IndexError> {
         self.checkpoint_as("PASSIVE")

@@ -18,7 +18,8 @@ use crate::{
     AccountPaths, Mailbox, MailboxName, StorageError,
     filesystem::{Filesystem, Shared},
     hierarchy::Catalog,
-    mailbox::Look,
+    mailbox::{Look, Status},
+    parallel,
     store::{self, Store},
 };
 
@@ -123,8 +124,11 @@ pub struct Account {
     pub(crate) trash: Mutex<Vec<PathBuf>>,
 }
 
-/// A mailbox that is open or being opened; its lock makes others wait for the one who opens it.
-type Slot = Arc<Mutex<Option<Arc<Mailbox>>>>;
+/// A mailbox that is open or being opened, and when it was last asked for; its lock makes others wait for the one who opens it.
+type Slot = Arc<Mutex<Option<(Arc<Mailbox>, Duration)>>>;
+
+/// How long a mailbox that no session has selected stays in memory: most that are looked at once are looked at again.
+const UNUSED_AFTER: Duration = Duration::from_secs(300);
 
 impl Account {
     /// Opens (and where needed makes, rebuilds, copies or adopts) the user's mail. Blocking.
@@ -181,16 +185,13 @@ impl Account {
         closed
     }
     fn finish(&self) -> Result<(), StorageError> {
-        for mailbox in self.loaded() {
-            mailbox.finish()?;
-        }
+        let finished = parallel::for_each(parallel::MAILBOXES, &self.loaded(), |mailbox| mailbox.finish());
+        finished.into_iter().collect::<Result<(), _>>()?;
         // Mailboxes that an earlier holder left work in and nobody opened since.
-        for id in self.store.with_writer(|index| index.mailboxes_with_work())? {
-            let entry = self.catalog.read().find(id);
-            if let Some((name, folder)) = entry {
-                self.load(id, name, &folder)?.finish()?;
-            }
-        }
+        let with_work = self.store.with_writer(|index| index.mailboxes_with_work())?.into_iter().collect();
+        let left = self.catalog.read().find(&with_work);
+        let finished = parallel::for_each(parallel::MAILBOXES, &left, |(id, name, folder)| self.load(*id, name.clone(), folder)?.finish());
+        finished.into_iter().collect::<Result<(), _>>()?;
         self.empty_trash();
         Ok(())
     }
@@ -201,24 +202,14 @@ impl Account {
     /// Writes due flags to file names and batched rows to the index; called every second or so by the holder for accounts with work. Blocking.
     pub fn run_background_work(&self) -> Result<(), StorageError> {
         let _inside = self.store.enter()?;
-        let mut failure = None;
-        let mut keep = |result: Result<(), StorageError>| {
-            if let Err(error) = result {
-                failure.get_or_insert(error);
-            }
-        };
-        for mailbox in self.loaded() {
-            // What was told first, then what can wait.
-            keep(mailbox.flush_rows());
-            keep(mailbox.reserve_ahead());
-            keep(mailbox.write_back(self.store.settings.write_back_after));
-            keep(mailbox.remove_files());
-            keep(mailbox.settle_takeover());
-            keep(mailbox.tidy());
-        }
-        keep(self.store.checkpoint_when_due());
+        let mut busy = self.loaded();
+        busy.retain(|mailbox| mailbox.has_work());
+        let worked = parallel::for_each(parallel::MAILBOXES, &busy, |mailbox| mailbox.work());
+        drop(busy);
+        self.unload(UNUSED_AFTER);
         self.empty_trash();
-        failure.map_or(Ok(()), Err)
+        let rest = [self.store.checkpoint_when_due(), self.store.rest_when_unused()];
+        worked.into_iter().chain(rest).find(Result::is_err).unwrap_or(Ok(()))
     }
     /// Opens a mailbox (shared by all sessions). The first opening after a takeover or by an interval looks at the folder. Blocking.
     pub fn mailbox(self: &Arc<Self>, name: &MailboxName) -> Result<Arc<Mailbox>, StorageError> {
@@ -231,6 +222,15 @@ impl Account {
         }
         Ok(mailbox)
     }
+    /// The numbers of STATUS, in the order of `names`: many are looked at together. Blocking.
+    pub fn statuses(self: &Arc<Self>, names: &[MailboxName]) -> Result<Vec<Result<Status, StorageError>>, StorageError> {
+        let _inside = self.store.enter()?;
+        Ok(parallel::for_each(parallel::MAILBOXES, names, |name| {
+            let mailbox = self.mailbox(name)?;
+            mailbox.refresh(false)?;
+            Ok(mailbox.status())
+        }))
+    }
     /// Moves whenever a mailbox is made, renamed, deleted, or subscribed.
     pub fn list_changes(&self) -> watch::Receiver<u64> {
         self.list_changes.subscribe()
@@ -239,25 +239,40 @@ impl Account {
     fn load(&self, id: MailboxId, name: MailboxName, folder: &str) -> Result<Arc<Mailbox>, StorageError> {
         let slot = Arc::clone(self.open.lock().entry(id).or_default());
         let mut slot = slot.lock();
-        if let Some(mailbox) = slot.as_ref() {
+        if let Some((mailbox, used)) = slot.as_mut() {
+            *used = self.store.now();
             return Ok(Arc::clone(mailbox));
         }
         let mailbox = Mailbox::load(Arc::clone(&self.store), id, name, self.folder_path(folder))?;
-        *slot = Some(Arc::clone(&mailbox));
+        *slot = Some((Arc::clone(&mailbox), self.store.now()));
         Ok(mailbox)
+    }
+    /// Lets go of mailboxes that nobody has used for `unused` and that have nothing left to do; their rows are in the index.
+    pub(crate) fn unload(&self, unused: Duration) {
+        let now = self.store.now();
+        self.open.lock().retain(|_, slot| {
+            if Arc::strong_count(slot) > 1 {
+                return true;
+            }
+            let Some(opened) = slot.try_lock() else { return true };
+            match opened.as_ref() {
+                Some((mailbox, used)) => Arc::strong_count(mailbox) > 1 || now.saturating_sub(*used) < unused || !mailbox.is_at_rest(),
+                None => false,
+            }
+        });
     }
     /// The open mailbox with row `id`, if there is one.
     pub(crate) fn loaded_mailbox(&self, id: MailboxId) -> Option<Arc<Mailbox>> {
         let slot = self.open.lock().get(&id).cloned()?;
-        let mailbox = slot.lock();
-        mailbox.clone()
+        let opened = slot.lock();
+        opened.as_ref().map(|(mailbox, _)| Arc::clone(mailbox))
     }
     pub(crate) fn forget_mailbox(&self, id: MailboxId) {
         self.open.lock().remove(&id);
     }
     fn loaded(&self) -> Vec<Arc<Mailbox>> {
         let slots: Vec<Slot> = self.open.lock().values().cloned().collect();
-        slots.iter().filter_map(|slot| slot.lock().clone()).collect()
+        slots.iter().filter_map(|slot| slot.lock().as_ref().map(|(mailbox, _)| Arc::clone(mailbox))).collect()
     }
     pub(crate) fn folder_path(&self, folder: &str) -> PathBuf {
         self.store.paths.folder(folder)

@@ -10,7 +10,7 @@ mod folders;
 mod opening;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     io,
     path::Path,
     sync::Arc,
@@ -51,9 +51,10 @@ pub(crate) struct Known {
 }
 
 impl Catalog {
-    /// Name and folder of the mailbox with row `id`.
-    pub fn find(&self, id: MailboxId) -> Option<(MailboxName, String)> {
-        self.mailboxes.iter().find(|(_, known)| known.id == id).map(|(name, known)| (name.clone(), known.folder.clone()))
+    /// Id, name and folder of the mailboxes with these rows.
+    pub fn find(&self, ids: &HashSet<MailboxId>) -> Vec<(MailboxId, MailboxName, String)> {
+        let found = self.mailboxes.iter().filter(|(_, known)| ids.contains(&known.id));
+        found.map(|(name, known)| (known.id, name.clone(), known.folder.clone())).collect()
     }
     fn has_children(&self, name: &MailboxName) -> bool {
         self.mailboxes.keys().any(|other| other.is_below(name))
@@ -89,9 +90,9 @@ impl Account {
         for name in &catalog.subscriptions {
             add(name, None, true);
         }
-        let parents: BTreeSet<MailboxName> = catalog.mailboxes.keys().filter_map(MailboxName::parent).collect();
-        let is_above = |name: &MailboxName| parents.iter().any(|parent| parent == name || parent.is_below(name));
-        Ok(entries.into_values().map(|entry| MailboxEntry { has_children: is_above(&entry.name), ..entry }).collect())
+        let levels = catalog.mailboxes.keys().flat_map(|name| std::iter::successors(name.parent(), MailboxName::parent));
+        let above: BTreeSet<MailboxName> = levels.collect();
+        Ok(entries.into_values().map(|entry| MailboxEntry { has_children: above.contains(&entry.name), ..entry }).collect())
     }
 
     /// Makes a mailbox and its missing parents. Blocking, durable.
@@ -257,6 +258,11 @@ impl Account {
         for name in ["cur", "new", "tmp"] {
             filesystem.create_folder(&folder.join(name))?;
         }
+        self.make_files(folder, files)
+    }
+    /// Empty files.
+    fn make_files(&self, folder: &Path, files: &[String]) -> io::Result<()> {
+        let filesystem = self.store.filesystem.as_ref();
         for file in files {
             match filesystem.create(&folder.join(file)) {
                 Ok(file) => file.finish()?,
@@ -298,8 +304,16 @@ impl Account {
         catalog.mailboxes.insert(name.clone(), Known { id, folder, special_use });
         Ok(())
     }
-    /// A UIDVALIDITY that no mailbox of the user ever had: the time, or one more than the highest. Durable before it is used.
+    /// A UIDVALIDITY that no mailbox of the user ever had. Durable before it is used.
     fn next_validity(&self) -> Result<UidValidity, StorageError> {
+        let next = self.next_validities(1)?.pop();
+        next.ok_or(StorageError::Limit { what: "UIDVALIDITY", limit: u32::MAX.into() })
+    }
+    /// As many that no mailbox of the user ever had: from the time on, or from one more than the highest.
+    fn next_validities(&self, count: usize) -> Result<Vec<UidValidity>, StorageError> {
+        if count == 0 {
+            return Ok(Vec::new());
+        }
         let filesystem = self.store.filesystem.as_ref();
         let maildir = &self.store.paths.maildir;
         let (highest, on_disk) = {
@@ -307,10 +321,12 @@ impl Account {
             (catalog.highest_validity, catalog.validity_on_disk)
         };
         let now = u32::try_from(unix_micros().div_euclid(1_000_000)).unwrap_or(1);
-        let next = now.max(highest.saturating_add(1));
-        let path = maildir.join(validity_file(next));
+        let out_of_numbers = || StorageError::Limit { what: "UIDVALIDITY", limit: u32::MAX.into() };
+        let first = now.max(highest.saturating_add(1));
+        let last = u32::try_from(count - 1).ok().and_then(|more| first.checked_add(more)).ok_or_else(out_of_numbers)?;
+        let path = maildir.join(validity_file(last));
         let made = match on_disk {
-            Some(last) => match filesystem.rename(&maildir.join(validity_file(last)), &path) {
+            Some(before) => match filesystem.rename(&maildir.join(validity_file(before)), &path) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => filesystem.create(&path).and_then(|file| file.finish()),
                 result => result,
             },
@@ -318,8 +334,8 @@ impl Account {
         };
         made.map_err(self.store.io("can't make", path))?;
         let mut catalog = self.catalog.write();
-        catalog.highest_validity = next;
-        catalog.validity_on_disk = Some(next);
-        UidValidity::new(next).ok_or(StorageError::Limit { what: "UIDVALIDITY", limit: u32::MAX.into() })
+        catalog.highest_validity = last;
+        catalog.validity_on_disk = Some(last);
+        Ok((first..=last).filter_map(UidValidity::new).collect())
     }
 }

@@ -13,6 +13,9 @@ const HELPERS_MAX: usize = 256;
 /// Fewest operations under way at once, whatever the settings say: below, latency rules.
 const PARALLEL_MIN: usize = 16;
 
+/// Mailboxes dealt with at once where there are many: each takes several requests one after the other, and a commit that all of them share.
+pub(crate) const MAILBOXES: usize = 64;
+
 static HELPERS: AtomicUsize = AtomicUsize::new(0);
 
 /// Helping threads that may run; given back when dropped.

@@ -28,6 +28,9 @@ use crate::{
 /// Commits after which the log is moved into the database: about a thousand pages, SQLite's own default.
 const COMMITS_PER_CHECKPOINT: u32 = 250;
 
+/// How long an index that nobody asks keeps its caches.
+const UNUSED_AFTER: Duration = Duration::from_secs(120);
+
 const OPEN: u8 = 0;
 const CLOSING: u8 = 1;
 const ABANDONED: u8 = 2;
@@ -47,6 +50,9 @@ pub(crate) struct Store {
     index_folder: PathBuf,
     damaged: AtomicBool,
     commits: AtomicU32,
+    /// When the index was last asked, in milliseconds since opening, and whether its memory was given back since.
+    used: AtomicU64,
+    resting: AtomicBool,
     counter: AtomicU64,
 }
 
@@ -71,6 +77,8 @@ impl Store {
             reader: Mutex::new(None),
             damaged: AtomicBool::new(false),
             commits: AtomicU32::new(0),
+            used: AtomicU64::new(0),
+            resting: AtomicBool::new(false),
             counter: AtomicU64::new(0),
         }
     }
@@ -139,6 +147,7 @@ impl Store {
 
     /// Reads from the index.
     pub fn read<T>(&self, read: impl FnOnce(&IndexReader) -> Result<T, IndexError>) -> Result<T, StorageError> {
+        self.touch();
         let mut reader = self.reader.lock();
         if reader.is_none() {
             *reader = Some(self.with_writer(|index| index.reader())?);
@@ -159,6 +168,7 @@ impl Store {
     /// One commit, shared with those who come at the same time.
     pub fn change<T>(&self, work: impl FnOnce(&mut Change<'_>) -> Result<T, IndexError>) -> Result<T, StorageError> {
         self.ensure_not_abandoned()?;
+        self.touch();
         let answer = self.writer.change(work, || {
             self.commits.fetch_add(1, Ordering::SeqCst);
             self.may_commit()
@@ -190,6 +200,21 @@ impl Store {
         self.with_writer(|index| index.checkpoint())?;
         self.commits.store(0, Ordering::SeqCst);
         Ok(())
+    }
+    /// Gives back what the index keeps in memory when nobody has asked it anything for a while.
+    pub fn rest_when_unused(&self) -> Result<(), StorageError> {
+        let used = Duration::from_millis(self.used.load(Ordering::SeqCst));
+        if self.resting.load(Ordering::SeqCst) || self.now().saturating_sub(used) < UNUSED_AFTER {
+            return Ok(());
+        }
+        drop(self.reader.lock().take());
+        self.with_writer(|index| index.rest())?;
+        self.resting.store(true, Ordering::SeqCst);
+        Ok(())
+    }
+    fn touch(&self) {
+        self.used.store(u64::try_from(self.now().as_millis()).unwrap_or(u64::MAX), Ordering::SeqCst);
+        self.resting.store(false, Ordering::SeqCst);
     }
     /// Closes the index for good.
     pub fn close_index(&self) -> Result<(), StorageError> {

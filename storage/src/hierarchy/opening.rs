@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, io};
 
-use index::{MailboxRecord, ScanDue};
+use index::{MailboxRecord, ScanDue, UidValidity};
 
 use super::Known;
 use crate::{
@@ -25,6 +25,21 @@ use crate::{
     parallel,
     store::first_modseq,
 };
+
+/// A folder that has no state file yet.
+struct Unknown {
+    folder: String,
+    name: MailboxName,
+    entries: Vec<Entry>,
+    earlier: Earlier,
+}
+
+impl Unknown {
+    /// The UIDVALIDITY that an earlier server gave.
+    fn validity(&self) -> Option<UidValidity> {
+        self.earlier.list.as_ref().filter(|_| !self.earlier.needs_validity).map(|list| list.uid_validity)
+    }
+}
 
 impl Account {
     /// Compares the Maildir's folders with the index, and makes what a new user lacks.
@@ -111,7 +126,7 @@ impl Account {
         inbox_entries: &[Entry],
     ) -> Result<bool, StorageError> {
         let folders: Vec<(String, MailboxName)> = folders.into_iter().collect();
-        let listings = parallel::for_each(self.store.settings.parallel_operations, &folders, |(folder, _)| {
+        let listings = parallel::for_each(parallel::MAILBOXES, &folders, |(folder, _)| {
             let path = self.folder_path(folder);
             let entries = match folder.is_empty() {
                 true => inbox_entries.to_vec(),
@@ -128,6 +143,7 @@ impl Account {
             Ok::<_, StorageError>((entries, earlier))
         });
         // First all that have a UIDVALIDITY, so that the others get higher ones.
+        let mut with_state = Vec::new();
         let mut without_state = Vec::new();
         for ((folder, name), listed) in folders.into_iter().zip(listings) {
             let (entries, earlier) = listed?;
@@ -140,43 +156,50 @@ impl Account {
                     self.catalog.write().mailboxes.insert(name, Known { id: record.id, folder, special_use });
                 }
                 (Some(marks), _) => {
-                    let adopted_below = uidlist::find_own(&entries).unwrap_or(0);
-                    self.record(&name, folder, marks, find_special_use(&entries), ScanDue::Rebuild, adopted_below)?;
+                    with_state.push((name, folder, marks, find_special_use(&entries), uidlist::find_own(&entries).unwrap_or(0)))
                 }
-                (None, earlier) => without_state.push((folder, name, entries, earlier.unwrap_or_default())),
+                (None, earlier) => without_state.push(Unknown { folder, name, entries, earlier: earlier.unwrap_or_default() }),
             }
         }
         for record in missing {
             tracing::info!(user = %self.store.lease.user(), folder = record.folder, "mailbox folder is gone");
             self.store.change(|change| change.delete_mailbox(record.id))?;
         }
-        let earlier_server = without_state.iter().any(|(.., earlier)| earlier.server.is_some());
-        let (mut numbered, fresh): (Vec<_>, Vec<_>) =
-            without_state.into_iter().partition(|(.., earlier)| earlier.list.is_some() && !earlier.needs_validity);
-        numbered.extend(fresh);
-        for (folder, name, entries, earlier) in numbered {
-            self.take_over(&name, folder, &entries, earlier)?;
-        }
+        let recorded = parallel::for_each(parallel::MAILBOXES, &with_state, |(name, folder, marks, special_use, adopted_below)| {
+            self.record(name, folder.clone(), *marks, *special_use, ScanDue::Rebuild, *adopted_below)
+        });
+        recorded.into_iter().collect::<Result<(), _>>()?;
+        let earlier_server = without_state.iter().any(|unknown| unknown.earlier.server.is_some());
+        let (numbered, fresh): (Vec<_>, Vec<_>) = without_state.into_iter().partition(|unknown| unknown.validity().is_some());
+        let kept = numbered.into_iter().filter_map(|unknown| Some((unknown.validity()?, unknown)));
+        self.take_over_all(kept.collect())?;
+        let validities = self.next_validities(fresh.len())?;
+        self.take_over_all(validities.into_iter().zip(fresh).collect())?;
         Ok(earlier_server)
+    }
+    fn take_over_all(&self, mut folders: Vec<(UidValidity, Unknown)>) -> Result<(), StorageError> {
+        for (validity, unknown) in &mut folders {
+            unknown.earlier.list.iter_mut().for_each(|list| list.uid_validity = *validity);
+        }
+        let taken = parallel::for_each(parallel::MAILBOXES, &folders, |(validity, unknown)| self.take_over(*validity, unknown));
+        taken.into_iter().collect()
     }
 
     /// Takes one folder over; its state file comes last, so that all is done again when it was interrupted.
-    fn take_over(&self, name: &MailboxName, folder: String, entries: &[Entry], earlier: Earlier) -> Result<(), StorageError> {
-        let path = self.folder_path(&folder);
+    fn take_over(&self, validity: UidValidity, unknown: &Unknown) -> Result<(), StorageError> {
+        let Unknown { folder, name, entries, earlier } = unknown;
+        let path = self.folder_path(folder);
         for problem in &earlier.problems {
             tracing::warn!(user = %self.store.lease.user(), mailbox = %name, problem, "taken over with a loss");
         }
         // Only an inbox that has nothing yet needs no look, and its first delivery no reservation.
         let new = !entries.iter().any(|entry| matches!(entry.name.as_str(), "cur" | "new"));
-        let list = match (earlier.list, earlier.needs_validity) {
-            (Some(list), true) => Some(uidlist::UidList { uid_validity: self.next_validity()?, ..list }),
-            (list, _) => list,
-        };
+        let list = &earlier.list;
         let returned = Marks::find_as(RETURNED, entries).or_else(|| Marks::find_as(RELEASED, entries));
-        let marks = match (&list, new) {
-            (Some(list), _) => Marks { uid: list.uid_next, modseq: first_modseq(), ..Marks::unreserved(list.uid_validity) },
-            (None, true) => Marks::new(self.next_validity()?),
-            (None, false) => Marks { modseq: first_modseq(), ..Marks::unreserved(self.next_validity()?) },
+        let marks = match (list, new) {
+            (Some(list), _) => Marks { uid: list.uid_next, modseq: first_modseq(), ..Marks::unreserved(validity) },
+            (None, true) => Marks::new(validity),
+            (None, false) => Marks { modseq: first_modseq(), ..Marks::unreserved(validity) },
         };
         let marks = Marks { modseq: marks.modseq.max(returned.map_or(0, |returned| returned.modseq)), ..marks };
 
@@ -186,7 +209,10 @@ impl Account {
             files.extend(found.map(special_use_file));
             found
         });
-        self.fill_folder(&path, &[]).map_err(self.store.io("can't prepare mailbox folder", &path))?;
+        let is_there = |name: &str| entries.iter().any(|entry| entry.name == name);
+        if !["cur", "new", "tmp"].into_iter().all(is_there) {
+            self.fill_folder(&path, &[]).map_err(self.store.io("can't prepare mailbox folder", &path))?;
+        }
         if !earlier.keywords.is_empty() {
             self.replace_file(&path, KEYWORDS_FILE, keywords::print(&earlier.keywords).as_bytes())?;
         }
@@ -194,12 +220,12 @@ impl Account {
         if let Some(stale) = uidlist::find_own(entries).filter(|stale| *stale != adopted_below) {
             remove_quietly(self.store.filesystem.as_ref(), &path.join(uidlist::own_file(stale)));
         }
-        if let Some(list) = &list {
+        if let Some(list) = list {
             self.replace_file(&path, &uidlist::own_file(adopted_below), list.print(false).as_bytes())?;
             tracing::info!(user = %self.store.lease.user(), mailbox = %name, messages = list.messages.len(), server = ?earlier.server, "taken over");
         }
-        self.fill_folder(&path, &files).map_err(self.store.io("can't prepare mailbox folder", &path))?;
-        self.record(name, folder, marks, special_use, if new { ScanDue::No } else { ScanDue::Rebuild }, adopted_below)
+        self.make_files(&path, &files).map_err(self.store.io("can't prepare mailbox folder", &path))?;
+        self.record(name, folder.clone(), marks, special_use, if new { ScanDue::No } else { ScanDue::Rebuild }, adopted_below)
     }
     /// The special use that the settings give to mailboxes of this name.
     fn usual_special_use(&self, name: &MailboxName) -> Option<SpecialUse> {

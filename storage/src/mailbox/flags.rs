@@ -118,6 +118,9 @@ impl Mailbox {
     pub(super) fn load_keywords(&self, folder: &std::path::Path) -> Result<(), StorageError> {
         let mut state = self.state.lock();
         let names = self.read_keywords(folder)?;
+        if names == **self.keywords.read() {
+            return Ok(());
+        }
         let highest = self.columns.read().highest_modseq();
         self.commit(&mut state, highest, |change| change.set_keywords(self.id, &names))?;
         *self.keywords.write() = Arc::new(names);

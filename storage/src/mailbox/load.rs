@@ -92,8 +92,6 @@ impl Mailbox {
             due => Look::Opening(due),
         })?;
         if due == ScanDue::Rebuild {
-            // What is \Recent is not in names: rather nothing than everything.
-            mailbox.recent_from.store(mailbox.columns.read().uid_next(), Ordering::SeqCst);
             mailbox.adopt_uidls()?;
         }
         let mut state = mailbox.state.lock();
@@ -171,17 +169,57 @@ impl Mailbox {
         if self.is_deleted() {
             return Ok(());
         }
-        let ahead = crate::maildir::ceiling::RESERVED_AHEAD / 2;
         let folder = self.folder();
-        let uid_next = self.state.lock().uid_next;
-        let modseq = self.columns.read().highest_modseq().get();
-        let (uid, modseq) = (uid_next.saturating_add(ahead), modseq.saturating_add(ahead.into()));
+        let (uid, modseq) = self.ahead();
         if self.ceiling.covers(uid, modseq) {
             return Ok(());
         }
         self.ceiling
             .raise(self.store.filesystem.as_ref(), &folder, uid, modseq)
             .map_err(self.store.io("can't reserve UIDs in", folder.as_path()))
+    }
+    fn is_reserved_ahead(&self) -> bool {
+        let (uid, modseq) = self.ahead();
+        self.ceiling.covers(uid, modseq)
+    }
+    /// Up to where numbers are to be reserved now.
+    fn ahead(&self) -> (u32, u64) {
+        let ahead = crate::maildir::ceiling::RESERVED_AHEAD / 2;
+        let uid_next = self.state.lock().uid_next;
+        let modseq = self.columns.read().highest_modseq().get();
+        (uid_next.saturating_add(ahead), modseq.saturating_add(ahead.into()))
+    }
+    /// Whether all there is to know is in the index and the folder, and nothing is to be done.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        let state = self.state.lock();
+        let record = &state.record;
+        let (uid_next, highest) = {
+            let columns = self.columns.read();
+            (columns.uid_next(), columns.highest_modseq())
+        };
+        let is_recorded = record.uid_next == uid_next
+            && record.highest_modseq == highest
+            && record.first_recent == self.recent_from.load(Ordering::SeqCst)
+            && record.scan_due == ScanDue::No;
+        let is_idle = state.pending.is_empty() && state.in_flight.is_empty() && state.write_back.is_empty() && state.removals.is_empty();
+        is_recorded && is_idle && !state.look_again
+    }
+    /// Whether [`Mailbox::work`] has something to do.
+    pub(crate) fn has_work(&self) -> bool {
+        !self.is_deleted() && (!self.is_at_rest() || !self.tidied.load(Ordering::SeqCst) || !self.is_reserved_ahead())
+    }
+    /// What can be done without anybody waiting for it. What fails is tried again, and keeps nothing else from being done.
+    pub(crate) fn work(&self) -> Result<(), StorageError> {
+        let steps = [
+            // What was told first, then what can wait.
+            self.flush_rows(),
+            self.reserve_ahead(),
+            self.write_back(self.store.settings.write_back_after),
+            self.remove_files(),
+            self.settle_takeover(),
+            self.tidy(),
+        ];
+        steps.into_iter().find(Result::is_err).unwrap_or(Ok(()))
     }
     /// Everything that is due, for closing.
     pub(crate) fn finish(&self) -> Result<(), StorageError> {

@@ -5,7 +5,7 @@ use std::{
     io,
     ops::Range,
     path::Path,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
 };
 
 use index::{FlagSet, ScanDue, Uid};
@@ -319,6 +319,8 @@ impl Mailbox {
             if due == ScanDue::Rebuild {
                 // What was expunged before is not known: absent UIDs count.
                 state.record.expunged_floor = self.columns.read().highest_modseq().get();
+                // What is \Recent is not in names: rather nothing than everything.
+                self.recent_from.store(self.columns.read().uid_next(), Ordering::SeqCst);
             }
         }
         Ok(())

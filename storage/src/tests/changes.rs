@@ -303,3 +303,28 @@ fn uidls_come_from_uid_and_uidvalidity() {
     append(&inbox, "one", SEEN).unwrap();
     assert_eq!(inbox.uidl(&[uid(1)]).unwrap(), [format!("00000001{:08x}", inbox.uid_validity().get())]);
 }
+
+#[test]
+fn an_unused_mailbox_is_unloaded_and_comes_back_as_it_was() {
+    let mut user = User::new();
+    let held = user.open(Handover::Clean);
+    let inbox = held.inbox();
+    append(&inbox, "one", FlagSet::EMPTY).unwrap();
+    held.unload(Duration::ZERO);
+    assert!(Arc::ptr_eq(&inbox, &held.inbox()), "somebody has it");
+    append(&inbox, "two", FlagSet::of(&[Flag::Seen])).unwrap();
+    let weak = Arc::downgrade(&inbox);
+    let (before, status) = (picture(&inbox), inbox.status());
+    drop(inbox);
+    held.unload(Duration::ZERO);
+    assert!(weak.upgrade().is_some(), "its rows are not in the index yet");
+    held.run_background_work().unwrap();
+    held.unload(Duration::from_secs(3600));
+    assert!(weak.upgrade().is_some(), "it was used just now");
+    held.unload(Duration::ZERO);
+    assert!(weak.upgrade().is_none());
+    let inbox = held.inbox();
+    assert_eq!((picture(&inbox), inbox.status()), (before, status));
+    append(&inbox, "three", FlagSet::EMPTY).unwrap();
+    assert_eq!(inbox.read().uids(), [uid(1), uid(2), uid(3)]);
+}

@@ -133,3 +133,30 @@ fn files_in_tmp_are_removed_after_36_hours() {
     assert!(!tmp.join("old").exists() && tmp.join("young").exists());
     drop(inbox);
 }
+
+#[test]
+fn many_mailboxes_are_taken_over_and_counted_together() {
+    let mut user = adopted(&[]);
+    for number in 0..300 {
+        let folder = user.maildir().join(format!(".m{number:03}"));
+        for sub in ["cur", "new", "tmp"] {
+            std::fs::create_dir_all(folder.join(sub)).unwrap();
+        }
+        let info = if number % 3 == 0 { ":2,S" } else { ":2," };
+        std::fs::write(folder.join(format!("cur/1000000001.M1P1.host,S=15,W=15{info}")), "Subject: a\r\n\r\nb").unwrap();
+    }
+    let held = user.open(Handover::Clean);
+    let names: Vec<MailboxName> = (0..300).map(|number| name(&format!("m{number:03}"))).chain([name("absent")]).collect();
+    let mut statuses = held.statuses(&names).unwrap();
+    assert!(matches!(statuses.pop(), Some(Err(StorageError::NoMailbox(_)))));
+    let statuses: Vec<crate::Status> = statuses.into_iter().collect::<Result<_, _>>().unwrap();
+    assert!(statuses.iter().all(|status| (status.messages, status.uid_next, status.recent, status.size) == (1, 2, 0, 15)));
+    assert_eq!(statuses.iter().filter(|status| status.unseen == 0).count(), 100);
+    let validities: std::collections::BTreeSet<_> = statuses.iter().map(|status| status.uid_validity).collect();
+    assert_eq!(validities.len(), 300, "each has its own");
+    held.run_background_work().unwrap();
+    assert!(user.files(".m007")[0].contains(",U=1:2,"), "{:?}", user.files(".m007"));
+    held.unload(Duration::ZERO);
+    assert_eq!(held.statuses(&names[..300]).unwrap().into_iter().map(Result::unwrap).collect::<Vec<_>>(), statuses);
+    held.close().unwrap();
+}

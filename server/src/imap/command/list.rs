@@ -1,13 +1,10 @@
 //! LIST, basic and extended (RFC 3501 §6.3.8, RFC 5258, RFC 5819, RFC 6154), and LSUB.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use storage::{MailboxEntry, MailboxName, SpecialUse, Status, StorageError};
 
-use super::{
-    pattern::Pattern,
-    status::{self, look},
-};
+use super::{pattern::Pattern, status};
 use crate::imap::{
     holding::Holding,
     reply::{Reply, Stop},
@@ -19,6 +16,9 @@ use crate::imap::{
         response::{self, ListLine},
     },
 };
+
+/// Mailboxes whose numbers are looked up together: enough to have many requests under way, few enough that the first lines come soon.
+const TOGETHER: usize = 512;
 
 /// LIST.
 pub async fn list<H: Holding>(session: &mut Session<H>, state: &State, list: &List) -> Result<Reply, Stop> {
@@ -38,23 +38,30 @@ pub async fn list<H: Holding>(session: &mut Session<H>, state: &State, list: &Li
     if let Some(items) = &list.return_status {
         status::notice(session, state, items);
     }
-    for line in lines {
-        let attributes = attributes(line.entry, list, session.enabled);
-        let printed = ListLine {
-            attributes: &attributes,
-            mailbox: line.entry.name.as_str(),
-            subscribed_child: line.subscribed_child,
-            ..ListLine::default()
+    let mut lines = lines.into_iter().peekable();
+    while lines.peek().is_some() {
+        let together: Vec<Line<'_>> = lines.by_ref().take(TOGETHER).collect();
+        let mut looked_up = match list.return_status {
+            Some(_) => numbers(session, &together).await?,
+            None => HashMap::new(),
         };
-        response::list(session.connection.output(), printed, names);
-        if let Some(items) = &list.return_status
-            && line.entry.selectable
-            && let Some(numbers) = numbers(session, &line.entry.name).await?
-        {
-            let values = status::values(items, &numbers, session.settings.message_bytes);
-            response::status(session.connection.output(), line.entry.name.as_str(), &values, names);
+        for line in together {
+            let attributes = attributes(line.entry, list, session.enabled);
+            let printed = ListLine {
+                attributes: &attributes,
+                mailbox: line.entry.name.as_str(),
+                subscribed_child: line.subscribed_child,
+                ..ListLine::default()
+            };
+            response::list(session.connection.output(), printed, names);
+            if let Some(items) = &list.return_status
+                && let Some(numbers) = looked_up.remove(&line.entry.name)
+            {
+                let values = status::values(items, &numbers, session.settings.message_bytes);
+                response::status(session.connection.output(), line.entry.name.as_str(), &values, names);
+            }
+            session.connection.flush_if_large().await?;
         }
-        session.connection.flush_if_large().await?;
     }
     Ok(Reply::ok("List completed"))
 }
@@ -69,17 +76,21 @@ pub async fn announce<H: Holding>(session: &mut Session<H>, name: &MailboxName, 
     Ok(())
 }
 
-/// A mailbox's numbers; `None` if it can't be opened now: LIST goes on without them (RFC 5819 §2).
-async fn numbers<H: Holding>(session: &mut Session<H>, name: &MailboxName) -> Result<Option<Status>, Stop> {
-    let asked = name.clone();
-    match session.held.run(move |account| look(account, &asked)).await {
-        Ok(numbers) => Ok(Some(numbers)),
-        Err(error @ (StorageError::LeaseLost(_) | StorageError::Closing(_))) => Err(error.into()),
-        Err(error) => {
-            tracing::debug!(mailbox = %name, %error, "LIST leaves STATUS out");
-            Ok(None)
+/// The numbers of those that can be opened now: LIST goes on without the others (RFC 5819 §2).
+async fn numbers<H: Holding>(session: &mut Session<H>, lines: &[Line<'_>]) -> Result<HashMap<MailboxName, Status>, Stop> {
+    let names: Vec<MailboxName> = lines.iter().filter(|line| line.entry.selectable).map(|line| line.entry.name.clone()).collect();
+    let looked = session.held.run(move |account| account.statuses(&names).map(|statuses| (names, statuses))).await?;
+    let mut numbers = HashMap::with_capacity(lines.len());
+    for (name, status) in looked.0.into_iter().zip(looked.1) {
+        match status {
+            Ok(status) => {
+                numbers.insert(name, status);
+            }
+            Err(error @ (StorageError::LeaseLost(_) | StorageError::Closing(_))) => return Err(error.into()),
+            Err(error) => tracing::debug!(mailbox = %name, %error, "LIST leaves STATUS out"),
         }
     }
+    Ok(numbers)
 }
 
 /// One line of the answer.
