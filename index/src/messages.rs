@@ -47,9 +47,12 @@ fn broken(column: usize, value: i64) -> rusqlite::Error {
     rusqlite::Error::IntegralValueOutOfRange(column, value)
 }
 
-fn message(row: &Row<'_>) -> rusqlite::Result<MessageRecord> {
+/// Reads a row into `file`'s memory.
+fn message(row: &Row<'_>, mut file: String) -> rusqlite::Result<MessageRecord> {
     let id: i64 = row.get(0)?;
     let modseq: i64 = row.get(2)?;
+    file.clear();
+    file.push_str(row.get_ref(7)?.as_str().map_err(|error| rusqlite::Error::FromSqlConversionFailure(7, Type::Text, error.into()))?);
     Ok(MessageRecord {
         uid: Uid::new(uid_of(id)).ok_or_else(|| broken(0, id))?,
         flags: FlagSet::from_bits(row.get::<_, i64>(1)?.cast_unsigned()),
@@ -58,7 +61,7 @@ fn message(row: &Row<'_>) -> rusqlite::Result<MessageRecord> {
         disk_size: row.get::<_, i64>(4)?.cast_unsigned(),
         internal_date: row.get(5)?,
         save_date: row.get(6)?,
-        file: row.get(7)?,
+        file,
     })
 }
 
@@ -69,11 +72,23 @@ fn rendered(row: &Row<'_>) -> rusqlite::Result<(u32, RenderedRecord)> {
 impl UserIndex {
     /// Every message of a mailbox, by UID.
     pub fn messages(&self, mailbox: MailboxId) -> Result<Vec<MessageRecord>, IndexError> {
+        let mut messages = Vec::new();
+        self.each_message(mailbox, &mut |message| messages.push(message.clone()))?;
+        Ok(messages)
+    }
+    /// Calls `visit` with every message of a mailbox, by UID, in the memory of one.
+    pub fn each_message(&self, mailbox: MailboxId, visit: &mut dyn FnMut(&MessageRecord)) -> Result<(), IndexError> {
         let mut statement = self.connection.prepare_cached(
             "SELECT id, flags, modseq, size, disk_size, internal_date, save_date, file FROM messages WHERE id BETWEEN ?1 AND ?2 ORDER BY id",
         )?;
-        let rows = statement.query_map([id(mailbox, 0), id(mailbox, u32::MAX)], message)?;
-        Ok(rows.collect::<Result<_, _>>()?)
+        let mut rows = statement.query([id(mailbox, 0), id(mailbox, u32::MAX)])?;
+        let mut file = String::new();
+        while let Some(row) = rows.next()? {
+            let found = message(row, std::mem::take(&mut file))?;
+            visit(&found);
+            file = found.file;
+        }
+        Ok(())
     }
     /// The messages whose file names lack their flags or UID, by UID.
     pub fn write_backs(&self, mailbox: MailboxId) -> Result<Vec<u32>, IndexError> {
@@ -184,12 +199,27 @@ impl Change<'_> {
     }
     /// Changes a message's flags; its file name is to follow.
     pub fn set_flags(&mut self, mailbox: MailboxId, uid: Uid, flags: FlagSet, modseq: ModSeq) -> Result<(), IndexError> {
-        self.connection.prepare_cached("UPDATE messages SET flags = ?2, modseq = ?3 WHERE id = ?1")?.execute(params![
-            id(mailbox, uid.get()),
+        self.set_flags_between(mailbox, (uid, uid), flags, modseq)
+    }
+    /// Changes the flags of every message from one UID to another; their file names are to follow.
+    pub fn set_flags_between(
+        &mut self,
+        mailbox: MailboxId,
+        (first, last): (Uid, Uid),
+        flags: FlagSet,
+        modseq: ModSeq,
+    ) -> Result<(), IndexError> {
+        let [first, last] = [first, last].map(|uid| id(mailbox, uid.get()));
+        self.connection.prepare_cached("UPDATE messages SET flags = ?3, modseq = ?4 WHERE id BETWEEN ?1 AND ?2")?.execute(params![
+            first,
+            last,
             flags.bits().cast_signed(),
             modseq.get().cast_signed()
         ])?;
-        self.insert_write_back(mailbox, uid)
+        self.connection
+            .prepare_cached("INSERT OR IGNORE INTO write_backs (id) SELECT id FROM messages WHERE id BETWEEN ?1 AND ?2")?
+            .execute([first, last])?;
+        Ok(())
     }
     /// The message's file name must be brought up to date.
     pub fn insert_write_back(&mut self, mailbox: MailboxId, uid: Uid) -> Result<(), IndexError> {
@@ -215,16 +245,24 @@ impl Change<'_> {
     }
     /// Forgets a message and remembers that it was expunged.
     pub fn expunge(&mut self, mailbox: MailboxId, uid: Uid, modseq: ModSeq) -> Result<(), IndexError> {
+        self.expunge_between(mailbox, (uid, uid), modseq)
+    }
+    /// Forgets every message from one UID to another, and remembers that they were expunged.
+    pub fn expunge_between(&mut self, mailbox: MailboxId, (first, last): (Uid, Uid), modseq: ModSeq) -> Result<(), IndexError> {
+        let ids = [first, last].map(|uid| id(mailbox, uid.get()));
+        let mut insert = self.connection.prepare_cached(
+            "INSERT OR IGNORE INTO expunged (mailbox, modseq, uid)
+             SELECT ?1, ?2, id & 0xffffffff FROM messages WHERE id BETWEEN ?3 AND ?4",
+        )?;
+        insert.execute(params![mailbox.0, modseq.get().cast_signed(), ids[0], ids[1]])?;
         for statement in [
-            "DELETE FROM messages WHERE id = ?1",
-            "DELETE FROM rendered WHERE id = ?1",
-            "DELETE FROM write_backs WHERE id = ?1",
-            "DELETE FROM uidls WHERE id = ?1",
+            "DELETE FROM messages WHERE id BETWEEN ?1 AND ?2",
+            "DELETE FROM rendered WHERE id BETWEEN ?1 AND ?2",
+            "DELETE FROM write_backs WHERE id BETWEEN ?1 AND ?2",
+            "DELETE FROM uidls WHERE id BETWEEN ?1 AND ?2",
         ] {
-            self.connection.prepare_cached(statement)?.execute([id(mailbox, uid.get())])?;
+            self.connection.prepare_cached(statement)?.execute(ids)?;
         }
-        let mut insert = self.connection.prepare_cached("INSERT OR IGNORE INTO expunged (mailbox, modseq, uid) VALUES (?1, ?2, ?3)")?;
-        insert.execute(params![mailbox.0, modseq.get().cast_signed(), uid.get()])?;
         Ok(())
     }
     /// Keeps the newest `keep` expunged UIDs; gives the new floor if older ones were forgotten.

@@ -121,6 +121,20 @@ impl Columns {
     pub(crate) fn rows(&self) -> impl Iterator<Item = Row> {
         (0..self.len()).map(|position| self.row(position))
     }
+    /// `messages` (ascending) as first and last UID of those that lie side by side and are to have the same: the index changes a run with one statement.
+    pub(crate) fn runs<T: Copy + PartialEq>(&self, messages: impl Iterator<Item = (Uid, T)>) -> Vec<((Uid, Uid), T)> {
+        let mut runs: Vec<((Uid, Uid), T)> = Vec::new();
+        let mut next = usize::MAX;
+        for (uid, what) in messages {
+            let Some(position) = self.position(uid) else { continue };
+            match runs.last_mut() {
+                Some(((_, last), same)) if position == next && *same == what => *last = uid,
+                _ => runs.push(((uid, uid), what)),
+            }
+            next = position + 1;
+        }
+        runs
+    }
     /// Adds a message; its UID is above all others'.
     pub(crate) fn push(&mut self, row: Row, file: &str) {
         debug_assert!(self.uids.last().is_none_or(|last| *last < row.uid), "messages become visible in UID order");
@@ -196,6 +210,10 @@ mod tests {
             let row = Row { uid: uid(number), flags: FlagSet::EMPTY, modseq: modseq(3), size: 1, internal_date: 2, save_date: 3 };
             columns.push(row, &format!("cur/{number}"));
         }
+        let runs = columns.runs([(2, 'a'), (4, 'a'), (5, 'a'), (9, 'b')].into_iter().map(|(number, what)| (uid(number), what)));
+        assert_eq!(runs, [((uid(2), uid(5)), 'a'), ((uid(9), uid(9)), 'b')]);
+        let runs = columns.runs([2, 9].into_iter().map(|number| (uid(number), ())));
+        assert_eq!(runs, [((uid(2), uid(2)), ()), ((uid(9), uid(9)), ())], "what lies between stays as it is");
         columns.set_file(uid(9), "cur/9:2,S");
         columns.remove(&[uid(2), uid(4), uid(5)], modseq(4));
         assert_eq!(columns.uids(), [uid(9)]);

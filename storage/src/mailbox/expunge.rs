@@ -41,8 +41,9 @@ impl Mailbox {
         };
         if !gone.is_empty() {
             let modseq = self.next_modseq(&state, &folder)?;
+            let runs = self.columns.read().runs(gone.iter().map(|uid| (*uid, ())));
             self.commit(&mut state, modseq, |change| {
-                gone.iter().try_for_each(|uid| change.expunge(self.id, *uid, modseq))?;
+                runs.iter().try_for_each(|(uids, ())| change.expunge_between(self.id, *uids, modseq))?;
                 files.iter().try_for_each(|file| change.insert_removal(self.id, file))
             })?;
             state.removals.extend(files.into_iter().map(|file| Removal { recorded: file.clone(), file }));

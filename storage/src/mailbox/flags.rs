@@ -61,8 +61,9 @@ impl Mailbox {
         };
         if !changes.is_empty() {
             let modseq = self.next_modseq(state, folder)?;
+            let runs = self.columns.read().runs(changes.iter().map(|(uid, flags)| (*uid, *flags)));
             self.commit(state, modseq, |change| {
-                changes.iter().try_for_each(|(uid, flags)| change.set_flags(self.id, *uid, *flags, modseq))
+                runs.iter().try_for_each(|(uids, flags)| change.set_flags_between(self.id, *uids, *flags, modseq))
             })?;
             let now = self.store.now();
             let mut columns = self.columns.write();

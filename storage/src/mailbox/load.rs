@@ -27,24 +27,30 @@ use crate::{
 impl Mailbox {
     /// Opens the mailbox with row `id`.
     pub(crate) fn load(store: Arc<Store>, id: MailboxId, name: MailboxName, folder: PathBuf) -> Result<Arc<Mailbox>, StorageError> {
-        let (record, messages, keywords, removals, write_backs) = store.with_writer(|index| {
-            Ok((index.mailbox(id)?, index.messages(id)?, index.keywords(id)?, index.removals(id)?, index.write_backs(id)?))
+        let mut columns = Columns::default();
+        let (record, keywords, removals, write_backs) = store.with_writer(|index| {
+            index.each_message(id, &mut |message| {
+                let row = Row {
+                    uid: message.uid,
+                    flags: message.flags,
+                    modseq: message.modseq,
+                    size: message.size,
+                    internal_date: message.internal_date,
+                    save_date: message.save_date,
+                };
+                columns.push(row, &message.file);
+            })?;
+            Ok((index.mailbox(id)?, index.keywords(id)?, index.removals(id)?, index.write_backs(id)?))
         })?;
-        let Some(record) = record else { return Err(StorageError::NoMailbox(name)) };
+        let Some(mut record) = record else { return Err(StorageError::NoMailbox(name)) };
         let due = record.scan_due;
         let marks = Self::marks(&store, &record, &folder)?;
 
-        let mut columns = Columns::default();
-        for message in messages {
-            let row = Row {
-                uid: message.uid,
-                flags: message.flags,
-                modseq: message.modseq,
-                size: message.size,
-                internal_date: message.internal_date,
-                save_date: message.save_date,
-            };
-            columns.push(row, &message.file);
+        if due == ScanDue::Rebuild && !columns.is_empty() {
+            // An earlier try was interrupted: the UIDs it gave were told to nobody.
+            store.change(|change| change.clear_messages(id))?;
+            columns = Columns::default();
+            record.uid_next = 1;
         }
         columns.raise(record.uid_next, record.highest_modseq);
         if matches!(due, ScanDue::Takeover | ScanDue::Rebuild) {

@@ -9,6 +9,7 @@ use std::{
 };
 
 use index::{FlagSet, ScanDue, Uid};
+use parking_lot::MutexGuard;
 
 use super::{
     Mailbox,
@@ -19,8 +20,8 @@ use crate::{
     StorageError, adopt,
     filesystem::read_small,
     maildir::{
-        filename::{FileName, identity},
-        scan::{Found, Known, Plan, assign, compare},
+        filename::{Base, FileName, identity},
+        scan::{Found, Known, Plan, assign, compare, found},
         uidlist::{UIDLIST_BYTES_MAX, UidList, own_file},
     },
     parallel,
@@ -29,6 +30,9 @@ use crate::{
 
 /// A folder that changed less than this before it was listed may change again without another time stamp: it is listed again next time.
 const STAMP_GRAIN_NANOSECONDS: i64 = 2_000_000_000;
+
+/// New messages of a folder that is taken over which are on their way to the index together: what is known of more is not in memory twice.
+const SHOWN_AT_ONCE: usize = 8192;
 
 /// How thoroughly to look at the folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,12 +43,6 @@ pub(crate) enum Look {
     Thoroughly,
     /// For the first time after [`ScanDue`] was recorded; before any client sees the mailbox.
     Opening(ScanDue),
-}
-
-/// A new file, ready to become a message.
-struct Candidate {
-    found: Found,
-    message: NewMessage,
 }
 
 impl Mailbox {
@@ -89,19 +87,18 @@ impl Mailbox {
             listed = again.iter().cloned().chain(missed).collect();
             plan = self.compare(&listed);
         }
+        let mut new = found(listed, &plan.new);
         if matches!(look, Look::Opening(ScanDue::Takeover | ScanDue::Rebuild)) {
-            self.apply_adopted_list(folder, &mut plan.new)?;
+            self.apply_adopted_list(folder, &mut new)?;
         }
-        let letters = plan.new.iter().map(|found| found.name.flags).chain(plan.renamed.iter().map(|(.., flags)| *flags));
+        let letters = new.iter().map(|found| found.flags).chain(plan.renamed.iter().map(|(.., flags)| *flags));
         if let Some(highest) = letters.flat_map(|flags| flags.keywords().last()).max() {
             self.ensure_keyword_letters(folder, highest.position())?;
         }
-        let new = std::mem::take(&mut plan.new);
-        let candidates = self.inspect(folder, new, matches!(look, Look::Opening(_)))?;
-
-        let mut state = self.state.lock();
-        self.apply(&mut state, folder, &plan)?;
-        self.admit(&mut state, folder, candidates, look)?;
+        let mut state = match look {
+            Look::Opening(due) => self.admit_at_opening(folder, &plan, new, due)?,
+            Look::WhenChanged | Look::Thoroughly => self.admit(folder, &plan, new)?,
+        };
         let now = unix_micros().saturating_mul(1_000);
         let settled = |stamp: i64| if now.saturating_sub(stamp) < STAMP_GRAIN_NANOSECONDS { 0 } else { stamp };
         state.record.cur_seen = settled(stamps[0]);
@@ -135,12 +132,12 @@ impl Mailbox {
         let by_name = adopt::by_name(list);
         for found in new {
             if let Some((uid, keywords)) = by_name.get(identity(&found.file)) {
-                let base = &mut found.name.base;
-                base.uid = Some(*uid);
+                let base = found.name().base;
+                found.uid = Some(*uid);
                 // A name that stays says itself which keywords are left, once it has any.
                 let stays = base.size.is_some() && base.disk_size.is_some();
-                if !stays || found.name.flags.keywords().next().is_none() {
-                    found.name.flags = found.name.flags.union(*keywords);
+                if !stays || found.flags.keywords().next().is_none() {
+                    found.flags = found.flags.union(*keywords);
                 }
             }
         }
@@ -175,33 +172,32 @@ impl Mailbox {
         let mut plan = compare(known, listed, &removing);
         // Our own messages on their way in.
         let epoch = self.store.lease.epoch();
-        plan.new.retain(|found| {
-            let base = &found.name.base;
-            let ours = base.own().is_some_and(|own| own.epoch == epoch);
-            !(ours && base.uid.is_some_and(|uid| state.in_flight.contains_key(&uid.get())))
-        });
+        if !state.in_flight.is_empty() {
+            plan.new.retain(|position| {
+                let base = listed.get(*position).map_or("", |file| identity(file));
+                let base = Base::parse(base);
+                let ours = base.own().is_some_and(|own| own.epoch == epoch);
+                !(ours && base.uid.is_some_and(|uid| state.in_flight.contains_key(&uid.get())))
+            });
+        }
         plan
     }
 
-    /// Finds out what names do not say. Files that are gone again are left out.
-    fn inspect(&self, folder: &Path, new: Vec<Found>, trust_names: bool) -> Result<Vec<Candidate>, StorageError> {
+    /// Finds out what names do not say; `None`: the file is gone again.
+    fn inspect(&self, folder: &Path, new: &[Found], trust_names: bool) -> Result<Vec<Option<NewMessage>>, StorageError> {
         let inspected =
-            parallel::for_each(self.store.settings.parallel_operations, &new, |found| match self.inspect_one(folder, found, trust_names) {
+            parallel::for_each(self.store.settings.parallel_operations, new, |found| match self.inspect_one(folder, found, trust_names) {
                 Ok(message) => Ok(Some(message)),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
                 Err(error) => Err(self.store.io("can't read", folder.join(&found.file))(error)),
             });
-        let mut candidates = Vec::with_capacity(new.len());
-        for (found, message) in new.into_iter().zip(inspected) {
-            candidates.extend(message?.map(|message| Candidate { found, message }));
-        }
-        Ok(candidates)
+        inspected.into_iter().collect()
     }
 
     fn inspect_one(&self, folder: &Path, found: &Found, trust_name: bool) -> io::Result<NewMessage> {
-        let FileName { base, flags, .. } = &found.name;
+        let FileName { base, flags, .. } = found.name();
         let mut message = NewMessage {
-            flags: *flags,
+            flags,
             size: base.size.unwrap_or_default(),
             internal_date: 0,
             save_date: 0,
@@ -272,57 +268,78 @@ impl Mailbox {
         Ok(())
     }
 
-    /// Gives new files their UIDs and shows them.
-    fn admit(&self, state: &mut State, folder: &Path, candidates: Vec<Candidate>, look: Look) -> Result<(), StorageError> {
-        let marks = self.ceiling.marks();
-        // Before anybody sees the mailbox, names may say what the index lacks; later, a UID in a strange file's name would be out of order.
-        let acceptable: Range<u32> = match look {
-            Look::Opening(ScanDue::Takeover | ScanDue::Rebuild) => state.uid_next..marks.uid,
-            _ => 0..0,
+    /// Shows new files, each under the next UID: a UID in a strange file's name would be out of order.
+    fn admit(&self, folder: &Path, plan: &Plan, new: Vec<Found>) -> Result<MutexGuard<'_, State>, StorageError> {
+        let mut inspected = self.inspect(folder, &new, false)?;
+        let mut state = self.state.lock();
+        self.apply(&mut state, folder, plan)?;
+        inspected.retain(Option::is_some);
+        if !inspected.is_empty() {
+            let first = self.allocate(&mut state, folder, inspected.len())?;
+            let messages = inspected.into_iter().flatten();
+            self.settle(&mut state, (first..).zip(messages.map(Progress::Done)));
+        }
+        Ok(state)
+    }
+
+    /// Shows new files before anybody sees the mailbox: names may say what the index lacks.
+    fn admit_at_opening(&self, folder: &Path, plan: &Plan, new: Vec<Found>, due: ScanDue) -> Result<MutexGuard<'_, State>, StorageError> {
+        let mut state = self.state.lock();
+        self.apply(&mut state, folder, plan)?;
+        let acceptable: Range<u32> = match due {
+            ScanDue::Takeover | ScanDue::Rebuild => state.uid_next..self.ceiling.marks().uid,
+            ScanDue::Settle | ScanDue::No => 0..0,
         };
         if !acceptable.is_empty() {
-            state.uid_next = state.uid_next.max(marks.uid);
+            state.uid_next = acceptable.end;
         }
-        let (found, messages): (Vec<Found>, Vec<NewMessage>) =
-            candidates.into_iter().map(|candidate| (candidate.found, candidate.message)).unzip();
-        let mut by_file: HashMap<String, NewMessage> = messages.into_iter().map(|message| (message.file.clone(), message)).collect();
         let out_of_uids = StorageError::Limit { what: "the number of UIDs given in this mailbox", limit: u32::MAX.into() };
-        let assigned = assign(found, acceptable, state.uid_next).ok_or(out_of_uids)?;
+        let assigned = assign(new, acceptable, state.uid_next).ok_or(out_of_uids)?;
         let fresh = assigned.iter().filter(|(uid, _)| *uid >= state.uid_next).count();
         if fresh > 0 {
-            self.allocate(state, folder, fresh)?;
+            self.allocate(&mut state, folder, fresh)?;
         }
-        if !assigned.is_empty() {
+        let (uids, new): (Vec<u32>, Vec<Found>) = assigned.into_iter().unzip();
+        // What an interrupted rebuilding has shown is forgotten and done again; a takeover is done as one.
+        let at_once = if due == ScanDue::Rebuild { SHOWN_AT_ONCE } else { usize::MAX };
+        for (uids, new) in uids.chunks(at_once).zip(new.chunks(at_once)) {
+            if !state.pending.is_empty() {
+                let highest = self.columns.read().highest_modseq();
+                self.commit(&mut state, highest, |_| Ok(()))?;
+            }
             // Even without a fresh UID the messages take a MODSEQ.
-            self.next_modseq(state, folder)?;
+            self.next_modseq(&state, folder)?;
+            drop(state);
+            let inspected = self.inspect(folder, new, true)?;
+            state = self.state.lock();
+            let adopted_below = state.record.adopted_below;
+            let settled = uids.iter().zip(new).zip(inspected).map(|((uid, found), message)| match message {
+                Some(message) => {
+                    (*uid, Progress::Done(NewMessage { write_back_due: !is_named(*uid, found, &message, adopted_below), ..message }))
+                }
+                None => (*uid, Progress::Failed),
+            });
+            self.settle(&mut state, settled);
         }
-        let adopted_below = state.record.adopted_below;
-        let ours = |uid: u32, found: &Found, message: &NewMessage| {
-            let base = &found.name.base;
-            let complete = base.size.is_some() && base.disk_size.is_some() && message.file.starts_with("cur/");
-            let named = FileName::parse(message.file.rsplit_once('/').map_or("", |(_, name)| name));
-            let settled = base.own().is_some() || (uid < adopted_below && named.flags == message.flags);
-            complete && settled && base.uid.map(Uid::get) == Some(uid)
-        };
-        let settled = assigned.into_iter().filter_map(|(uid, found)| {
-            let mut message = by_file.remove(&found.file)?;
-            message.write_back_due = !ours(uid, &found, &message);
-            Some((uid, Progress::Done(message)))
-        });
-        let settled: Vec<_> = settled.collect();
-        self.settle(state, settled);
-        if let Look::Opening(due) = look {
-            match due {
-                ScanDue::Takeover | ScanDue::Rebuild => state.record.scan_due = ScanDue::Settle,
-                ScanDue::Settle | ScanDue::No => {}
-            }
-            if due == ScanDue::Rebuild {
-                // What was expunged before is not known: absent UIDs count.
-                state.record.expunged_floor = self.columns.read().highest_modseq().get();
-                // What is \Recent is not in names: rather nothing than everything.
-                self.recent_from.store(self.columns.read().uid_next(), Ordering::SeqCst);
-            }
+        match due {
+            ScanDue::Takeover | ScanDue::Rebuild => state.record.scan_due = ScanDue::Settle,
+            ScanDue::Settle | ScanDue::No => {}
         }
-        Ok(())
+        if due == ScanDue::Rebuild {
+            // What was expunged before is not known: absent UIDs count.
+            state.record.expunged_floor = self.columns.read().highest_modseq().get();
+            // What is \Recent is not in names: rather nothing than everything.
+            self.recent_from.store(self.columns.read().uid_next(), Ordering::SeqCst);
+        }
+        Ok(state)
     }
+}
+
+/// Whether a file's name says already all that a name is to say.
+fn is_named(uid: u32, found: &Found, message: &NewMessage, adopted_below: u32) -> bool {
+    let base = found.name().base;
+    let complete = base.size.is_some() && base.disk_size.is_some() && message.file.starts_with("cur/");
+    let named = FileName::parse(message.file.rsplit_once('/').map_or("", |(_, name)| name));
+    let settled = base.own().is_some() || (uid < adopted_below && named.flags == message.flags);
+    complete && settled && base.uid.map(Uid::get) == Some(uid)
 }

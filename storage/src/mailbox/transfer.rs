@@ -156,7 +156,10 @@ impl Mailbox {
         if self.id == target.id {
             let mut state = self.state.lock();
             let modseq = self.next_modseq(&state, source_folder)?;
-            self.commit(&mut state, modseq, |change| gone.iter().try_for_each(|uid| change.expunge(self.id, *uid, modseq)))?;
+            let runs = self.columns.read().runs(gone.iter().map(|uid| (*uid, ())));
+            self.commit(&mut state, modseq, |change| {
+                runs.iter().try_for_each(|(uids, ())| change.expunge_between(self.id, *uids, modseq))
+            })?;
             self.forget(&mut state, &gone, modseq);
             return Ok(());
         }
@@ -169,12 +172,13 @@ impl Mailbox {
         };
         let modseq = self.next_modseq(&state, source_folder)?;
         let prepared = self.prepare(&state, modseq);
+        let runs = self.columns.read().runs(gone.iter().map(|uid| (*uid, ())));
         let target_highest = target.columns.read().highest_modseq();
         let target_prepared = target.prepare(&target_state, target_highest);
         self.store.change(|change| {
             target.write_prepared(&target_state, &target_prepared, change)?;
             self.write_prepared(&state, &prepared, change)?;
-            gone.iter().try_for_each(|uid| change.expunge(self.id, *uid, modseq))
+            runs.iter().try_for_each(|(uids, ())| change.expunge_between(self.id, *uids, modseq))
         })?;
         self.committed(&mut state, prepared);
         target.committed(&mut target_state, target_prepared);

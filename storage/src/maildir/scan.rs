@@ -26,12 +26,32 @@ pub(crate) struct Known {
     pub write_back_due: bool,
 }
 
-/// A file that is none of ours yet.
+/// A file that is none of ours yet. Of a folder that is taken over there are as many as it has messages.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Found {
     /// With `cur/` or `new/`.
     pub file: String,
-    pub name: FileName,
+    /// What its name says, or a list that knows it by its name.
+    pub uid: Option<Uid>,
+    pub flags: FlagSet,
+}
+
+impl Found {
+    fn new(file: String) -> Found {
+        let FileName { base, flags, .. } = parse(&file);
+        Found { uid: base.uid, flags, file }
+    }
+    /// The parts of its name, with the UID and flags it has now.
+    pub fn name(&self) -> FileName {
+        let mut name = parse(&self.file);
+        name.base.uid = self.uid;
+        name.flags = self.flags;
+        name
+    }
+}
+
+fn parse(file: &str) -> FileName {
+    FileName::parse(file.rsplit_once('/').map_or(file, |(_, name)| name))
 }
 
 /// What to do.
@@ -41,8 +61,8 @@ pub(crate) struct Plan {
     pub renamed: Vec<(Uid, String, FlagSet)>,
     /// The file is gone.
     pub gone: Vec<Uid>,
-    /// New files, the oldest first.
-    pub new: Vec<Found>,
+    /// New files, by their position in the listing.
+    pub new: Vec<usize>,
     /// Files to be removed, under the names they have now.
     pub removing: Vec<String>,
 }
@@ -50,16 +70,16 @@ pub(crate) struct Plan {
 /// Compares a listing with what we know. `removing`: files of expunged messages; they are no new messages.
 pub(crate) fn compare(known: impl Iterator<Item = Known>, listed: &[String], removing: &[String]) -> Plan {
     let mut plan = Plan::default();
-    let mut by_identity: HashMap<&str, &str> = HashMap::with_capacity(listed.len());
+    let mut by_identity: HashMap<&str, usize> = HashMap::with_capacity(listed.len());
     // Two names at once: one was listed before, one after a rename by another program.
     let mut twice: HashSet<&str> = HashSet::new();
-    for file in listed {
-        if let Some(other) = by_identity.insert(identity(file), file) {
-            twice.extend([other, file]);
+    for (position, file) in listed.iter().enumerate() {
+        if let Some(other) = by_identity.insert(identity(file), position) {
+            twice.extend([&*listed[other], file]);
         }
     }
     for message in known {
-        match by_identity.remove(identity(&message.file)) {
+        match by_identity.remove(identity(&message.file)).map(|position| &*listed[position]) {
             None => plan.gone.push(message.uid),
             // The next listing tells.
             Some(file) if file == message.file || twice.contains(message.file.as_str()) => {}
@@ -67,16 +87,28 @@ pub(crate) fn compare(known: impl Iterator<Item = Known>, listed: &[String], rem
         }
     }
     let removing: HashSet<&str> = removing.iter().map(|file| identity(file)).collect();
-    for (identity, file) in by_identity {
+    for (identity, position) in by_identity {
         if removing.contains(identity) {
-            plan.removing.push(file.to_owned());
+            plan.removing.push(listed[position].clone());
         } else {
-            let name = file.rsplit_once('/').map_or(file, |(_, name)| name);
-            plan.new.push(Found { file: file.to_owned(), name: FileName::parse(name) });
+            plan.new.push(position);
         }
     }
-    plan.new.sort_by(|a, b| (a.name.base.seconds(), &a.file).cmp(&(b.name.base.seconds(), &b.file)));
+    plan.new.sort_unstable();
     plan
+}
+
+/// The new files of a listing, the oldest first.
+pub(crate) fn found(listed: Vec<String>, new: &[usize]) -> Vec<Found> {
+    let mut new = new.iter().peekable();
+    let mut found: Vec<(Option<i64>, Found)> = listed
+        .into_iter()
+        .enumerate()
+        .filter(|(position, _)| new.next_if_eq(&position).is_some())
+        .map(|(_, file)| (parse(&file).base.seconds(), Found::new(file)))
+        .collect();
+    found.sort_unstable_by(|(a_seconds, a), (b_seconds, b)| (a_seconds, &a.file).cmp(&(b_seconds, &b.file)));
+    found.into_iter().map(|(_, found)| found).collect()
 }
 
 /// What another program changed in the name is changed in the message, unless the name still lacks a change of ours: then ours wins.
@@ -93,7 +125,7 @@ pub(crate) fn assign(new: Vec<Found>, acceptable: Range<u32>, mut next: u32) -> 
     let mut claimed: BTreeMap<u32, Found> = BTreeMap::new();
     let mut without: Vec<Found> = Vec::new();
     for found in new {
-        match found.name.base.uid.map(Uid::get).filter(|uid| acceptable.contains(uid)) {
+        match found.uid.map(Uid::get).filter(|uid| acceptable.contains(uid)) {
             None => without.push(found),
             Some(uid) => match claimed.remove(&uid) {
                 None => {
@@ -119,7 +151,7 @@ pub(crate) fn assign(new: Vec<Found>, acceptable: Range<u32>, mut next: u32) -> 
 }
 
 fn epoch(found: &Found) -> Option<Epoch> {
-    found.name.base.own().map(|own| own.epoch)
+    parse(&found.file).base.own().map(|own| own.epoch)
 }
 
 #[cfg(test)]
@@ -135,7 +167,7 @@ mod tests {
         files.iter().map(|file| (*file).to_owned()).collect()
     }
     fn found(file: &str) -> Found {
-        Found { file: file.to_owned(), name: FileName::parse(file.rsplit_once('/').unwrap().1) }
+        Found::new(file.to_owned())
     }
 
     #[test]
@@ -147,7 +179,8 @@ mod tests {
             known(3, "cur/c:2,", &[], false),
             known(4, "cur/d:2,", &[], false),
         ];
-        let plan = compare(messages.into_iter(), &listed(&["cur/a:2,S", "cur/b:2,D", "cur/c:2,", "new/x"]), &[]);
+        let files = listed(&["cur/a:2,S", "cur/b:2,D", "cur/c:2,", "new/x"]);
+        let plan = compare(messages.into_iter(), &files, &[]);
         assert_eq!(
             plan.renamed,
             [
@@ -156,14 +189,15 @@ mod tests {
             ]
         );
         assert_eq!(plan.gone, [Uid::new(4).unwrap()]);
-        assert_eq!(plan.new, [found("new/x")]);
+        assert_eq!(super::found(files, &plan.new), [found("new/x")]);
     }
 
     #[test]
     fn files_being_removed_are_no_new_messages() {
-        let plan = compare(std::iter::empty(), &listed(&["cur/a:2,S", "cur/b:2,"]), &listed(&["cur/a:2,"]));
+        let files = listed(&["cur/2.b:2,", "cur/a:2,S", "cur/1.b:2,"]);
+        let plan = compare(std::iter::empty(), &files, &listed(&["cur/a:2,"]));
         assert_eq!(plan.removing, ["cur/a:2,S"]);
-        assert_eq!(plan.new, [found("cur/b:2,")]);
+        assert_eq!(super::found(files, &plan.new), [found("cur/1.b:2,"), found("cur/2.b:2,")], "the oldest first");
     }
 
     #[test]

@@ -36,7 +36,7 @@ fn parents_are_made_and_levels_stay() {
     let list = held.list().unwrap();
     let level = list.iter().find(|entry| entry.name == name("a/b")).unwrap();
     assert!(!level.selectable && level.has_children);
-    assert!(matches!(held.delete(&name("a/b")), Err(StorageError::NotAllowed(_))));
+    assert!(matches!(held.delete(&name("a/b")), Err(StorageError::HasChildren(_))));
     assert!(matches!(held.delete(&name("x")), Err(StorageError::NoMailbox(_))));
     assert!(matches!(held.delete(&MailboxName::inbox()), Err(StorageError::NotAllowed(_))));
     held.delete(&name("a/b/c")).unwrap();
