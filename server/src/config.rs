@@ -186,6 +186,8 @@ pub struct TlsSection {
 pub struct LmtpSection {
     /// Networks that may deliver, as in `10.0.0.0/8`.
     pub allow: Vec<String>,
+    /// Networks whose XCLIENT and XFORWARD are believed.
+    pub trusted: Vec<String>,
     /// Whether `+detail` makes a missing mailbox; otherwise such mail goes to INBOX.
     pub detail_creates_mailbox: bool,
 }
@@ -303,7 +305,7 @@ impl Default for AuthSection {
 
 impl Default for LmtpSection {
     fn default() -> Self {
-        LmtpSection { allow: vec!["127.0.0.0/8".to_owned(), "::1".to_owned()], detail_creates_mailbox: false }
+        LmtpSection { allow: vec!["127.0.0.0/8".to_owned(), "::1".to_owned()], trusted: Vec::new(), detail_creates_mailbox: false }
     }
 }
 
@@ -311,6 +313,10 @@ impl LmtpSection {
     /// Whether a client at `address` may deliver.
     pub fn allows(&self, address: IpAddr) -> bool {
         contains(&self.allow, address)
+    }
+    /// Whether XCLIENT and XFORWARD from `address` are believed.
+    pub fn trusts(&self, address: IpAddr) -> bool {
+        contains(&self.trusted, address)
     }
 }
 

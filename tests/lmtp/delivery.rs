@@ -56,6 +56,47 @@ fn every_recipient_gets_a_reply_of_its_own() -> Result<()> {
 }
 
 #[test]
+fn chunks_of_any_bytes_arrive_as_one_message() -> Result<()> {
+    if Site::is_dovecot() {
+        // Debian's takes chunks, and stores binary content as it is.
+        return Ok(());
+    }
+    let site = Site::shared()?;
+    let mut lmtp = Lmtp::connect(&site.nodes[0].lmtp)?;
+    ensure!(lmtp.capabilities.iter().any(|line| line == "CHUNKING"), "{:?}", lmtp.capabilities);
+    let head = b"Subject: chunks\r\nMIME-Version: 1.0\r\nContent-Type: application/x\r\nContent-Transfer-Encoding: binary\r\n\r\n";
+    let content: Vec<u8> = (0..=u8::MAX).cycle().take(5000).collect();
+    // Everything in one piece, as RFC 3030 §4.2 has it: nobody waits for a reply before LAST.
+    let mut script = b"RCPT TO:<".to_vec();
+    script.extend_from_slice(site.user.address().as_bytes());
+    script.extend_from_slice(format!(">\r\nBDAT {}\r\n", head.len()).as_bytes());
+    script.extend_from_slice(head);
+    script.extend_from_slice(format!("BDAT {} LAST\r\n", content.len()).as_bytes());
+    script.extend_from_slice(&content);
+    lmtp.command("MAIL FROM:<ada@tests.example> BODY=BINARYMIME")?.expect(250)?;
+    lmtp.wire().send(&script)?;
+    for _ in 0..3 {
+        lmtp.reply()?.expect(250)?;
+    }
+    lmtp.quit()?;
+    let (host, port) = host_port(&site.nodes[1].imap)?;
+    let decoded = python::run(DECODE, &[host, port, &site.user.name, &site.user.password])?;
+    ensure!(decoded == content, "{} bytes came back", decoded.len());
+    Ok(())
+}
+
+/// The first message's content, as Python's own parser decodes it.
+const DECODE: &str = r#"
+import sys, imaplib, email
+imap = imaplib.IMAP4(sys.argv[1], int(sys.argv[2]))
+imap.login(sys.argv[3], sys.argv[4])
+imap.select()
+message = email.message_from_bytes(imap.fetch('1', '(BODY[])')[1][0][1])
+sys.stdout.buffer.write(message.get_payload(decode=True))
+imap.logout()
+"#;
+
+#[test]
 fn a_delivered_message_begins_with_its_return_path_and_names_its_recipient() -> Result<()> {
     let site = Site::shared()?;
     let mut lmtp = Lmtp::connect(&site.nodes[0].lmtp)?;

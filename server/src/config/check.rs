@@ -36,11 +36,11 @@ impl Config {
             (None, Some(_)) => say("tls.key", "has no `tls.certificate` beside it: name the file with the certificate chain".to_owned()),
             _ => {}
         }
-        for (key, networks) in [("lmtp.allow", &self.lmtp.allow), ("listen.proxy_from", &self.listen.proxy_from)] {
-            for network in networks {
-                if let Err(error) = network.parse::<Network>() {
-                    say(key, error.to_string());
-                }
+        let lists =
+            [("lmtp.allow", &self.lmtp.allow), ("lmtp.trusted", &self.lmtp.trusted), ("listen.proxy_from", &self.listen.proxy_from)];
+        for (key, networks) in lists {
+            for error in networks.iter().filter_map(|network| network.parse::<Network>().err()) {
+                say(key, error.to_string());
             }
         }
         self.check_proxies(&mut say);

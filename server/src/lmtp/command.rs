@@ -9,9 +9,12 @@
 //! `smtp-proto` is not used here: it drops the quotes of local parts, refuses addresses without a domain (which local users
 //! have), and reads `DATA x` as DATA. It is the second opinion in the tests.
 
-use super::reply::Reply;
+use super::{
+    attributes::{self, Attribute, Said},
+    reply::Reply,
+};
 
-/// Longest command line with its line end: RFC 5321's 512 and what SIZE, BODY and SMTPUTF8 add, times two for long sender addresses.
+/// Longest command line with its line end: RFC 5321's 512, what SIZE, BODY, SMTPUTF8 and DSN (500 for ORCPT alone) add, and long sender addresses.
 pub const LINE_BYTES_MAX: usize = 2048;
 /// Longest address: twice the 256 of RFC 5321 §4.5.3.1.3, since VERP and SRS senders pass it; the trace fields stay below 998 bytes a line.
 pub const ADDRESS_BYTES_MAX: usize = 512;
@@ -27,10 +30,19 @@ pub enum Command {
     SmtpHello,
     /// MAIL.
     Mail(MailFrom),
-    /// RCPT, with the address as it was written.
-    Rcpt(String),
+    /// RCPT.
+    Rcpt(RcptTo),
     /// DATA.
     Data,
+    /// BDAT (RFC 3030): how many bytes follow the line, and whether they end the message.
+    Bdat {
+        /// Bytes after the line.
+        bytes: u64,
+        /// LAST was said.
+        last: bool,
+    },
+    /// XCLIENT or XFORWARD: what a proxy or filter says of the client before it.
+    Said(Said, Vec<Attribute>),
     /// RSET.
     Rset,
     /// NOOP.
@@ -52,6 +64,17 @@ pub struct MailFrom {
     pub size: Option<u64>,
     /// SMTPUTF8 (RFC 6531): addresses may have more than ASCII.
     pub utf8: bool,
+    /// BODY=BINARYMIME (RFC 3030): lines and bytes as they please, and BDAT only.
+    pub binary: bool,
+}
+
+/// What RCPT says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RcptTo {
+    /// The forward path without angle brackets, as it was written.
+    pub address: String,
+    /// ORCPT (RFC 3461 §4.2), decoded: address type and address.
+    pub original: Option<(String, String)>,
 }
 
 /// Reads one line, without its line end.
@@ -69,6 +92,9 @@ pub fn parse(line: &[u8]) -> Result<Command, Reply> {
         "MAIL" => mail(rest).map(Command::Mail),
         "RCPT" => rcpt(rest).map(Command::Rcpt),
         "DATA" => bare(Command::Data),
+        "BDAT" => bdat(rest).ok_or(Reply::new(501, "5.5.4", "Syntax: BDAT bytes [LAST]")),
+        "XCLIENT" => attributes::parse(rest).map(|said| Command::Said(Said::Client, said)),
+        "XFORWARD" => attributes::parse(rest).map(|said| Command::Said(Said::Forward, said)),
         "RSET" => bare(Command::Rset),
         "NOOP" => Ok(Command::Noop),
         "VRFY" if !rest.is_empty() => Ok(Command::Vrfy),
@@ -79,35 +105,54 @@ pub fn parse(line: &[u8]) -> Result<Command, Reply> {
     }
 }
 
-fn host(raw: &str) -> Option<String> {
+pub(super) fn host(raw: &str) -> Option<String> {
     let raw = raw.trim();
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':' | '[' | ']');
     ((1..=HOST_BYTES_MAX).contains(&raw.len()) && raw.chars().all(plain)).then(|| raw.to_owned())
+}
+
+/// Digits only: `+1` and `0x1` are no chunk sizes, and two readings of one size would be two messages.
+fn bdat(rest: &str) -> Option<Command> {
+    let (bytes, last) = match rest.split_once(' ') {
+        None => (rest, false),
+        Some((bytes, last)) if last.eq_ignore_ascii_case("LAST") => (bytes, true),
+        Some(_) => return None,
+    };
+    Some(Command::Bdat { bytes: digits(bytes)?, last })
+}
+
+fn digits(raw: &str) -> Option<u64> {
+    let plain = !raw.is_empty() && raw.bytes().all(|b| b.is_ascii_digit());
+    plain.then(|| raw.parse().unwrap_or(u64::MAX))
 }
 
 fn mail(rest: &str) -> Result<MailFrom, Reply> {
     let syntax = || Reply::new(501, "5.5.4", "Syntax: MAIL FROM:<address> [parameters]");
     let (sender, parameters) = path(rest, "FROM:").ok_or_else(syntax)?;
     let mut mail = MailFrom { sender: sender.to_owned(), ..MailFrom::default() };
-    let mut seen: Vec<String> = Vec::new();
-    for parameter in parameters.split(' ').filter(|parameter| !parameter.is_empty()) {
-        let (keyword, value) = match parameter.split_once('=') {
-            Some((keyword, value)) => (keyword.to_ascii_uppercase(), Some(value)),
-            None => (parameter.to_ascii_uppercase(), None),
-        };
-        match (keyword.as_str(), value) {
-            ("SIZE", Some(size)) if !size.is_empty() && size.bytes().all(|b| b.is_ascii_digit()) => {
-                mail.size = Some(size.parse().unwrap_or(u64::MAX));
+    for (keyword, value) in self::parameters(parameters)? {
+        let known = match (keyword.as_str(), value) {
+            ("SIZE", Some(size)) => {
+                mail.size = digits(size);
+                mail.size.is_some()
             }
-            ("BODY", Some(body)) if body.eq_ignore_ascii_case("7BIT") || body.eq_ignore_ascii_case("8BITMIME") => {}
-            ("SMTPUTF8", None) => mail.utf8 = true,
-            ("SIZE" | "BODY" | "SMTPUTF8", _) => return Err(Reply::new(501, "5.5.4", format!("{keyword} has no such value"))),
+            ("BODY", Some(body)) => {
+                mail.binary = body.eq_ignore_ascii_case("BINARYMIME");
+                mail.binary || body.eq_ignore_ascii_case("7BIT") || body.eq_ignore_ascii_case("8BITMIME")
+            }
+            ("SMTPUTF8", None) => {
+                mail.utf8 = true;
+                true
+            }
+            // RFC 3461: the transfer agent in front sends notifications, from our replies; here they are read and passed over.
+            ("RET", Some(what)) => what.eq_ignore_ascii_case("FULL") || what.eq_ignore_ascii_case("HDRS"),
+            ("ENVID", Some(id)) => attributes::decode(id).is_some(),
+            ("SIZE" | "BODY" | "SMTPUTF8" | "RET" | "ENVID", _) => false,
             _ => return Err(not_advertised(&keyword)),
+        };
+        if !known {
+            return Err(no_such_value(&keyword));
         }
-        if seen.contains(&keyword) {
-            return Err(Reply::new(501, "5.5.4", format!("{keyword} is given twice")));
-        }
-        seen.push(keyword);
     }
     if !mail.sender.is_ascii() && !mail.utf8 {
         return Err(Reply::new(550, "5.6.7", "The sender's address needs SMTPUTF8"));
@@ -115,16 +160,63 @@ fn mail(rest: &str) -> Result<MailFrom, Reply> {
     Ok(mail)
 }
 
-fn rcpt(rest: &str) -> Result<String, Reply> {
-    let syntax = || Reply::new(501, "5.5.4", "Syntax: RCPT TO:<address>");
+fn rcpt(rest: &str) -> Result<RcptTo, Reply> {
+    let syntax = || Reply::new(501, "5.5.4", "Syntax: RCPT TO:<address> [parameters]");
     let (address, parameters) = path(rest, "TO:").ok_or_else(syntax)?;
     if address.is_empty() {
         return Err(syntax());
     }
-    match parameters.split(' ').find(|parameter| !parameter.is_empty()) {
-        Some(parameter) => Err(not_advertised(&parameter.split('=').next().unwrap_or_default().to_ascii_uppercase())),
-        None => Ok(address.to_owned()),
+    let mut rcpt = RcptTo { address: address.to_owned(), original: None };
+    for (keyword, value) in self::parameters(parameters)? {
+        let known = match (keyword.as_str(), value) {
+            ("NOTIFY", Some(when)) => notify(when),
+            ("ORCPT", Some(original)) => {
+                rcpt.original = self::original(original);
+                rcpt.original.is_some()
+            }
+            ("NOTIFY" | "ORCPT", None) => false,
+            _ => return Err(not_advertised(&keyword)),
+        };
+        if !known {
+            return Err(no_such_value(&keyword));
+        }
     }
+    Ok(rcpt)
+}
+
+/// RFC 3461 §4.1: NEVER alone, or any of the others.
+fn notify(when: &str) -> bool {
+    let others = ["SUCCESS", "FAILURE", "DELAY"];
+    when.eq_ignore_ascii_case("NEVER") || when.split(',').all(|said| others.iter().any(|word| said.eq_ignore_ascii_case(word)))
+}
+
+/// RFC 3461 §4.2: `rfc822;ada@example.org`, the address in xtext. It goes into a header field, so only plain ASCII is kept.
+fn original(raw: &str) -> Option<(String, String)> {
+    let (kind, address) = raw.split_once(';')?;
+    let address = attributes::decode(address)?;
+    let plain = |text: &str| !text.is_empty() && text.len() <= ADDRESS_BYTES_MAX && text.bytes().all(|b| (b' '..=b'~').contains(&b));
+    let atom = kind.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+    (plain(kind) && atom && plain(&address)).then(|| (kind.to_owned(), address))
+}
+
+/// Keywords in capitals, with their values; none twice.
+fn parameters(raw: &str) -> Result<Vec<(String, Option<&str>)>, Reply> {
+    let mut parameters: Vec<(String, Option<&str>)> = Vec::new();
+    for parameter in raw.split(' ').filter(|parameter| !parameter.is_empty()) {
+        let (keyword, value) = match parameter.split_once('=') {
+            Some((keyword, value)) => (keyword.to_ascii_uppercase(), Some(value)),
+            None => (parameter.to_ascii_uppercase(), None),
+        };
+        if parameters.iter().any(|(seen, _)| *seen == keyword) {
+            return Err(Reply::new(501, "5.5.4", format!("{keyword} is given twice")));
+        }
+        parameters.push((keyword, value));
+    }
+    Ok(parameters)
+}
+
+fn no_such_value(keyword: &str) -> Reply {
+    Reply::new(501, "5.5.4", format!("{keyword} has no such value"))
 }
 
 fn not_advertised(keyword: &str) -> Reply {
@@ -183,7 +275,7 @@ mod tests {
 
     fn rcpt(line: &str) -> String {
         match parse(line.as_bytes()) {
-            Ok(Command::Rcpt(address)) => address,
+            Ok(Command::Rcpt(rcpt)) => rcpt.address,
             other => panic!("{line}: {other:?}"),
         }
     }
@@ -200,7 +292,8 @@ mod tests {
     #[test]
     fn parameters_that_were_advertised_are_read() {
         let said = mail("MAIL FROM:<> SIZE=1000 BODY=8BITMIME SMTPUTF8");
-        assert_eq!(said, MailFrom { sender: String::new(), size: Some(1000), utf8: true });
+        assert_eq!(said, MailFrom { sender: String::new(), size: Some(1000), utf8: true, binary: false });
+        assert!(mail("MAIL FROM:<a@b> BODY=BinaryMIME").binary);
         assert_eq!(mail("mail from: <a@b> size=99999999999999999999999").size, Some(u64::MAX));
         assert_eq!(mail("MAIL FROM:<zoë@例え.jp> SMTPUTF8").sender, "zoë@例え.jp");
         assert_eq!(code("MAIL FROM:<zoë@例え.jp>"), 550);
@@ -208,12 +301,41 @@ mod tests {
 
     #[test]
     fn parameters_that_were_not_advertised_are_refused() {
-        for line in ["MAIL FROM:<a@b> RET=HDRS", "MAIL FROM:<a@b> AUTH=<>", "RCPT TO:<a@b> NOTIFY=NEVER", "RCPT TO:<a@b> SIZE=1"] {
+        for line in ["MAIL FROM:<a@b> MT-PRIORITY=3", "MAIL FROM:<a@b> AUTH=<>", "RCPT TO:<a@b> RRVS=x", "RCPT TO:<a@b> SIZE=1"] {
             assert_eq!(code(line), 555, "{line}");
         }
-        for line in
-            ["MAIL FROM:<a@b> BODY=BINARYMIME", "MAIL FROM:<a@b> SIZE=x", "MAIL FROM:<a@b> SIZE=1 SIZE=2", "MAIL FROM:<a@b> SMTPUTF8=1"]
+        for line in ["MAIL FROM:<a@b> BODY=BINARY", "MAIL FROM:<a@b> SIZE=x", "MAIL FROM:<a@b> SIZE=1 SIZE=2", "MAIL FROM:<a@b> SMTPUTF8=1"]
         {
+            assert_eq!(code(line), 501, "{line}");
+        }
+    }
+
+    /// The examples of RFC 3461 §10, and values that its grammar does not have.
+    #[test]
+    fn the_parameters_of_delivery_notifications_are_read() {
+        assert_eq!(mail("MAIL FROM:<Alice@Example.ORG> RET=HDRS ENVID=QQ314159").sender, "Alice@Example.ORG");
+        let Ok(Command::Rcpt(bob)) = parse(b"RCPT TO:<Bob@Example.COM> NOTIFY=SUCCESS,delay ORCPT=rfc822;Bob+2Bbox@Example.COM") else {
+            panic!("refused");
+        };
+        assert_eq!(bob.original, Some(("rfc822".to_owned(), "Bob+box@Example.COM".to_owned())));
+        for line in [
+            "MAIL FROM:<a@b> RET=ALL",
+            "MAIL FROM:<a@b> ENVID=a+2",
+            "RCPT TO:<a@b> NOTIFY=NEVER,SUCCESS",
+            "RCPT TO:<a@b> NOTIFY=",
+            "RCPT TO:<a@b> ORCPT=a@b",
+            "RCPT TO:<a@b> ORCPT=rfc822;a+0D+0AX:y",
+            "RCPT TO:<a@b> ORCPT=rfc822;a ORCPT=rfc822;a",
+        ] {
+            assert_eq!(code(line), 501, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_chunk_has_one_size() {
+        assert_eq!(parse(b"BDAT 86 LAST"), Ok(Command::Bdat { bytes: 86, last: true }));
+        assert_eq!(parse(b"bdat 0"), Ok(Command::Bdat { bytes: 0, last: false }));
+        for line in ["BDAT", "BDAT x", "BDAT +1", "BDAT -1", "BDAT 1 2", "BDAT 1  LAST", "BDAT 1 LAST LAST", "BDAT 0x10"] {
             assert_eq!(code(line), 501, "{line}");
         }
     }
@@ -264,7 +386,7 @@ mod tests {
         ] {
             assert_eq!(code(line), 501, "{line}");
         }
-        for line in ["", " ", "BDAT 1 LAST", "MAILFROM:<a@b>"] {
+        for line in ["", " ", "BDAT1 LAST", "MAILFROM:<a@b>"] {
             assert_eq!(code(line), 500, "{line}");
         }
         assert_eq!(parse(b"EHLO a"), Ok(Command::SmtpHello));
@@ -284,8 +406,8 @@ mod tests {
 
         #[test]
         fn no_line_makes_the_parser_panic(line in prop_oneof!["(?i)(mail from:|rcpt to:|lhlo )?[<>@:\"\\\\ a-zé=]{0,40}", ".{0,40}"]) {
-            if let Ok(Command::Rcpt(address)) = parse(line.as_bytes()) {
-                prop_assert!(!address.is_empty());
+            if let Ok(Command::Rcpt(rcpt)) = parse(line.as_bytes()) {
+                prop_assert!(!rcpt.address.is_empty());
             }
         }
     }

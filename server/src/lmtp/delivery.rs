@@ -36,6 +36,8 @@ pub struct Envelope {
 pub struct Addressee {
     /// The forward path as the client wrote it, for Delivered-To.
     pub address: String,
+    /// What ORCPT said (RFC 3461 §4.2), for Original-Recipient.
+    pub original: Option<(String, String)>,
     /// Whose mail.
     pub user: affinity::UserName,
     /// The `+detail`.
@@ -155,10 +157,15 @@ fn names_no_mailbox(error: &StorageError) -> bool {
 fn trace_fields(client: &Client, envelope: &Envelope, to: &Addressee, date: &str) -> String {
     let ip = client.address.ip().to_canonical();
     let literal = if ip.is_ipv4() { format!("[{ip}]") } else { format!("[IPv6:{ip}]") };
+    let using = client.tls.as_ref().map(|facts| format!("\t(using {facts})\r\n")).unwrap_or_default();
+    // RFC 8098 §2.3: final delivery keeps what ORCPT said.
+    let original = to.original.as_ref().map(|(kind, address)| format!("Original-Recipient: {kind};{address}\r\n")).unwrap_or_default();
     format!(
         "Return-Path: <{sender}>\r\n\
+         {original}\
          Delivered-To: {address}\r\n\
          Received: from {lhlo} ({literal})\r\n\
+         {using}\
          \tby {ingress} with {with} id {session}\r\n\
          \tfor <{address}>; {date}\r\n",
         sender = envelope.sender,

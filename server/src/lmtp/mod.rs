@@ -1,13 +1,16 @@
 //! LMTP (RFC 2033): any node takes a delivery, each recipient is stored by the holder of their lease.
 
+mod attributes;
+mod binary;
 pub mod command;
 pub mod delivery;
 pub mod message;
+mod receive;
 pub mod reply;
 pub mod session;
 pub mod wire;
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use self::{
     delivery::{Addressee, Envelope, Outcome},
@@ -44,6 +47,10 @@ impl Backend for Arc<Node> {
     fn may_deliver(&self, client: &Client) -> bool {
         // LMTP has no authentication: this list is who may put mail into mailboxes.
         self.config().lmtp.allows(client.address.ip())
+    }
+
+    fn trusts(&self, peer: IpAddr) -> bool {
+        self.config().lmtp.trusts(peer)
     }
 
     fn tls(&self) -> Option<TlsAcceptor> {

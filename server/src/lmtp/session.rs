@@ -3,22 +3,29 @@
 //! Invariants, each with the test that guards it:
 //! - one reply per accepted recipient, in order, whatever happens to the message (`each_accepted_recipient_has_its_own_reply_in_order`,
 //!   `a_message_beyond_the_limit_is_refused_for_every_recipient`)
+//! - a chunk's bytes are never taken for commands, accepted or not (`the_bytes_of_a_refused_chunk_are_no_commands`)
 //! - commands that come in one packet are answered in order, and what follows a message is a command again (`pipelined_commands_are_answered_in_order`)
 //! - a message takes bounded memory, and the disk is only touched off the async threads ([`super::message`])
 //!
 //! Not here: what becomes of a message (`forward::deliver`, then [`super::delivery`] on each holder).
 
-use std::{future::Future, io, path::PathBuf, time::Duration};
+use std::{
+    future::Future,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
 
 use affinity::NodeName;
-use bytes::{Buf, BufMut};
+use bytes::BufMut;
 
 use super::{
-    command::{self, Command, MailFrom},
+    attributes::{Attribute, Said},
+    command::{self, Command, MailFrom, RcptTo},
     delivery::{Addressee, Envelope, Outcome},
-    message::{Message, Spool},
+    message::Message,
+    receive::{Receiver, too_large},
     reply::{self, Reply},
-    wire::DataDecoder,
 };
 use crate::{
     auth::{AuthError, Recipient},
@@ -30,11 +37,9 @@ use crate::{
 };
 
 /// How long a client may be silent, between commands and inside a message (RFC 5321 §4.5.3.2.7: 5 minutes at least).
-const SILENCE_MAX: Duration = Duration::from_secs(5 * 60);
+pub(super) const SILENCE_MAX: Duration = Duration::from_secs(5 * 60);
 /// How long a TLS handshake may take: a few round trips, for slow links.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(30);
-/// How much of a message is collected before it is spooled: few trips to the blocking pool for a large one.
-const SPOOL_WRITE_BYTES: usize = 64 * 1024;
 
 /// What a session needs to know of the configuration. Asked for anew at each command: a reload may change it.
 #[derive(Debug, Clone)]
@@ -57,6 +62,8 @@ pub trait Backend: Sync {
     fn settings(&self) -> Settings;
     /// Whether this client's network may deliver.
     fn may_deliver(&self, client: &Client) -> bool;
+    /// Whether what this address says of the clients before it is believed (XCLIENT, XFORWARD).
+    fn trusts(&self, peer: IpAddr) -> bool;
     /// `None`: STARTTLS is not offered.
     fn tls(&self) -> Option<TlsAcceptor>;
     /// Who an address, as the client wrote it, is; `None`: nobody here.
@@ -81,14 +88,16 @@ pub async fn run<B: Backend>(backend: &B, mut connection: Connection) -> End {
         return End::because("its network is not in [lmtp] allow");
     }
     Reply::new(220, "", format!("{} Berth LMTP ready", settings.node)).write(connection.output());
-    let mut session = Session { backend, lhlo: None, transaction: None, bad_commands: 0 };
+    let peer = connection.client.address.ip();
+    let mut session = Session { backend, peer, lhlo: None, forwarded: Vec::new(), transaction: None, bad_commands: 0 };
     loop {
         match session.converse(&mut connection).await {
             Ok(Leave::StartTls(acceptor)) => match connection.start_tls(&acceptor, HANDSHAKE_MAX).await {
                 Ok(secured) => {
                     connection = secured;
                     // RFC 3207 §4.2: nothing said in plain text counts any more.
-                    session = Session { backend, lhlo: None, transaction: None, bad_commands: session.bad_commands };
+                    session =
+                        Session { backend, peer, lhlo: None, forwarded: Vec::new(), transaction: None, bad_commands: session.bad_commands };
                 }
                 Err(error) => return End::because(format!("STARTTLS: {error}")),
             },
@@ -109,7 +118,11 @@ pub async fn run<B: Backend>(backend: &B, mut connection: Connection) -> End {
 
 struct Session<'a, B> {
     backend: &'a B,
+    /// Who is connected, whatever XCLIENT says since.
+    peer: IpAddr,
     lhlo: Option<String>,
+    /// What XFORWARD said of the next message.
+    forwarded: Vec<Attribute>,
     transaction: Option<Transaction>,
     /// Since the last message that was taken: a long-lived connection of a busy sender may err now and then.
     bad_commands: usize,
@@ -118,6 +131,8 @@ struct Session<'a, B> {
 struct Transaction {
     mail: MailFrom,
     to: Vec<Addressee>,
+    /// What BDAT brought so far; `None` before the first.
+    chunks: Option<Receiver>,
 }
 
 /// Why the conversation on this stream is over.
@@ -155,15 +170,21 @@ impl<B: Backend> Session<'_, B> {
                     }
                     Err(refused) => Ok(refused),
                 },
+                Ok(Command::Bdat { bytes, last }) => {
+                    self.bdat(connection, bytes, last).await?;
+                    continue;
+                }
+                Ok(Command::Said(said, attributes)) => self.said(&mut connection.client, said, attributes),
                 Ok(Command::Lhlo(host)) => {
                     self.lhlo(connection, host);
                     continue;
                 }
                 Ok(Command::SmtpHello) => Err(Reply::new(500, "5.5.1", "This is LMTP: say LHLO")),
                 Ok(Command::Mail(mail)) => self.mail(mail),
-                Ok(Command::Rcpt(address)) => self.rcpt(address).await,
+                Ok(Command::Rcpt(rcpt)) => self.rcpt(rcpt).await,
                 Ok(Command::Rset) => {
                     self.transaction = None;
+                    self.forwarded.clear();
                     Ok(Reply::new(250, "2.0.0", "OK"))
                 }
                 Ok(Command::Noop) => Ok(Reply::new(250, "2.0.0", "OK")),
@@ -197,13 +218,20 @@ impl<B: Backend> Session<'_, B> {
         line("250-PIPELINING");
         line("250-8BITMIME");
         line("250-SMTPUTF8");
+        line("250-CHUNKING");
+        line("250-BINARYMIME");
         line(&format!("250-SIZE {}", settings.message_bytes_max));
         if self.backend.tls().is_some() && !secured {
             line("250-STARTTLS");
         }
+        if self.backend.trusts(self.peer) {
+            line(&format!("250-{}", Said::Client.offer()));
+            line(&format!("250-{}", Said::Forward.offer()));
+        }
         line("250 ENHANCEDSTATUSCODES");
         self.lhlo = Some(host);
         self.transaction = None;
+        self.forwarded.clear();
     }
 
     fn start_tls(&self, connection: &mut Connection) -> Result<TlsAcceptor, Reply> {
@@ -217,6 +245,34 @@ impl<B: Backend> Session<'_, B> {
         Ok(acceptor)
     }
 
+    /// XCLIENT makes a new session of another client; XFORWARD is for the log.
+    fn said(&mut self, client: &mut Client, said: Said, attributes: Vec<Attribute>) -> Result<Reply, Reply> {
+        if !self.backend.trusts(self.peer) {
+            return Err(Reply::new(550, "5.7.0", format!("{} is not in [lmtp] trusted", self.peer.to_canonical())));
+        }
+        if self.transaction.is_some() {
+            return Err(Reply::new(503, "5.5.1", "A transaction is open"));
+        }
+        if !attributes.iter().all(|attribute| said.has(attribute)) {
+            return Err(Reply::new(501, "5.5.4", format!("Offered is: {}", said.offer())));
+        }
+        if said == Said::Forward {
+            self.forwarded = attributes;
+            return Ok(Reply::new(250, "2.0.0", "OK"));
+        }
+        tracing::info!(session = %client.session, peer = %self.peer.to_canonical(), said = ?attributes, "XCLIENT");
+        for attribute in &attributes {
+            match attribute {
+                Attribute::Address(Some(ip)) => client.address = SocketAddr::new(*ip, client.address.port()),
+                Attribute::Port(Some(port)) => client.address.set_port(*port),
+                _ => {}
+            }
+        }
+        self.lhlo = None;
+        self.forwarded.clear();
+        Ok(Reply::new(220, "", format!("{} Berth LMTP ready", self.backend.settings().node)))
+    }
+
     fn mail(&mut self, mail: MailFrom) -> Result<Reply, Reply> {
         if self.lhlo.is_none() {
             return Err(Reply::new(503, "5.5.1", "Say LHLO first"));
@@ -228,15 +284,19 @@ impl<B: Backend> Session<'_, B> {
             // Not a wrong command: the sender asked, as RFC 1870 wants it.
             return Ok(too_large());
         }
-        self.transaction = Some(Transaction { mail, to: Vec::new() });
+        self.transaction = Some(Transaction { mail, to: Vec::new(), chunks: None });
         Ok(Reply::new(250, "2.1.0", "OK"))
     }
 
-    async fn rcpt(&mut self, address: String) -> Result<Reply, Reply> {
+    async fn rcpt(&mut self, rcpt: RcptTo) -> Result<Reply, Reply> {
+        let RcptTo { address, original } = rcpt;
         let Some(transaction) = &mut self.transaction else {
             // Not counted as wrong: a client that pipelines has sent its RCPTs before it sees that MAIL was refused.
             return Ok(Reply::new(503, "5.5.1", "Say MAIL first"));
         };
+        if transaction.chunks.is_some() {
+            return Ok(Reply::new(503, "5.5.1", "The message has begun: end it with BDAT LAST or RSET"));
+        }
         if transaction.to.len() >= self.backend.settings().recipients_max {
             return Ok(Reply::new(452, "4.5.3", "Too many recipients: send the message again for the rest"));
         }
@@ -246,7 +306,7 @@ impl<B: Backend> Session<'_, B> {
         // Unknown users are not counted as wrong commands: the sender passes on what others wrote.
         Ok(match self.backend.recipient(&address).await {
             Ok(Some(recipient)) => {
-                transaction.to.push(Addressee { address, user: recipient.user, detail: recipient.detail });
+                transaction.to.push(Addressee { address, original, user: recipient.user, detail: recipient.detail });
                 Reply::new(250, "2.1.5", "OK")
             }
             Ok(None) => Reply::new(550, "5.1.1", format!("<{address}> No such user here")),
@@ -260,6 +320,11 @@ impl<B: Backend> Session<'_, B> {
     /// The transaction that DATA ends, if it has a recipient.
     fn take_transaction(&mut self) -> Result<Transaction, Reply> {
         match self.transaction.take() {
+            Some(transaction) if transaction.mail.binary || transaction.chunks.is_some() => {
+                self.transaction = Some(transaction);
+                // RFC 3030 §2 and §3: neither after BDAT nor for binary content.
+                Err(Reply::new(503, "5.5.1", "This message comes with BDAT"))
+            }
             Some(transaction) if !transaction.to.is_empty() => Ok(transaction),
             Some(transaction) => {
                 self.transaction = Some(transaction);
@@ -273,8 +338,42 @@ impl<B: Backend> Session<'_, B> {
     async fn data(&mut self, connection: &mut Connection, transaction: Transaction) -> Result<(), ConnectionError> {
         Reply::new(354, "", "End the message with a dot on a line").write(connection.output());
         connection.flush().await?;
-        let outcomes = match receive(connection, &self.backend.settings()).await? {
+        let settings = self.backend.settings();
+        let message = Receiver::new(&settings).data(connection).await?;
+        self.finish(connection, transaction, message).await;
+        Ok(())
+    }
+
+    /// RFC 3030. The bytes are taken whatever the answer is, or they would be read as commands.
+    async fn bdat(&mut self, connection: &mut Connection, bytes: u64, last: bool) -> Result<(), ConnectionError> {
+        let Some(mut transaction) = self.transaction.take_if(|transaction| !transaction.to.is_empty()) else {
+            Receiver::skip(connection, bytes).await?;
+            Reply::new(503, "5.5.1", "No recipient was accepted").write(connection.output());
+            return Ok(());
+        };
+        let mut receiver = transaction.chunks.take().unwrap_or_else(|| Receiver::new(&self.backend.settings()));
+        receiver.chunk(connection, bytes).await?;
+        if last {
+            let message = receiver.finish(transaction.mail.binary).await;
+            self.finish(connection, transaction, message).await;
+            return Ok(());
+        }
+        let reply = receiver.refused().cloned().unwrap_or_else(|| Reply::new(250, "2.0.0", format!("{bytes} octets received")));
+        reply.write(connection.output());
+        connection.flush_if_large().await?;
+        transaction.chunks = Some(receiver);
+        self.transaction = Some(transaction);
+        Ok(())
+    }
+
+    /// Delivers, and writes one reply for each recipient.
+    async fn finish(&mut self, connection: &mut Connection, transaction: Transaction, message: Result<Message, Reply>) {
+        let forwarded = std::mem::take(&mut self.forwarded);
+        let outcomes = match message {
             Ok(message) => {
+                if !forwarded.is_empty() {
+                    tracing::info!(session = %connection.client.session, said = ?forwarded, "XFORWARD");
+                }
                 let envelope = self.envelope(&connection.client, transaction.mail);
                 self.bad_commands = 0;
                 self.backend.deliver(&connection.client, &envelope, &transaction.to, &message).await
@@ -286,7 +385,6 @@ impl<B: Backend> Session<'_, B> {
             let outcome = outcomes.next().unwrap_or_else(|| Outcome::temporary("Nothing is known of the delivery, try again"));
             outcome.write(connection.output());
         }
-        Ok(())
     }
 
     fn envelope(&self, client: &Client, mail: MailFrom) -> Envelope {
@@ -299,47 +397,6 @@ impl<B: Backend> Session<'_, B> {
         };
         Envelope { sender: mail.sender, lhlo: self.lhlo.clone().unwrap_or_default(), with: with.to_owned() }
     }
-}
-
-fn too_large() -> Reply {
-    Reply::new(552, "5.3.4", "The message is larger than this server takes")
-}
-
-/// Reads a message to its end. One that is refused is read too, or its lines would be taken for commands.
-async fn receive(connection: &mut Connection, settings: &Settings) -> Result<Result<Message, Reply>, ConnectionError> {
-    let mut decoder = DataDecoder::default();
-    let mut spool = Ok(Spool::new(&settings.spool_dir));
-    let mut piece = Vec::new();
-    loop {
-        let input = connection.input();
-        let decoded = decoder.decode(input, &mut piece);
-        input.advance(decoded.used);
-        if decoded.complete || piece.len() >= SPOOL_WRITE_BYTES {
-            spool = match spool {
-                Ok(spool) if spool.len().saturating_add(piece.len() as u64) > settings.message_bytes_max => Err(too_large()),
-                Ok(spool) => write(spool, &mut piece).await.map_err(|error| {
-                    tracing::error!(folder = %settings.spool_dir.display(), %error, "a large message can't be spooled");
-                    Reply::new(452, "4.3.1", "No room for the message now, try again")
-                }),
-                refused => refused,
-            };
-            piece.clear();
-        }
-        if decoded.complete {
-            return Ok(spool.map(Spool::finish));
-        }
-        connection.fill(SILENCE_MAX).await?;
-    }
-}
-
-/// Spools `piece`, on the blocking pool when that touches the disk.
-async fn write(mut spool: Spool, piece: &mut Vec<u8>) -> io::Result<Spool> {
-    if spool.fits_memory(piece.len()) {
-        spool.write(piece)?;
-        return Ok(spool);
-    }
-    let bytes = std::mem::take(piece);
-    tokio::task::spawn_blocking(move || spool.write(&bytes).map(|()| spool)).await.map_err(io::Error::other)?
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@
 //! - answers are what IMAP's grammar allows, whatever the message (`answers_are_well_formed`)
 
 mod address;
+mod binary;
 mod decode;
 mod envelope;
 mod fields;
@@ -20,6 +21,7 @@ mod write;
 
 use std::borrow::Cow;
 
+pub use binary::encode_binary;
 pub use fields::select_fields;
 
 use structure::Part;

@@ -70,7 +70,12 @@ fn envelope() -> Envelope {
 }
 
 fn addressee(detail: Option<&str>) -> Addressee {
-    Addressee { address: "Ada@example.org".into(), user: UserName::normalise("ada").unwrap(), detail: detail.map(str::to_owned) }
+    Addressee {
+        address: "Ada@example.org".into(),
+        user: UserName::normalise("ada").unwrap(),
+        original: None,
+        detail: detail.map(str::to_owned),
+    }
 }
 
 #[test]
@@ -83,6 +88,11 @@ fn the_trace_fields_say_who_sent_it_from_where_to_whom() {
     );
     let fields = trace_fields(&client("[2001:db8::1]:9"), &Envelope { sender: String::new(), ..envelope() }, &addressee(None), "");
     assert!(fields.starts_with("Return-Path: <>\r\n") && fields.contains("([IPv6:2001:db8::1])"), "{fields}");
+    let tls = Client { tls: Some("TLSv1.3 with TLS13_AES_256_GCM_SHA384".into()), ..client("192.0.2.7:999") };
+    let to = Addressee { original: Some(("rfc822".into(), "lists@example.org".into())), ..addressee(None) };
+    let fields = trace_fields(&tls, &envelope(), &to, "");
+    assert!(fields.contains("\r\nOriginal-Recipient: rfc822;lists@example.org\r\nDelivered-To: "), "{fields}");
+    assert!(fields.contains("([192.0.2.7])\r\n\t(using TLSv1.3 with TLS13_AES_256_GCM_SHA384)\r\n\tby node-a"), "{fields}");
     assert!(trace_fields(&client("[::ffff:10.0.0.1]:9"), &envelope(), &addressee(None), "").contains("([10.0.0.1])"));
 }
 

@@ -11,6 +11,7 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 use super::*;
 
 struct Delivered {
+    client: SocketAddr,
     envelope: Envelope,
     to: Vec<Addressee>,
     bytes: Vec<u8>,
@@ -37,6 +38,9 @@ impl Backend for FakeNode {
     fn may_deliver(&self, client: &Client) -> bool {
         client.address.ip().is_loopback()
     }
+    fn trusts(&self, peer: IpAddr) -> bool {
+        peer == "127.0.0.9".parse::<IpAddr>().unwrap()
+    }
     fn tls(&self) -> Option<TlsAcceptor> {
         self.tls.clone()
     }
@@ -51,10 +55,10 @@ impl Backend for FakeNode {
             local => Ok(Some(Recipient { user: UserName::normalise(local).unwrap(), detail })),
         }
     }
-    async fn deliver(&self, _client: &Client, envelope: &Envelope, to: &[Addressee], message: &Message) -> Vec<Outcome> {
+    async fn deliver(&self, client: &Client, envelope: &Envelope, to: &[Addressee], message: &Message) -> Vec<Outcome> {
         let mut bytes = vec![0; usize::try_from(message.len()).unwrap()];
         assert_eq!(message.read_at(0, &mut bytes).unwrap(), bytes.len());
-        self.delivered.lock().unwrap().push(Delivered { envelope: envelope.clone(), to: to.to_vec(), bytes });
+        self.delivered.lock().unwrap().push(Delivered { client: client.address, envelope: envelope.clone(), to: to.to_vec(), bytes });
         to.iter()
             .map(|to| match to.user.as_str() {
                 "full" => Outcome { code: 452, enhanced: "4.2.2".into(), text: format!("<{}> Mailbox is full", to.address) },
@@ -93,7 +97,16 @@ fn codes(lines: &[String]) -> Vec<&str> {
     lines.iter().map(|line| &line[..3]).collect()
 }
 
-const LHLO: [&str; 6] = ["250-node-a", "250-PIPELINING", "250-8BITMIME", "250-SMTPUTF8", "250-SIZE 1000", "250 ENHANCEDSTATUSCODES"];
+const LHLO: [&str; 8] = [
+    "250-node-a",
+    "250-PIPELINING",
+    "250-8BITMIME",
+    "250-SMTPUTF8",
+    "250-CHUNKING",
+    "250-BINARYMIME",
+    "250-SIZE 1000",
+    "250 ENHANCEDSTATUSCODES",
+];
 
 #[tokio::test]
 async fn the_example_of_rfc_2033_goes_as_the_rfc_says() {
@@ -104,9 +117,9 @@ async fn the_example_of_rfc_2033_goes_as_the_rfc_says() {
          DATA\r\nBlah blah blah...\r\n..etc. etc. etc.\r\n.\r\nQUIT\r\n",
     )
     .await;
-    assert_eq!(said[..6], LHLO);
+    assert_eq!(said[..8], LHLO);
     assert_eq!(
-        said[6..],
+        said[8..],
         [
             "250 2.1.0 OK",
             "250 2.1.5 OK",
@@ -119,7 +132,7 @@ async fn the_example_of_rfc_2033_goes_as_the_rfc_says() {
         ]
     );
     let delivered = node.delivered.lock().unwrap();
-    let Delivered { envelope, to, bytes } = &delivered[0];
+    let Delivered { envelope, to, bytes, .. } = &delivered[0];
     assert_eq!(*envelope, Envelope { sender: "chris@bar.com".into(), lhlo: "foo.edu".into(), with: "LMTP".into() });
     assert_eq!(to.iter().map(|to| to.user.as_str()).collect::<Vec<_>>(), ["pat", "full"]);
     assert_eq!(String::from_utf8_lossy(bytes), "Blah blah blah...\r\n.etc. etc. etc.\r\n");
@@ -133,8 +146,8 @@ async fn each_accepted_recipient_has_its_own_reply_in_order() {
         "LHLO a\r\nMAIL FROM:<>\r\nRCPT TO:<ada+x@a>\r\nRCPT TO:<full@a>\r\nRCPT TO:<ada>\r\nRCPT TO:<more@a>\r\nDATA\r\n.\r\n",
     )
     .await;
-    assert_eq!(codes(&said[7..]), ["250", "250", "250", "452", "354", "250", "452", "250"]);
-    assert!(said[10].starts_with("452 4.5.3 "), "{}", said[10]);
+    assert_eq!(codes(&said[9..]), ["250", "250", "250", "452", "354", "250", "452", "250"]);
+    assert!(said[12].starts_with("452 4.5.3 "), "{}", said[12]);
     let delivered = node.delivered.lock().unwrap();
     assert_eq!(delivered[0].envelope.sender, "");
     assert_eq!(delivered[0].to[0].detail.as_deref(), Some("x"));
@@ -146,7 +159,7 @@ async fn pipelined_commands_are_answered_in_order() {
     let node = FakeNode::default();
     let one = "MAIL FROM:<g@b> SIZE=5 BODY=8BITMIME\r\nRCPT TO:<ada@a>\r\nDATA\r\nhi\r\n.\r\n";
     let said = talk(&node, &format!("LHLO a\r\n{one}NOOP\r\n{one}RSET\r\nVRFY ada\r\nQUIT\r\nNOOP\r\n")).await;
-    assert_eq!(codes(&said[6..]), ["250", "250", "354", "250", "250", "250", "250", "354", "250", "250", "252", "221"]);
+    assert_eq!(codes(&said[8..]), ["250", "250", "354", "250", "250", "250", "250", "354", "250", "250", "252", "221"]);
     assert_eq!(node.delivered.lock().unwrap().len(), 2);
 }
 
@@ -174,7 +187,7 @@ async fn commands_out_of_order_are_refused_with_503() {
     )
     .await;
     assert_eq!(codes(&said[..3]), ["503", "503", "503"]);
-    assert_eq!(codes(&said[9..]), ["250", "503", "550", "503", "250", "503"]);
+    assert_eq!(codes(&said[11..]), ["250", "503", "550", "503", "250", "503"]);
     assert!(node.delivered.lock().unwrap().is_empty());
 }
 
@@ -192,6 +205,76 @@ async fn smtp_greetings_are_refused() {
 }
 
 #[tokio::test]
+async fn a_message_comes_in_chunks_as_in_the_example_of_rfc_3030() {
+    let node = FakeNode::default();
+    let head = "LHLO a\r\nMAIL FROM:<a@b>\r\nRCPT TO:<ada@a>\r\nRCPT TO:<full@a>\r\n";
+    let said = talk(&node, &format!("{head}BDAT 11\r\nSubject: x\rBDAT 6 LAST\r\n\n.\r\nQUNOOP\r\n")).await;
+    assert_eq!(
+        said[11..],
+        ["250 2.0.0 11 octets received", "250 2.0.0 <ada@a> Saved", "452 4.2.2 <full@a> Mailbox is full", "250 2.0.0 OK"]
+    );
+    assert_eq!(node.delivered.lock().unwrap()[0].bytes, b"Subject: x\r\n.\r\nQU", "a dot alone ends nothing");
+}
+
+#[tokio::test]
+async fn the_bytes_of_a_refused_chunk_are_no_commands() {
+    let node = FakeNode::default();
+    let head = "LHLO a\r\nMAIL FROM:<a@b>\r\n";
+    let said = talk(&node, &format!("{head}BDAT 6 LAST\r\nQUIT\r\nNOOP\r\n")).await;
+    assert_eq!(codes(&said[8..]), ["250", "503", "250"], "no recipient yet");
+    let said = talk(
+        &node,
+        &format!("{head}RCPT TO:<ada@a>\r\nBDAT 1001\r\n{}BDAT 1\r\nxBDAT 6 LAST\r\nQUIT\r\nNOOP\r\n", "Q\r\n".repeat(333) + "QU"),
+    )
+    .await;
+    assert_eq!(codes(&said[8..]), ["250", "250", "552", "552", "552", "250"], "too large once is too large for good");
+    assert!(node.delivered.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn chunks_and_data_do_not_mix() {
+    let node = FakeNode::default();
+    let head = "MAIL FROM:<a@b>\r\nRCPT TO:<ada@a>\r\n";
+    let said =
+        talk(&node, &format!("LHLO a\r\n{head}BDAT 1\r\nxDATA\r\nRCPT TO:<ada@a>\r\nMAIL FROM:<a@b>\r\nRSET\r\n{head}DATA\r\n.\r\n")).await;
+    assert_eq!(codes(&said[8..]), ["250", "250", "250", "503", "503", "503", "250", "250", "250", "354", "250"]);
+    let delivered = node.delivered.lock().unwrap();
+    assert_eq!(delivered.iter().map(|one| one.bytes.as_slice()).collect::<Vec<_>>(), [b""], "RSET forgets what came");
+}
+
+#[tokio::test]
+async fn binary_content_comes_by_chunks_only_and_is_stored_as_lines() {
+    let node = FakeNode::default();
+    let head = "LHLO a\r\nMAIL FROM:<a@b> BODY=BINARYMIME\r\nRCPT TO:<ada@a>\r\nDATA\r\n";
+    let message = "Content-Type: application/x\r\nContent-Transfer-Encoding: binary\r\n\r\na\0\nb\r";
+    let said = talk(&node, &format!("{head}BDAT {} LAST\r\n{message}", message.len())).await;
+    assert_eq!(codes(&said[8..]), ["250", "250", "503", "250"]);
+    let delivered = node.delivered.lock().unwrap();
+    assert_eq!(delivered[0].bytes, b"Content-Type: application/x\r\nContent-Transfer-Encoding: base64\r\n\r\nYQAKYg0=\r\n");
+}
+
+#[tokio::test]
+async fn only_trusted_networks_speak_for_others() {
+    let node = FakeNode::default();
+    let said = talk(&node, "LHLO a\r\nXCLIENT ADDR=192.0.2.9\r\nXFORWARD ADDR=192.0.2.9\r\n").await;
+    assert_eq!(codes(&said[8..]), ["550", "550"]);
+
+    let (mut client, connection) = connection("127.0.0.9:9");
+    let script = "LHLO a\r\nXCLIENT ADDR=192.0.2.9 NAME=x HELO=y\r\nMAIL FROM:<a@b>\r\nLHLO b\r\nXFORWARD LOGIN=x\r\nXFORWARD IDENT=4F\r\n\
+                  MAIL FROM:<a@b>\r\nXCLIENT NAME=x\r\nRCPT TO:<ada@a>\r\nDATA\r\n.\r\n";
+    client.write_all(script.as_bytes()).await.unwrap();
+    client.shutdown().await.unwrap();
+    run(&node, connection).await;
+    let mut said = String::new();
+    client.read_to_string(&mut said).await.unwrap();
+    let lines: Vec<String> = said.split_terminator("\r\n").map(str::to_owned).collect();
+    assert!(lines.iter().any(|line| line.starts_with("250-XFORWARD NAME ")), "{said}");
+    assert_eq!(codes(&lines[11..13]), ["220", "503"], "XCLIENT starts over");
+    assert_eq!(codes(&lines[23..]), ["501", "250", "250", "503", "250", "354", "250"]);
+    assert_eq!(node.delivered.lock().unwrap()[0].client.to_string(), "192.0.2.9:9");
+}
+
+#[tokio::test]
 async fn users_that_cannot_be_looked_up_are_asked_again_later() {
     let said = talk(&FakeNode::default(), "LHLO a\r\nMAIL FROM:<a@b>\r\nRCPT TO:<unsure@a>\r\n").await;
     assert!(said.last().unwrap().starts_with("451 4.3.0 "));
@@ -204,7 +287,7 @@ async fn an_address_beyond_ascii_needs_smtputf8() {
         "LHLO a\r\nMAIL FROM:<a@b>\r\nRCPT TO:<zoë@a>\r\nRSET\r\nMAIL FROM:<é@b> SMTPUTF8\r\nRCPT TO:<zoë@a>\r\n",
     )
     .await;
-    assert_eq!(codes(&said[6..]), ["250", "553", "250", "250", "250"]);
+    assert_eq!(codes(&said[8..]), ["250", "553", "250", "250", "250"]);
 }
 
 #[tokio::test]
@@ -212,11 +295,11 @@ async fn a_message_beyond_the_limit_is_refused_for_every_recipient() {
     let node = FakeNode::default();
     let head = "MAIL FROM:<a@b>\r\nRCPT TO:<ada@a>\r\nRCPT TO:<full@a>\r\nDATA\r\n";
     let said = talk(&node, &format!("LHLO a\r\nMAIL FROM:<a@b> SIZE=1001\r\n{head}{}\r\n.\r\nNOOP\r\n", "x".repeat(999))).await;
-    assert_eq!(codes(&said[6..]), ["552", "250", "250", "250", "354", "552", "552", "250"]);
-    assert!(said[6].starts_with("552 5.3.4 "));
+    assert_eq!(codes(&said[8..]), ["552", "250", "250", "250", "354", "552", "552", "250"]);
+    assert!(said[8].starts_with("552 5.3.4 "));
     assert!(node.delivered.lock().unwrap().is_empty());
     let said = talk(&node, &format!("LHLO a\r\n{head}{}\r\n.\r\nNOOP\r\n", "x".repeat(998))).await;
-    assert_eq!(codes(&said[9..]), ["354", "250", "452", "250"], "exactly the limit is taken");
+    assert_eq!(codes(&said[11..]), ["354", "250", "452", "250"], "exactly the limit is taken");
 }
 
 #[tokio::test]
@@ -248,9 +331,9 @@ async fn too_many_wrong_commands_end_the_connection() {
 #[tokio::test]
 async fn recipients_after_a_refused_mail_do_not_count_as_wrong() {
     let said =
-        talk(&FakeNode::default(), &format!("LHLO a\r\nMAIL FROM:<a@b> RET=FULL\r\n{}DATA\r\nNOOP\r\n", "RCPT TO:<ada@a>\r\n".repeat(20)))
+        talk(&FakeNode::default(), &format!("LHLO a\r\nMAIL FROM:<a@b> AUTH=<>\r\n{}DATA\r\nNOOP\r\n", "RCPT TO:<ada@a>\r\n".repeat(20)))
             .await;
-    assert_eq!(said[6], "555 5.5.4 The parameter RET is not supported");
+    assert_eq!(said[8], "555 5.5.4 The parameter AUTH is not supported");
     assert_eq!(said.last().unwrap(), "250 2.0.0 OK");
 }
 
@@ -322,7 +405,7 @@ async fn starttls_forgets_what_was_said_in_plain_text() {
     let lines: Vec<String> = said.split_terminator("\r\n").map(str::to_owned).collect();
     assert_eq!(lines[0], "503 5.5.1 Say MAIL first");
     assert_eq!(lines[1], "503 5.5.1 Say LHLO first");
-    assert_eq!(lines[2..8], LHLO, "STARTTLS is not offered again");
-    assert_eq!(lines[8], "503 5.5.1 TLS is active already");
+    assert_eq!(lines[2..10], LHLO, "STARTTLS is not offered again");
+    assert_eq!(lines[10], "503 5.5.1 TLS is active already");
     assert_eq!(node.delivered.lock().unwrap()[0].envelope.with, "LMTPS");
 }
