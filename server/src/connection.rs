@@ -16,6 +16,7 @@ use bytes::{Buf, BytesMut};
 use futures::FutureExt;
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf},
+    task::yield_now,
     time::timeout,
 };
 
@@ -27,6 +28,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send + Sync> Stream for T {}
 
 /// How much is read at once: one TLS record.
 const READ_CHUNK_BYTES: usize = 16 * 1024;
+/// The same before login, where nothing that is long is sent: as many commands as this holds are run before others have their turn.
+const STRANGER_CHUNK_BYTES: usize = 2 * 1024;
 /// Output beyond this is sent before more is made.
 pub const OUTPUT_HIGH_WATER_BYTES: usize = 64 * 1024;
 /// Content up to this is copied into the output: cheaper than a system call of its own.
@@ -103,7 +106,11 @@ impl Connection {
     /// Waits for more input, at most `limit`. Safe to cancel: nothing is lost.
     pub async fn fill(&mut self, limit: Duration) -> Result<(), ConnectionError> {
         let read = match self.read().now_or_never() {
-            Some(read) => read?,
+            Some(read) => {
+                // Who sends without a pause takes turns with everybody else, piece by piece.
+                yield_now().await;
+                read?
+            }
             None => {
                 // Nothing is there yet: who waits keeps no buffers.
                 if self.input.is_empty() {
@@ -121,10 +128,11 @@ impl Connection {
 
     /// Reads what is there. The bytes come over the stack, so that waiting costs no buffer.
     async fn read(&mut self) -> io::Result<usize> {
-        let Connection { stream, input, .. } = self;
+        let Connection { stream, input, stranger, .. } = self;
+        let limit = if stranger.is_some() { STRANGER_CHUNK_BYTES } else { READ_CHUNK_BYTES };
         poll_fn(|context| {
             let mut chunk = [0; READ_CHUNK_BYTES];
-            let mut chunk = ReadBuf::new(&mut chunk);
+            let mut chunk = ReadBuf::new(chunk.get_mut(..limit).unwrap_or_default());
             ready!(Pin::new(&mut *stream).poll_read(context, &mut chunk))?;
             input.extend_from_slice(chunk.filled());
             Poll::Ready(Ok(chunk.filled().len()))
