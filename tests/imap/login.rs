@@ -13,8 +13,6 @@ use super::session;
 /// What daily clients rely on.
 const CAPABILITIES: &[&str] = &[
     "IMAP4rev1",
-    "IMAP4rev2",
-    "UTF8=ACCEPT",
     "SASL-IR",
     "LITERAL+",
     "ID",

@@ -26,6 +26,7 @@ pub const AFTER_LOGIN: &[&str] = &[
     "LIST-EXTENDED",
     "LIST-STATUS",
     "STATUS=SIZE",
+    "UIDONLY",
     "CONDSTORE",
     "QRESYNC",
     "ESEARCH",

@@ -158,7 +158,11 @@ impl<H: Holding> Session<H> {
             return Ok(Next::Logout);
         }
         let expunges = expunges_after(&command);
-        let result = self.dispatch(state, &tag, command).await;
+        let result = if self.enabled.uid_only && command.names_sequence_numbers() {
+            Err(uid_required().into())
+        } else {
+            self.dispatch(state, &tag, command).await
+        };
         self.finish(state, &tag, expunges, result).await?;
         Ok(Next::GoOn)
     }
@@ -271,7 +275,7 @@ impl<H: Holding> Session<H> {
 
     /// Refuses what only clients that know VANISHED may use (RFC 7162 §3.2.3).
     pub fn needs_qresync(&self) -> Result<(), Reply> {
-        if self.enabled.vanished() { Ok(()) } else { Err(Reply::bad("Give ENABLE QRESYNC first")) }
+        if self.enabled.qresync() { Ok(()) } else { Err(Reply::bad("Give ENABLE QRESYNC first")) }
     }
 
     /// A CONDSTORE enabling command was given (RFC 7162 §3.1): from now on unasked FETCH responses have MODSEQ.
@@ -284,6 +288,11 @@ impl<H: Holding> Session<H> {
             response::untagged(self.connection.output(), Condition::Ok, Some(&Code::HighestModSeq(modseq)), "Highest");
         }
     }
+}
+
+/// For who enabled UIDONLY and names a sequence number nevertheless (RFC 9586 §3.2).
+pub fn uid_required() -> Reply {
+    Reply::bad("There are only UIDs after ENABLE UIDONLY").with(Code::UidRequired.into())
 }
 
 fn not_understood(error: &ParseError) -> Reply {

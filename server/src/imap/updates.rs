@@ -57,7 +57,7 @@ pub async fn tell(
     for (sequence, row) in updates.changed {
         let recent = selected.view.is_recent(row.uid);
         let out = connection.output();
-        let mut fetch = FetchWriter::begin(out, sequence);
+        let mut fetch = FetchWriter::begin(out, enabled, sequence, row.uid);
         if enabled.uid() {
             fetch.uid(out, row.uid);
         }
@@ -68,7 +68,7 @@ pub async fn tell(
         fetch.finish(out);
         connection.flush_if_large().await?;
     }
-    if enabled.vanished() && selected.view.keeps_back() {
+    if enabled.qresync() && selected.view.keeps_back() {
         // MODSEQs above those of expunges that were not told: a client that lost the connection now would never hear of these (RFC 7162 §3.2).
         tell_highest(connection, before, "Some expunged messages are told later");
         selected.expunges_owed = true;

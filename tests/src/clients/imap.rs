@@ -78,10 +78,10 @@ impl Reply {
         self.all("EXISTS").last().and_then(|response| response.number)
     }
 
-    /// FETCH responses by sequence number; several for one message are joined.
+    /// FETCH responses by sequence number (UIDFETCH: by UID); several for one message are joined.
     pub fn messages(&self) -> Result<BTreeMap<u32, Message>> {
         let mut messages: BTreeMap<u32, Message> = BTreeMap::new();
-        for response in self.all("FETCH") {
+        for response in self.all("FETCH").chain(self.all("UIDFETCH")) {
             let number = response.number.context("FETCH without a sequence number")?;
             messages.entry(number).or_default().extend(fetch_items(response)?);
         }

@@ -9,6 +9,7 @@ use super::value::{Piece, Pieces, Untagged, Value};
 pub struct Rules {
     rev2: bool,
     utf8: bool,
+    uid_only: bool,
 }
 
 impl Rules {
@@ -28,9 +29,12 @@ impl Rules {
                 for value in &response.values {
                     let name = value.text()?.to_ascii_uppercase();
                     self.rev2 |= name == "IMAP4REV2";
+                    self.uid_only |= name == "UIDONLY";
                     self.utf8 |= name == "IMAP4REV2" || name == "UTF8=ACCEPT";
                 }
             }
+            "FETCH" | "EXPUNGE" if self.uid_only => bail!("{} after ENABLE UIDONLY", response.name),
+            "UIDFETCH" if !self.uid_only => bail!("UIDFETCH without ENABLE UIDONLY"),
             "RECENT" | "SEARCH" if self.rev2 => bail!("{} after ENABLE IMAP4rev2", response.name),
             "FETCH" if self.rev2 => ensure!(!has_recent(&response.values), "\\Recent after ENABLE IMAP4rev2"),
             _ => {}
@@ -56,6 +60,16 @@ mod tests {
         let pieces = Pieces(vec![Piece::Line(line.as_bytes().to_vec())]);
         rules.check_bytes(&pieces)?;
         rules.check(&untagged(&pieces)?)
+    }
+
+    #[test]
+    fn sequence_numbers_are_refused_after_uidonly() {
+        let mut rules = Rules::default();
+        assert!(check(&mut rules, "5 UIDFETCH (FLAGS ())").is_err());
+        check(&mut rules, "5 EXPUNGE").unwrap();
+        check(&mut rules, "ENABLED UIDONLY").unwrap();
+        assert!(check(&mut rules, "5 EXPUNGE").is_err() && check(&mut rules, "5 FETCH (FLAGS ())").is_err());
+        check(&mut rules, "5 UIDFETCH (FLAGS ())").unwrap();
     }
 
     #[test]

@@ -18,7 +18,7 @@ use super::{
 use crate::imap::{
     holding::Holding,
     reply::{self, Reply, ReplyCode, Stop},
-    session::Session,
+    session::{Session, uid_required},
     sets::{self, Numbers},
     state::{Selected, State, make_flags},
     wire::{
@@ -76,6 +76,9 @@ async fn replace<H: Holding>(
     replaced: Replaced,
     received: &mut Vec<Received>,
 ) -> Result<Reply, Stop> {
+    if session.enabled.uid_only && !replaced.uid {
+        return Err(uid_required().into());
+    }
     let selected = state.selected()?;
     let (source, old) = (selected.writable()?, to_be_replaced(selected, replaced)?);
     let stored = take(session, start, Some(old), received).await?;

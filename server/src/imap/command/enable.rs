@@ -20,8 +20,13 @@ pub fn enable<H: Holding>(session: &mut Session<H>, state: &mut State, names: &[
     Reply::ok("Enabled")
 }
 
-const ENABLED_BY_NAME: [(&str, Switch); 4] =
-    [("CONDSTORE", Switch::CondStore), ("QRESYNC", Switch::QResync), ("IMAP4rev2", Switch::Rev2), ("UTF8=ACCEPT", Switch::Utf8Accept)];
+const ENABLED_BY_NAME: [(&str, Switch); 5] = [
+    ("CONDSTORE", Switch::CondStore),
+    ("QRESYNC", Switch::QResync),
+    ("IMAP4rev2", Switch::Rev2),
+    ("UTF8=ACCEPT", Switch::Utf8Accept),
+    ("UIDONLY", Switch::UidOnly),
+];
 
 #[derive(Debug, Clone, Copy)]
 enum Switch {
@@ -29,6 +34,7 @@ enum Switch {
     QResync,
     Rev2,
     Utf8Accept,
+    UidOnly,
 }
 
 fn switch_on<H: Holding>(session: &mut Session<H>, state: &mut State, switch: Switch) {
@@ -45,6 +51,7 @@ fn switch_on<H: Holding>(session: &mut Session<H>, state: &mut State, switch: Sw
             }
         }
         Switch::Utf8Accept => session.enabled.utf8_accept = true,
+        Switch::UidOnly => session.enabled.uid_only = true,
     }
     session.framer.set_enabled(session.enabled);
 }

@@ -26,7 +26,7 @@ pub async fn expunge<H: Holding>(session: &mut Session<H>, selected: &mut Select
 
 /// Tells what is gone; a client that knows VANISHED then gets the MODSEQ of it with the tagged OK (RFC 7162 §3.2.7, §3.2.9).
 pub async fn removed<H: Holding>(session: &mut Session<H>, selected: &mut Selected, any: bool, reply: Reply) -> Result<Reply, Stop> {
-    if !any || !session.enabled.vanished() {
+    if !any || !session.enabled.qresync() {
         return Ok(reply);
     }
     updates::tell(&mut session.connection, selected, session.enabled, Expunges::Tell, &[]).await?;

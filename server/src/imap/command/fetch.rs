@@ -110,7 +110,7 @@ struct Plan {
 
 impl Plan {
     fn new(mut items: Vec<FetchItem>, uid: bool, changed_since: Option<u64>, enabled: Enabled) -> Plan {
-        for (wanted, item) in [(uid, FetchItem::Uid), (changed_since.is_some(), FetchItem::ModSeq)] {
+        for (wanted, item) in [(uid && !enabled.uid_only, FetchItem::Uid), (changed_since.is_some(), FetchItem::ModSeq)] {
             if wanted && !items.contains(&item) {
                 items.insert(0, item);
             }
@@ -405,7 +405,7 @@ impl Response<'_> {
         prepared: Option<&Prepared>,
     ) -> Result<(), Stop> {
         let row = &self.message.row;
-        let mut writer = FetchWriter::begin(connection.output(), self.message.sequence);
+        let mut writer = FetchWriter::begin(connection.output(), self.plan.enabled, self.message.sequence, row.uid);
         let mut parts = prepared.map_or([].as_slice(), |prepared| prepared.parts.as_slice()).iter();
         if self.adds_uid() {
             writer.uid(connection.output(), row.uid);

@@ -69,7 +69,7 @@ pub async fn select<H: Holding>(session: &mut Session<H>, state: &mut State, sel
     if session.enabled.recent() {
         response::recent(out, view.recent_count());
     }
-    if let Some(sequence) = unseen.filter(|_| !session.enabled.rev2) {
+    if let Some(sequence) = unseen.filter(|_| !session.enabled.rev2 && !session.enabled.uid_only) {
         response::untagged(out, Condition::Ok, Some(&Code::Unseen(sequence)), "First unseen");
     }
     response::untagged(out, Condition::Ok, Some(&Code::UidValidity(mailbox.uid_validity())), "UIDs valid");

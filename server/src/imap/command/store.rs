@@ -15,6 +15,7 @@ use crate::{
         view::Expunges,
         wire::{
             command::{FlagArgument, SequenceSet, StoreHow},
+            enabled::Enabled,
             response::FetchWriter,
         },
     },
@@ -64,7 +65,7 @@ pub async fn store<H: Holding>(
         .await?;
 
     updates::tell_keywords(&mut session.connection, selected);
-    let answer = Answer { uid, modseq: session.enabled.modseq() };
+    let answer = Answer { uid, enabled: session.enabled };
     for row in &stored.rows {
         let expected = before.get(row.uid).map(|flags| apply(operation, flags));
         let flags = !silent || expected != Some(row.flags);
@@ -87,21 +88,22 @@ pub async fn store<H: Holding>(
 /// Which items the FETCH responses of one STORE have.
 struct Answer {
     uid: bool,
-    modseq: bool,
+    enabled: Enabled,
 }
 
 impl Answer {
     async fn write(&self, connection: &mut Connection, selected: &Selected, row: &Row, flags: bool) -> Result<(), Stop> {
         let Some(sequence) = selected.view.sequence_of(row.uid) else { return Ok(()) };
-        if !flags && !self.modseq {
+        let modseq = self.enabled.modseq();
+        if !flags && !modseq {
             return Ok(());
         }
         let out = connection.output();
-        let mut fetch = FetchWriter::begin(out, sequence);
-        if self.uid || self.modseq {
+        let mut fetch = FetchWriter::begin(out, self.enabled, sequence, row.uid);
+        if !self.enabled.uid_only && (self.uid || modseq) {
             fetch.uid(out, row.uid);
         }
-        if self.modseq {
+        if modseq {
             fetch.modseq(out, row.modseq);
         }
         if flags {

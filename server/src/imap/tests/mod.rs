@@ -10,6 +10,7 @@ mod replace;
 mod rev2;
 mod search;
 mod sessions;
+mod uid_only;
 
 use std::{future::Future, sync::Arc, time::Duration};
 

@@ -110,6 +110,24 @@ pub enum Command {
     },
 }
 
+impl Command {
+    /// Whether it names a message by its sequence number, or is answered with one (REPLACE is not asked: it may be streamed).
+    pub fn names_sequence_numbers(&self) -> bool {
+        match self {
+            Command::Fetch { uid, .. } | Command::Store { uid, .. } | Command::Copy { uid, .. } | Command::Move { uid, .. } => !uid,
+            Command::Search { uid, search: Search { key, .. } }
+            | Command::Sort { uid, sort: Sort { key, .. } }
+            | Command::Thread { uid, thread: Thread { key, .. } } => !uid || key.any(&names_a_number),
+            Command::Select(select) => select.resync.as_ref().is_some_and(|resync| resync.matches.is_some()),
+            _ => false,
+        }
+    }
+}
+
+fn names_a_number(key: &SearchKey) -> bool {
+    matches!(key, SearchKey::Sequence(SequenceSet::Ranges(_)))
+}
+
 /// A mailbox as a client names it. A name that no mailbox can have is kept, so that the answer is NO (or an empty LIST), not BAD.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MailboxArgument {
@@ -469,12 +487,17 @@ pub enum SearchKey {
 impl SearchKey {
     /// Whether it names messages by sequence number (RFC 7162 §3.2.10.2: these do not move during such a UID SEARCH).
     pub fn names_sequence_numbers(&self) -> bool {
-        match self {
-            SearchKey::Sequence(_) => true,
-            SearchKey::And(keys) => keys.iter().any(SearchKey::names_sequence_numbers),
-            SearchKey::Or(one, other) => one.names_sequence_numbers() || other.names_sequence_numbers(),
-            SearchKey::Not(key) => key.names_sequence_numbers(),
-            _ => false,
-        }
+        self.any(&|key| matches!(key, SearchKey::Sequence(_)))
+    }
+
+    /// Whether it or a key inside of it is `wanted`.
+    fn any(&self, wanted: &impl Fn(&SearchKey) -> bool) -> bool {
+        wanted(self)
+            || match self {
+                SearchKey::And(keys) => keys.iter().any(|key| key.any(wanted)),
+                SearchKey::Or(one, other) => one.any(wanted) || other.any(wanted),
+                SearchKey::Not(key) => key.any(wanted),
+                _ => false,
+            }
     }
 }

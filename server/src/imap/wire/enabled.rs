@@ -11,6 +11,8 @@ pub struct Enabled {
     pub rev2: bool,
     /// UTF8=ACCEPT (RFC 6855).
     pub utf8_accept: bool,
+    /// UIDONLY (RFC 9586): sequence numbers are neither told nor taken.
+    pub uid_only: bool,
 }
 
 /// Which items unasked FETCH responses have.
@@ -26,7 +28,7 @@ pub enum Awareness {
 
 impl Enabled {
     /// A session at its start.
-    pub const NOTHING: Enabled = Enabled { awareness: Awareness::Plain, rev2: false, utf8_accept: false };
+    pub const NOTHING: Enabled = Enabled { awareness: Awareness::Plain, rev2: false, utf8_accept: false, uid_only: false };
 
     /// Whether FETCH responses that tell of a change have MODSEQ.
     pub fn modseq(self) -> bool {
@@ -34,11 +36,15 @@ impl Enabled {
     }
     /// Whether FETCH responses that nobody asked for have the UID (RFC 7162 §3.2.4; RFC 9051 §7.5.2 wants it always).
     pub fn uid(self) -> bool {
-        self.modseq() || self.rev2
+        !self.uid_only && (self.modseq() || self.rev2) // UIDFETCH has it in front
+    }
+    /// Whether ENABLE QRESYNC was given.
+    pub fn qresync(self) -> bool {
+        self.awareness == Awareness::QResync
     }
     /// Whether expunged messages are told by UID.
     pub fn vanished(self) -> bool {
-        self.awareness == Awareness::QResync
+        self.qresync() || self.uid_only
     }
     /// Whether there are RECENT and \Recent: IMAP4rev2 has neither.
     pub fn recent(self) -> bool {

@@ -82,6 +82,8 @@ pub enum Code<'a> {
     UidValidity(UidValidity),
     /// RFC 5530.
     Unavailable,
+    /// RFC 9586.
+    UidRequired,
     /// RFC 3516.
     UnknownCte,
     /// The first unseen message's sequence number.
@@ -174,6 +176,7 @@ impl Code<'_> {
             Code::UidNext(_) => "UIDNEXT",
             Code::UidValidity(_) => "UIDVALIDITY",
             Code::Unavailable => "UNAVAILABLE",
+            Code::UidRequired => "UIDREQUIRED",
             Code::UnknownCte => "UNKNOWN-CTE",
             Code::Unseen(_) => "UNSEEN",
             Code::UseAttr => "USEATTR",

@@ -4,7 +4,7 @@ use bytes::{BufMut, BytesMut};
 use index::{Flag, FlagSet, ModSeq, Uid};
 
 use super::primitives::{literal_header, number};
-use crate::imap::wire::{date::write_date_time, parse::is_atom_char};
+use crate::imap::wire::{date::write_date_time, enabled::Enabled, parse::is_atom_char};
 
 /// Writes one `* n FETCH (…)`. It does not hold the buffer, so that a long literal can be sent piece by piece between two calls.
 #[derive(Debug)]
@@ -14,11 +14,16 @@ pub struct FetchWriter {
 }
 
 impl FetchWriter {
-    /// `* sequence FETCH (`.
-    pub fn begin(out: &mut BytesMut, sequence: u32) -> FetchWriter {
+    /// `* sequence FETCH (`, or `* uid UIDFETCH (` for who enabled UIDONLY.
+    pub fn begin(out: &mut BytesMut, enabled: Enabled, sequence: u32, uid: Uid) -> FetchWriter {
         out.put_slice(b"* ");
-        number(out, sequence.into());
-        out.put_slice(b" FETCH (");
+        if enabled.uid_only {
+            number(out, uid.get().into());
+            out.put_slice(b" UIDFETCH (");
+        } else {
+            number(out, sequence.into());
+            out.put_slice(b" FETCH (");
+        }
         FetchWriter { first: true }
     }
     /// `UID n`.

@@ -6,6 +6,7 @@ use index::{Flag, FlagSet, KeywordId, UidValidity};
 use proptest::prelude::*;
 
 use super::*;
+use crate::imap::wire::enabled::Enabled;
 
 fn written(write: impl FnOnce(&mut BytesMut)) -> Vec<u8> {
     let mut out = BytesMut::new();
@@ -213,7 +214,7 @@ fn fetch_items_stand_between_one_pair_of_parentheses() {
     let set =
         FlagSet::of(&[Flag::Seen, Flag::Passed, Flag::Keyword(KeywordId::new(1).unwrap()), Flag::Keyword(KeywordId::new(9).unwrap())]);
     let text = judged(|out| {
-        let mut fetch = FetchWriter::begin(out, 12);
+        let mut fetch = FetchWriter::begin(out, Enabled::NOTHING, 12, uid(7));
         fetch.uid(out, uid(34));
         fetch.flags(out, set, &keywords, true);
         fetch.internal_date(out, 837_596_665);
@@ -249,7 +250,7 @@ proptest! {
     #[test]
     fn any_string_is_read_back(bytes in proptest::collection::vec(1_u8..=255, 0..60)) {
         let answer = written(|out| {
-            let mut fetch = FetchWriter::begin(out, 1);
+            let mut fetch = FetchWriter::begin(out, Enabled::NOTHING, 1, uid(1));
             fetch.envelope(out, b"(NIL ");
             string(out, &bytes);
             out.extend_from_slice(b" NIL NIL NIL NIL NIL NIL NIL NIL)");
