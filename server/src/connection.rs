@@ -20,7 +20,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{client::Client, node::admission::Stranger, tls::TlsAcceptor};
+use crate::{client::Client, deflate::Deflated, node::admission::Stranger, tls::TlsAcceptor};
 
 /// Anything that carries a session: TCP, TLS, or one stream of a relay link.
 pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send + Sync {}
@@ -59,6 +59,7 @@ pub struct Connection {
     write_timeout: Duration,
     activity: Arc<Activity>,
     stranger: Option<Stranger>,
+    is_deflated: bool,
 }
 
 /// When a client was last heard of.
@@ -85,7 +86,7 @@ impl Activity {
 impl Connection {
     /// Wraps a stream; `input` was read ahead (a relayed session's pipelined commands). `write_timeout`: how long a client may take nothing.
     pub fn new(stream: Box<dyn Stream>, client: Client, input: BytesMut, write_timeout: Duration) -> Connection {
-        Connection { stream, client, input, output: BytesMut::new(), write_timeout, activity: Arc::default(), stranger: None }
+        Connection { stream, client, input, output: BytesMut::new(), write_timeout, activity: Arc::default(), stranger: None, is_deflated: false }
     }
 
     /// Whose client has not logged in yet, and is counted as such.
@@ -190,6 +191,20 @@ impl Connection {
         let (stream, facts) = timeout(limit, acceptor.accept(self.stream)).await.map_err(|_| ConnectionError::Timeout(limit))??;
         self.client.tls = Some(facts);
         Ok(Connection { stream, ..self })
+    }
+
+    /// Compresses everything from now on, both ways (RFC 4978). What was read ahead is taken for compressed: a client waits for the answer.
+    pub async fn start_deflate(&mut self) -> Result<(), ConnectionError> {
+        self.flush().await?;
+        let plain = std::mem::replace(&mut self.stream, Box::new(tokio::io::empty()));
+        self.stream = Box::new(Deflated::new(plain, std::mem::take(&mut self.input)));
+        self.is_deflated = true;
+        Ok(())
+    }
+
+    /// Whether it is compressed.
+    pub fn is_deflated(&self) -> bool {
+        self.is_deflated
     }
 
     /// Sends what is left and closes the sending side.

@@ -5,6 +5,7 @@ pub mod client;
 pub mod command;
 pub mod config;
 pub mod connection;
+pub mod deflate;
 pub mod demo;
 pub mod forward;
 pub mod imap;

@@ -4,6 +4,7 @@
 
 mod append;
 mod bad_input;
+mod compress;
 mod copy_move;
 mod expunge;
 mod fetch;

@@ -19,7 +19,7 @@ pub mod wire;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use self::{
     login::{Admission, Door},
@@ -33,6 +33,9 @@ use crate::{
     node::Node,
     session::End,
 };
+
+/// How often a client that waits for a long command hears how far it is: before it gives up (20 s is short), and not so often that it costs anything.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
 
 /// A fresh client connection: greets, answers what may be asked before login, and hands the connection over after it (`forward::enter`).
 pub async fn accept(node: Arc<Node>, connection: Connection) -> End {
@@ -82,6 +85,7 @@ fn settings(config: &Config) -> Settings {
         refuse_8bit_headers: limits.refuse_8bit_headers,
         bad_commands: limits.bad_commands,
         idle_timeout: limits.idle_timeout,
+        progress_interval: PROGRESS_INTERVAL,
         rescan_interval: config.mail.rescan_interval,
     }
 }

@@ -47,6 +47,8 @@ pub struct Settings {
     pub bad_commands: usize,
     /// How long a client may be silent.
     pub idle_timeout: Duration,
+    /// How often a client that waits for a long command hears how far it is.
+    pub progress_interval: Duration,
     /// How often IDLE looks for other programs' changes.
     pub rescan_interval: Duration,
 }
@@ -63,6 +65,8 @@ pub struct Session<H> {
     pub framer: Framer,
     /// What the client enabled.
     pub enabled: Enabled,
+    /// The tag of the command under way.
+    pub tag: String,
     commands: u64,
     bad_in_a_row: usize,
 }
@@ -77,7 +81,7 @@ impl<H: Holding> Session<H> {
     /// A session at its start.
     pub fn new(connection: Connection, held: H, settings: Settings) -> Session<H> {
         let framer = Framer::new(settings.limits);
-        Session { connection, held, settings, framer, enabled: Enabled::NOTHING, commands: 0, bad_in_a_row: 0 }
+        Session { connection, held, settings, framer, enabled: Enabled::NOTHING, tag: String::new(), commands: 0, bad_in_a_row: 0 }
     }
 
     /// Answers the login command, then every other until the session ends.
@@ -157,7 +161,17 @@ impl<H: Holding> Session<H> {
             Reply::ok("Logout completed").write(self.connection.output(), &tag);
             return Ok(Next::Logout);
         }
+        if let Command::Compress(algorithm) = &command {
+            let result = self.may_compress(algorithm);
+            let starts = result.is_ok();
+            self.finish(state, &tag, Expunges::Tell, result.map_err(Stop::from)).await?;
+            if starts {
+                self.connection.start_deflate().await?;
+            }
+            return Ok(Next::GoOn);
+        }
         let expunges = expunges_after(&command);
+        self.tag.clone_from(&tag);
         let result = if self.enabled.uid_only && command.names_sequence_numbers() {
             Err(uid_required().into())
         } else {
@@ -165,6 +179,15 @@ impl<H: Holding> Session<H> {
         };
         self.finish(state, &tag, expunges, result).await?;
         Ok(Next::GoOn)
+    }
+
+    /// COMPRESS (RFC 4978).
+    fn may_compress(&self, algorithm: &str) -> Result<Reply, Reply> {
+        match algorithm {
+            _ if self.connection.is_deflated() => Err(Reply::no(Code::CompressionActive, "The connection is compressed already")),
+            "DEFLATE" => Ok(Reply::ok("DEFLATE active")),
+            _ => Err(Reply::bad("The only compression algorithm is DEFLATE")),
+        }
     }
 
     async fn dispatch(&mut self, state: &mut State, tag: &str, command: Command) -> Result<Reply, Stop> {
@@ -215,6 +238,8 @@ impl<H: Holding> Session<H> {
             }
             Command::Copy { uid, set, mailbox } => command::copy_move::copy(self, state.selected()?, uid, &set, mailbox).await,
             Command::Move { uid, set, mailbox } => command::copy_move::move_messages(self, state.selected()?, uid, &set, mailbox).await,
+            // Answered by `command`, which starts it.
+            Command::Compress(_) => Err(Reply::bad("COMPRESS is not possible now").into()),
             Command::StartTls | Command::Authenticate { .. } | Command::Login { .. } => Err(Reply::bad("Already logged in").into()),
             Command::Append(start) => command::append::append(self, state, *start).await,
             Command::Logout => Ok(Reply::ok("Logout completed")),

@@ -141,6 +141,12 @@ impl Imap {
         self.wire.start_tls()
     }
 
+    /// COMPRESS DEFLATE, then goes on compressed.
+    pub fn start_deflate(&mut self) -> Result<()> {
+        self.command("COMPRESS DEFLATE")?.ok()?;
+        self.wire.start_deflate()
+    }
+
     /// The connection underneath.
     pub fn wire(&mut self) -> &mut Wire {
         &mut self.wire

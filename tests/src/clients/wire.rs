@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
+use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress};
 use rustls::{ClientConnection, StreamOwned};
 use rustls_pki_types::ServerName;
 
@@ -33,6 +34,13 @@ pub struct Wire {
     input: Vec<u8>,
     transcript: VecDeque<String>,
     patience: Duration,
+    deflate: Option<Deflate>,
+}
+
+/// Both directions of a compressed connection (RFC 4978).
+struct Deflate {
+    compress: Compress,
+    decompress: Decompress,
 }
 
 enum Stream {
@@ -48,7 +56,7 @@ impl Wire {
         socket.set_nodelay(true)?;
         socket.set_read_timeout(Some(READ_SLICE))?;
         socket.set_write_timeout(Some(PATIENCE))?;
-        Ok(Wire { stream: Some(Stream::Plain(socket)), input: Vec::new(), transcript: VecDeque::new(), patience: PATIENCE })
+        Ok(Wire { stream: Some(Stream::Plain(socket)), input: Vec::new(), transcript: VecDeque::new(), patience: PATIENCE, deflate: None })
     }
 
     /// Connects with TLS from the first byte.
@@ -74,6 +82,14 @@ impl Wire {
         Ok(())
     }
 
+    /// Compresses everything from now on. Anything that the server sent ahead of it is an error.
+    pub fn start_deflate(&mut self) -> Result<()> {
+        ensure!(self.input.is_empty(), "the server sent bytes ahead of compressed ones: {:?}", String::from_utf8_lossy(&self.input));
+        self.deflate = Some(Deflate { compress: Compress::new(Compression::default(), false), decompress: Decompress::new(false) });
+        self.note("--", b"DEFLATE");
+        Ok(())
+    }
+
     /// How long each reply may take from now on.
     pub fn set_patience(&mut self, patience: Duration) {
         self.patience = patience;
@@ -82,6 +98,8 @@ impl Wire {
     /// Sends bytes as they are.
     pub fn send(&mut self, bytes: &[u8]) -> Result<()> {
         self.note("C:", bytes);
+        let packed = self.deflate.as_mut().map(|deflate| pack(&mut deflate.compress, bytes)).transpose()?;
+        let bytes = packed.as_deref().unwrap_or(bytes);
         let sent = match self.stream.as_mut() {
             Some(Stream::Plain(stream)) => stream.write_all(bytes),
             Some(Stream::Tls(stream)) => stream.write_all(bytes).and_then(|()| stream.flush()),
@@ -155,8 +173,15 @@ impl Wire {
             match read {
                 Ok(0) => return Err(anyhow!(Closed)).with_context(|| self.story()),
                 Ok(count) => {
-                    self.input.extend_from_slice(&chunk[..count]);
-                    return Ok(());
+                    let Some(deflate) = &mut self.deflate else {
+                        self.input.extend_from_slice(&chunk[..count]);
+                        return Ok(());
+                    };
+                    let before = self.input.len();
+                    unpack(&mut deflate.decompress, &chunk[..count], &mut self.input)?;
+                    if self.input.len() > before {
+                        return Ok(());
+                    }
                 }
                 Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted) => {
                     ensure!(!deadline.passed(), "no reply within {:?}; {}", deadline.elapsed(), self.story());
@@ -174,6 +199,33 @@ impl Wire {
         let shown = &bytes[..bytes.len().min(TRANSCRIPT_WIDTH)];
         let rest = if shown.len() < bytes.len() { format!(" … {} bytes", bytes.len()) } else { String::new() };
         self.transcript.push_back(format!("{who} {}{rest}", String::from_utf8_lossy(shown).trim_end()));
+    }
+}
+
+fn pack(compress: &mut Compress, bytes: &[u8]) -> Result<Vec<u8>> {
+    let mut packed = Vec::with_capacity(bytes.len() + 1024);
+    let start = compress.total_in();
+    loop {
+        let taken = usize::try_from(compress.total_in() - start)?;
+        compress.compress_vec(&bytes[taken..], &mut packed, FlushCompress::Sync)?;
+        if packed.len() < packed.capacity() {
+            return Ok(packed);
+        }
+        packed.reserve(packed.len());
+    }
+}
+
+fn unpack(decompress: &mut Decompress, packed: &[u8], into: &mut Vec<u8>) -> Result<()> {
+    let start = decompress.total_in();
+    loop {
+        let taken = usize::try_from(decompress.total_in() - start)?;
+        into.reserve(16 * 1024);
+        let status = decompress.decompress_vec(&packed[taken..], into, FlushDecompress::None).context("not DEFLATE")?;
+        ensure!(status != flate2::Status::StreamEnd, "the server ended the compressed stream");
+        // Output that waited from before comes alone: room that is left says nothing about the input then.
+        if decompress.total_in() - start == packed.len() as u64 && into.len() < into.capacity() {
+            return Ok(());
+        }
     }
 }
 

@@ -3,7 +3,11 @@
 use index::Uid;
 use storage::Copied;
 
-use super::{expunge::removed, mailboxes::valid};
+use super::{
+    expunge::removed,
+    mailboxes::valid,
+    patience::{Progress, while_wanted},
+};
 use crate::imap::{
     holding::Holding,
     reply::{self, Reply, ReplyCode, Stop},
@@ -28,7 +32,9 @@ pub async fn copy<H: Holding>(
         return Ok(Reply::ok("No messages to copy"));
     }
     let source = selected.mailbox.clone();
-    let copied = session.held.run(move |_| source.copy_to(&uids, &target)).await?;
+    let Session { connection, held, settings, tag, .. } = &mut *session;
+    let work = held.run(move |_| source.copy_to(&uids, &target));
+    let copied = while_wanted(connection, held, settings, &Progress::unknown(tag), work).await?;
     Ok(done("Copy completed", copied))
 }
 
@@ -47,7 +53,9 @@ pub async fn move_messages<H: Holding>(
     if uids.is_empty() {
         return Ok(Reply::ok("No messages to move"));
     }
-    let moved = session.held.run(move |_| source.move_to(&uids, &target)).await?;
+    let Session { connection, held, settings, tag, .. } = &mut *session;
+    let work = held.run(move |_| source.move_to(&uids, &target));
+    let moved = while_wanted(connection, held, settings, &Progress::unknown(tag), work).await?;
     session.acknowledge().await?;
     let any = !moved.pairs.is_empty();
     done("Moved", moved).write_untagged(session.connection.output());

@@ -149,6 +149,7 @@ fn wanted(item: &FetchItem) -> Option<Wanted> {
         | FetchItem::Uid
         | FetchItem::Flags
         | FetchItem::InternalDate
+        | FetchItem::SaveDate
         | FetchItem::Rfc822Size
         | FetchItem::Envelope
         | FetchItem::Body
@@ -422,6 +423,7 @@ impl Response<'_> {
                 (FetchItem::Uid, _) => writer.uid(out, row.uid),
                 (FetchItem::Flags, _) => writer.flags(out, row.flags, self.keywords, self.recent),
                 (FetchItem::InternalDate, _) => writer.internal_date(out, row.internal_date),
+                (FetchItem::SaveDate, _) => writer.save_date(out, row.save_date),
                 (FetchItem::Rfc822Size, _) => writer.size(out, row.size),
                 (FetchItem::ModSeq, _) => writer.modseq(out, row.modseq),
                 (FetchItem::Envelope, Some(rendered)) => writer.envelope(out, &rendered.envelope),

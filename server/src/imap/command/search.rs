@@ -22,7 +22,7 @@
 
 pub mod find;
 
-use std::cell::OnceCell;
+use std::{cell::OnceCell, ops::Range};
 
 use index::{Flag, FlagSet, KeywordId, ModSeq, Uid};
 use memchr::memmem::Finder;
@@ -66,6 +66,8 @@ pub struct RowFacts {
     pub size: u64,
     /// INTERNALDATE, Unix seconds.
     pub internal_date: i64,
+    /// When it came into this mailbox, Unix seconds.
+    pub save_date: i64,
     /// Its MODSEQ.
     pub modseq: ModSeq,
 }
@@ -145,11 +147,10 @@ enum Node {
     /// Sorted, not overlapping, inclusive.
     Uid(Vec<(u32, u32)>),
     Sequence(Vec<(u32, u32)>),
-    /// INTERNALDATE in `from..until`.
-    Internal {
-        from: i64,
-        until: i64,
-    },
+    /// INTERNALDATE in this span.
+    Internal(Range<i64>),
+    /// SAVEDATE in this span.
+    Saved(Range<i64>),
     Sent(SentTest, Date),
     Larger(u64),
     Smaller(u64),
@@ -189,13 +190,14 @@ impl Query {
             }
             SearchKey::Recent => Node::Recent,
             SearchKey::New => Node::And(vec![Node::Recent, Node::Not(Box::new(Node::Flag(Flag::Seen)))]),
-            SearchKey::Before(date) => Node::Internal { from: i64::MIN, until: day(date) },
-            SearchKey::On(date) => Node::Internal { from: day(date), until: day(date) + SECONDS_PER_DAY },
-            SearchKey::Since(date) => Node::Internal { from: day(date), until: i64::MAX },
-            SearchKey::Older(seconds) => {
-                Node::Internal { from: i64::MIN, until: context.now.saturating_sub(i64::from(*seconds)).saturating_add(1) }
-            }
-            SearchKey::Younger(seconds) => Node::Internal { from: context.now.saturating_sub(i64::from(*seconds)), until: i64::MAX },
+            SearchKey::Before(date) => Node::Internal(i64::MIN..day(date)),
+            SearchKey::On(date) => Node::Internal(day(date)..day(date) + SECONDS_PER_DAY),
+            SearchKey::Since(date) => Node::Internal(day(date)..i64::MAX),
+            SearchKey::SavedBefore(date) => Node::Saved(i64::MIN..day(date)),
+            SearchKey::SavedOn(date) => Node::Saved(day(date)..day(date) + SECONDS_PER_DAY),
+            SearchKey::SavedSince(date) => Node::Saved(day(date)..i64::MAX),
+            SearchKey::Older(seconds) => Node::Internal(i64::MIN..context.now.saturating_sub(i64::from(*seconds)).saturating_add(1)),
+            SearchKey::Younger(seconds) => Node::Internal(context.now.saturating_sub(i64::from(*seconds))..i64::MAX),
             SearchKey::SentBefore(date) => self.sent(SentTest::Before, *date),
             SearchKey::SentOn(date) => self.sent(SentTest::On, *date),
             SearchKey::SentSince(date) => self.sent(SentTest::Since, *date),
@@ -280,7 +282,8 @@ impl<'m> Evidence<'_, 'm> {
             Node::Recent => Some(row.recent),
             Node::Uid(ranges) => Some(within(ranges, row.uid.get())),
             Node::Sequence(ranges) => Some(within(ranges, row.sequence)),
-            Node::Internal { from, until } => Some((*from..*until).contains(&row.internal_date)),
+            Node::Internal(span) => Some(span.contains(&row.internal_date)),
+            Node::Saved(span) => Some(span.contains(&row.save_date)),
             Node::Larger(size) => Some(row.size > *size),
             Node::Smaller(size) => Some(row.size < *size),
             Node::ModSeq(modseq) => Some(row.modseq.get() >= *modseq),

@@ -27,9 +27,10 @@ use self::{
     subject::{Subject, base_subject},
 };
 use super::{
+    patience::{Progress, while_wanted},
     search::{
         RowFacts,
-        find::{BATCH_MESSAGES, BATCHES_AHEAD, find, while_wanted},
+        find::{BATCH_MESSAGES, BATCHES_AHEAD, find},
     },
     search_command::{Match, highest, results},
 };
@@ -48,7 +49,8 @@ use crate::imap::{
 pub async fn sort<H: Holding>(session: &mut Session<H>, selected: &Selected, tag: &str, uid: bool, sort: Sort) -> Result<Reply, Stop> {
     let (found, modseq) = find(session, selected, &sort.key).await?;
     let Session { connection, held, settings, .. } = &mut *session;
-    let sorted = while_wanted(connection, held, settings, sorted(held, selected, sort.criteria, found)).await?;
+    let work = sorted(held, selected, sort.criteria, found);
+    let sorted = while_wanted(connection, held, settings, &Progress::unknown(tag), work).await?;
     let matches: Vec<Match> = sorted.iter().map(|row| Match::new(row, uid)).collect();
     let numbers: Vec<u32> = matches.iter().map(|found| found.number).collect();
     let out = session.connection.output();
@@ -195,6 +197,7 @@ pub(super) mod tests {
             recent: false,
             size,
             internal_date,
+            save_date: internal_date,
             modseq: ModSeq::new(1).unwrap(),
         }
     }

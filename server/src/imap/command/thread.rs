@@ -16,10 +16,8 @@ use bytes::{BufMut, BytesMut};
 
 use self::ids::message_ids;
 use super::{
-    search::{
-        RowFacts,
-        find::{find, while_wanted},
-    },
+    patience::{Progress, while_wanted},
+    search::{RowFacts, find::find},
     sort::{self, casemap::casemap, envelope, subject::Subject, with_rendered},
 };
 use crate::imap::{
@@ -40,7 +38,7 @@ const REFERENCES_MAX: usize = 1000;
 pub async fn thread<H: Holding>(session: &mut Session<H>, selected: &Selected, uid: bool, thread: &Thread) -> Result<Reply, Stop> {
     let (found, _) = find(session, selected, &thread.key).await?;
     let algorithm = thread.algorithm;
-    let Session { connection, held, settings, .. } = &mut *session;
+    let Session { connection, held, settings, tag, .. } = &mut *session;
     let work = async {
         let messages = with_rendered(held, selected, found, move |row, rendered| Facts::new(&row, rendered, algorithm, uid)).await?;
         held.run(move |_| {
@@ -55,7 +53,7 @@ pub async fn thread<H: Holding>(session: &mut Session<H>, selected: &Selected, u
         })
         .await
     };
-    let answer = while_wanted(connection, held, settings, work).await?;
+    let answer = while_wanted(connection, held, settings, &Progress::unknown(tag), work).await?;
     connection.output().unsplit(answer);
     Ok(Reply::ok("Thread completed"))
 }

@@ -1,6 +1,7 @@
 //! Sessions over a stream in memory, against a real mail store in a temporary directory.
 
 mod binary;
+mod compress;
 mod condstore;
 mod login;
 mod mailboxes;
@@ -8,6 +9,7 @@ mod messages;
 mod qresync;
 mod replace;
 mod rev2;
+mod savedate;
 mod search;
 mod sessions;
 mod uid_only;
@@ -118,6 +120,7 @@ pub fn settings() -> Settings {
         refuse_8bit_headers: true,
         bad_commands: 5,
         idle_timeout: Duration::from_secs(1_800),
+        progress_interval: Duration::from_secs(10),
         rescan_interval: Duration::from_secs(60),
     }
 }

@@ -3,7 +3,10 @@
 use super::*;
 use crate::{
     connection::ConnectionError,
-    imap::{command::search::find::while_wanted, reply::Stop},
+    imap::{
+        command::patience::{Progress, while_wanted},
+        reply::Stop,
+    },
 };
 
 /// A session with these messages in its selected INBOX.
@@ -123,7 +126,14 @@ async fn a_search_ends_when_the_account_is_taken_away() {
     let held = TestHeld { account: Arc::clone(&house.account), gone: house.gone.subscribe() };
     let (_client, mut connection) = connected();
     house.take_away("moved");
-    let stop = within(while_wanted(&mut connection, &held, &settings(), std::future::pending::<Result<(), StorageError>>())).await;
+    let stop = within(while_wanted(
+        &mut connection,
+        &held,
+        &settings(),
+        &Progress::unknown("t"),
+        std::future::pending::<Result<(), StorageError>>(),
+    ))
+    .await;
     assert!(matches!(stop, Err(Stop::Bye(text)) if text == "moved"));
 }
 
@@ -133,7 +143,14 @@ async fn a_search_ends_when_its_client_leaves() {
     let held = TestHeld { account: Arc::clone(&house.account), gone: house.gone.subscribe() };
     let (client, mut connection) = connected();
     drop(client);
-    let stop = within(while_wanted(&mut connection, &held, &settings(), std::future::pending::<Result<(), StorageError>>())).await;
+    let stop = within(while_wanted(
+        &mut connection,
+        &held,
+        &settings(),
+        &Progress::unknown("t"),
+        std::future::pending::<Result<(), StorageError>>(),
+    ))
+    .await;
     assert!(matches!(stop, Err(Stop::Connection(ConnectionError::Closed))));
     // One that has sent more commands before it closed its side gets its answer.
     let (mut client, mut connection) = connected();
@@ -144,7 +161,7 @@ async fn a_search_ends_when_its_client_leaves() {
         tokio::task::yield_now().await;
         Ok(())
     };
-    assert!(within(while_wanted(&mut connection, &held, &settings(), work)).await.is_ok());
+    assert!(within(while_wanted(&mut connection, &held, &settings(), &Progress::unknown("t"), work)).await.is_ok());
 }
 
 fn connected() -> (DuplexStream, Connection) {
@@ -157,4 +174,26 @@ fn connected() -> (DuplexStream, Connection) {
         tls: None,
     };
     (ours, Connection::new(Box::new(theirs), client, BytesMut::new(), DEADLINE))
+}
+
+#[tokio::test]
+async fn a_client_that_waits_hears_how_far_its_command_is() {
+    let house = House::new();
+    let held = TestHeld { account: Arc::clone(&house.account), gone: house.gone.subscribe() };
+    let (mut client, mut connection) = connected();
+    let (progress, (told, may_end)) = (Progress::of("A1", 1000), tokio::sync::oneshot::channel::<()>());
+    progress.add(454);
+    let work = async {
+        may_end.await.ok();
+        Ok(())
+    };
+    let settings = Settings { progress_interval: Duration::from_millis(10), ..settings() };
+    let heard = async {
+        let mut line = [0; 46];
+        client.read_exact(&mut line).await.unwrap();
+        told.send(()).unwrap();
+        String::from_utf8(line.to_vec()).unwrap()
+    };
+    let (done, line) = within(async { tokio::join!(while_wanted(&mut connection, &held, &settings, &progress, work), heard) }).await;
+    assert!(done.is_ok() && line.starts_with("* OK [INPROGRESS (\"A1\" 454 1000)] Still wo"), "{line}");
 }

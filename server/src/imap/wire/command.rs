@@ -25,6 +25,8 @@ pub enum Command {
     Capability,
     Noop,
     Logout,
+    /// RFC 4978: the algorithm, in capitals.
+    Compress(String),
     /// RFC 2971; `None` for NIL.
     Id(Option<IdFields>),
     StartTls,
@@ -266,6 +268,8 @@ pub enum FetchItem {
     Uid,
     Flags,
     InternalDate,
+    /// RFC 8514.
+    SaveDate,
     Rfc822Size,
     Envelope,
     /// `BODY` without a section.
@@ -475,6 +479,10 @@ pub enum SearchKey {
     SentSince(Date),
     Larger(u64),
     Smaller(u64),
+    /// RFC 8514; SAVEDATESUPPORTED is [`SearchKey::All`].
+    SavedBefore(Date),
+    SavedOn(Date),
+    SavedSince(Date),
     /// RFC 5032, seconds.
     Older(u32),
     Younger(u32),

@@ -7,7 +7,7 @@
 //! - a command ends when its client leaves or its account is taken away, however much there is to read (`a_search_ends_when_the_account_is_taken_away`)
 //! - messages under way take bounded memory ([`BYTES_AT_ONCE`])
 
-use std::{future::Future, sync::Arc, time::UNIX_EPOCH};
+use std::{sync::Arc, time::UNIX_EPOCH};
 
 use affinity::clock::wall_clock;
 use futures::{StreamExt, TryStreamExt, future::BoxFuture, stream};
@@ -16,17 +16,14 @@ use storage::{Mailbox, Row, StorageError};
 use tokio::sync::Semaphore;
 
 use super::{Context, Needs, Query, RowFacts, compile};
-use crate::{
-    connection::{Connection, ConnectionError},
-    imap::{
-        holding::Holding,
-        reply::Stop,
-        session::{Session, Settings},
-        state::Selected,
-        updates,
-        view::sequence,
-        wire::command::SearchKey,
-    },
+use crate::imap::{
+    command::patience::{Progress, while_wanted},
+    holding::Holding,
+    reply::Stop,
+    session::Session,
+    state::Selected,
+    view::sequence,
+    wire::command::SearchKey,
 };
 
 /// Messages whose cached headers are asked for at once.
@@ -45,44 +42,18 @@ pub async fn find<H: Holding>(session: &mut Session<H>, selected: &Selected, key
         session.enable_condstore(Some(selected));
     }
     let (mut found, mut open) = decide_from_memory(selected, &query);
+    let Session { connection, held, settings, tag, .. } = &mut *session;
+    let progress = Progress::of(tag, u32::try_from(open.len()).unwrap_or(u32::MAX));
     if query.reads_headers() && !open.is_empty() {
-        let Session { connection, held, settings, .. } = &mut *session;
-        let work = decide_from_headers(held, selected, &query, open, &mut found);
-        open = while_wanted(connection, held, settings, work).await?;
+        let work = decide_from_headers(held, selected, &query, open, &mut found, &progress);
+        open = while_wanted(connection, held, settings, &progress, work).await?;
     }
     if !open.is_empty() {
-        let Session { connection, held, settings, .. } = &mut *session;
-        let work = decide_from_messages(held, selected, &query, open, &mut found);
-        while_wanted(connection, held, settings, work).await?;
+        let work = decide_from_messages(held, selected, &query, open, &mut found, &progress);
+        while_wanted(connection, held, settings, &progress, work).await?;
     }
     found.sort_unstable_by_key(|row| row.sequence);
     Ok((found, query.uses_modseq()))
-}
-
-/// Does `work` as long as the client is there and the account is held here.
-pub async fn while_wanted<H: Holding, T>(
-    connection: &mut Connection,
-    held: &H,
-    settings: &Settings,
-    work: impl Future<Output = Result<T, StorageError>> + Send,
-) -> Result<T, Stop> {
-    connection.flush_if_large().await?;
-    tokio::pin!(work);
-    // A script that sent all it wants and closed its side still gets its answers.
-    let mut silent = connection.input().is_empty();
-    loop {
-        tokio::select! {
-            biased;
-            text = held.taken_away() => return Err(updates::farewell(&text)),
-            done = &mut work => return Ok(done?),
-            // Only to see it leave: once it has sent more, that waits, and so is bounded.
-            filled = connection.fill(settings.idle_timeout), if silent => match filled {
-                Ok(()) => silent = false,
-                Err(ConnectionError::Timeout(_)) => {}
-                Err(error) => return Err(error.into()),
-            },
-        }
-    }
 }
 
 fn ready(selected: &Selected, key: &SearchKey) -> Query {
@@ -123,6 +94,7 @@ fn facts(selected: &Selected, sequence: u32, row: &Row) -> RowFacts {
         recent: selected.view.is_recent(row.uid),
         size: row.size,
         internal_date: row.internal_date,
+        save_date: row.save_date,
         modseq: row.modseq,
     }
 }
@@ -134,6 +106,7 @@ async fn decide_from_headers<H: Holding>(
     query: &Arc<Query>,
     open: Vec<RowFacts>,
     found: &mut Vec<RowFacts>,
+    progress: &Progress<'_>,
 ) -> Result<Vec<RowFacts>, StorageError> {
     let batch = |rows: Vec<RowFacts>| -> BoxFuture<'_, _> {
         let (mailbox, query) = (Arc::clone(&selected.mailbox), Arc::clone(query));
@@ -143,6 +116,7 @@ async fn decide_from_headers<H: Holding>(
     let mut undecided = Vec::new();
     let mut decided = stream::iter(batches).buffered(BATCHES_AHEAD);
     while let Some(batch) = decided.try_next().await? {
+        progress.add(batch.iter().filter(|(_, answer)| answer.is_some()).count());
         for (row, answer) in batch {
             match answer {
                 Some(true) => found.push(row),
@@ -176,6 +150,7 @@ async fn decide_from_messages<H: Holding>(
     query: &Arc<Query>,
     open: Vec<RowFacts>,
     found: &mut Vec<RowFacts>,
+    progress: &Progress<'_>,
 ) -> Result<(), StorageError> {
     let bytes = Arc::new(Semaphore::new(usize::try_from(BYTES_AT_ONCE).unwrap_or(usize::MAX)));
     let read = |row: RowFacts| -> BoxFuture<'_, Result<Option<RowFacts>, StorageError>> {
@@ -194,6 +169,7 @@ async fn decide_from_messages<H: Holding>(
     };
     let mut reading = stream::iter(open.into_iter().map(read)).buffer_unordered(AHEAD_MESSAGES);
     while let Some(decided) = reading.try_next().await? {
+        progress.add(1);
         found.extend(decided);
     }
     Ok(())

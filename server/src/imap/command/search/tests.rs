@@ -17,6 +17,7 @@ fn row() -> RowFacts {
         flags: FlagSet::of(&[Flag::Seen, Flag::Keyword(KeywordId::new(1).unwrap())]),
         recent: false,
         size: 1000,
+        save_date: 0,
         internal_date: NOON,
         modseq: ModSeq::new(77).unwrap(),
     }

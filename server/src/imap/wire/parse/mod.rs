@@ -116,6 +116,10 @@ fn command(cursor: &mut Cursor<'_>, tag: &str) -> Parsed<Command> {
                 _ => on_messages(cursor, &verb, true)?,
             }
         }
+        "COMPRESS" => {
+            cursor.space()?;
+            Command::Compress(cursor.atom("a compression algorithm")?.to_ascii_uppercase())
+        }
         "ID" | "AUTHENTICATE" | "LOGIN" | "ENABLE" => {
             cursor.space()?;
             auth::command(cursor, &verb)?

@@ -1,4 +1,4 @@
-//! SEARCH (RFC 3501 §6.4.4, RFC 4731, 5032, 5182, 7162, 9394).
+//! SEARCH (RFC 3501 §6.4.4, RFC 4731, 5032, 5182, 7162, 8514, 9394).
 //!
 //! Invariant: recursion ends at the configured nesting (`nesting_is_limited`).
 
@@ -201,6 +201,7 @@ fn without_argument(name: &str) -> Option<SearchKey> {
         "RECENT" => SearchKey::Recent,
         "OLD" => not(SearchKey::Recent),
         "NEW" => SearchKey::New,
+        "SAVEDATESUPPORTED" => SearchKey::All,
         _ => return None,
     })
 }
@@ -219,6 +220,9 @@ fn with_argument(cursor: &mut Cursor<'_>, name: &str, encoding: Option<&'static 
         "MODSEQ",
         "OLDER",
         "ON",
+        "SAVEDBEFORE",
+        "SAVEDON",
+        "SAVEDSINCE",
         "SENTBEFORE",
         "SENTON",
         "SENTSINCE",
@@ -247,6 +251,9 @@ fn with_argument(cursor: &mut Cursor<'_>, name: &str, encoding: Option<&'static 
         "BEFORE" => SearchKey::Before(date(cursor)?),
         "ON" => SearchKey::On(date(cursor)?),
         "SINCE" => SearchKey::Since(date(cursor)?),
+        "SAVEDBEFORE" => SearchKey::SavedBefore(date(cursor)?),
+        "SAVEDON" => SearchKey::SavedOn(date(cursor)?),
+        "SAVEDSINCE" => SearchKey::SavedSince(date(cursor)?),
         "SENTBEFORE" => SearchKey::SentBefore(date(cursor)?),
         "SENTON" => SearchKey::SentOn(date(cursor)?),
         "SENTSINCE" => SearchKey::SentSince(date(cursor)?),

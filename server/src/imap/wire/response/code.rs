@@ -5,7 +5,7 @@ use index::{ModSeq, Uid, UidValidity};
 
 use super::{
     fetch::{SYSTEM_FLAGS, parenthesised, writable},
-    primitives::{number, uid_set},
+    primitives::{number, quoted, uid_set},
 };
 
 /// A response code, RFC 3501 §7.1 unless another is named.
@@ -32,6 +32,8 @@ pub enum Code<'a> {
     ClientBug,
     /// RFC 7162.
     Closed,
+    /// RFC 4978.
+    CompressionActive,
     /// RFC 5530.
     ContactAdmin,
     /// RFC 4315: old and new UID, both ascending.
@@ -47,6 +49,11 @@ pub enum Code<'a> {
     HasChildren,
     /// RFC 7162.
     HighestModSeq(ModSeq),
+    /// RFC 9585: the command's tag, and how much is done of how much where that is known.
+    InProgress {
+        tag: &'a str,
+        of: Option<(u32, u32)>,
+    },
     /// RFC 5530.
     InUse,
     /// RFC 5530.
@@ -132,6 +139,20 @@ impl Code<'_> {
                 let system = SYSTEM_FLAGS.iter().map(|(_, name)| *name);
                 parenthesised(out, system.chain(writable(keywords.iter())).chain(more.then_some("\\*")));
             }
+            Code::InProgress { tag, of } => {
+                out.put_slice(b"INPROGRESS (");
+                quoted(out, tag.as_bytes());
+                match of {
+                    Some((done, goal)) => {
+                        out.put_u8(b' ');
+                        number(out, (*done).into());
+                        out.put_u8(b' ');
+                        number(out, (*goal).into());
+                    }
+                    None => out.put_slice(b" NIL NIL"),
+                }
+                out.put_u8(b')');
+            }
             Code::UidNext(next) => numbered(out, "UIDNEXT ", (*next).into()),
             Code::UidValidity(validity) => numbered(out, "UIDVALIDITY ", validity.get().into()),
             Code::Unseen(sequence) => numbered(out, "UNSEEN ", (*sequence).into()),
@@ -152,12 +173,14 @@ impl Code<'_> {
             Code::Capability(_) => "CAPABILITY",
             Code::ClientBug => "CLIENTBUG",
             Code::Closed => "CLOSED",
+            Code::CompressionActive => "COMPRESSIONACTIVE",
             Code::ContactAdmin => "CONTACTADMIN",
             Code::CopyUid { .. } => "COPYUID",
             Code::Corruption => "CORRUPTION",
             Code::ExpungeIssued => "EXPUNGEISSUED",
             Code::HasChildren => "HASCHILDREN",
             Code::HighestModSeq(_) => "HIGHESTMODSEQ",
+            Code::InProgress { .. } => "INPROGRESS",
             Code::InUse => "INUSE",
             Code::Limit => "LIMIT",
             Code::Modified(_) => "MODIFIED",

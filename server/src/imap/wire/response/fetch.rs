@@ -41,6 +41,11 @@ impl FetchWriter {
         self.item(out, "INTERNALDATE ");
         write_date_time(out, seconds);
     }
+    /// `SAVEDATE "…"` in UTC, from Unix seconds.
+    pub fn save_date(&mut self, out: &mut BytesMut, seconds: i64) {
+        self.item(out, "SAVEDATE ");
+        write_date_time(out, seconds);
+    }
     /// `RFC822.SIZE n`.
     pub fn size(&mut self, out: &mut BytesMut, bytes: u64) {
         self.item(out, "RFC822.SIZE ");
