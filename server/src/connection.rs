@@ -86,7 +86,16 @@ impl Activity {
 impl Connection {
     /// Wraps a stream; `input` was read ahead (a relayed session's pipelined commands). `write_timeout`: how long a client may take nothing.
     pub fn new(stream: Box<dyn Stream>, client: Client, input: BytesMut, write_timeout: Duration) -> Connection {
-        Connection { stream, client, input, output: BytesMut::new(), write_timeout, activity: Arc::default(), stranger: None, is_deflated: false }
+        Connection {
+            stream,
+            client,
+            input,
+            output: BytesMut::new(),
+            write_timeout,
+            activity: Arc::default(),
+            stranger: None,
+            is_deflated: false,
+        }
     }
 
     /// Whose client has not logged in yet, and is counted as such.

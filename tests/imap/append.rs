@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use tests::{Context, Result, clients::imap::Status, ensure, mail};
+use tests::{Context, Result, clients::imap::Status, ensure, mail, site::Site};
 
 use super::session;
 
@@ -53,6 +53,25 @@ fn a_message_of_twenty_mebibytes_comes_back_whole() -> Result<()> {
     imap.select("INBOX")?;
     let bodies = imap.bodies()?;
     ensure!(bodies.values().next().is_some_and(|body| *body == message), "the large message changed");
+    imap.logout()
+}
+
+#[test]
+fn a_message_is_put_together_from_others_on_the_server() -> Result<()> {
+    if Site::is_dovecot() {
+        return Ok(()); // takes the same, but no empty path before ;UID
+    }
+    let (_site, mut imap) = session()?;
+    let large = [b"Subject: large\r\n\r\n".as_slice(), &b"0123456789abcdef\r\n".repeat(40_000)].concat();
+    let (validity, uid) = imap.append("INBOX", "", &large)?;
+    let url = format!("/INBOX;UIDVALIDITY={validity}/;UID={uid}");
+    let before = format!("APPEND INBOX () CATENATE (URL \"{url}/;SECTION=HEADER\" TEXT");
+    imap.command_with_literal(&before, b"first\r\n", &format!(" URL \"{url}/;SECTION=TEXT\" URL \"{url}/;PARTIAL=0.7\")"))?.ok()?;
+    imap.select("INBOX")?;
+    let expected = [b"Subject: large\r\n\r\nfirst\r\n".as_slice(), &b"0123456789abcdef\r\n".repeat(40_000), b"Subject"].concat();
+    ensure!(imap.bodies()?.into_values().eq([large, expected]));
+    let refused = imap.command("APPEND INBOX CATENATE (URL \"/INBOX/;UID=99\")")?;
+    ensure!(refused.text.code.as_deref() == Some("BADURL") && refused.text.arguments == "/INBOX/;UID=99", "{refused:?}");
     imap.logout()
 }
 

@@ -16,6 +16,8 @@ pub const AFTER_LOGIN: &[&str] = &[
     "UIDPLUS",
     "MOVE",
     "MULTIAPPEND",
+    "CATENATE",
+    "URL-PARTIAL",
     "BINARY",
     "APPENDLIMIT",
     "REPLACE",

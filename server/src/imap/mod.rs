@@ -8,6 +8,7 @@ mod capability;
 mod command;
 mod holding;
 mod login;
+mod patience;
 mod reply;
 mod session;
 mod sets;

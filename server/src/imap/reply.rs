@@ -38,6 +38,8 @@ pub enum ReplyCode {
         /// Ascending.
         uids: Vec<index::Uid>,
     },
+    /// BADURL.
+    BadUrl(String),
     /// COPYUID.
     Copied(Copied),
     /// MODIFIED: sequence numbers or UIDs, ascending.
@@ -83,6 +85,7 @@ impl ReplyCode {
         match self {
             ReplyCode::Plain(code) => *code,
             ReplyCode::Appended { validity, uids } => Code::AppendUid { validity: *validity, uids },
+            ReplyCode::BadUrl(url) => Code::BadUrl(url),
             ReplyCode::Copied(Copied { uid_validity, pairs }) => Code::CopyUid { validity: *uid_validity, pairs },
             ReplyCode::Modified(numbers) => Code::Modified(numbers),
         }

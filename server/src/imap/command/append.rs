@@ -1,15 +1,18 @@
-//! APPEND (RFC 3501 §6.3.11) of one message or several (RFC 3502), and REPLACE (RFC 8508): each is streamed from the wire into its file.
+//! APPEND (RFC 3501 §6.3.11) of one message or several (RFC 3502), and REPLACE (RFC 8508): each is streamed from the wire
+//! into its file, or put together from texts and parts of other messages (RFC 4469).
 //!
 //! - A message that is too large is refused before it is sent.
 //! - What was taken of a message that is then refused, and all before it, is thrown away (`Staged` removes its file).
 //! - Of messages that wait for others only small ones stay in memory (`MESSAGES_MAX` times `WAITING_BYTES_MAX`).
+
+mod catenate;
 
 use std::sync::Arc;
 
 use bytes::BytesMut;
 use index::{FlagSet, Uid, UidValidity};
 use smallvec::smallvec;
-use storage::{Mailbox, Staged};
+use storage::{Mailbox, MailboxName, Staged};
 
 use super::{
     expunge, list,
@@ -51,7 +54,10 @@ struct Coming {
 pub async fn append<H: Holding>(session: &mut Session<H>, state: &mut State, start: AppendStart) -> Result<Reply, Stop> {
     let mut received = Vec::new();
     let result = match start.replaces {
-        None => take(session, start, None, &mut received).await.map(|stored| stored.reply("Append completed")),
+        None => {
+            let selected = state.opened().map(|selected| selected.mailbox.name());
+            take(session, selected.as_ref(), start, None, &mut received).await.map(|stored| stored.reply("Append completed"))
+        }
         Some(replaced) => replace(session, state, start, replaced, &mut received).await,
     };
     if result.is_err() {
@@ -81,7 +87,8 @@ async fn replace<H: Holding>(
     }
     let selected = state.selected()?;
     let (source, old) = (selected.writable()?, to_be_replaced(selected, replaced)?);
-    let stored = take(session, start, Some(old), received).await?;
+    let name = selected.mailbox.name();
+    let stored = take(session, Some(&name), start, Some(old), received).await?;
     let (target, new) = (Arc::clone(&stored.mailbox), stored.uids.clone());
     let removed = session.held.run(move |_| {
         source.remove(&[old]).inspect_err(|_| {
@@ -122,16 +129,17 @@ impl Stored {
     }
 }
 
-/// Takes all messages, then stores all or none. `replaces`: what the only message takes the place of.
+/// Takes all messages, then stores all or none. `selected`: the name of the selected mailbox; `replaces`: what the only message takes the place of.
 async fn take<H: Holding>(
     session: &mut Session<H>,
+    selected: Option<&MailboxName>,
     start: AppendStart,
     replaces: Option<Uid>,
     received: &mut Vec<Received>,
 ) -> Result<Stored, Stop> {
     let AppendStart { mailbox, mut line, .. } = start;
     if let Some(literal) = line.literal {
-        check(session, literal)?;
+        check(session, 0, literal)?;
     }
     let written = other_spelling(&mailbox);
     let name = valid(mailbox)?;
@@ -140,7 +148,15 @@ async fn take<H: Holding>(
     loop {
         let AppendLine { pieces, literal } = line;
         for piece in pieces {
-            let AppendPiece::Message { flags, date } = piece;
+            let (flags, date) = match piece {
+                AppendPiece::Message { flags, date } => (flags, date),
+                AppendPiece::Url(url) => {
+                    let Some(Coming { staged, flags, date, content }) = coming.take() else { return Err(no_message().into()) };
+                    let (staged, content) = catenate::add(session, selected, &url, staged, content).await?;
+                    coming = Some(Coming { staged, flags, date, content });
+                    continue;
+                }
+            };
             if let Some(coming) = coming.take() {
                 received.push(whole(session, coming)?);
                 leave_memory(session, received).await?;
@@ -158,9 +174,8 @@ async fn take<H: Holding>(
             coming = Some(Coming { staged, flags, date, content: Content::default() });
         }
         let Some(literal) = literal else { break };
-        // The grammar has no content before a message begins.
-        let Some(under_way) = coming.take() else { return Err(Reply::bad("Expected a message").into()) };
-        check(session, literal)?;
+        let Some(under_way) = coming.take() else { return Err(no_message().into()) };
+        check(session, under_way.content.bytes, literal)?;
         coming = Some(receive(session, under_way, literal).await?);
         line = next(session).await?;
     }
@@ -177,19 +192,18 @@ async fn take<H: Holding>(
     Ok(Stored { mailbox, validity, uids: appended.iter().map(|appended| appended.uid).collect() })
 }
 
-/// What is refused before it is sent.
-fn check<H>(session: &Session<H>, literal: LiteralHeader) -> Result<(), Reply> {
-    if literal.size > session.settings.message_bytes {
-        return Err(too_big(session));
-    }
-    if literal.size == 0 {
-        return Err(Reply::no(Code::Cannot, "The message is empty"));
+/// What is refused before it is sent. `before`: bytes of the same message that came already.
+fn check<H>(session: &Session<H>, before: u64, literal: LiteralHeader) -> Result<(), Reply> {
+    let limit = session.settings.message_bytes;
+    if before.saturating_add(literal.size) > limit {
+        return Err(Reply::no(Code::TooBig, format!("The message is larger than the {limit} bytes allowed")));
     }
     Ok(())
 }
 
-fn too_big<H>(session: &Session<H>) -> Reply {
-    Reply::no(Code::TooBig, format!("The message is larger than the {} bytes allowed", session.settings.message_bytes))
+/// The grammar has no content before a message begins.
+fn no_message() -> Reply {
+    Reply::bad("Expected a message")
 }
 
 /// Streams more of a message into its file; it is thrown away with what came before if that fails.
@@ -208,6 +222,9 @@ async fn receive<H: Holding>(session: &mut Session<H>, coming: Coming, literal: 
 /// A message that has come to its end.
 fn whole<H>(session: &Session<H>, coming: Coming) -> Result<Received, Reply> {
     let Coming { staged, flags, date, content } = coming;
+    if content.bytes == 0 {
+        return Err(Reply::no(Code::Cannot, "The message is empty"));
+    }
     if content.header_has_8_bit && !session.enabled.utf8() && session.settings.refuse_8bit_headers {
         let text = "The header has characters beyond ASCII: ENABLE UTF8=ACCEPT first, or encode them as RFC 2047 has it";
         return Err(Reply::no(Code::Cannot, text));
@@ -247,6 +264,8 @@ async fn stream<H: Holding>(session: &mut Session<H>, coming: Coming) -> Result<
 /// What is found out about a message while it comes.
 #[derive(Debug, Clone, Copy)]
 struct Content {
+    /// How many there are so far.
+    pub bytes: u64,
     /// No NUL, and every line ends with CRLF.
     is_text: bool,
     /// RFC 6855 §4.
@@ -258,12 +277,13 @@ struct Content {
 
 impl Default for Content {
     fn default() -> Content {
-        Content { is_text: true, header_has_8_bit: false, in_header: true, line_is_empty: true, after_cr: false }
+        Content { bytes: 0, is_text: true, header_has_8_bit: false, in_header: true, line_is_empty: true, after_cr: false }
     }
 }
 
 impl Content {
-    fn look_at(&mut self, bytes: &[u8]) {
+    pub fn look_at(&mut self, bytes: &[u8]) {
+        self.bytes = self.bytes.saturating_add(bytes.len() as u64);
         let before = |at: usize| at.checked_sub(1).map_or(self.after_cr, |at| bytes.get(at) == Some(&b'\r'));
         self.is_text &= memchr::memchr(0, bytes).is_none() && memchr::memchr_iter(b'\n', bytes).all(before);
         self.after_cr = bytes.last().map_or(self.after_cr, |last| *last == b'\r');

@@ -3,13 +3,10 @@
 use index::Uid;
 use storage::Copied;
 
-use super::{
-    expunge::removed,
-    mailboxes::valid,
-    patience::{Progress, while_wanted},
-};
+use super::{expunge::removed, mailboxes::valid};
 use crate::imap::{
     holding::Holding,
+    patience::{Progress, while_wanted},
     reply::{self, Reply, ReplyCode, Stop},
     session::Session,
     sets::{self, Numbers},

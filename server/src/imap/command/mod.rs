@@ -9,7 +9,6 @@ pub mod fetch;
 pub mod idle;
 pub mod list;
 pub mod mailboxes;
-pub mod patience;
 mod pattern;
 pub mod search;
 pub mod search_command;

@@ -27,7 +27,6 @@ use self::{
     subject::{Subject, base_subject},
 };
 use super::{
-    patience::{Progress, while_wanted},
     search::{
         RowFacts,
         find::{BATCH_MESSAGES, BATCHES_AHEAD, find},
@@ -36,6 +35,7 @@ use super::{
 };
 use crate::imap::{
     holding::Holding,
+    patience::{Progress, while_wanted},
     reply::{Reply, Stop},
     session::Session,
     state::Selected,

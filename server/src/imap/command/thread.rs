@@ -16,12 +16,12 @@ use bytes::{BufMut, BytesMut};
 
 use self::ids::message_ids;
 use super::{
-    patience::{Progress, while_wanted},
     search::{RowFacts, find::find},
     sort::{self, casemap::casemap, envelope, subject::Subject, with_rendered},
 };
 use crate::imap::{
     holding::Holding,
+    patience::{Progress, while_wanted},
     reply::{Reply, Stop},
     session::Session,
     state::Selected,

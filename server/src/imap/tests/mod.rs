@@ -1,6 +1,7 @@
 //! Sessions over a stream in memory, against a real mail store in a temporary directory.
 
 mod binary;
+mod catenate;
 mod compress;
 mod condstore;
 mod login;

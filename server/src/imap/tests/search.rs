@@ -4,7 +4,7 @@ use super::*;
 use crate::{
     connection::ConnectionError,
     imap::{
-        command::patience::{Progress, while_wanted},
+        patience::{Progress, while_wanted},
         reply::Stop,
     },
 };

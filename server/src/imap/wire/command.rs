@@ -200,6 +200,8 @@ pub enum AppendPiece {
         /// The date-time as Unix seconds.
         date: Option<i64>,
     },
+    /// More content of it: what this IMAP URL names (RFC 4469).
+    Url(String),
 }
 
 /// A literal as announced: `{12}`, `{12+}`, `~{12}`.

@@ -2,7 +2,7 @@
 //!
 //! The path of a command: [`framing`] cuts the input into commands (and streams the messages of APPEND), [`parse`] reads one into
 //! [`command`]'s values, the session runs it and writes its answers with [`response`]. [`sequence_set`] says which messages
-//! a set names, [`date`] reads and writes dates, [`enabled`] is how a client wants to talk.
+//! a set names, [`date`] reads and writes dates, [`url`] reads IMAP URLs, [`enabled`] is how a client wants to talk.
 //!
 //! Every size is bounded: by [`framing::Limits`] for what comes in, by named constants where a short command could cost much.
 
@@ -13,3 +13,4 @@ pub mod framing;
 pub mod parse;
 pub mod response;
 pub mod sequence_set;
+pub mod url;

@@ -17,8 +17,8 @@ use tokio::sync::Semaphore;
 
 use super::{Context, Needs, Query, RowFacts, compile};
 use crate::imap::{
-    command::patience::{Progress, while_wanted},
     holding::Holding,
+    patience::{Progress, while_wanted},
     reply::Stop,
     session::Session,
     state::Selected,

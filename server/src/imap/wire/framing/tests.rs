@@ -251,7 +251,6 @@ fn a_message_may_be_given_up_in_its_middle() {
 #[test]
 fn what_append_does_not_offer_is_refused_clearly() {
     for (line, reason) in [
-        ("a APPEND INBOX CATENATE (TEXT {3+}\r\nabc)\r\n", "CATENATE"),
         ("a APPEND INBOX (\\Bogus) {3+}\r\nabc\r\n", "system flag"),
         ("a APPEND INBOX () \"31-Feb-2026 00:00:00 +0000\" {3+}\r\nabc\r\n", "date-time"),
     ] {
@@ -374,6 +373,32 @@ fn a_message_with_utf8_headers_stands_in_parentheses() {
     assert_eq!((literals, begun, got.last()), (4, 2, Some(&command("c NOOP"))), "{got:?}");
     for wrong in ["UTF8 (~{1+}\r\ny", "UTF8 ~{1+}\r\ny)", "UTF8 (x ~{1+}\r\ny)", "UTF8 (~{1+}\r\ny) UTF8", "UTF8 (~{1+}\r\ny))"] {
         let got = events(format!("a APPEND x {wrong}\r\nb NOOP\r\n"));
+        let refused = got.iter().filter(|event| matches!(event, Event::Refused(_))).count();
+        assert_eq!((refused, got.last()), (1, Some(&command("b NOOP"))), "{wrong}: {got:?}");
+    }
+}
+
+#[test]
+fn a_message_is_put_together_from_texts_and_urls() {
+    let got = events(
+        "a APPEND x (k) CATENATE (URL /y/;UID=1 TEXT {1+}\r\np URL {8+}\r\n/y/;UID= URL \"/z/;UID=2\" UTF8 (~{1+}\r\nq) TEXT {0+}\r\n) CATENATE (URL w)\r\nb NOOP\r\n",
+    );
+    let Event::Append(start) = &got[0] else { panic!("{got:?}") };
+    assert!(matches!(&start.line.pieces[..], [AppendPiece::Message { .. }, AppendPiece::Url(url)] if url == "/y/;UID=1"), "{start:?}");
+    let urls = |event: &Event| match event {
+        Event::AppendMore(line) => {
+            line.pieces.iter().map(|piece| if let AppendPiece::Url(url) = piece { url.clone() } else { "new".into() }).collect()
+        }
+        other => vec![format!("{other:?}")],
+    };
+    assert_eq!(urls(&got[2]), ["/y/;UID=", "/z/;UID=2"]);
+    assert_eq!((&got[1], &got[3]), (&Event::Message(b"p".to_vec()), &Event::Message(b"q".to_vec())));
+    assert_eq!(urls(&got[5]), ["new", "w"], "{got:?}");
+    assert_eq!(got.last(), Some(&command("b NOOP")));
+    let whole = "a APPEND x CATENATE (URL one URL two) (k) CATENATE (URL three)";
+    assert_eq!(events(format!("{whole}\r\n")), [command(whole)]);
+    for wrong in ["TEXT {1+}\r\ny", "URL y TEXT {1+}\r\nz z)", "TEXT {1+}\r\ny URL z", "BOGUS {1+}\r\ny)", "URLy {1+}\r\ny)"] {
+        let got = events(format!("a APPEND x CATENATE ({wrong}\r\nb NOOP\r\n"));
         let refused = got.iter().filter(|event| matches!(event, Event::Refused(_))).count();
         assert_eq!((refused, got.last()), (1, Some(&command("b NOOP"))), "{wrong}: {got:?}");
     }

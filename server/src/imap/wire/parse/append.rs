@@ -1,4 +1,4 @@
-//! APPEND (RFC 3501 §6.3.11, RFC 3502, RFC 6855 §4) and REPLACE (RFC 8508). Messages are streamed, so the framer asks at each literal what it is.
+//! APPEND (RFC 3501 §6.3.11, RFC 3502, RFC 4469, RFC 6855 §4) and REPLACE (RFC 8508). Messages are streamed, so the framer asks at each literal what it is.
 
 use super::{
     Options,
@@ -28,6 +28,10 @@ pub(crate) enum Inside {
     Nothing,
     /// `UTF8 (…)`.
     Utf8,
+    /// `CATENATE (… TEXT …)`.
+    Catenate,
+    /// `CATENATE (… UTF8 (…) …)`.
+    CatenateUtf8,
 }
 
 /// What a literal is that was announced after some part of a command.
@@ -80,6 +84,8 @@ pub(super) fn whole(cursor: &mut Cursor<'_>, tag: String, verb: Verb) -> Parsed<
 enum At {
     /// Before a message.
     Message,
+    /// Before content of a message that is put together.
+    Part,
     /// After content.
     After(Inside),
 }
@@ -117,9 +123,44 @@ fn messages(cursor: &mut Cursor<'_>, mut at: At, announced: bool) -> Parsed<(Vec
                         cursor.require(b'(', "\"(\" and the message as a literal, as in UTF8 (~{310}")?;
                         return content(cursor, pieces, announced, Inside::Utf8);
                     }
-                    Some(b'C' | b'c') => return Err(Fail::new("CATENATE is not offered: send the message as one literal")),
+                    Some(_) if cursor.take_word("CATENATE") => {
+                        cursor.space()?;
+                        cursor.require(b'(', "\"(\" and the message's parts, as in CATENATE (URL \"/INBOX/;UID=7\" TEXT {310}")?;
+                        At::Part
+                    }
                     Some(_) => return Err(cursor.expected("flags, a date-time or the message as a literal")),
                 }
+            }
+            At::Part if cursor.take_word("URL") => {
+                cursor.space()?;
+                if announced && cursor.peek().is_none() {
+                    return Ok((pieces, Ends::InArgument));
+                }
+                let url = cursor.astring("an IMAP URL")?;
+                pieces.push(AppendPiece::Url(String::from_utf8_lossy(&url).into_owned()));
+                At::After(Inside::Catenate)
+            }
+            At::Part if cursor.take_word("TEXT") => {
+                cursor.space()?;
+                return content(cursor, pieces, announced, Inside::Catenate);
+            }
+            At::Part if cursor.take_word("UTF8") => {
+                cursor.space()?;
+                cursor.require(b'(', "\"(\" and a literal, as in UTF8 (~{310}")?;
+                return content(cursor, pieces, announced, Inside::CatenateUtf8);
+            }
+            At::Part => return Err(cursor.expected("URL or TEXT")),
+            At::After(Inside::Catenate) => {
+                if cursor.take(b')') {
+                    At::After(Inside::Nothing)
+                } else {
+                    cursor.space()?;
+                    At::Part
+                }
+            }
+            At::After(Inside::CatenateUtf8) => {
+                cursor.require(b')', "\")\" after the literal")?;
+                At::After(Inside::Catenate)
             }
             At::After(Inside::Utf8) => {
                 cursor.require(b')', "\")\" after the message")?;

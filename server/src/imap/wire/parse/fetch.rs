@@ -3,10 +3,14 @@
 use storage::mime::{Section, SectionText};
 
 use super::{
+    Options,
     cursor::{Cursor, Fail, Parsed, is_atom_char},
     search::partial_range,
 };
-use crate::imap::wire::command::{Command, FetchItem};
+use crate::imap::wire::{
+    command::{Command, FetchItem},
+    enabled::Enabled,
+};
 
 /// Most items of one FETCH: each is answered for every message, so a short command must not ask for a message 10,000 times. Clients ask for less than 20.
 const ITEMS_MAX: usize = 256;
@@ -139,6 +143,13 @@ fn binary(cursor: &mut Cursor<'_>, item: &str) -> Parsed<FetchItem> {
         return Ok(FetchItem::BinarySize(part));
     }
     Ok(FetchItem::Binary { part, peek: item == "BINARY.PEEK", partial: byte_range(cursor)? })
+}
+
+/// The section that a URL names; `None`: it is none.
+pub(crate) fn section_of(text: &[u8]) -> Option<Section> {
+    let mut cursor = Cursor::new(text, Options { enabled: Enabled::NOTHING, nesting: 0 });
+    let section = section_spec(&mut cursor).ok()?;
+    cursor.peek().is_none().then_some(section)
 }
 
 fn section_spec(cursor: &mut Cursor<'_>) -> Parsed<Section> {

@@ -36,6 +36,7 @@ mod tests;
 
 pub use auth::{SaslLine, sasl_line};
 pub(super) use cursor::is_atom_char;
+pub(super) use fetch::section_of;
 
 /// How to read commands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -25,6 +25,8 @@ pub enum Code<'a> {
     /// RFC 5530.
     AuthorizationFailed,
     BadCharset(&'a [&'a str]),
+    /// RFC 4469: as the client wrote it.
+    BadUrl(&'a str),
     /// RFC 5530.
     Cannot,
     Capability(&'a [&'a str]),
@@ -99,6 +101,9 @@ pub enum Code<'a> {
     UseAttr,
 }
 
+/// How much of a URL is repeated: it shows which one it was.
+const URL_BYTES_MAX: usize = 1000;
+
 impl Code<'_> {
     /// Writes the code without its brackets.
     pub(super) fn write(&self, out: &mut BytesMut) {
@@ -112,6 +117,12 @@ impl Code<'_> {
             Code::BadCharset(charsets) => {
                 out.put_slice(b"BADCHARSET ");
                 parenthesised(out, charsets.iter().copied());
+            }
+            Code::BadUrl(url) => {
+                out.put_slice(b"BADURL ");
+                // What a response code can't hold is no part of a URL either.
+                let shown = |byte: u8| if byte.is_ascii_graphic() && byte != b']' { byte } else { b'?' };
+                out.extend(url.bytes().take(URL_BYTES_MAX).map(shown));
             }
             Code::Capability(capabilities) => {
                 out.put_slice(b"CAPABILITY");
@@ -169,6 +180,7 @@ impl Code<'_> {
             Code::AuthenticationFailed => "AUTHENTICATIONFAILED",
             Code::AuthorizationFailed => "AUTHORIZATIONFAILED",
             Code::BadCharset(_) => "BADCHARSET",
+            Code::BadUrl(_) => "BADURL",
             Code::Cannot => "CANNOT",
             Code::Capability(_) => "CAPABILITY",
             Code::ClientBug => "CLIENTBUG",

@@ -71,6 +71,7 @@ fn every_code_can_be_read() {
         (Code::Corruption, "CORRUPTION"),
         (Code::ExpungeIssued, "EXPUNGEISSUED"),
         (Code::HasChildren, "HASCHILDREN"),
+        (Code::BadUrl("/INBOX/;UID=113330/;section=1.5.9]\r\n"), "BADURL /INBOX/;UID=113330/;section=1.5.9???"),
         (Code::InProgress { tag: "A001", of: Some((454, 1000)) }, "INPROGRESS (\"A001\" 454 1000)"),
         (Code::InProgress { tag: "A\"1", of: None }, "INPROGRESS (\"A\\\"1\" NIL NIL)"),
         (Code::HighestModSeq(modseq(715_194_045_007)), "HIGHESTMODSEQ 715194045007"),
