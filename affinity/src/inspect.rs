@@ -1,13 +1,16 @@
-//! Looking without being a member: for operator commands. Nothing here changes anything but [`Root::set`].
+//! Looking without being a member: for operator commands. Nothing here changes anything but settings.
 
-use std::io;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+};
 
 use crate::{
     AffinityError, Epoch, HolderId, NodeInfo, NodeName, Root, Seen, UserName,
     keeper::{describe, list_lease, read_info},
-    names::{FENCED, LEASES, LeaseName, NODES, NodeFile, SETTINGS, lease_folder, settings_folder, sort_out},
+    names::{FENCED, LEASES, LeaseName, NODES, NodeFile, PINS, SETTINGS, lease_folder, settings_folder, sort_out},
     root::io_error,
-    settings::{self, NodeSettings, SetError},
+    settings::{self, NodeSettings, SetError, Tag},
     swap::{MountedDirectory, SharedDirectory},
 };
 
@@ -91,12 +94,38 @@ impl Root {
         settings::read_node(&self.directory()?, node).map_err(io_error("can't list", &self.path().join(settings_folder(node))))
     }
 
-    /// Sets `key` (`weight`, `drain`, `tags`, …) of a node, whether it runs or not; an empty value unsets it.
+    /// Sets `key` (`weight`, `drain`, …) of a node, whether it runs or not; an empty value unsets it.
     pub fn set(&self, node: &NodeName, key: &str, value: &str) -> Result<(), AffinityError> {
-        settings::set(&self.directory()?, node, key, value).map_err(|error| match error {
+        self.set_over(&self.directory()?, node, key, value)
+    }
+    pub(crate) fn set_over(&self, directory: &dyn SharedDirectory, node: &NodeName, key: &str, value: &str) -> Result<(), AffinityError> {
+        settings::set(directory, node, key, value).map_err(|error| self.set_error(error))
+    }
+    /// Changes the tags of a node, whether it runs or not; gives those it has now.
+    pub fn change_tags(&self, node: &NodeName, change: impl Fn(&mut BTreeSet<Tag>)) -> Result<BTreeSet<Tag>, AffinityError> {
+        settings::change_tags(&self.directory()?, node, change).map_err(|error| self.set_error(error))
+    }
+    /// Pins a user to a node, or to none.
+    pub fn pin(&self, user: &UserName, node: Option<&NodeName>) -> Result<(), AffinityError> {
+        settings::pin(&self.directory()?, user, node).map_err(|error| self.set_error(error))
+    }
+    /// Who is pinned where, sorted by user.
+    pub fn pins(&self) -> Result<BTreeMap<UserName, NodeName>, AffinityError> {
+        let pins = settings::read_pins(&self.directory()?).map_err(io_error("can't list", &self.path().join(PINS)))?;
+        Ok(pins.into_iter().filter_map(|pin| Some((pin.user, pin.node?))).collect())
+    }
+    /// Every node that anything was set for, sorted by name.
+    pub fn nodes_with_settings(&self) -> Result<Vec<NodeName>, AffinityError> {
+        let mut nodes: Vec<NodeName> = self.list(&self.directory()?, SETTINGS)?.iter().filter_map(|name| name.parse().ok()).collect();
+        nodes.sort();
+        Ok(nodes)
+    }
+
+    fn set_error(&self, error: SetError) -> AffinityError {
+        match error {
             SetError::Name(error) => error.into(),
             SetError::Io(cause) => io_error("can't change", &self.path().join(SETTINGS))(cause),
-        })
+        }
     }
 
     fn look_over(&self, directory: &MountedDirectory, user: &UserName) -> Result<Seen, AffinityError> {

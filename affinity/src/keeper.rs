@@ -16,14 +16,15 @@ mod join;
 mod tests;
 mod threads;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::sync::broadcast;
 
 use crate::{
-    AffinityError, Clock, Epoch, Handover, HolderId, Lease, NodeInfo, NodeName, Root, Tenure, UserName, placement,
+    AffinityError, Clock, Epoch, Handover, HolderId, Lease, NodeInfo, NodeName, Root, Tenure, UserName,
+    placement::{self, Wish},
     root::io_error,
-    settings::NodeSettings,
+    settings::{NodeSettings, Tag},
     swap::{MountedDirectory, SharedDirectory},
 };
 use engine::Engine;
@@ -69,10 +70,21 @@ pub struct Peer {
     pub suspect: bool,
     /// Takes no new users (`settings/<node>/drain`).
     pub draining: bool,
+    /// It says that it can't serve as it should (`settings/<node>/trouble`).
+    pub trouble: bool,
     /// Share of new users (`settings/<node>/weight`), 100 unless set.
     pub weight: u32,
+    /// Its labels (`settings/<node>/tags`).
+    pub tags: BTreeSet<Tag>,
     /// What it published; `None` until read.
     pub info: Option<Arc<NodeInfo>>,
+}
+
+impl Peer {
+    /// Whether new users are placed on it as long as it is up.
+    pub fn takes_users(&self) -> bool {
+        !self.draining && !self.trouble && self.weight > 0
+    }
 }
 
 /// What a fresh listing of a user's lease folder says.
@@ -231,9 +243,25 @@ impl Keeper {
     pub fn held(&self) -> Vec<(UserName, Epoch)> {
         self.engine.held()
     }
-    /// The node that a user without a holder is placed on: weighted rendezvous hash over the nodes that take new users. `None`: only if no node is up.
-    pub fn place(&self, user: &UserName) -> Option<HolderId> {
-        placement::place(user, self.engine.view().peers.iter()).cloned()
+    /// Where an operator pinned `user` to.
+    pub fn pin_of(&self, user: &UserName) -> Option<NodeName> {
+        self.engine.view().settings.pin_of(user).cloned()
+    }
+    /// The node that a user without a holder is placed on ([`placement::place`]). `None`: no node that may have the user is up.
+    pub fn place(&self, user: &UserName, wish: &Wish) -> Option<HolderId> {
+        placement::place(user, wish, self.engine.view().peers.iter()).map(|placed| placed.on.clone())
+    }
+    /// Reads the settings now: somebody changed them a moment ago, and told us. Otherwise they are read every few beats.
+    pub async fn read_settings(&self) -> Result<(), AffinityError> {
+        self.engine.read_settings().await
+    }
+    /// Says under `settings/` that this node can't serve as it should, and why, or (`None`) that it can again.
+    pub async fn say_trouble(&self, why: Option<&str>) -> Result<(), AffinityError> {
+        Engine::say_trouble(&self.engine, why.unwrap_or_default().to_owned()).await
+    }
+    /// Gives up every lease at once, as if we had been fenced, and comes back as somebody else: for a node that can't close its accounts.
+    pub fn resign(&self) {
+        self.engine.resigning.store(true, std::sync::atomic::Ordering::SeqCst);
     }
     /// Moves our node file to `fenced/` and stops the threads. After every lease was released.
     pub async fn leave(&self) -> Result<(), AffinityError> {

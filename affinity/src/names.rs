@@ -27,6 +27,8 @@ pub const FENCED: &str = "fenced";
 pub const INFO: &str = "info";
 /// What operators set.
 pub const SETTINGS: &str = "settings";
+/// Which users are pinned to which nodes; no node has this name.
+pub const PINS: &str = "settings/users";
 /// The users' lease folders.
 pub const LEASES: &str = "leases";
 
@@ -159,6 +161,43 @@ impl FromStr for SettingName {
     }
 }
 
+/// `<user>=<node>,<n>`, in `settings/users/`: the highest `n` of a user counts, no node means not pinned.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PinName {
+    /// Whom.
+    pub user: UserName,
+    /// Where to; `None`: nowhere any more.
+    pub node: Option<NodeName>,
+    /// One more at every change.
+    pub n: u64,
+}
+
+impl PinName {
+    /// Path of this name.
+    pub fn path(&self) -> String {
+        format!("{PINS}/{self}")
+    }
+    /// Whether it fits into a file name: that of a user with a very long name may not.
+    pub fn check(&self) -> Result<(), NameError> {
+        if self.to_string().len() > FILE_NAME_BYTES_MAX { Err(NameError::TooLong { max: FILE_NAME_BYTES_MAX }) } else { Ok(()) }
+    }
+}
+impl fmt::Display for PinName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}={},{}", self.user.encoded(), self.node.as_ref().map_or("", NodeName::as_str), self.n)
+    }
+}
+impl FromStr for PinName {
+    type Err = NameError;
+    fn from_str(raw: &str) -> Result<PinName, NameError> {
+        let (rest, n) = raw.rsplit_once(',').ok_or_else(|| malformed(raw))?;
+        // A user's name may hold `=`, a node's may not.
+        let (user, node) = rest.rsplit_once('=').ok_or_else(|| malformed(raw))?;
+        let node = if node.is_empty() { None } else { Some(node.parse()?) };
+        Ok(PinName { user: UserName::from_encoded(user)?, node, n: number(n)? })
+    }
+}
+
 /// `leases/<2 hex>/<user>`, relative to the shared directory.
 pub fn lease_folder(user: &UserName) -> String {
     format!("{}/{}", lease_bucket(user), user.encoded())
@@ -227,14 +266,20 @@ mod tests {
         #[test]
         fn names_are_read_back(holder in holder(), number in 0..=NUMBER_MAX, free: bool, key in "[a-z0-9-]{1,32}", value in ".{0,20}") {
             assert_read_back(&NodeFile { holder: holder.clone(), beat: number });
-            assert_read_back(&LeaseName { epoch: Epoch(number), holder: (!free).then_some(holder) });
+            assert_read_back(&LeaseName { epoch: Epoch(number), holder: (!free).then_some(holder.clone()) });
             assert_read_back(&SettingName::new(&key, &value, number).unwrap());
+            let (local, node) = (value.replace(['/', '@'], ""), holder.node.clone());
+            if let Ok(user) = UserName::normalise(&format!("a=b,{}@{key}.example", local.trim())) {
+                let pin = PinName { user, node: (!free).then_some(node), n: number };
+                if pin.check().is_ok() { assert_read_back(&pin); }
+            }
         }
 
         #[test]
         fn nothing_but_our_own_names_is_read(raw in "[a-c0-9,.=%-]{0,40}|\\PC{0,40}") {
             if let Ok(name) = raw.parse::<NodeFile>() { prop_assert_eq!(name.to_string(), raw.clone()); }
             if let Ok(name) = raw.parse::<LeaseName>() { prop_assert_eq!(name.to_string(), raw.clone()); }
+            if let Ok(name) = raw.parse::<PinName>() { prop_assert_eq!(name.to_string(), raw.clone()); }
             if let Ok(name) = raw.parse::<SettingName>() { prop_assert_eq!(name.to_string(), raw); }
         }
     }

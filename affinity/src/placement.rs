@@ -1,18 +1,66 @@
-//! Where a user without a holder is placed: weighted rendezvous hashing.
+//! Where a user without a holder is placed: weighted rendezvous hashing, within what operators wish.
 //!
 //! Invariants, each with the test that guards it:
 //! - every node that sees the same peers places a user alike, whatever their order (`placement_does_not_depend_on_order`)
 //! - a node that comes or goes moves only the users it gains or had (`a_node_that_goes_moves_only_its_own_users`)
 //! - shares follow the weights (`shares_follow_the_weights`)
+//! - a user is never placed on a node that lacks one of their tags (`tags_hold_whatever_else_is_up`)
+//! - a pin holds wherever its node can serve, and keeps nobody from being served (`a_pin_holds_while_its_node_can_serve`)
 
-use crate::{HolderId, NodeName, Peer, UserName};
+use std::collections::BTreeSet;
 
-/// The peer that `user` is placed on. Peers that drain or have weight 0 are chosen only where there is no other: a mailbox that can be
-/// served is served. Suspect peers never are.
-pub fn place<'a>(user: &UserName, peers: impl Iterator<Item = &'a Peer> + Clone) -> Option<&'a HolderId> {
-    let up = peers.filter(|peer| !peer.suspect);
-    let eligible = up.clone().filter(|peer| !peer.draining && peer.weight > 0);
-    best(user, eligible.map(|peer| (peer, peer.weight))).or_else(|| best(user, up.map(|peer| (peer, 1))))
+use crate::{HolderId, NodeName, Peer, UserName, settings::Tag};
+
+/// What operators wish for a user.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Wish {
+    /// The node that is to have the user whenever it can.
+    pub pin: Option<NodeName>,
+    /// Only nodes with all of these may have the user.
+    pub tags: BTreeSet<Tag>,
+}
+
+impl Wish {
+    /// Whether a node with these tags may have the user at all.
+    pub fn permits(&self, tags: &BTreeSet<Tag>) -> bool {
+        self.tags.is_subset(tags)
+    }
+}
+
+/// Where a user is placed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Placed<'a> {
+    /// On whom.
+    pub on: &'a HolderId,
+    /// By what.
+    pub by: Rule,
+}
+
+/// What decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rule {
+    /// The user is pinned to that node.
+    Pin,
+    /// The name and the nodes' weights.
+    Weight,
+    /// The same, though that node drains, has weight 0 or is in trouble: no other that may have the user is up.
+    LastResort,
+}
+
+/// The peer that `user` is placed on. Peers that drain, have weight 0 or say that they are in trouble are chosen only where there is no other:
+/// a mailbox that can be served is served. Suspect peers never are, nor any that lacks a tag.
+pub fn place<'a>(user: &UserName, wish: &Wish, peers: impl Iterator<Item = &'a Peer> + Clone) -> Option<Placed<'a>> {
+    let up = peers.filter(|peer| !peer.suspect && wish.permits(&peer.tags));
+    let pinned = up.clone().filter(|peer| wish.pin.as_ref() == Some(&peer.holder.node) && !peer.draining && !peer.trouble);
+    if let Some(on) = best(user, pinned.map(|peer| (peer, 1))) {
+        return Some(Placed { on, by: Rule::Pin });
+    }
+    let eligible = up.clone().filter(|peer| peer.takes_users()).map(|peer| (peer, peer.weight));
+    if let Some(on) = best(user, eligible) {
+        return Some(Placed { on, by: Rule::Weight });
+    }
+    let sound = up.clone().filter(|peer| !peer.trouble).map(|peer| (peer, 1));
+    best(user, sound).or_else(|| best(user, up.map(|peer| (peer, 1)))).map(|on| Placed { on, by: Rule::LastResort })
 }
 
 fn best<'a>(user: &UserName, candidates: impl Iterator<Item = (&'a Peer, u32)>) -> Option<&'a HolderId> {
@@ -60,9 +108,16 @@ mod tests {
             unchanged_for: Duration::ZERO,
             suspect: false,
             draining: false,
+            trouble: false,
             weight,
+            tags: BTreeSet::new(),
             info: None,
         }
+    }
+
+    /// The holder, without any wish.
+    fn place<'a>(user: &UserName, peers: impl Iterator<Item = &'a Peer> + Clone) -> Option<&'a HolderId> {
+        super::place(user, &Wish::default(), peers).map(|placed| placed.on)
     }
 
     fn users() -> impl Iterator<Item = UserName> {
@@ -108,6 +163,49 @@ mod tests {
         assert_eq!(place(&user, peers.iter()).unwrap().node.as_str(), "a");
         peers[0].suspect = true;
         assert_eq!(place(&user, peers.iter()), None);
+    }
+
+    #[test]
+    fn tags_hold_whatever_else_is_up() {
+        let tags = |names: &[&str]| names.iter().map(|name| name.parse().unwrap()).collect::<BTreeSet<Tag>>();
+        let mut peers = [peer("a", 100), peer("b", 100), peer("c", 100)];
+        peers[0].tags = tags(&["eu"]);
+        peers[1].tags = tags(&["eu", "fast"]);
+        let wish = |names: &[&str]| Wish { pin: Some("c".parse().unwrap()), tags: tags(names) };
+        for user in users().take(300) {
+            let on = |names: &[&str]| super::place(&user, &wish(names), peers.iter()).map(|placed| placed.on.node.as_str());
+            assert!(matches!(on(&["eu"]), Some("a" | "b")));
+            assert_eq!(on(&["fast", "eu"]), Some("b"));
+            assert_eq!(on(&["us"]), None, "the pin does not break the tag");
+            assert_eq!(on(&[]), Some("c"));
+        }
+        peers[1].trouble = true;
+        let user = users().next().unwrap();
+        let placed = super::place(&user, &wish(&["fast"]), peers.iter()).unwrap();
+        assert_eq!((placed.on.node.as_str(), placed.by), ("b", Rule::LastResort), "in trouble, but the only one that may");
+    }
+
+    #[test]
+    fn a_pin_holds_while_its_node_can_serve() {
+        let mut peers = [peer("a", 100), peer("b", 100)];
+        for user in users().take(100) {
+            for pin in ["a", "b"] {
+                let wish = Wish { pin: Some(pin.parse().unwrap()), ..Wish::default() };
+                let placed = super::place(&user, &wish, peers.iter()).unwrap();
+                assert_eq!((placed.on.node.as_str(), placed.by), (pin, Rule::Pin));
+            }
+        }
+        let (user, wish) = (users().next().unwrap(), Wish { pin: Some("b".parse().unwrap()), ..Wish::default() });
+        peers[1].weight = 0;
+        assert_eq!(super::place(&user, &wish, peers.iter()).unwrap().by, Rule::Pin, "a pin counts more than a weight");
+        for break_it in [|peer: &mut Peer| peer.draining = true, |peer: &mut Peer| peer.trouble = true, |peer: &mut Peer| peer.suspect = true] {
+            let mut peers = peers.clone();
+            break_it(&mut peers[1]);
+            let placed = super::place(&user, &wish, peers.iter()).unwrap();
+            assert_eq!((placed.on.node.as_str(), placed.by), ("a", Rule::Weight));
+        }
+        let wish = Wish { pin: Some("z".parse().unwrap()), ..Wish::default() };
+        assert_eq!(super::place(&user, &wish, peers.iter()).unwrap().on.node.as_str(), "a", "a pin to a node that is not there");
     }
 
     #[test]

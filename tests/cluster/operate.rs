@@ -98,6 +98,152 @@ fn a_user_is_moved_and_sessions_are_kicked() -> Result<()> {
     unconcerned.logout()
 }
 
+/// The node that has the user, as `berth where` says.
+fn whereabouts(cluster: &Cluster, user: &str) -> Result<Value> {
+    Ok(serde_json::from_str(&cluster.command(&["where", user, "--json"])?)?)
+}
+
+#[test]
+fn a_pin_is_followed_by_every_node_and_survives_restarts() -> Result<()> {
+    let mut cluster = Cluster::start(&Demo::default())?;
+    let user = cluster.users[0].clone();
+    open(&cluster.nodes[0].doors, &user)?.append("INBOX", "", &mail::message("pin", 0))?;
+    let (holder, other) = holder_and_other(&cluster, &user)?;
+    let target = cluster.nodes[other].doors.name.clone();
+
+    // In use elsewhere: it goes over when its session has ended, and not before.
+    let mut session = open(&cluster.nodes[holder].doors, &user)?;
+    let said = cluster.command(&["pin", &user.name, &target])?;
+    ensure!(said.contains("goes there when nobody uses"), "{said}");
+    session.command("NOOP")?.ok()?;
+    let said = whereabouts(&cluster, &user.name)?;
+    ensure!(said["preferred"] == target.as_str() && said["by"] == "pin" && said["sessions"] == 1, "{said}");
+    ensure!(cluster.holder(&user.name)? == holder);
+    session.logout()?;
+    wait::until("the pinned user's lease to be free", AT_ONCE, || {
+        ensure!(leases(&cluster)?.get(&user.name).is_some_and(|holder| holder == "free"), "{:?}", leases(&cluster)?);
+        Ok(())
+    })?;
+    for node in 0..cluster.nodes.len() {
+        let mut imap = open(&cluster.nodes[node].doors, &user)?;
+        ensure!(imap.bodies()?.len() == 1);
+        ensure!(cluster.holder(&user.name)? == other, "through every node");
+        imap.logout()?;
+    }
+
+    // At once, by a flag; and the pin is still there after all nodes were started again.
+    let third = (0..cluster.nodes.len()).find(|node| *node != other && *node != holder).context("no third node")?;
+    let third_name = cluster.nodes[third].doors.name.clone();
+    let mut session = open(&cluster.nodes[holder].doors, &user)?;
+    cluster.command(&["pin", &user.name, &third_name, "--now"])?;
+    said_goodbye(&mut session, "moves to another server")?;
+    ensure!(cluster.holder(&user.name)? == third);
+    for node in 0..cluster.nodes.len() {
+        cluster.nodes[node].process.terminate()?;
+        cluster.nodes[node].process.wait_ended(STOP_LIMIT)?;
+        cluster.restart(node)?;
+    }
+    cluster.wait_acquainted()?;
+    open(&cluster.nodes[holder].doors, &user)?.logout()?;
+    ensure!(cluster.holder(&user.name)? == third, "{}", whereabouts(&cluster, &user.name)?);
+    let pins: Value = serde_json::from_str(&cluster.command(&["pin", "--json"])?)?;
+    ensure!(pins["pins"][&user.name] == third_name.as_str(), "{pins}");
+
+    // Where the node is down, the user is served all the same.
+    cluster.nodes[third].process.terminate()?;
+    cluster.nodes[third].process.wait_ended(STOP_LIMIT)?;
+    let mut imap = open_when_possible(&cluster.nodes[holder].doors, &user, AT_ONCE)?;
+    ensure!(cluster.holder(&user.name)? != third && imap.bodies()?.len() == 1);
+    let said = whereabouts(&cluster, &user.name)?;
+    ensure!(said["why"].as_str().is_some_and(|why| why.contains("the pin does not hold at present")), "{said}");
+    ensure!(cluster.command(&["unpin", &user.name])?.contains("no longer pinned"));
+    ensure!(cluster.command(&["pin", &user.name, "mail99"]).is_err(), "a node that never was is a typing error");
+    imap.logout()
+}
+
+#[test]
+fn a_user_with_tags_is_served_by_nodes_that_have_them_and_waits_for_one() -> Result<()> {
+    let cluster = Cluster::start(&Demo { users: 6, ..Demo::default() })?;
+    let [tagged, stranded, other] = [0, 1, 2].map(|index: usize| cluster.users[index].clone());
+    let users = cluster.root.join("users");
+    let mut text = std::fs::read_to_string(&users)?;
+    for (user, tag) in [(&tagged, "eu"), (&stranded, "moon")] {
+        let line = text.lines().find(|line| line.starts_with(&format!("{}:", user.name))).context("no such user")?.to_owned();
+        // uid, gid, gecos, home, shell, then the extra fields.
+        let mut fields: Vec<&str> = line.split(':').collect();
+        fields.resize(7, "");
+        text = text.replace(&line, &format!("{}:tags={tag}", fields.join(":")));
+    }
+    std::fs::write(&users, text)?;
+    let eu = cluster.nodes[1].doors.name.clone();
+    ensure!(cluster.command(&["tag", &eu, "add", "eu", "fast"])?.contains("eu fast"));
+    // Every node has read the users file once the wish shows through it; nothing is placed until then.
+    wait::until("the tag to be read", AT_ONCE, || {
+        for node in &cluster.nodes {
+            open(&node.doors, &other)?.logout()?;
+        }
+        ensure!(whereabouts(&cluster, &tagged.name)?["preferred"] == eu.as_str());
+        Ok(())
+    })?;
+    for node in &cluster.nodes {
+        open_when_possible(&node.doors, &tagged, AT_ONCE)?.logout()?;
+        ensure!(cluster.holder(&tagged.name)? == 1, "through {}", node.doors.name);
+    }
+    ensure!(cluster.command(&["move", &tagged.name, &cluster.nodes[0].doors.name]).is_err(), "a tag holds for operators as well");
+
+    // No node has this tag: the login waits until one does, and nobody else serves it.
+    let said = whereabouts(&cluster, &stranded.name)?;
+    ensure!(said["preferred"].is_null() && said["why"].as_str().is_some_and(|why| why.contains("no node with the tags moon")), "{said}");
+    let waiting = std::thread::spawn({
+        let (doors, user) = (cluster.nodes[0].doors.clone(), stranded.clone());
+        move || open(&doors, &user)?.logout()
+    });
+    ensure!(wait::until("the user to be held", Duration::from_secs(2), || cluster.holder(&stranded.name)).is_err(), "somebody took it");
+    cluster.command(&["tag", &cluster.nodes[2].doors.name, "add", "moon", "eu"])?;
+    ensure!(waiting.join().is_ok_and(|waited| waited.is_ok()), "the login did not get through");
+    ensure!(cluster.holder(&stranded.name)? == 2);
+
+    // The tag goes to another node: the user follows once idle.
+    cluster.command(&["tag", &eu, "remove", "eu"])?;
+    wait::until("the tagged user's lease to be free", AT_ONCE * 2, || {
+        ensure!(leases(&cluster)?.get(&tagged.name).is_some_and(|holder| holder == "free"), "{:?}", leases(&cluster)?);
+        Ok(())
+    })?;
+    open(&cluster.nodes[0].doors, &tagged)?.logout()?;
+    ensure!(cluster.holder(&tagged.name)? == 2, "{}", whereabouts(&cluster, &tagged.name)?);
+    let listed: Value = serde_json::from_str(&cluster.command(&["tag", "--json"])?)?;
+    ensure!(listed["nodes"].as_array().is_some_and(|nodes| nodes.len() == 3), "{listed}");
+    Ok(())
+}
+
+#[test]
+fn rebalance_brings_users_to_where_they_belong() -> Result<()> {
+    let cluster = Cluster::start(&Demo { nodes: 2, users: 12, ..Demo::default() })?;
+    for user in &cluster.users {
+        open(&cluster.nodes[0].doors, user)?.append("INBOX", "", &mail::message("rebalance", 0))?;
+    }
+    let (a, b) = (cluster.nodes[0].doors.name.clone(), cluster.nodes[1].doors.name.clone());
+    let said = cluster.command(&["move", "--from", &b, &a, "--json"])?;
+    let said: Value = serde_json::from_str(&said)?;
+    ensure!(said["failed"].as_array().is_some_and(Vec::is_empty), "{said}");
+    ensure!(leases(&cluster)?.values().all(|holder| *holder == a), "{:?}", leases(&cluster)?);
+
+    let plan: Value = serde_json::from_str(&cluster.command(&["rebalance", "--dry-run", "--json"])?)?;
+    let moves = plan["moves"].as_array().context("moves")?.len();
+    ensure!(moves > 0 && moves == said["moved"].as_array().map_or(0, Vec::len), "{plan}\n{said}");
+    let mut in_use = open(&cluster.nodes[0].doors, &cluster.users[0])?;
+    let said: Value = serde_json::from_str(&cluster.command(&["rebalance", "--idle", "--json"])?)?;
+    ensure!(said["left"] == 0 && said["failed"].as_array().is_some_and(Vec::is_empty), "{said}");
+    in_use.command("NOOP")?.ok()?;
+    cluster.command(&["rebalance", "--parallel", "2"])?;
+    let plan: Value = serde_json::from_str(&cluster.command(&["rebalance", "--dry-run", "--json"])?)?;
+    ensure!(plan["moves"].as_array().is_some_and(Vec::is_empty), "{plan}");
+    for user in &cluster.users {
+        ensure!(open(&cluster.nodes[1].doors, user)?.bodies()?.len() == 1);
+    }
+    Ok(())
+}
+
 #[test]
 fn a_fenced_node_comes_back_and_its_users_are_served() -> Result<()> {
     let cluster = Cluster::start(&Demo::default())?;

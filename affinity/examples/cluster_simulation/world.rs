@@ -12,7 +12,7 @@ use std::{
 use affinity::{
     Epoch, HolderId, Incarnation, Peer, Timings, UserName,
     names::{LeaseName, NodeFile},
-    placement::place,
+    placement::{Wish, place},
     protocol::{Acquire, Answer, Beat, BeatOutcome, Release, ReleaseStep, Roll, Sighting, Verdict, Watch, acquire::Step},
     swap::Swapped,
 };
@@ -269,7 +269,9 @@ impl World {
             unchanged_for: observed.unchanged_for,
             suspect: observed.suspect,
             draining: draining.contains(holder),
+            trouble: false,
             weight: 100,
+            tags: BTreeSet::new(),
             info: None,
         });
         let peers = peers.collect();
@@ -313,7 +315,7 @@ impl World {
             return;
         }
         let name = UserName::normalise(&format!("user{user}@example.org")).expect("a name");
-        let Some(at) = place(&name, ingress.peers.iter()).and_then(|holder| self.by_holder.get(holder)).copied() else { return };
+        let Some(at) = place(&name, &Wish::default(), ingress.peers.iter()).and_then(|placed| self.by_holder.get(placed.on)).copied() else { return };
         self.phase.lease_requests += LISTING_REQUESTS;
         let Some(node) = self.nodes[at].as_ref().filter(|node| node.valid_until > self.local()) else { return };
         let (me, suspects) = (node.holder.clone(), node.watch.suspects());

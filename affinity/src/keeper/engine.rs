@@ -19,10 +19,10 @@ use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit, Semaphore, broadcast, o
 use super::{Acquired, Event, KeeperConfig, NodeState, Peer, Seen};
 use crate::{
     AffinityError, Epoch, Handover, HolderId, Lease, Tenure, Timings, UserName,
-    names::{LEASES, LeaseName, NODES, NodeFile, lease_bucket, lease_folder, sort_out},
+    names::{LEASES, LeaseName, NODES, NodeFile, SETTINGS, lease_bucket, lease_folder, sort_out},
     protocol::{Acquire, Answer, Attempt, Release, ReleaseStep, ReleaseVerdict, Verdict, acquire::Step},
     root::io_error,
-    settings::Settings,
+    settings::{Settings, TROUBLE},
     swap::{SharedDirectory, swap},
 };
 
@@ -54,6 +54,8 @@ pub(super) struct Engine {
     announced: Mutex<NodeState>,
     changes: watch::Sender<()>,
     left: AtomicBool,
+    /// The tenure is to end, and another to begin.
+    pub(super) resigning: AtomicBool,
     temporaries: AtomicU64,
     warned: Mutex<BTreeSet<String>>,
 }
@@ -110,6 +112,7 @@ impl Engine {
             announced: Mutex::new(NodeState::Out),
             changes: watch::Sender::new(()),
             left: AtomicBool::new(false),
+            resigning: AtomicBool::new(false),
             temporaries: AtomicU64::new(0),
             warned: Mutex::default(),
         }
@@ -262,6 +265,22 @@ impl Engine {
                 engine.release_now(&lease)
             })
             .await
+    }
+
+    pub(super) async fn read_settings(&self) -> Result<(), AffinityError> {
+        let (reader, read) = oneshot::channel();
+        self.stop.wake_for(reader);
+        match tokio::time::timeout(self.timings().dead_after(), read).await {
+            Ok(Ok(true)) => Ok(()),
+            _ => {
+                let cause = io::Error::new(io::ErrorKind::TimedOut, "the shared directory does not answer");
+                Err(AffinityError::Io { doing: "can't read", path: self.path(SETTINGS), cause })
+            }
+        }
+    }
+
+    pub(super) async fn say_trouble(engine: &Arc<Engine>, why: String) -> Result<(), AffinityError> {
+        engine.blocking(move |engine| engine.config.root.set_over(&*engine.directory, &engine.config.node, TROUBLE, &why)).await
     }
 
     /// The right to work on one user's lease: one at a time in this process.
@@ -544,11 +563,18 @@ pub(crate) fn describe(listing: io::Result<Vec<String>>) -> String {
     }
 }
 
-/// Tells the threads to stop.
+/// Tells the threads to stop, and wakes the watch for whoever changed a setting.
 #[derive(Debug, Default)]
 pub(super) struct Stop {
-    state: Mutex<Stopping>,
+    state: Mutex<Waking>,
     changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Waking {
+    stopping: Stopping,
+    /// Who waits for the settings to be read.
+    readers: Vec<oneshot::Sender<bool>>,
 }
 
 #[derive(Debug, Default)]
@@ -562,27 +588,37 @@ enum Stopping {
 
 impl Stop {
     fn leave(&self, done: oneshot::Sender<Result<(), AffinityError>>) {
-        *self.state.lock() = Stopping::Leave(done);
+        self.state.lock().stopping = Stopping::Leave(done);
         self.changed.notify_all();
     }
     pub(super) fn abandon(&self) {
         let mut state = self.state.lock();
-        if matches!(*state, Stopping::Not) {
-            *state = Stopping::Now;
+        if matches!(state.stopping, Stopping::Not) {
+            state.stopping = Stopping::Now;
         }
+        self.changed.notify_all();
+    }
+    fn wake_for(&self, reader: oneshot::Sender<bool>) {
+        self.state.lock().readers.push(reader);
         self.changed.notify_all();
     }
     /// Waits; whether to stop.
     pub(super) fn wait(&self, limit: Duration) -> bool {
         let mut state = self.state.lock();
-        if matches!(*state, Stopping::Not) {
-            self.changed.wait_for(&mut state, limit);
-        }
-        !matches!(*state, Stopping::Not)
+        // Who runs out of time sees that in the state as well.
+        let _ = self.changed.wait_while_for(&mut state, |state| matches!(state.stopping, Stopping::Not), limit);
+        !matches!(state.stopping, Stopping::Not)
+    }
+    /// Waits, also for somebody who wants the settings read; `None`: stop.
+    pub(super) fn wait_for_readers(&self, limit: Duration) -> Option<Vec<oneshot::Sender<bool>>> {
+        let mut state = self.state.lock();
+        let nothing = |state: &mut Waking| matches!(state.stopping, Stopping::Not) && state.readers.is_empty();
+        let _ = self.changed.wait_while_for(&mut state, nothing, limit);
+        matches!(state.stopping, Stopping::Not).then(|| std::mem::take(&mut state.readers))
     }
     /// Who waits for the node to leave, if that is why it stops.
     pub(super) fn leaver(&self) -> Option<oneshot::Sender<Result<(), AffinityError>>> {
-        match std::mem::replace(&mut *self.state.lock(), Stopping::Now) {
+        match std::mem::replace(&mut self.state.lock().stopping, Stopping::Now) {
             Stopping::Leave(done) => Some(done),
             Stopping::Not | Stopping::Now => None,
         }

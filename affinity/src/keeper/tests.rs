@@ -184,7 +184,7 @@ async fn nodes_see_each_other_with_what_they_publish() {
     assert_eq!(a.peers().len(), 2);
     assert!(b.peer(&b.me()).unwrap().draining, "read before anybody asks");
     for n in 0..20 {
-        assert_eq!(b.place(&user(&format!("user{n}"))), Some(a.me()), "b drains");
+        assert_eq!(b.place(&user(&format!("user{n}")), &Wish::default()), Some(a.me()), "b drains");
     }
     let seen = cluster.root.live_nodes().unwrap();
     assert_eq!(seen.iter().map(|node| node.holder.node.as_str()).collect::<Vec<_>>(), ["a", "b"]);
@@ -272,6 +272,49 @@ async fn a_fenced_node_drops_its_leases_and_rejoins() {
     assert!(matches!(a.acquire(&user("ada")).await.unwrap(), Acquired::HeldBy(holder) if holder == b.me()));
     a.release(lease).await.unwrap();
     taken.ensure_live().expect("a lease of an old tenure can't be given away");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_resigns_acknowledges_nothing_and_comes_back_with_nothing() {
+    let cluster = Cluster::new();
+    let a = cluster.join("a").unwrap();
+    let b = cluster.join("b").unwrap();
+    let (lease, _) = mine(&a, "ada").await;
+    let (was, mut events) = (a.me(), a.events());
+    a.resign();
+    event(&mut events, |event| matches!(event, Event::TenureOver(tenure) if *tenure.holder() == was)).await;
+    assert!(lease.ensure_live().is_err());
+    event(&mut events, |event| matches!(event, Event::Rejoined(_))).await;
+    assert!(a.held().is_empty() && a.me() != was);
+    let (_, handover) = mine_at_last(&b, "ada").await;
+    assert_eq!(handover, Handover::Unclean, "whatever it could not close is taken over as from a crash");
+    assert!(std::fs::read_dir(cluster.root.fenced()).unwrap().any(|name| name.unwrap().file_name().to_string_lossy().starts_with(&was.to_string())));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pins_and_settings_are_read_when_somebody_says_so() {
+    let cluster = Cluster::new();
+    let (a, b) = (cluster.join("a").unwrap(), cluster.join("b").unwrap());
+    let mut events = a.events();
+    while a.peers().len() < 2 {
+        event(&mut events, |event| matches!(event, Event::NodeUp(_))).await;
+    }
+    let ada = user("ada");
+    for node in ["a", "b", "a"] {
+        let node: NodeName = node.parse().unwrap();
+        cluster.root.pin(&ada, Some(&node)).unwrap();
+        soon(a.read_settings()).await.unwrap();
+        assert_eq!(a.pin_of(&ada), Some(node.clone()));
+        let wish = Wish { pin: a.pin_of(&ada), ..Wish::default() };
+        assert_eq!(a.place(&ada, &wish).unwrap().node, node);
+    }
+    soon(b.say_trouble(Some("full, all of it"))).await.unwrap();
+    soon(a.read_settings()).await.unwrap();
+    assert!(a.peer(&b.me()).unwrap().trouble);
+    assert_eq!(a.settings(&b.me().node).trouble(), Some("full, all of it"));
+    soon(b.say_trouble(None)).await.unwrap();
+    soon(a.read_settings()).await.unwrap();
+    assert!(!a.peer(&b.me()).unwrap().trouble);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,12 @@
 //! The three threads: beat, watch, clock. Each may hang in the shared directory without stopping the others.
 
-use std::{collections::BTreeMap, io, sync::Arc, thread, time::Duration};
+use std::{
+    collections::BTreeMap,
+    io,
+    sync::{Arc, atomic::Ordering},
+    thread,
+    time::Duration,
+};
 
 use super::{
     Event, KeeperConfig, Peer,
@@ -71,6 +77,9 @@ struct Beater {
 impl Beater {
     fn run(mut self) {
         loop {
+            if self.engine.resigning.swap(false, Ordering::SeqCst) && !self.resign() {
+                return self.stopped(None);
+            }
             let began = self.engine.now();
             let (from, to) = self.beat.attempt(began);
             let answer = self.swap(&from, &to);
@@ -110,6 +119,18 @@ impl Beater {
                 Answer::Unknown
             }
         }
+    }
+
+    /// Ends the tenure before the others can know of it, so that nobody acknowledges when they do; false: the node stops.
+    fn resign(&mut self) -> bool {
+        let me = self.beat.current().holder.clone();
+        tracing::warn!(%me, "this node gives up its leases and joins anew");
+        self.engine.end_tenure();
+        // If that fails, joining anew or the others move the file away.
+        if let Err(error) = self.move_away(&self.beat) {
+            tracing::warn!(%error, "can't leave yet");
+        }
+        self.rejoin(&me)
     }
 
     /// Tries until it works; false: the node stops.
@@ -171,6 +192,8 @@ struct Watcher {
     watch: Watch,
     infos: BTreeMap<HolderId, Arc<NodeInfo>>,
     settings: Settings,
+    /// They are to be read at the next look.
+    settings_due: bool,
     looks: u64,
     failing: bool,
 }
@@ -178,7 +201,7 @@ struct Watcher {
 impl Watcher {
     fn new(engine: Arc<Engine>) -> Watcher {
         let watch = Watch::new(engine.tenure().holder().clone());
-        Watcher { engine, watch, infos: BTreeMap::new(), settings: Settings::default(), looks: 0, failing: false }
+        Watcher { engine, watch, infos: BTreeMap::new(), settings: Settings::default(), settings_due: true, looks: 0, failing: false }
     }
 
     fn run(mut self) {
@@ -187,10 +210,15 @@ impl Watcher {
             let beat = self.engine.timings().beat();
             // After a fence at once: whoever waits for the leases of the dead node hears of it.
             let pause = if fenced_somebody { Duration::ZERO } else { beat };
-            if self.engine.stop.wait(pause) {
-                return;
+            let Some(readers) = self.engine.stop.wait_for_readers(pause) else { return };
+            if !readers.is_empty() {
+                self.settings_due = true;
             }
             fenced_somebody = self.look();
+            for reader in readers {
+                // Whoever asked may have given up.
+                reader.send(!self.settings_due).ok();
+            }
         }
     }
 
@@ -260,14 +288,17 @@ impl Watcher {
     }
 
     fn read_settings(&mut self) {
-        if !self.looks.is_multiple_of(SETTINGS_EVERY) {
+        self.settings_due |= self.looks.is_multiple_of(SETTINGS_EVERY);
+        if !self.settings_due {
             return;
         }
         match self.settings.read_again(&*self.engine.directory, self.looks.is_multiple_of(SETTINGS_ALL_EVERY)) {
             Ok(Some(settings)) => self.settings = settings,
             Ok(None) => {}
-            Err(error) => tracing::warn!(%error, "can't read settings"),
+            // They stay due: a node that starts must not take the defaults for what operators said.
+            Err(error) => return tracing::warn!(%error, "can't read settings"),
         }
+        self.settings_due = false;
     }
 
     /// What new peers publish; what could not be read is tried again from time to time.
@@ -296,7 +327,9 @@ impl Watcher {
                 unchanged_for: observed.unchanged_for,
                 suspect: observed.suspect,
                 draining: settings.draining(),
+                trouble: settings.trouble().is_some(),
                 weight: settings.weight(),
+                tags: settings.tags(),
                 info: self.infos.get(holder).cloned(),
             }
         });

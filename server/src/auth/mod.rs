@@ -18,6 +18,7 @@ pub mod sasl;
 pub mod scheme;
 
 use std::{
+    collections::BTreeSet,
     fs,
     io::{self, Read},
     net::IpAddr,
@@ -27,7 +28,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use affinity::{Address, NameRules, UserName, swap::open_undelegated};
+use affinity::{Address, NameRules, Tag, UserName, swap::open_undelegated};
 use anyhow::{Context, anyhow};
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
@@ -202,6 +203,11 @@ impl Authenticator {
     /// Whether passwords may be sent over this connection.
     pub fn allows_password(&self, client: &Client) -> bool {
         client.is_private() || self.inner.state.load().section.allow_plaintext
+    }
+
+    /// What a node must have to serve `user`, as of the last reading.
+    pub fn tags(&self, user: &UserName) -> BTreeSet<Tag> {
+        self.inner.state.load().users.get(user).map(Entry::tags).unwrap_or_default()
     }
 
     /// Every user, sorted.

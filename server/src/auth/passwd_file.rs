@@ -5,11 +5,12 @@
 //! - a user whose password can't be used still gets mail (`a_password_that_cannot_be_used_leaves_the_user`)
 //!
 //! Fields from the right may be missing. uid, gid, gecos, home and shell are for other programs: Berth runs as one user and finds
-//! mail by `mail.maildir`. Of the extra fields, `nologin`, `reason=`, `allow_nets=` and `master` are honoured, all are kept.
+//! mail by `mail.maildir`. Of the extra fields, `nologin`, `reason=`, `allow_nets=`, `master`, `tags=` and Dovecot's `director_tag=` are honoured, all are
+//! kept.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use affinity::{Address, NameRules, UserName};
+use affinity::{Address, NameRules, Tag, UserName};
 
 use super::scheme::{Scheme, StoredPassword};
 use crate::config::Network;
@@ -37,6 +38,16 @@ impl Entry {
     /// Whether this user may log in for others.
     pub fn is_master(&self) -> bool {
         self.switch("master")
+    }
+
+    /// What a node must have to serve the user.
+    pub fn tags(&self) -> BTreeSet<Tag> {
+        self.tag_words().filter_map(|tag| tag.parse().ok()).collect()
+    }
+
+    fn tag_words(&self) -> impl Iterator<Item = &str> {
+        let words = ["tags", "director_tag"].into_iter().filter_map(|key| self.extra.get(key));
+        words.flat_map(|list| list.split(',')).filter(|tag| !tag.is_empty())
     }
 
     fn switch(&self, key: &str) -> bool {
@@ -159,7 +170,11 @@ fn parse_line(line: &str, rules: &NameRules, default_scheme: Scheme) -> Result<(
             }))
         }
     };
-    Ok((Entry { user, password, allow_nets, extra }, complaint))
+    let entry = Entry { user, password, allow_nets, extra };
+    if let Some((tag, error)) = entry.tag_words().find_map(|tag| Some((tag, tag.parse::<Tag>().err()?))) {
+        complaint = Some(format!("the tag {tag:?} is ignored: {error}"));
+    }
+    Ok((entry, complaint))
 }
 
 #[cfg(test)]
@@ -206,6 +221,14 @@ mod tests {
         assert_eq!(users.len(), 2);
         assert_eq!(entry(&users, "ada").password.as_ref().unwrap().verify(b"1"), Ok(true));
         assert!(bad.iter().all(|bad| !bad.why.contains(":x")));
+    }
+
+    #[test]
+    fn tags_are_read_and_bad_ones_named() {
+        let (users, bad) = parse("ada:x::::::tags=eu,Fast\nbob:x::::::director_tag=old\ncarol:x\ndave:x::::::tags=e/u,eu\n");
+        let tags = |name| entry(&users, name).tags().into_iter().map(String::from).collect::<Vec<_>>();
+        assert_eq!([tags("ada"), tags("bob"), tags("carol"), tags("dave")], [vec!["eu", "fast"], vec!["old"], vec![], vec!["eu"]]);
+        assert!(bad.len() == 1 && bad[0].number == 4 && bad[0].why.contains("e/u"), "{bad:?}");
     }
 
     #[test]

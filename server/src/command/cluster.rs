@@ -133,6 +133,7 @@ fn print_nodes(out: &mut impl Write, nodes: &[NodeRow]) -> io::Result<()> {
                 node.name.clone(),
                 node.state.clone().unwrap_or_else(|| "-".to_owned()),
                 node.weight.map_or_else(|| "-".to_owned(), |weight| weight.to_string()),
+                if node.tags.is_empty() { "-".to_owned() } else { node.tags.join(",") },
                 count(node.connections),
                 count(node.sessions),
                 count(node.held),
@@ -146,7 +147,7 @@ fn print_nodes(out: &mut impl Write, nodes: &[NodeRow]) -> io::Result<()> {
         .collect();
     table::print(
         out,
-        &["NODE", "STATE", "WEIGHT", "CONNECTIONS", "SESSIONS", "HELD", "INCARNATION", "BEAT", "VERSION", "RELAY", "SINCE"],
+        &["NODE", "STATE", "WEIGHT", "TAGS", "CONNECTIONS", "SESSIONS", "HELD", "INCARNATION", "BEAT", "VERSION", "RELAY", "SINCE"],
         &rows,
     )
 }
@@ -243,6 +244,7 @@ mod tests {
             since: Some(1_763_748_000),
             state: None,
             weight: Some(50),
+            tags: vec!["eu".to_owned(), "fast".to_owned()],
             sessions: Some(2),
             connections: Some(7),
             held: None,
@@ -250,8 +252,8 @@ mod tests {
         };
         assert_eq!(
             text(|out| print_nodes(out, std::slice::from_ref(&node))),
-            "NODE   STATE  WEIGHT  CONNECTIONS  SESSIONS  HELD  INCARNATION       BEAT  VERSION  RELAY       SINCE\n\
-             mail1  -      50      7            2         -     00000000000000ff  12    0.1.0    mail1:8143  2025-11-21T18:00:00Z\n"
+            "NODE   STATE  WEIGHT  TAGS     CONNECTIONS  SESSIONS  HELD  INCARNATION       BEAT  VERSION  RELAY       SINCE\n\
+             mail1  -      50      eu,fast  7            2         -     00000000000000ff  12    0.1.0    mail1:8143  2025-11-21T18:00:00Z\n"
         );
         assert_eq!(text(|out| print_trouble(out, &[node])), "mail1: node.local_dir is full\n");
     }

@@ -51,20 +51,15 @@ pub enum Request {
         /// To which node.
         to: String,
     },
-    /// Act on a drain setting that was changed a moment ago.
-    Drain {
-        /// Of which node.
-        node: String,
-        /// Whether it drains.
-        on: bool,
-    },
+    /// Settings on the shared directory were changed: every node is to read them now.
+    Settings,
 }
 
 impl Request {
     fn wait(&self) -> Duration {
         match self {
             Request::Move { .. } => MOVE_WAIT,
-            Request::Who { .. } | Request::Nodes | Request::Kick { .. } | Request::Drain { .. } => ANSWER_WAIT,
+            Request::Who { .. } | Request::Nodes | Request::Kick { .. } | Request::Settings => ANSWER_WAIT,
         }
     }
 }
@@ -85,9 +80,12 @@ pub struct MoveReply {
     pub epoch: u64,
 }
 
-/// The answer to [`Request::Drain`]: `{}`.
+/// The answer to [`Request::Settings`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Done {}
+pub struct SettingsReply {
+    /// Nodes that did not say that they read them: they do so within ten beats.
+    pub silent: Vec<String>,
+}
 
 /// The answer to [`Request::Who`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -193,6 +191,9 @@ pub struct NodeRow {
     /// Share of new users.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weight: Option<u32>,
+    /// Its labels.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<String>,
     /// Client connections to it, whoever serves them; left out as `sessions` is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connections: Option<usize>,

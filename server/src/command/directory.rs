@@ -5,7 +5,9 @@ use std::{
     os::unix::fs::MetadataExt,
 };
 
-use affinity::{AffinityError, HolderId, LeaseSeen, NodeName, NodeSeen, Peer, Root, Seen, UserName, placement};
+use affinity::{AffinityError, HolderId, LeaseSeen, NodeName, NodeSeen, Peer, Root, Seen, Tag, UserName, Wish};
+
+use crate::auth::Authenticator;
 
 use super::control::{FencedRow, HeldRow, NodeRow};
 
@@ -24,10 +26,11 @@ pub fn nodes(root: &Root) -> Result<Vec<NodeRow>, AffinityError> {
             // One look can't tell whether the beat moves.
             state: node.settings.draining().then(|| "draining".to_owned()),
             weight: Some(node.settings.weight()),
+            tags: node.settings.tags().into_iter().map(String::from).collect(),
             sessions: None,
             connections: None,
             held: None,
-            trouble: Vec::new(),
+            trouble: node.settings.trouble().map(str::to_owned).into_iter().collect(),
         })
         .collect();
     // A beat that is renamed during the listing may show twice, one after the other: the later one counts.
@@ -63,7 +66,9 @@ pub fn fenced(root: &Root) -> Result<Vec<FencedRow>, AffinityError> {
 pub fn peers(nodes: Vec<NodeSeen>) -> Vec<Peer> {
     let peer = |node: NodeSeen| Peer {
         draining: node.settings.draining(),
+        trouble: node.settings.trouble().is_some(),
         weight: node.settings.weight(),
+        tags: node.settings.tags(),
         holder: node.holder,
         beat: node.beat,
         unchanged_for: std::time::Duration::ZERO,
@@ -73,9 +78,26 @@ pub fn peers(nodes: Vec<NodeSeen>) -> Vec<Peer> {
     nodes.into_iter().map(peer).collect()
 }
 
-/// The node that a user belongs on.
-pub fn preferred(user: &UserName, peers: &[Peer]) -> Option<HolderId> {
-    placement::place(user, peers.iter()).cloned()
+/// What operators wish for users.
+pub struct Wishes {
+    pins: BTreeMap<UserName, NodeName>,
+    users: Option<Authenticator>,
+}
+
+impl Wishes {
+    /// From pins, and tags by the users' entries.
+    pub fn new(pins: BTreeMap<UserName, NodeName>, users: Option<Authenticator>) -> Wishes {
+        Wishes { pins, users }
+    }
+    /// One user's.
+    pub fn of(&self, user: &UserName) -> Wish {
+        Wish { pin: self.pins.get(user).cloned(), tags: self.users.as_ref().map(|users| users.tags(user)).unwrap_or_default() }
+    }
+}
+
+/// Tags that are wanted and not there.
+pub fn list(wanted: &BTreeSet<Tag>, there: &BTreeSet<Tag>) -> String {
+    wanted.difference(there).map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// Who holds whom, sorted by user: every held lease, or one user's also when it is free; and what could not be read.
@@ -144,6 +166,7 @@ mod tests {
             since: Some(5),
             state: None,
             weight: Some(100),
+            tags: Vec::new(),
             sessions: None,
             connections: None,
             held: None,

@@ -27,7 +27,7 @@ use super::{
     place::Place,
     table,
 };
-use crate::node::health;
+use crate::node::health::check;
 
 /// Listings that are timed.
 const LISTINGS: usize = 20;
@@ -182,17 +182,17 @@ fn round_trips(times: &mut [Duration], written: Duration, beat: Duration) -> Fin
     }
 }
 
-fn space(check: &'static str, path: &Path) -> Vec<Finding> {
-    let troubles = health::check_space(check, path);
+fn space(what: &'static str, path: &Path) -> Vec<Finding> {
+    let troubles = check::space(what, path);
     if troubles.is_empty() {
-        return vec![finding(Grade::Good, check, format!("{} has room and can be written", path.display()))];
+        return vec![finding(Grade::Good, what, format!("{} has room and can be written", path.display()))];
     }
-    troubles.into_iter().map(|trouble| finding(Grade::Bad, check, trouble)).collect()
+    troubles.into_iter().map(|trouble| finding(Grade::Bad, what, trouble)).collect()
 }
 
 fn descriptors(connections: usize) -> Finding {
     let limit = getrlimit(Resource::Nofile).maximum;
-    match health::descriptors_are_few(limit, connections) {
+    match check::descriptors_are_few(limit, connections) {
         Some(few) => finding(Grade::Note, "open files", format!("{few}; this is the limit of this shell, the service's may differ")),
         None => finding(Grade::Good, "open files", limit.map_or_else(|| "no limit".to_owned(), |limit| format!("up to {limit}"))),
     }

@@ -13,17 +13,20 @@ pub mod doctor;
 mod init;
 pub mod leases;
 mod manual;
+mod moves;
 pub mod operate;
 pub mod place;
+mod progress;
 pub mod rebalance;
 pub mod serve;
 mod table;
 mod user;
 pub mod users;
+pub mod wishes;
 
 use std::{ffi::OsString, io, path::PathBuf, process::ExitCode};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand, error::ErrorKind};
 
 use crate::config::{Config, DEFAULT_FILE, LogSection};
 
@@ -68,6 +71,9 @@ enum Command {
     Drain(operate::DrainArgs),
     Undrain(operate::UndrainArgs),
     Weight(operate::WeightArgs),
+    Pin(wishes::PinArgs),
+    Unpin(wishes::UnpinArgs),
+    Tag(wishes::TagArgs),
     Fence(operate::FenceArgs),
     Rebalance(rebalance::RebalanceArgs),
     Leases(leases::LeasesArgs),
@@ -112,11 +118,25 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     match cli.command.run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprint!("{}", said(&error));
-            ExitCode::FAILURE
-        }
+        Err(error) => match error.downcast_ref::<clap::Error>() {
+            Some(usage) => {
+                drop(usage.print());
+                ExitCode::from(2)
+            }
+            None => {
+                eprint!("{}", said(&error));
+                ExitCode::FAILURE
+            }
+        },
     }
+}
+
+/// Wrong usage of a command that clap can't tell.
+fn usage(command: &str, why: &str) -> anyhow::Error {
+    let mut cli = Cli::command();
+    cli.build();
+    let mut fallback = cli.clone();
+    cli.find_subcommand_mut(command).unwrap_or(&mut fallback).error(ErrorKind::MissingRequiredArgument, why).into()
 }
 
 impl Command {
@@ -135,11 +155,14 @@ impl Command {
             Command::Nodes(args) => cluster::nodes(&args),
             Command::Who(args) => cluster::who(&args),
             Command::Where(args) => users::whereabouts(&args),
-            Command::Move(args) => users::move_user(&args),
+            Command::Move(args) => users::move_users(&args),
             Command::Kick(args) => users::kick(&args),
             Command::Drain(args) => operate::drain(&args),
             Command::Undrain(args) => operate::undrain(&args),
             Command::Weight(args) => operate::weight(&args),
+            Command::Pin(args) => wishes::pin(&args),
+            Command::Unpin(args) => wishes::unpin(&args),
+            Command::Tag(args) => wishes::tag(&args),
             Command::Fence(args) => operate::fence(&args),
             Command::Rebalance(args) => rebalance::run(&args),
             Command::Leases(args) => leases::run(&args),
@@ -179,7 +202,6 @@ fn said(error: &anyhow::Error) -> String {
 #[cfg(test)]
 mod tests {
     use anyhow::{Context, anyhow};
-    use clap::CommandFactory;
 
     use super::*;
 
@@ -225,6 +247,16 @@ mod tests {
             "berth weight mail2 50",
             "berth fence mail2 --yes",
             "berth rebalance --dry-run",
+            "berth rebalance --idle --limit 10 --parallel 4 --json",
+            "berth move ada bob carol mail2",
+            "berth move --from mail1 mail2",
+            "berth pin",
+            "berth pin ada mail2 --now",
+            "berth unpin ada",
+            "berth tag --json",
+            "berth tag mail2",
+            "berth tag mail2 add eu fast",
+            "berth tag mail2 remove eu",
             "berth leases check",
             "berth doctor --root /srv/berth --json",
             "berth config check",
@@ -248,7 +280,13 @@ mod tests {
             ("berth user add ada --file a --config b", 2),
             ("berth who --root /a --config /b", 2),
             ("berth kick", 2),
-            ("berth rebalance", 2),
+            ("berth rebalance --parallel 0", 2),
+            ("berth move", 2),
+            ("berth pin ada", 2),
+            ("berth pin --now", 2),
+            ("berth tag mail2 add", 2),
+            ("berth tag mail2 add e,u", 2),
+            ("berth tag mail2 rename eu", 2),
             ("berth weight mail2 10001", 2),
             ("berth who --protocol lmtp", 2),
             ("berth demo --nodes 0", 2),
@@ -260,6 +298,7 @@ mod tests {
         ] {
             assert_eq!(parse(line).unwrap_err().exit_code(), code, "{line}");
         }
+        assert!(usage("move", "users are needed").to_string().contains("berth move"));
         assert!(parse("berth serv").unwrap_err().to_string().contains("'serve'"));
     }
 

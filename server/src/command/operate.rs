@@ -16,9 +16,10 @@ use clap::Args;
 use serde_json::json;
 
 use super::{
-    control::{Done, NodesReply, Request},
+    control::{NodesReply, Request},
     directory,
     place::{Found, Place},
+    progress::Progress,
 };
 
 /// Between two looks at a node that drains.
@@ -48,7 +49,7 @@ pub struct DrainArgs {
 
 /// Put a drained node back into service
 ///
-/// Its share of users comes back as they become idle elsewhere; nobody is moved.
+/// Its share of users comes back as they become idle elsewhere; nobody is moved (`berth rebalance` would).
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  berth undrain mail2")]
 pub struct UndrainArgs {
@@ -94,74 +95,84 @@ pub struct FenceArgs {
 pub(super) fn drain(args: &DrainArgs) -> anyhow::Result<()> {
     let found = args.place.find()?;
     let root = found.open()?;
-    let others = directory::peers(root.live_nodes()?);
-    if !others.iter().any(|peer| peer.holder.node != args.node && !peer.draining && peer.weight > 0) {
+    let peers = directory::peers(root.live_nodes()?);
+    if !peers.iter().any(|peer| peer.holder.node != args.node && peer.takes_users()) {
         bail!("no other node takes users: {} would go on serving those it has; nothing was changed", args.node);
     }
-    set_drain(&found, &root, &args.node, true)?;
-    if args.no_wait {
-        return say(args.place.json, json!({ "node": args.node, "drain": true }), &format!("{} takes no new users", args.node));
+    if !peers.iter().any(|peer| peer.holder.node == args.node) {
+        eprintln!("{} is not up: it will take no users when it is", args.node);
     }
-    let held = wait_until_empty(&root, &args.node, args.timeout)?;
-    if held > 0 {
-        let limit = humantime::format_duration(args.timeout);
+    root.set(&args.node, "drain", "yes")?;
+    found.tell_nodes();
+    if args.no_wait {
+        return say(args.place.json, &json!({ "node": args.node, "drain": true }), &format!("{} takes no new users", args.node));
+    }
+    let Drained { first, left, took } = wait_until_empty(&found, &root, &args.node, args.timeout)?;
+    if left > 0 {
         bail!(
-            "{} still holds {held} users after {limit}; it goes on handing them over: `berth who --node {}` shows them",
+            "{} still holds {left} of {first} users after {}; it goes on handing them over: `berth who --node {}` shows them. \
+             Users whose tags no other node has stay (`berth tag`)",
             args.node,
+            humantime::format_duration(args.timeout),
             args.node
         );
     }
-    say(args.place.json, json!({ "node": args.node, "drain": true, "held": 0 }), &format!("{} is drained: it holds nobody", args.node))
+    let json = json!({ "node": args.node, "drain": true, "held": 0, "handed_over": first, "seconds": took.as_secs() });
+    say(args.place.json, &json, &format!("{} is drained: {first} users were handed over in {} s, it holds nobody", args.node, took.as_secs()))
 }
 
 pub(super) fn undrain(args: &UndrainArgs) -> anyhow::Result<()> {
     let found = args.place.find()?;
-    set_drain(&found, &found.open()?, &args.node, false)?;
-    say(args.place.json, json!({ "node": args.node, "drain": false }), &format!("{} takes users again", args.node))
+    found.open()?.set(&args.node, "drain", "")?;
+    found.tell_nodes();
+    say(args.place.json, &json!({ "node": args.node, "drain": false }), &format!("{} takes users again", args.node))
 }
 
 pub(super) fn weight(args: &WeightArgs) -> anyhow::Result<()> {
     let found = args.place.find()?;
     found.open()?.set(&args.node, "weight", &args.weight.to_string())?;
-    let text = format!("{} has weight {}; nodes see it within ten beats", args.node, args.weight);
-    say(args.place.json, json!({ "node": args.node, "weight": args.weight }), &text)
+    found.tell_nodes();
+    say(args.place.json, &json!({ "node": args.node, "weight": args.weight }), &format!("{} has weight {}", args.node, args.weight))
 }
 
-fn set_drain(found: &Found, root: &Root, node: &NodeName, on: bool) -> anyhow::Result<()> {
-    root.set(node, "drain", if on { "yes" } else { "" })?;
-    // The setting is what counts; a node that hears of it needs not wait for its next look.
-    let told = found.ask::<Done>(&Request::Drain { node: node.to_string(), on });
-    if let Err(error) = told {
-        eprintln!("{node} was not told and sees it within ten beats: {error:#}");
-    }
-    Ok(())
+struct Drained {
+    /// Users that it held at first.
+    first: usize,
+    left: usize,
+    took: Duration,
 }
 
-/// Shows how many users the node still holds until that is none, or the time is up; how many are left.
-fn wait_until_empty(root: &Root, node: &NodeName, limit: Duration) -> anyhow::Result<usize> {
-    let progress = io::stderr().is_terminal();
-    let mut waited = Duration::ZERO;
+/// Shows how many users the node still holds until that is none, or the time is up.
+fn wait_until_empty(found: &Found, root: &Root, node: &NodeName, limit: Duration) -> anyhow::Result<Drained> {
+    let mut progress = Progress::new();
+    let mut first = None;
     loop {
-        let live: Vec<_> = root.live_nodes()?.into_iter().map(|seen| seen.holder).filter(|holder| holder.node == *node).collect();
-        let mut held = 0;
-        for lease in root.leases()? {
-            // What is broken is nobody's: `berth leases check` tells.
-            if lease.is_ok_and(|lease| lease.seen.holder.is_some_and(|holder| live.contains(&holder))) {
-                held += 1;
-            }
-        }
-        if progress {
-            eprint!("\r{node} holds {held} users \x1b[K");
-        }
-        if held == 0 || waited >= limit {
-            if progress {
-                eprintln!();
-            }
-            return Ok(held);
+        let left = held_by(found, root, node)?;
+        let took = progress.elapsed();
+        let first = *first.get_or_insert(left);
+        progress.show(&format!("{node} holds {left} of {first} users"));
+        if left == 0 || took >= limit {
+            return Ok(Drained { first, left, took });
         }
         std::thread::sleep(LOOK);
-        waited += LOOK;
     }
+}
+
+/// How many users a node holds: by its own word, or else by the leases, each of which has to be looked at.
+fn held_by(found: &Found, root: &Root, node: &NodeName) -> anyhow::Result<usize> {
+    if let Ok(Some((_, reply))) = found.ask::<NodesReply>(&Request::Nodes) {
+        let rows: Vec<_> = reply.nodes.into_iter().filter(|row| row.name == node.as_str()).collect();
+        if rows.iter().all(|row| row.held.is_some()) {
+            return Ok(rows.iter().filter_map(|row| row.held).sum());
+        }
+    }
+    let live: Vec<_> = root.live_nodes()?.into_iter().map(|seen| seen.holder).filter(|holder| holder.node == *node).collect();
+    if live.is_empty() {
+        return Ok(0);
+    }
+    // What is broken is nobody's: `berth leases check` tells.
+    let held = root.leases()?.filter(|lease| lease.as_ref().is_ok_and(|lease| lease.seen.holder.as_ref().is_some_and(|holder| live.contains(holder))));
+    Ok(held.count())
 }
 
 pub(super) fn fence(args: &FenceArgs) -> anyhow::Result<()> {
@@ -189,7 +200,7 @@ pub(super) fn fence(args: &FenceArgs) -> anyhow::Result<()> {
         let Some(file) = file else { break };
         if swap(&directory, &file.in_nodes(), &file.in_fenced())? == Swapped::Won {
             let text = format!("{} is fenced; if it runs, it joins again as a new incarnation", file.holder);
-            return say(args.place.json, json!({ "fenced": file.holder.to_string(), "beat": file.beat }), &text);
+            return say(args.place.json, &json!({ "fenced": file.holder.to_string(), "beat": file.beat }), &text);
         }
     }
     bail!("{} was not fenced by this command: it left, was fenced by others, or beats too fast", args.node)
@@ -208,7 +219,8 @@ fn confirm(node: &NodeName) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn say(as_json: bool, line: serde_json::Value, text: &str) -> anyhow::Result<()> {
+/// The outcome, as a line of JSON or of text.
+pub(super) fn say(as_json: bool, line: &serde_json::Value, text: &str) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
     if as_json {
         writeln!(out, "{line}")?;

@@ -7,7 +7,15 @@ use anyhow::{Context, bail};
 use clap::Args;
 use serde_json::json;
 
-use super::{ConfigFile, control, control::Request};
+use super::{
+    ConfigFile, control,
+    control::{Request, SettingsReply},
+    directory::Wishes,
+};
+use crate::{
+    auth::Authenticator,
+    config::{AuthSection, Limits},
+};
 
 /// Which cluster, and how to answer.
 #[derive(Debug, Args)]
@@ -34,17 +42,30 @@ pub struct Found {
     pub cluster_id: Option<String>,
     /// How user names are written.
     pub rules: NameRules,
+    /// Who the users are; `None`: only known with a configuration.
+    users: Option<(AuthSection, PathBuf)>,
+    /// Users that may be moved at once.
+    pub parallel_moves: usize,
 }
 
 impl Place {
     /// Reads the configuration.
     pub fn find(&self) -> anyhow::Result<Found> {
         if let Some(root) = &self.root {
-            return Ok(Found { socket: None, root: root.clone(), cluster_id: None, rules: NameRules::default() });
+            return Ok(Found {
+                socket: None,
+                root: root.clone(),
+                cluster_id: None,
+                rules: NameRules::default(),
+                users: None,
+                parallel_moves: Limits::default().parallel_moves,
+            });
         }
         let config = ConfigFile::or_default(self.config.as_ref()).load()?;
         Ok(Found {
             socket: Some(config.control_socket()),
+            users: Some((config.auth.clone(), config.passwd_file())),
+            parallel_moves: config.limits.parallel_moves,
             root: config.node.root,
             cluster_id: config.node.cluster_id,
             rules: config.auth.names,
@@ -56,6 +77,25 @@ impl Found {
     /// Opens the shared directory.
     pub fn open(&self) -> anyhow::Result<Root> {
         Ok(Root::open(&self.root, self.cluster_id.as_deref())?)
+    }
+
+    /// What operators wish for users. Tags are in the users file, whose place only a configuration tells.
+    pub fn wishes(&self, root: &Root) -> anyhow::Result<Wishes> {
+        let users = self.users.as_ref().and_then(|(section, file)| {
+            let opened = Authenticator::open(section, file.clone());
+            opened.inspect_err(|error| eprintln!("the tags of users are not known: {error:#}")).ok()
+        });
+        Ok(Wishes::new(root.pins()?, users))
+    }
+
+    /// After a change of settings: has every node read them now. The setting is what counts; nodes look at it every ten beats in any case.
+    pub fn tell_nodes(&self) {
+        match self.ask::<SettingsReply>(&Request::Settings) {
+            Ok(None) => eprintln!("no node runs on this host that could tell the others: they see it within ten beats"),
+            Ok(Some((_, reply))) if reply.silent.is_empty() => {}
+            Ok(Some((_, reply))) => eprintln!("these nodes did not say that they saw it, they do within ten beats: {}", reply.silent.join(" ")),
+            Err(error) => eprintln!("nodes were not told and see it within ten beats: {error:#}"),
+        }
     }
 
     /// The shared directory as a source.

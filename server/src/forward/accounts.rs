@@ -11,14 +11,11 @@
 
 use std::{
     collections::HashMap,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
-use affinity::{Acquired, Clock, Handover, HolderId, Keeper, Lease, SystemClock, Tenure, UserName, placement};
+use affinity::{Acquired, Clock, Handover, HolderId, Keeper, Lease, SystemClock, Tenure, UserName};
 use parking_lot::Mutex;
 use storage::{Account, AccountPaths, StorageError, StorageSettings};
 use tokio::sync::{OwnedMutexGuard, Semaphore};
@@ -26,7 +23,9 @@ use tokio::sync::{OwnedMutexGuard, Semaphore};
 use super::{
     RouteError,
     held::{Held, OpenAccount, Use},
+    placing::Placing,
 };
+use crate::node::health::Evidence;
 
 /// Accounts whose background work runs at once: each is mostly waiting for the shared file system.
 const BACKGROUND_PARALLEL: usize = 16;
@@ -36,6 +35,9 @@ const FAREWELL: Duration = Duration::from_secs(5);
 const STUCK_RETRY: Duration = Duration::from_secs(20);
 /// How long logins are sent to the node that a user was moved to, should it not have taken the lease by then.
 const MOVE_HINT: Duration = Duration::from_secs(20);
+
+/// How long nobody must have used the account of a user whom an operator wants elsewhere: soon, but not between two commands of one visit.
+const WISHED_LINGER: Duration = Duration::from_secs(5);
 
 /// What sessions are told when the lease is lost.
 const LOST: &str = "this server lost contact with the mail store, please log in again";
@@ -49,6 +51,19 @@ pub enum Opened {
     HeldBy(HolderId),
     /// Unclear until the watch fences or clears the holder.
     Suspect(HolderId),
+    /// This node may not have the user, and no other that may is up: why, for people.
+    Nowhere(String),
+}
+
+/// Why an account is to be open here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Claim {
+    /// Somebody asks for it here; a node that takes nobody sends them on.
+    Asked,
+    /// Also where another node should have it: that one can't be reached, or an operator says so. Tags hold all the same.
+    Anyway,
+    /// Its lease is ours already, and what was left of it is to be dealt with.
+    Ours,
 }
 
 /// All open accounts.
@@ -60,16 +75,16 @@ pub struct Accounts {
     slots: Mutex<HashMap<UserName, Slot>>,
     /// The open ones, reachable without a slot lock: a fence must not wait for a hung opening.
     open: Mutex<HashMap<UserName, Arc<OpenAccount>>>,
-    /// No more accounts are opened: the node leaves.
-    leaving: AtomicBool,
-    /// No new users: an operator drains the node.
-    draining: AtomicBool,
+    /// Where users belong.
+    pub placing: Placing,
     /// Users that an operator moves, where to, and since when.
     moves: Mutex<HashMap<UserName, (HolderId, Duration)>>,
     /// When it was last looked for leases that no slot knows of.
     last_count: Mutex<Duration>,
     background: Arc<Semaphore>,
     closing: Arc<Semaphore>,
+    /// What the store's errors say of this node.
+    evidence: Arc<Evidence>,
 }
 
 type Slot = Arc<tokio::sync::Mutex<State>>;
@@ -104,47 +119,31 @@ enum Rest {
 
 impl Accounts {
     /// None open yet; at most `closing_parallel` are closed at once.
-    pub fn new(keeper: Keeper, settings: Arc<StorageSettings>, closing_parallel: usize) -> Accounts {
+    pub fn new(
+        keeper: Keeper,
+        placing: Placing,
+        evidence: Arc<Evidence>,
+        settings: Arc<StorageSettings>,
+        closing_parallel: usize,
+    ) -> Accounts {
         Accounts {
             keeper,
+            placing,
             clock: SystemClock::new(),
             settings,
             slots: Mutex::default(),
             open: Mutex::default(),
-            leaving: AtomicBool::new(false),
-            draining: AtomicBool::new(false),
             moves: Mutex::default(),
             last_count: Mutex::default(),
             background: Arc::new(Semaphore::new(BACKGROUND_PARALLEL)),
             closing: Arc::new(Semaphore::new(closing_parallel.max(1))),
+            evidence,
         }
     }
 
     /// Whether the account is open and usable here: such a user is served without a look at the shared directory.
     pub fn is_open(&self, user: &UserName) -> bool {
         self.open.lock().get(user).is_some_and(|open| open.is_usable())
-    }
-
-    /// Takes no new users from now on, or takes them again.
-    pub fn set_draining(&self, draining: bool) -> bool {
-        self.draining.swap(draining, Ordering::SeqCst)
-    }
-
-    /// Whether no new users are taken.
-    pub fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::SeqCst) || self.leaving.load(Ordering::SeqCst)
-    }
-
-    /// Another node that takes new users, if there is one: where `user` goes when this node may not have them.
-    pub fn elsewhere(&self, user: &UserName) -> Option<HolderId> {
-        let me = self.keeper.me();
-        let others: Vec<affinity::Peer> = self
-            .keeper
-            .peers()
-            .into_iter()
-            .filter(|peer| peer.holder.node != me.node && !peer.draining && !peer.suspect && peer.weight > 0)
-            .collect();
-        placement::place(user, others.iter()).cloned()
     }
 
     /// Where a user is to go whose lease is not ours (any more); `None`: nowhere else.
@@ -157,15 +156,15 @@ impl Accounts {
         };
         moved
             .filter(|to| self.keeper.peer(to).is_some_and(|peer| !peer.suspect))
-            .or_else(|| if self.is_draining() { self.elsewhere(user) } else { None })
+            .or_else(|| if self.placing.takes_nobody() { self.placing.elsewhere(user) } else { None })
     }
 
     fn slot(&self, user: &UserName) -> Slot {
         self.slots.lock().entry(user.clone()).or_default().clone()
     }
 
-    /// Opens the account here if the lease can be had. `anyway`: also where another node should have it, because that one can't be reached.
-    pub async fn open(self: &Arc<Self>, user: &UserName, paths: AccountPaths, what_for: Use, anyway: bool) -> Result<Opened, RouteError> {
+    /// Opens the account here if the lease can be had.
+    pub async fn open(self: &Arc<Self>, user: &UserName, paths: AccountPaths, what_for: Use, claim: Claim) -> Result<Opened, RouteError> {
         let state = self.slot(user).lock_owned().await;
         if let State::Open(open) = &*state
             && open.is_usable()
@@ -176,7 +175,7 @@ impl Accounts {
         let (accounts, user) = (self.clone(), user.clone());
         let opening = {
             let user = user.clone();
-            tokio::spawn(async move { accounts.open_closed(state, &user, paths, what_for, anyway).await })
+            tokio::spawn(async move { accounts.open_closed(state, &user, paths, what_for, claim).await })
         };
         opening
             .await
@@ -189,24 +188,29 @@ impl Accounts {
         user: &UserName,
         paths: AccountPaths,
         what_for: Use,
-        anyway: bool,
+        claim: Claim,
     ) -> Result<Opened, RouteError> {
         self.put_in_order(&mut state, user).await;
         if let State::Open(open) = &*state {
             // It could not be closed, so it goes on.
             return Held::new(open.clone(), what_for).map(Opened::Here);
         }
-        if self.leaving.load(Ordering::SeqCst) {
-            return match self.elsewhere(user) {
+        if self.placing.is_leaving() {
+            return match self.placing.elsewhere(user) {
                 Some(holder) => Ok(Opened::HeldBy(holder)),
                 None => Err(RouteError::Leaving),
             };
         }
-        if matches!(*state, State::Closed)
-            && !anyway
-            && let Some(holder) = self.sent_on(user)
-        {
-            return Ok(Opened::HeldBy(holder));
+        if matches!(*state, State::Closed) {
+            if claim != Claim::Ours && !self.placing.permits(user) {
+                let place = self.placing.place(user).filter(|holder| *holder != self.keeper.me());
+                return Ok(place.map_or_else(|| Opened::Nowhere(self.placing.needs(user)), Opened::HeldBy));
+            }
+            if claim == Claim::Asked
+                && let Some(holder) = self.sent_on(user)
+            {
+                return Ok(Opened::HeldBy(holder));
+            }
         }
         let (lease, handover) = match self.keeper.acquire(user).await? {
             Acquired::Mine { lease, handover } => (lease, handover),
@@ -217,8 +221,9 @@ impl Accounts {
             matches!(&*state, State::Stuck(stuck) if stuck.rest == Rest::Rebuild && Arc::ptr_eq(stuck.lease.tenure(), lease.tenure()));
         let handover = if rebuild { Handover::Unclean } else { handover };
         let open = match self.open_account(lease.clone(), handover, paths).await {
-            Ok(account) => OpenAccount::new(account, self.clock.clone()),
+            Ok(account) => OpenAccount::new(account, self.clock.clone(), self.evidence.clone()),
             Err(error) => {
+                self.evidence.saw(&error);
                 tracing::error!(%user, %error, "can't open the account");
                 // The lease stays with us: what an unclean opening left half done is ours to go on with at the next try.
                 let rest = if rebuild { Rest::Rebuild } else { Rest::Open };
@@ -275,8 +280,9 @@ impl Accounts {
             Ok(Err(_)) if open.tenure.is_over() => State::Closed,
             // Only we may go on with what is not written back yet. The account lets sessions in again, and is closed when it is idle again.
             Ok(Err(error)) => {
+                self.evidence.saw(&error);
                 tracing::warn!(%user, %error, "can't close the account cleanly: it stays open here");
-                let again = OpenAccount::new(open.account.clone(), self.clock.clone());
+                let again = OpenAccount::new(open.account.clone(), self.clock.clone(), self.evidence.clone());
                 self.open.lock().insert(user.clone(), again.clone());
                 State::Open(again)
             }
@@ -341,7 +347,10 @@ impl Accounts {
                 match result {
                     Ok(Ok(())) | Ok(Err(StorageError::LeaseLost(_) | StorageError::Closing(_))) => {}
                     Ok(Err(error @ StorageError::Index { .. })) => account.index_failed(&error),
-                    Ok(Err(error)) => tracing::warn!(user = %account.account.user(), %error, "background work failed, it is tried again"),
+                    Ok(Err(error)) => {
+                        account.evidence.saw(&error);
+                        tracing::warn!(user = %account.account.user(), %error, "background work failed, it is tried again");
+                    }
                     Err(panic) => tracing::error!(user = %account.account.user(), %panic, "background work failed unexpectedly"),
                 }
             });
@@ -350,11 +359,16 @@ impl Accounts {
 
     /// Starts closing accounts that nobody has used for `linger`, and looks after leases that are stuck; `paths` says where a user's files are.
     pub fn close_idle(self: &Arc<Self>, linger: Duration, paths: impl Fn(&UserName) -> AccountPaths) {
-        let idle: Vec<UserName> = {
+        let idle: Vec<(UserName, Duration)> = {
             let open = self.open.lock();
-            open.iter().filter(|(_, account)| account.is_due(linger)).map(|(user, _)| user.clone()).collect()
+            let lingers = |user: &UserName, open: &OpenAccount| {
+                let wished_elsewhere = open.is_unused_for(WISHED_LINGER) && self.placing.wished_elsewhere(user);
+                if wished_elsewhere { WISHED_LINGER.min(linger) } else { linger }
+            };
+            let all = open.iter().map(|(user, account)| (user, account, lingers(user, account)));
+            all.filter(|(_, account, linger)| account.is_due(*linger)).map(|(user, _, linger)| (user.clone(), linger)).collect()
         };
-        for user in idle {
+        for (user, linger) in idle {
             let Ok(permit) = self.closing.clone().try_acquire_owned() else { break };
             let accounts = self.clone();
             tokio::spawn(async move {
@@ -424,7 +438,7 @@ impl Accounts {
             State::Closed => {}
         }
         // Opened, it is closed again as soon as it is idle; an error was logged, and is tried again.
-        if let Ok(Opened::Here(held)) = self.open_closed(state, user, paths, Use::Delivery, true).await {
+        if let Ok(Opened::Here(held)) = self.open_closed(state, user, paths, Use::Delivery, Claim::Ours).await {
             drop(held);
             self.close_if(user, |open| open.is_unused_for(Duration::ZERO)).await;
         }
@@ -464,27 +478,29 @@ impl Accounts {
         self.hand_over(user, why).await
     }
 
-    /// Drain: starts handing over as many accounts as may be under way at once.
-    pub fn drain_some(self: &Arc<Self>, why: &'static str) {
+    /// Starts handing over as many accounts as may be under way at once; how many there are that no other node takes.
+    pub fn drain_some(self: &Arc<Self>, why: &'static str) -> usize {
         let open: Vec<UserName> =
             self.open.lock().iter().filter(|(_, account)| account.is_usable()).map(|(user, _)| user.clone()).collect();
+        let mut kept = 0;
         for user in open {
-            if self.elsewhere(&user).is_none() {
-                tracing::warn!("draining, but no other node takes users: this one goes on serving");
-                return;
+            if self.placing.elsewhere(&user).is_none() {
+                kept += 1;
+                continue;
             }
-            let Ok(permit) = self.closing.clone().try_acquire_owned() else { return };
+            let Ok(permit) = self.closing.clone().try_acquire_owned() else { break };
             let accounts = self.clone();
             tokio::spawn(async move {
                 accounts.hand_over(&user, why).await;
                 drop(permit);
             });
         }
+        kept
     }
 
     /// The node leaves: sessions are told to end, every account is closed and released; at most `limit` long.
     pub async fn close_all(self: &Arc<Self>, why: &'static str, limit: Duration) {
-        self.leaving.store(true, Ordering::SeqCst);
+        self.placing.leave();
         let all = async {
             let mut tried = 0;
             loop {

@@ -62,11 +62,8 @@ pub enum Request {
         /// Whom.
         user: UserName,
     },
-    /// Your drain setting was changed: act on it now. Answered by `true`.
-    Drain {
-        /// Whether you take no new users.
-        on: bool,
-    },
+    /// Settings on the shared directory were changed: read them and act on them now. Answered by whether they could be read.
+    Settings,
 }
 
 /// The answer to [`Request::Move`] and [`Request::Take`].

@@ -18,7 +18,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::{RouteError, route::SessionsOf};
-use crate::{client::Client, config::Limits, node::admission::counted};
+use crate::{client::Client, config::Limits, node::{admission::counted, health::Evidence}};
 
 /// How long after a call of the store background work may still be due at short notice: write-back and batches follow within a second or two.
 const BUSY: Duration = Duration::from_secs(5);
@@ -40,6 +40,8 @@ pub(super) struct OpenAccount {
     /// When somebody was last inside the store, and when background work was last started.
     touched: Mutex<Duration>,
     worked: Mutex<Duration>,
+    /// What errors say of this node.
+    pub(super) evidence: Arc<Evidence>,
 }
 
 /// Tells sessions to end, with a text for the client.
@@ -159,8 +161,10 @@ impl Held {
             Err(panic) => Err(StorageError::Index { user, reason: format!("an operation failed unexpectedly: {panic}") }),
         };
         self.open.touch();
-        if let Err(error @ StorageError::Index { .. }) = &result {
-            self.open.index_failed(error);
+        match &result {
+            Ok(_) => {}
+            Err(error @ StorageError::Index { .. }) => self.open.index_failed(error),
+            Err(error) => self.open.evidence.saw(error),
         }
         result
     }
@@ -205,7 +209,7 @@ impl Drop for Held {
 }
 
 impl OpenAccount {
-    pub(super) fn new(account: Arc<Account>, clock: SystemClock) -> Arc<OpenAccount> {
+    pub(super) fn new(account: Arc<Account>, clock: SystemClock, evidence: Arc<Evidence>) -> Arc<OpenAccount> {
         Arc::new(OpenAccount {
             tenure: account.lease().tenure().clone(),
             account,
@@ -218,6 +222,7 @@ impl OpenAccount {
             working: AtomicBool::new(false),
             touched: Mutex::new(clock.now()),
             worked: Mutex::new(clock.now()),
+            evidence,
             clock,
         })
     }
@@ -230,6 +235,7 @@ impl OpenAccount {
     }
 
     pub(super) fn index_failed(&self, error: &StorageError) {
+        self.evidence.saw(error);
         tracing::error!(user = %self.account.user(), %error, "the index failed: sessions end, it is rebuilt at the next login");
         self.abandon("the mailbox index had to be rebuilt, please log in again");
     }

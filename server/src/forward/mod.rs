@@ -1,6 +1,6 @@
 //! Serve here or forward: every session and delivery goes to the holder of its user's lease.
 //!
-//! - `route.rs` finds the holder, or has one made; `accounts.rs` are the accounts open here
+//! - `route.rs` finds the holder, or has one made; `placing.rs` says where a user belongs; `accounts.rs` are the accounts open here
 //! - `link.rs`, `batch.rs`, `identity.rs`, `frames.rs` are the relay between nodes; `serve.rs` answers other nodes
 //! - `session.rs` and `deliver.rs` are the two things that are forwarded; `pump.rs` moves a relayed session's bytes
 
@@ -11,6 +11,7 @@ pub mod frames;
 pub mod held;
 pub mod identity;
 pub mod link;
+pub mod placing;
 pub mod pump;
 pub mod route;
 pub mod serve;

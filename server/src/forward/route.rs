@@ -10,7 +10,10 @@ use storage::StorageError;
 use tokio::time::Instant;
 
 use super::{Held, frames::Redirect};
-use super::{accounts::Opened, held::Use};
+use super::{
+    accounts::{Claim, Opened},
+    held::Use,
+};
 use crate::node::Node;
 
 /// "Not mine" answers that are followed before giving up: the first answer of a live node is nearly always right.
@@ -166,10 +169,10 @@ impl<'a> Router<'a> {
 
     async fn attempt(&mut self) -> Result<Option<Route>, RouteError> {
         if self.node.accounts.is_open(&self.user) {
-            return self.open_here(false).await;
+            return self.open_here(Claim::Asked).await;
         }
         if std::mem::take(&mut self.here) {
-            return self.open_here(true).await;
+            return self.open_here(Claim::Anyway).await;
         }
         let me = self.node.keeper.me();
         let holder = match self.hint.take() {
@@ -177,7 +180,7 @@ impl<'a> Router<'a> {
             None => self.node.keeper.look(&self.user).await?.holder,
         };
         match holder {
-            Some(holder) if holder == me => self.open_here(false).await,
+            Some(holder) if holder == me => self.open_here(Claim::Asked).await,
             Some(holder) => match self.node.keeper.peer(&holder) {
                 Some(peer) if !peer.suspect => Ok(Some(Route::There { node: holder, placement: false })),
                 Some(_) => {
@@ -192,15 +195,23 @@ impl<'a> Router<'a> {
     }
 
     async fn place(&mut self) -> Result<Option<Route>, RouteError> {
-        match self.node.keeper.place(&self.user) {
+        match self.node.accounts.placing.place(&self.user) {
             Some(node) if node != self.node.keeper.me() => Ok(Some(Route::There { node, placement: true })),
-            _ => self.open_here(false).await,
+            Some(_) => self.open_here(Claim::Asked).await,
+            None => self.nowhere(self.node.accounts.placing.needs(&self.user)),
         }
     }
 
-    async fn open_here(&mut self, anyway: bool) -> Result<Option<Route>, RouteError> {
+    /// Tags hold: waiting may help, another node would not.
+    fn nowhere(&mut self, why: String) -> Result<Option<Route>, RouteError> {
+        self.last = why;
+        self.pause = true;
+        Ok(None)
+    }
+
+    async fn open_here(&mut self, claim: Claim) -> Result<Option<Route>, RouteError> {
         let paths = self.node.config().account_paths(&self.user);
-        match self.node.accounts.open(&self.user, paths, self.what_for, anyway).await? {
+        match self.node.accounts.open(&self.user, paths, self.what_for, claim).await? {
             Opened::Here(held) => Ok(Some(Route::Here(held))),
             Opened::HeldBy(holder) => {
                 self.not_mine(Redirect { holder: Some(holder) })?;
@@ -210,6 +221,7 @@ impl<'a> Router<'a> {
                 self.last = format!("its holder {holder} gives no sign of life");
                 Ok(None)
             }
+            Opened::Nowhere(why) => self.nowhere(why),
         }
     }
 

@@ -7,7 +7,7 @@ use tracing::Instrument;
 
 use super::{
     Held,
-    accounts::Opened,
+    accounts::{Claim, Opened},
     frames::{self, DeliveryReply, Redirect, Request, SessionReply},
     held::Use,
     link::RelayStream,
@@ -52,10 +52,7 @@ pub async fn stream(node: Arc<Node>, mut stream: RelayStream) {
         Request::End { filter, why } => frames::write(&mut stream, &node.sessions.end(&filter, &why)).await,
         Request::Move { user, to } => frames::write(&mut stream, &operate::hand_over(&node, &user, to).await).await,
         Request::Take { user } => frames::write(&mut stream, &operate::take(&node, &user).await).await,
-        Request::Drain { on } => {
-            operate::drain(&node, on);
-            frames::write(&mut stream, &true).await
-        }
+        Request::Settings => frames::write(&mut stream, &operate::follow_settings(&node).await).await,
     };
     if let Err(error) = result {
         tracing::debug!(%error, "a relay stream ended early");
@@ -96,10 +93,10 @@ enum NotHere {
 /// Opens the account here if the lease is or can be ours: this answer is authoritative.
 async fn open(node: &Arc<Node>, user: &affinity::UserName, what_for: Use) -> Result<Held, NotHere> {
     let paths = node.config().account_paths(user);
-    match node.accounts.open(user, paths, what_for, false).await {
+    match node.accounts.open(user, paths, what_for, Claim::Asked).await {
         Ok(Opened::Here(held)) => Ok(held),
         Ok(Opened::HeldBy(holder)) => Err(NotHere::Redirect(Redirect { holder: Some(holder) })),
-        Ok(Opened::Suspect(_)) | Err(RouteError::Leaving | RouteError::Affinity(_)) => Err(NotHere::Redirect(Redirect { holder: None })),
+        Ok(Opened::Suspect(_) | Opened::Nowhere(_)) | Err(RouteError::Leaving | RouteError::Affinity(_)) => Err(NotHere::Redirect(Redirect { holder: None })),
         Err(error) => Err(NotHere::Error(error)),
     }
 }

@@ -84,10 +84,7 @@ async fn answer(node: &Arc<Node>, question: Question) -> Result<Value, String> {
             let epoch = operate::move_user(node, &user_of(&user)?, &node_of(&to)?).await?;
             serde_json::to_value(MoveReply { epoch })
         }
-        Question::Drain { node: which, on } => {
-            operate::tell_drain(node, &node_of(&which)?, on).await?;
-            Ok(json!({}))
-        }
+        Question::Settings => serde_json::to_value(control::SettingsReply { silent: operate::settings_everywhere(node).await }),
     };
     value.map_err(|error| error.to_string())
 }
@@ -145,6 +142,7 @@ async fn nodes(node: &Arc<Node>) -> NodesReply {
             since: peer.info.as_ref().map(|info| info.started),
             state: Some(state.to_owned()),
             weight: Some(peer.weight),
+            tags: peer.tags.into_iter().map(String::from).collect(),
             sessions: status.as_ref().map(|status| status.sessions),
             connections: status.as_ref().map(|status| status.connections),
             held: status.as_ref().map(|status| status.held),

@@ -27,14 +27,14 @@ use affinity::{Event, Keeper, KeeperConfig, NodeInfo, Root, SystemClock};
 use anyhow::Context;
 use arc_swap::ArcSwap;
 use storage::{MailboxName, SpecialUse, StorageSettings};
-use tokio::{sync::broadcast::error::RecvError, time::MissedTickBehavior};
+use tokio::sync::broadcast::error::RecvError;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     auth::Authenticator,
     client::Protocol,
     config::Config,
-    forward::{accounts::Accounts, identity::Identity, link, link::Links},
+    forward::{accounts::Accounts, identity::Identity, link, link::Links, placing::Placing},
     node::{
         admission::Admission,
         health::Health,
@@ -107,7 +107,7 @@ pub async fn run(config: Config, config_file: &Path, stop_at_end_of_input: bool)
 async fn start(config: Config, config_file: &Path) -> anyhow::Result<Arc<Node>> {
     let local_dir = config.node.local_dir.clone();
     std::fs::create_dir_all(&local_dir).with_context(|| format!("can't make the local folder {} (node.local_dir)", local_dir.display()))?;
-    health::raise_descriptor_limit(config.limits.connections);
+    health::check::raise_descriptor_limit(config.limits.connections);
     let root = Root::open(&config.node.root, config.node.cluster_id.as_deref())?;
     let tls = match (&config.tls.certificate, &config.tls.key) {
         (Some(certificate), Some(key)) => Some(TlsAcceptor::load(certificate, key)?),
@@ -158,8 +158,13 @@ async fn start(config: Config, config_file: &Path) -> anyhow::Result<Arc<Node>> 
     let keeper = tokio::task::spawn_blocking(move || Keeper::join(keeper_config)).await??;
     tracing::info!(node = %keeper.me(), root = %config.node.root.display(), "joined the cluster");
 
+    let health = Health::default();
+    let placing = Placing::new(keeper.clone(), {
+        let auth = auth.clone();
+        move |user| auth.tags(user)
+    });
     let node = Arc::new(Node {
-        accounts: Arc::new(Accounts::new(keeper.clone(), Arc::new(storage), config.limits.parallel_moves)),
+        accounts: Arc::new(Accounts::new(keeper.clone(), placing, health.evidence(), Arc::new(storage), config.limits.parallel_moves)),
         config: ArcSwap::from_pointee(config),
         config_file: config_file.to_owned(),
         auth,
@@ -169,7 +174,7 @@ async fn start(config: Config, config_file: &Path) -> anyhow::Result<Arc<Node>> 
         sessions: Sessions::default(),
         maildrop_locks: MaildropLocks::default(),
         admission: Admission::default(),
-        health: Health::default(),
+        health,
         tasks: TaskTracker::new(),
         stop_listening: CancellationToken::new(),
         stop_sessions: CancellationToken::new(),
@@ -266,25 +271,14 @@ async fn leave(node: &Arc<Node>) {
 async fn housekeeping(node: Arc<Node>) {
     let mut work = tokio::time::interval(WORK_INTERVAL);
     let mut idle = tokio::time::interval(IDLE_INTERVAL);
-    let mut look = tokio::time::interval(health::LOOK_INTERVAL);
-    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let looks = tokio::spawn({
-        let node = node.clone();
-        async move {
-            loop {
-                look.tick().await;
-                health::look(&node).await;
-            }
-        }
-    });
+    let looks = tokio::spawn(health::follow(node.clone()));
     loop {
         tokio::select! {
             _ = work.tick() => node.accounts.work(),
             _ = idle.tick() => {
                 let config = node.config();
                 node.links.retain(&node.keeper.peers());
-                let setting = node.keeper.settings(&node.keeper.me().node).draining();
-                operate::follow_drain(&node, setting);
+                operate::follow(&node);
                 node.accounts.close_idle(config.mail.linger, |user| config.account_paths(user));
             }
             () = node.stop_listening.cancelled() => {

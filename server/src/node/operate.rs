@@ -1,7 +1,7 @@
 //! What operators ask of nodes, done here or, over the relay links, on the node that it concerns.
 //!
-//! Weights and drains are settings on the shared directory, which `berth` changes by itself; nodes follow them. What needs a running node is here:
-//! who is served, ending sessions, handing a user over.
+//! Weights, drains, tags and pins are settings on the shared directory, which `berth` changes by itself; nodes follow them. What needs a running node
+//! is here: who is served, ending sessions, handing a user over, reading settings at once.
 
 use std::{io, sync::Arc, time::Duration};
 
@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 use super::{Node, sessions::SessionFilter};
 use crate::forward::{
-    accounts::Opened,
+    accounts::{Claim, Opened},
     frames::{self, Moved, Request, StatusReply, WhoReply},
     held::Use,
 };
@@ -26,6 +26,9 @@ const MOVING: &str = "your mail moves to another server, please connect again";
 /// What a client reads whose node is drained.
 pub const DRAINING: &str = "this server is taken out of service, please connect again";
 
+/// What a client reads whose node can't serve as it should.
+const UNFIT: &str = "this server can't serve mail at present, please connect again";
+
 /// What this node itself serves.
 pub fn own(node: &Arc<Node>, user: Option<&UserName>) -> WhoReply {
     let held = node.keeper.held().into_iter().filter(|(held, _)| user.is_none_or(|user| user == held)).map(|(user, epoch)| (user, epoch.0));
@@ -38,7 +41,7 @@ pub fn status(node: &Arc<Node>) -> StatusReply {
         sessions: node.sessions.count(),
         connections: node.admission.count(),
         held: node.keeper.held().len(),
-        draining: node.accounts.is_draining(),
+        draining: node.accounts.placing.is_draining(),
         trouble: node.health.trouble(),
     }
 }
@@ -127,48 +130,58 @@ async fn ask_to_take(node: &Arc<Node>, user: &UserName, to: &HolderId) -> Moved 
 /// On the target: takes the lease and opens the account.
 pub async fn take(node: &Arc<Node>, user: &UserName) -> Moved {
     let paths = node.config().account_paths(user);
-    match node.accounts.open(user, paths, Use::Delivery, true).await {
+    match node.accounts.open(user, paths, Use::Delivery, Claim::Anyway).await {
         Ok(Opened::Here(held)) => Ok(held.lease().epoch().0),
+        Ok(Opened::HeldBy(_)) if !node.accounts.placing.permits(user) => {
+            Err(format!("{} lacks a tag that {user} needs: `berth where {user}` and `berth tag` show them", node.keeper.me().node))
+        }
         Ok(Opened::HeldBy(holder)) => Err(format!("{user} is held by {holder}")),
         Ok(Opened::Suspect(holder)) => Err(format!("{user} is held by {holder}, which gives no sign of life: try again in some seconds")),
+        Ok(Opened::Nowhere(why)) => Err(why),
         Err(error) => Err(error.to_string()),
     }
 }
 
-/// Tells a node that its drain setting was changed; it would notice within some beats anyway.
-pub async fn tell_drain(node: &Arc<Node>, which: &NodeName, on: bool) -> Result<(), String> {
-    let Some(peer) = node.keeper.peers().into_iter().find(|peer| peer.holder.node == *which) else { return Ok(()) };
-    if peer.holder == node.keeper.me() {
-        drain(node, on);
-        return Ok(());
-    }
-    ask::<bool>(node, &peer.holder, &Request::Drain { on }, ANSWER_LIMIT).await.map(drop)
+/// Settings on the shared directory were changed: every live node reads and follows them now. Gives those that did not say so.
+pub async fn settings_everywhere(node: &Arc<Node>) -> Vec<String> {
+    let answers = everywhere(node, |peer, is_this| async move {
+        if is_this {
+            return Some(follow_settings(node).await);
+        }
+        ask::<bool>(node, &peer.holder, &Request::Settings, ANSWER_LIMIT).await.ok()
+    })
+    .await;
+    answers.into_iter().filter(|(_, read)| *read != Some(true)).map(|(peer, _)| peer.holder.node.to_string()).collect()
 }
 
-/// An operator set it a moment ago.
-pub fn drain(node: &Arc<Node>, on: bool) {
-    node.health.drain_was_set(on);
-    apply_drain(node, on);
+/// Reads the settings and acts on them; whether they could be read.
+pub async fn follow_settings(node: &Arc<Node>) -> bool {
+    let read = timeout(ANSWER_LIMIT, node.keeper.read_settings()).await;
+    follow(node);
+    matches!(read, Ok(Ok(())))
 }
 
-/// Drains this node, or no longer, as the settings on the shared directory say; called every second.
-pub fn follow_drain(node: &Arc<Node>, setting: bool) {
-    apply_drain(node, node.health.is_drained(setting));
-}
-
-fn apply_drain(node: &Arc<Node>, on: bool) {
-    if node.accounts.set_draining(on) != on {
-        match on {
+/// Acts on what the settings and this node's health say: takes no new users and hands over those it has, or takes them again. Called every second.
+pub fn follow(node: &Arc<Node>) {
+    let draining = node.keeper.settings(&node.keeper.me().node).draining();
+    let unfit = node.health.is_unfit();
+    let placing = &node.accounts.placing;
+    let (was_draining, was_unfit) = (placing.set_draining(draining), placing.set_unfit(unfit));
+    if was_draining != draining {
+        match draining {
             true => tracing::warn!("draining: this node takes no new users and hands over those it has"),
             false => tracing::warn!("no longer draining: this node takes users again"),
         }
-        if on {
+        if draining {
             let node = node.clone();
             tokio::spawn(async move { end_relayed(&node, DRAINING).await });
         }
     }
-    if on {
-        node.accounts.drain_some(DRAINING);
+    if draining || unfit {
+        let kept = node.accounts.drain_some(if draining { DRAINING } else { UNFIT });
+        if kept > 0 && (was_draining, was_unfit) != (draining, unfit) {
+            tracing::warn!(users = kept, "no other node takes these users: this one goes on serving them");
+        }
     }
 }
 

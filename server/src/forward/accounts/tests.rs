@@ -1,6 +1,7 @@
 //! Accounts under a real keeper on a temporary directory.
 
 use std::{
+    collections::BTreeSet,
     net::{IpAddr, Ipv4Addr},
     path::Path,
 };
@@ -51,7 +52,8 @@ impl House {
             settle_after: Duration::ZERO,
             suspended_wait: Duration::ZERO,
         };
-        Arc::new(Accounts::new(keeper, Arc::new(settings), 8))
+        let placing = Placing::new(keeper.clone(), |_| BTreeSet::new());
+        Arc::new(Accounts::new(keeper, placing, Arc::default(), Arc::new(settings), 8))
     }
 
     fn paths(&self, user: &UserName) -> AccountPaths {
@@ -60,7 +62,7 @@ impl House {
     }
 
     async fn open(&self, accounts: &Arc<Accounts>, user: &UserName) -> Held {
-        match soon(accounts.open(user, self.paths(user), SESSION, false)).await.unwrap() {
+        match soon(accounts.open(user, self.paths(user), SESSION, Claim::Asked)).await.unwrap() {
             Opened::Here(held) => held,
             other => panic!("{other:?}"),
         }
@@ -119,7 +121,7 @@ async fn a_login_during_the_goodbye_loses_no_clean_close() {
     // The session is still in its last command when somebody else comes.
     let other = tokio::spawn({
         let (a, paths) = (a.clone(), house.paths(&ada()));
-        async move { a.open(&ada(), paths, SESSION, false).await }
+        async move { a.open(&ada(), paths, SESSION, Claim::Asked).await }
     });
     tokio::task::yield_now().await;
     drop(held);
@@ -136,7 +138,7 @@ async fn an_account_that_is_being_opened_when_the_node_leaves_is_closed_too() {
         .map(|n| {
             let user = UserName::normalise(&format!("user{n}")).unwrap();
             let (a, paths) = (a.clone(), house.paths(&user));
-            tokio::spawn(async move { a.open(&user, paths, Use::Delivery, false).await.map(drop) })
+            tokio::spawn(async move { a.open(&user, paths, Use::Delivery, Claim::Asked).await.map(drop) })
         })
         .collect();
     tokio::task::yield_now().await;
@@ -155,7 +157,7 @@ async fn an_opening_goes_on_when_its_caller_goes_away() {
     let a = house.node("a");
     let user = ada();
     {
-        let first = a.open(&user, house.paths(&user), SESSION, false);
+        let first = a.open(&user, house.paths(&user), SESSION, Claim::Asked);
         // Started, then dropped before it is done.
         tokio::select! {
             biased;
@@ -176,7 +178,7 @@ async fn a_lease_whose_account_could_not_be_opened_is_released_in_the_end() {
     let user = ada();
     let index = house.paths(&user).index;
     block(&index);
-    assert!(a.open(&user, house.paths(&user), SESSION, false).await.is_err());
+    assert!(a.open(&user, house.paths(&user), SESSION, Claim::Asked).await.is_err());
     assert_eq!(house.holder(&user).as_deref(), Some("a"));
     soon(a.free_stuck(&user, house.paths(&user))).await;
     assert_eq!(house.holder(&user).as_deref(), Some("a"), "what an earlier holder left is not dealt with yet");
@@ -221,14 +223,14 @@ async fn a_draining_node_hands_over_and_sends_newcomers_elsewhere() {
     let (a, b) = (house.node("a"), house.node("b"));
     until(|| a.keeper.peers().len() == 2 && b.keeper.peers().len() == 2).await;
     drop(house.open(&a, &ada()).await);
-    a.set_draining(true);
+    a.placing.set_draining(true);
     a.drain_some("drained");
     until(|| house.holder(&ada()).is_none()).await;
-    match soon(a.open(&ada(), house.paths(&ada()), SESSION, false)).await.unwrap() {
+    match soon(a.open(&ada(), house.paths(&ada()), SESSION, Claim::Asked)).await.unwrap() {
         Opened::HeldBy(holder) => assert_eq!(holder, b.keeper.me()),
         other => panic!("{other:?}"),
     }
-    let held = soon(a.open(&ada(), house.paths(&ada()), SESSION, true)).await.unwrap();
+    let held = soon(a.open(&ada(), house.paths(&ada()), SESSION, Claim::Anyway)).await.unwrap();
     assert!(matches!(held, Opened::Here(_)), "a mailbox that can be served is served");
 }
 
@@ -239,7 +241,7 @@ async fn a_moved_user_is_sent_to_the_chosen_node() {
     until(|| a.keeper.peers().len() == 2).await;
     drop(house.open(&a, &ada()).await);
     assert!(soon(a.move_to(&ada(), b.keeper.me(), "moved")).await);
-    let opened = soon(a.open(&ada(), house.paths(&ada()), SESSION, false)).await.unwrap();
+    let opened = soon(a.open(&ada(), house.paths(&ada()), SESSION, Claim::Asked)).await.unwrap();
     assert!(matches!(opened, Opened::HeldBy(holder) if holder == b.keeper.me()));
     let held = house.open(&b, &ada()).await;
     assert_eq!(held.lease().epoch().0, 2);
@@ -250,7 +252,7 @@ async fn a_user_has_no_more_sessions_than_allowed() {
     let house = House::new();
     let a = house.node("a");
     let user = ada();
-    let open = || a.open(&user, house.paths(&user), session(1), false);
+    let open = || a.open(&user, house.paths(&user), session(1), Claim::Asked);
     let first = soon(open()).await.unwrap();
     assert!(matches!(soon(open()).await, Err(RouteError::TooManySessions { limit: 1, of: SessionsOf::User, .. })));
     drop(first);
