@@ -8,10 +8,13 @@ use std::{
 
 use affinity::{HolderId, Keeper, Peer, Tag, UserName, Wish, placement};
 
+/// What a node must have to serve a user.
+type TagsOf = dyn Fn(&UserName) -> BTreeSet<Tag> + Send + Sync;
+
 /// What it takes to place users.
 pub struct Placing {
     keeper: Keeper,
-    tags_of: Box<dyn Fn(&UserName) -> BTreeSet<Tag> + Send + Sync>,
+    tags_of: Box<TagsOf>,
     /// The node leaves.
     leaving: AtomicBool,
     /// An operator drains it.
