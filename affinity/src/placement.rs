@@ -198,7 +198,9 @@ mod tests {
         let (user, wish) = (users().next().unwrap(), Wish { pin: Some("b".parse().unwrap()), ..Wish::default() });
         peers[1].weight = 0;
         assert_eq!(super::place(&user, &wish, peers.iter()).unwrap().by, Rule::Pin, "a pin counts more than a weight");
-        for break_it in [|peer: &mut Peer| peer.draining = true, |peer: &mut Peer| peer.trouble = true, |peer: &mut Peer| peer.suspect = true] {
+        for break_it in
+            [|peer: &mut Peer| peer.draining = true, |peer: &mut Peer| peer.trouble = true, |peer: &mut Peer| peer.suspect = true]
+        {
             let mut peers = peers.clone();
             break_it(&mut peers[1]);
             let placed = super::place(&user, &wish, peers.iter()).unwrap();

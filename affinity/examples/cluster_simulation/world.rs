@@ -315,7 +315,10 @@ impl World {
             return;
         }
         let name = UserName::normalise(&format!("user{user}@example.org")).expect("a name");
-        let Some(at) = place(&name, &Wish::default(), ingress.peers.iter()).and_then(|placed| self.by_holder.get(placed.on)).copied() else { return };
+        let Some(at) = place(&name, &Wish::default(), ingress.peers.iter()).and_then(|placed| self.by_holder.get(placed.on)).copied()
+        else {
+            return;
+        };
         self.phase.lease_requests += LISTING_REQUESTS;
         let Some(node) = self.nodes[at].as_ref().filter(|node| node.valid_until > self.local()) else { return };
         let (me, suspects) = (node.holder.clone(), node.watch.suspects());

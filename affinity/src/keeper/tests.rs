@@ -288,7 +288,13 @@ async fn a_node_that_resigns_acknowledges_nothing_and_comes_back_with_nothing() 
     assert!(a.held().is_empty() && a.me() != was);
     let (_, handover) = mine_at_last(&b, "ada").await;
     assert_eq!(handover, Handover::Unclean, "whatever it could not close is taken over as from a crash");
-    assert!(std::fs::read_dir(cluster.root.fenced()).unwrap().any(|name| name.unwrap().file_name().to_string_lossy().starts_with(&was.to_string())));
+    assert!(
+        std::fs::read_dir(cluster.root.fenced()).unwrap().any(|name| name
+            .unwrap()
+            .file_name()
+            .to_string_lossy()
+            .starts_with(&was.to_string()))
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

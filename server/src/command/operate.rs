@@ -118,7 +118,11 @@ pub(super) fn drain(args: &DrainArgs) -> anyhow::Result<()> {
         );
     }
     let json = json!({ "node": args.node, "drain": true, "held": 0, "handed_over": first, "seconds": took.as_secs() });
-    say(args.place.json, &json, &format!("{} is drained: {first} users were handed over in {} s, it holds nobody", args.node, took.as_secs()))
+    say(
+        args.place.json,
+        &json,
+        &format!("{} is drained: {first} users were handed over in {} s, it holds nobody", args.node, took.as_secs()),
+    )
 }
 
 pub(super) fn undrain(args: &UndrainArgs) -> anyhow::Result<()> {
@@ -171,7 +175,9 @@ fn held_by(found: &Found, root: &Root, node: &NodeName) -> anyhow::Result<usize>
         return Ok(0);
     }
     // What is broken is nobody's: `berth leases check` tells.
-    let held = root.leases()?.filter(|lease| lease.as_ref().is_ok_and(|lease| lease.seen.holder.as_ref().is_some_and(|holder| live.contains(holder))));
+    let held = root
+        .leases()?
+        .filter(|lease| lease.as_ref().is_ok_and(|lease| lease.seen.holder.as_ref().is_some_and(|holder| live.contains(holder))));
     Ok(held.count())
 }
 

@@ -93,7 +93,9 @@ impl Found {
         match self.ask::<SettingsReply>(&Request::Settings) {
             Ok(None) => eprintln!("no node runs on this host that could tell the others: they see it within ten beats"),
             Ok(Some((_, reply))) if reply.silent.is_empty() => {}
-            Ok(Some((_, reply))) => eprintln!("these nodes did not say that they saw it, they do within ten beats: {}", reply.silent.join(" ")),
+            Ok(Some((_, reply))) => {
+                eprintln!("these nodes did not say that they saw it, they do within ten beats: {}", reply.silent.join(" "))
+            }
             Err(error) => eprintln!("nodes were not told and see it within ten beats: {error:#}"),
         }
     }

@@ -175,7 +175,9 @@ fn explain(user: &UserName, wish: &Wish, seen: &Seen, peers: &[Peer], sessions: 
         }
     }
     match (holder, sessions) {
-        (Some((_, Some(_))), Some(0)) => why.push("nobody uses it: the lease lingers, so that the next session finds warm caches".to_owned()),
+        (Some((_, Some(_))), Some(0)) => {
+            why.push("nobody uses it: the lease lingers, so that the next session finds warm caches".to_owned())
+        }
         (Some((_, Some(_))), Some(sessions)) => why.push(format!("{sessions} sessions use it")),
         _ => {}
     }
@@ -284,14 +286,21 @@ mod tests {
         assert!(said(&pinned("b"), &free, &peers, None).contains("placed on b, by its pin"));
         let text = said(&pinned("b"), &held(&peers, 0), &peers, Some(2));
         assert!(text.contains("goes there as soon as nobody uses it; 2 sessions"), "{text}");
-        assert!(said(&pinned("a"), &held(&peers, 0), &peers, Some(0)).contains("belongs there, by its pin; nobody uses it: the lease lingers"));
+        assert!(
+            said(&pinned("a"), &held(&peers, 0), &peers, Some(0)).contains("belongs there, by its pin; nobody uses it: the lease lingers")
+        );
         let text = said(&pinned("z"), &held(&peers, 0), &peers, None);
         assert!(text.contains("the pin does not hold at present: z is not up"), "{text}");
         let eu = Wish { tags: BTreeSet::from(["eu".parse().unwrap()]), ..pinned("a") };
         assert!(said(&eu, &free, &peers, None).contains("no node with the tags eu is up: logins and deliveries wait"));
         peers[1].tags = eu.tags.clone();
         let text = said(&eu, &held(&peers, 0), &peers, None);
-        assert!(text.contains("belongs on b") && text.contains("with the tags eu, and goes there as soon") && text.contains("a lacks the tags eu"), "{text}");
+        assert!(
+            text.contains("belongs on b")
+                && text.contains("with the tags eu, and goes there as soon")
+                && text.contains("a lacks the tags eu"),
+            "{text}"
+        );
         peers[0].draining = true;
         assert!(said(&Wish::default(), &held(&peers, 0), &peers, None).contains("a is being drained, b is next"));
         let gone = Seen { epoch: Epoch(3), holder: Some(peer("c").holder) };

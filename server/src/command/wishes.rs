@@ -51,7 +51,9 @@ pub struct UnpinArgs {
 /// logins and deliveries wait for one (`limits.route_wait`) and then get a temporary error. Users without tags are served by any node. A tag that is
 /// taken away ends no session; the users whom it concerns go elsewhere once nobody uses their account.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  berth tag                          every node's tags\n  berth tag mail2 add eu fast\n  berth tag mail2 remove fast")]
+#[command(
+    after_help = "Examples:\n  berth tag                          every node's tags\n  berth tag mail2 add eu fast\n  berth tag mail2 remove fast"
+)]
 pub struct TagArgs {
     /// The node
     node: Option<NodeName>,
@@ -97,7 +99,10 @@ pub(super) fn pin(args: &PinArgs) -> anyhow::Result<()> {
     let wish = found.wishes(&root)?.of(&user);
     let lacking = peers.iter().find(|peer| peer.holder.node == *node && !wish.permits(&peer.tags));
     if let Some(peer) = lacking {
-        eprintln!("{node} lacks a tag that {user} needs ({}): the pin does not hold until it has them", directory::list(&wish.tags, &peer.tags));
+        eprintln!(
+            "{node} lacks a tag that {user} needs ({}): the pin does not hold until it has them",
+            directory::list(&wish.tags, &peer.tags)
+        );
     } else if !known {
         eprintln!("{node} is not up: {user} is served elsewhere until it is");
     }

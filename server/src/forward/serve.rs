@@ -96,7 +96,9 @@ async fn open(node: &Arc<Node>, user: &affinity::UserName, what_for: Use) -> Res
     match node.accounts.open(user, paths, what_for, Claim::Asked).await {
         Ok(Opened::Here(held)) => Ok(held),
         Ok(Opened::HeldBy(holder)) => Err(NotHere::Redirect(Redirect { holder: Some(holder) })),
-        Ok(Opened::Suspect(_) | Opened::Nowhere(_)) | Err(RouteError::Leaving | RouteError::Affinity(_)) => Err(NotHere::Redirect(Redirect { holder: None })),
+        Ok(Opened::Suspect(_) | Opened::Nowhere(_)) | Err(RouteError::Leaving | RouteError::Affinity(_)) => {
+            Err(NotHere::Redirect(Redirect { holder: None }))
+        }
         Err(error) => Err(NotHere::Error(error)),
     }
 }

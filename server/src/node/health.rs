@@ -232,7 +232,10 @@ fn give_up_if_stuck(node: &Arc<Node>) {
     let held = node.keeper.held();
     let wanted = held.iter().take(USERS_LOOKED_AT).any(|(user, _)| node.accounts.placing.elsewhere(user).is_some());
     if node.health.is_stuck(node.health.clock.now(), if wanted { held.len() } else { 0 }) {
-        tracing::error!(users = held.len(), "these users can't be handed over cleanly: this node declares itself dead, so that others take over");
+        tracing::error!(
+            users = held.len(),
+            "these users can't be handed over cleanly: this node declares itself dead, so that others take over"
+        );
         node.keeper.resign();
     }
 }
