@@ -18,7 +18,11 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::{RouteError, route::SessionsOf};
-use crate::{client::Client, config::Limits, node::{admission::counted, health::Evidence}};
+use crate::{
+    client::Client,
+    config::Limits,
+    node::{admission::counted, health::Evidence},
+};
 
 /// How long after a call of the store background work may still be due at short notice: write-back and batches follow within a second or two.
 const BUSY: Duration = Duration::from_secs(5);

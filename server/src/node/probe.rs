@@ -70,7 +70,7 @@ impl Condition {
             Condition::Suspended
         } else if !node.health.trouble().is_empty() {
             Condition::Unhealthy
-        } else if node.accounts.is_draining() {
+        } else if node.accounts.placing.is_draining() {
             Condition::Draining
         } else {
             Condition::Up

@@ -266,7 +266,7 @@ async fn one_address_leaves_sessions_for_the_others() {
     let user = ada();
     let open = async |address: &str| {
         let what_for = Use::Session { from: address.parse().unwrap(), max: 3, max_per_address: 2 };
-        soon(a.open(&user, house.paths(&user), what_for, false)).await
+        soon(a.open(&user, house.paths(&user), what_for, Claim::Asked)).await
     };
     let _first = open("192.0.2.1").await.unwrap();
     let second = open("::ffff:192.0.2.1").await.unwrap();
