@@ -12,6 +12,7 @@
 
 mod engine;
 mod join;
+mod stop;
 #[cfg(test)]
 mod tests;
 mod threads;

@@ -13,10 +13,10 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit, Semaphore, broadcast, oneshot, watch};
 
-use super::{Acquired, Event, KeeperConfig, NodeState, Peer, Seen};
+use super::{Acquired, Event, KeeperConfig, NodeState, Peer, Seen, stop::Stop};
 use crate::{
     AffinityError, Epoch, Handover, HolderId, Lease, Tenure, Timings, UserName,
     names::{LEASES, LeaseName, NODES, NodeFile, SETTINGS, lease_bucket, lease_folder, sort_out},
@@ -560,67 +560,5 @@ pub(crate) fn describe(listing: io::Result<Vec<String>>) -> String {
         Ok(names) if names.is_empty() => "nothing".to_owned(),
         Ok(names) => names.join(" "),
         Err(error) => error.to_string(),
-    }
-}
-
-/// Tells the threads to stop, and wakes the watch for whoever changed a setting.
-#[derive(Debug, Default)]
-pub(super) struct Stop {
-    state: Mutex<Waking>,
-    changed: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct Waking {
-    stopping: Stopping,
-    /// Who waits for the settings to be read.
-    readers: Vec<oneshot::Sender<bool>>,
-}
-
-#[derive(Debug, Default)]
-enum Stopping {
-    #[default]
-    Not,
-    /// The node file is to be moved away first, and this be told.
-    Leave(oneshot::Sender<Result<(), AffinityError>>),
-    Now,
-}
-
-impl Stop {
-    fn leave(&self, done: oneshot::Sender<Result<(), AffinityError>>) {
-        self.state.lock().stopping = Stopping::Leave(done);
-        self.changed.notify_all();
-    }
-    pub(super) fn abandon(&self) {
-        let mut state = self.state.lock();
-        if matches!(state.stopping, Stopping::Not) {
-            state.stopping = Stopping::Now;
-        }
-        self.changed.notify_all();
-    }
-    fn wake_for(&self, reader: oneshot::Sender<bool>) {
-        self.state.lock().readers.push(reader);
-        self.changed.notify_all();
-    }
-    /// Waits; whether to stop.
-    pub(super) fn wait(&self, limit: Duration) -> bool {
-        let mut state = self.state.lock();
-        // Who runs out of time sees that in the state as well.
-        let _ = self.changed.wait_while_for(&mut state, |state| matches!(state.stopping, Stopping::Not), limit);
-        !matches!(state.stopping, Stopping::Not)
-    }
-    /// Waits, also for somebody who wants the settings read; `None`: stop.
-    pub(super) fn wait_for_readers(&self, limit: Duration) -> Option<Vec<oneshot::Sender<bool>>> {
-        let mut state = self.state.lock();
-        let nothing = |state: &mut Waking| matches!(state.stopping, Stopping::Not) && state.readers.is_empty();
-        let _ = self.changed.wait_while_for(&mut state, nothing, limit);
-        matches!(state.stopping, Stopping::Not).then(|| std::mem::take(&mut state.readers))
-    }
-    /// Who waits for the node to leave, if that is why it stops.
-    pub(super) fn leaver(&self) -> Option<oneshot::Sender<Result<(), AffinityError>>> {
-        match std::mem::replace(&mut self.state.lock().stopping, Stopping::Now) {
-            Stopping::Leave(done) => Some(done),
-            Stopping::Not | Stopping::Now => None,
-        }
     }
 }

@@ -13,11 +13,9 @@ pub mod doctor;
 mod init;
 pub mod leases;
 mod manual;
-mod moves;
+pub mod moves;
 pub mod operate;
 pub mod place;
-mod progress;
-pub mod rebalance;
 pub mod serve;
 mod table;
 mod user;
@@ -75,7 +73,7 @@ enum Command {
     Unpin(wishes::UnpinArgs),
     Tag(wishes::TagArgs),
     Fence(operate::FenceArgs),
-    Rebalance(rebalance::RebalanceArgs),
+    Rebalance(moves::rebalance::RebalanceArgs),
     Leases(leases::LeasesArgs),
     Doctor(doctor::DoctorArgs),
     Config(config::ConfigArgs),
@@ -164,7 +162,7 @@ impl Command {
             Command::Unpin(args) => wishes::unpin(&args),
             Command::Tag(args) => wishes::tag(&args),
             Command::Fence(args) => operate::fence(&args),
-            Command::Rebalance(args) => rebalance::run(&args),
+            Command::Rebalance(args) => moves::rebalance::run(&args),
             Command::Leases(args) => leases::run(&args),
             Command::Doctor(args) => doctor::run(&args),
             Command::Config(args) => config::run(&args),

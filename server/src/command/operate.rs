@@ -18,8 +18,8 @@ use serde_json::json;
 use super::{
     control::{NodesReply, Request},
     directory,
+    moves::progress::Progress,
     place::{Found, Place},
-    progress::Progress,
 };
 
 /// Between two looks at a node that drains.

@@ -9,10 +9,10 @@ use affinity::{HolderId, Peer, UserName, placement};
 use clap::Args;
 use serde_json::json;
 
-use super::{
+use super::Move;
+use crate::command::{
     control::{Request, WhoReply},
     directory::{self, Wishes},
-    moves::{self, Move},
     place::{Found, Place},
     table,
 };
@@ -57,7 +57,7 @@ struct Misplaced {
 /// Users of one node: as it is, and as it would be.
 type Counts = BTreeMap<String, (usize, usize)>;
 
-pub(super) fn run(args: &RebalanceArgs) -> anyhow::Result<()> {
+pub(in crate::command) fn run(args: &RebalanceArgs) -> anyhow::Result<()> {
     let found = args.place.find()?;
     let (counts, mut moves) = look(&found)?;
     if args.idle {
@@ -69,7 +69,7 @@ pub(super) fn run(args: &RebalanceArgs) -> anyhow::Result<()> {
     }
     let moves = moves.into_iter().map(|one| Move { user: one.user, to: one.to.node.to_string() }).collect();
     let parallel = args.parallel.map_or(found.parallel_moves, usize::from);
-    let outcome = moves::run(&found, "berth rebalance", moves, parallel)?;
+    let outcome = super::run(&found, "berth rebalance", moves, parallel)?;
     let mut out = io::stdout().lock();
     if args.place.json {
         writeln!(out, "{}", outcome.json())?;

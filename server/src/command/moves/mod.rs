@@ -2,6 +2,9 @@
 //!
 //! Each move is the nodes' own work and is finished by them whatever becomes of this command; after an interrupt no other is begun.
 
+pub mod progress;
+pub mod rebalance;
+
 use std::{io, sync::Arc};
 
 use affinity::UserName;
@@ -9,10 +12,10 @@ use anyhow::{Context, bail};
 use serde_json::json;
 use tokio::{sync::Semaphore, task::JoinSet};
 
+use self::progress::Progress;
 use super::{
     control::{MoveReply, Request},
     place::Found,
-    progress::Progress,
 };
 
 /// Most failures that are shown one by one.
