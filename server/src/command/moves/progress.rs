@@ -20,7 +20,8 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Nothing shown yet.
+    /// Nothing shown yet; the time begins now.
+    #[expect(clippy::new_without_default, reason = "reading the clock is not a default value")]
     pub fn new() -> Progress {
         Progress { clock: SystemClock::new(), terminal: io::stderr().is_terminal(), said: Duration::ZERO, open_line: false }
     }
