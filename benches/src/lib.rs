@@ -2,9 +2,11 @@
 //!
 //! The same code drives every server. Method and figures: `README.md` beside this folder.
 
+pub mod accounts;
 pub mod client;
 pub mod corpus;
 pub mod large;
+pub mod scaling;
 pub mod servers;
 pub mod steps;
 pub mod table;

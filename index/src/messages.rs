@@ -26,14 +26,14 @@ pub struct MessageRecord {
 }
 
 /// What was rendered of a message, ready to send.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct RenderedRecord {
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RenderedRecord<'a> {
     /// ENVELOPE.
-    pub envelope: Vec<u8>,
+    pub envelope: &'a [u8],
     /// BODYSTRUCTURE.
-    pub body_structure: Vec<u8>,
+    pub body_structure: &'a [u8],
     /// Header fields.
-    pub headers: Vec<u8>,
+    pub headers: &'a [u8],
 }
 
 fn id(mailbox: MailboxId, uid: u32) -> i64 {
@@ -65,8 +65,9 @@ fn message(row: &Row<'_>, mut file: String) -> rusqlite::Result<MessageRecord> {
     })
 }
 
-fn rendered(row: &Row<'_>) -> rusqlite::Result<(u32, RenderedRecord)> {
-    Ok((uid_of(row.get(0)?), RenderedRecord { envelope: row.get(1)?, body_structure: row.get(2)?, headers: row.get(3)? }))
+/// A column's bytes, without a copy.
+fn blob<'a>(row: &'a Row<'_>, column: usize) -> rusqlite::Result<&'a [u8]> {
+    row.get_ref(column)?.as_blob().map_err(|error| rusqlite::Error::FromSqlConversionFailure(column, Type::Blob, error.into()))
 }
 
 impl UserIndex {
@@ -100,16 +101,16 @@ impl UserIndex {
 
 impl IndexReader {
     /// Calls `visit` with what was rendered of `uids` (ascending): one pass where they lie close together, single looks where they do not.
-    pub fn rendered(&self, mailbox: MailboxId, uids: &[Uid], visit: &mut dyn FnMut(Uid, RenderedRecord)) -> Result<(), IndexError> {
+    pub fn rendered(&self, mailbox: MailboxId, uids: &[Uid], visit: &mut dyn FnMut(Uid, RenderedRecord<'_>)) -> Result<(), IndexError> {
         self.each_rendered("id, envelope, body_structure, headers", mailbox, uids, &mut |uid, row| {
-            visit(uid, rendered(row)?.1);
+            visit(uid, RenderedRecord { envelope: blob(row, 1)?, body_structure: blob(row, 2)?, headers: blob(row, 3)? });
             Ok(())
         })
     }
     /// Calls `visit` with the cached header fields of `uids` (ascending), without a copy: SEARCH looks at those of a whole mailbox.
     pub fn headers(&self, mailbox: MailboxId, uids: &[Uid], visit: &mut dyn FnMut(Uid, &[u8])) -> Result<(), IndexError> {
         self.each_rendered("id, headers", mailbox, uids, &mut |uid, row| {
-            visit(uid, row.get_ref(1)?.as_blob().map_err(|error| rusqlite::Error::FromSqlConversionFailure(1, Type::Blob, error.into()))?);
+            visit(uid, blob(row, 1)?);
             Ok(())
         })
     }
@@ -332,7 +333,7 @@ mod tests {
         for wanted in [vec![1, 2], vec![2, 3, u32::MAX]] {
             let uids: Vec<Uid> = wanted.iter().copied().map(uid).collect();
             let mut found = Vec::new();
-            reader.rendered(a, &uids, &mut |uid, rendered| found.push((uid.get(), rendered.headers))).unwrap();
+            reader.rendered(a, &uids, &mut |uid, rendered| found.push((uid.get(), rendered.headers.to_vec()))).unwrap();
             let expected: Vec<_> = wanted.into_iter().filter(|n| *n != 3).map(|n| (n, n.to_be_bytes().to_vec())).collect();
             assert_eq!(found, expected);
         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use benches::{
-    large,
+    accounts, large, scaling,
     servers::{self, Server},
     steps::{self, STEPS, Turn},
     table::{Row, Sample, markdown},
@@ -39,6 +39,12 @@ struct Arguments {
     /// Only rows whose names have this; earlier steps that it builds on are run as well.
     #[arg(long)]
     only: Option<String>,
+    /// Only this: what a message costs in mailboxes of these sizes.
+    #[arg(long, value_delimiter = ',', num_args = 0.., default_missing_value = "1000,10000,100000")]
+    scaling: Option<Vec<usize>>,
+    /// Only this: the memory of so many open accounts with 1,000 messages each.
+    #[arg(long)]
+    accounts: Option<usize>,
     /// Leave out the relayed column.
     #[arg(long)]
     no_relay: bool,
@@ -46,6 +52,14 @@ struct Arguments {
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
+    if let Some(sizes) = &arguments.scaling {
+        print!("{}", scaling::table(sizes)?);
+        return Ok(());
+    }
+    if let Some(count) = arguments.accounts {
+        print!("{}", accounts::table(count, 1_000)?);
+        return Ok(());
+    }
     let mut with_dovecot = !arguments.no_dovecot;
     let names: Vec<&str> = packages::DOVECOT.iter().map(|program| program.name).collect();
     if let Some(why) = packages::missing(&names).filter(|_| with_dovecot) {

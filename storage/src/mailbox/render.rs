@@ -1,6 +1,6 @@
 //! ENVELOPE, BODYSTRUCTURE and cached header fields: rendered once, when the message passes through, and stored ready to send.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
 use index::Uid;
 
@@ -22,8 +22,7 @@ impl Mailbox {
     pub fn rendered(&self, uids: &[Uid]) -> Result<Vec<Option<Rendered>>, StorageError> {
         let _inside = self.store.enter()?;
         let (ready, mut wanted) = self.ready(uids);
-        let mut found: HashMap<Uid, Rendered> = HashMap::with_capacity(uids.len());
-        found.extend(ready.into_iter().map(|(uid, rendered)| (uid, Rendered::clone(&rendered))));
+        let mut found: Vec<(Uid, Rendered)> = Vec::with_capacity(uids.len());
         self.store.read(|index| {
             index.rendered(self.id, &wanted, &mut |uid, record| {
                 let rendered = Rendered {
@@ -31,12 +30,26 @@ impl Mailbox {
                     body_structure: record.body_structure.into(),
                     headers: record.headers.into(),
                 };
-                found.insert(uid, rendered);
+                found.push((uid, rendered));
             })
         })?;
-        wanted.retain(|uid| !found.contains_key(uid));
+        wanted.retain(|uid| found.binary_search_by_key(uid, |(uid, _)| *uid).is_err());
+        found.extend(ready.into_iter().map(|(uid, rendered)| (uid, Rendered::clone(&rendered))));
         found.extend(self.render_now(&wanted)?);
-        Ok(uids.iter().map(|uid| found.get(uid).cloned()).collect())
+        found.sort_unstable_by_key(|(uid, _)| *uid);
+        // Mostly they are asked for in this order.
+        let mut next = 0;
+        let found = uids.iter().map(|uid| {
+            let at = match found.get(next) {
+                Some((there, _)) if there == uid => Ok(next),
+                _ => found.binary_search_by_key(uid, |(uid, _)| *uid),
+            };
+            at.ok().and_then(|at| {
+                next = at + 1;
+                found.get(at).map(|(_, rendered)| rendered.clone())
+            })
+        });
+        Ok(found.collect())
     }
 
     /// Calls `visit` with the cached header fields of each of `uids` that is there, in no order. Renders what is missing. Blocking.

@@ -39,8 +39,8 @@ use crate::{
 
 /// Rows looked at while the mailbox's lock is held once, and rendered by one call.
 const BATCH_MESSAGES: usize = 256;
-/// How many groups of messages are read at once: enough to hide a server's latency.
-const AHEAD_READS: usize = 8;
+/// How many groups of messages are read at once: those of a whole batch, to hide a file server's latency.
+const AHEAD_READS: usize = 24;
 /// Most messages that one call reads, one after the other: on a local disk, changing threads costs more than reading a message.
 const GROUP_MESSAGES: usize = 16;
 /// How many bytes reading ahead may hold for one session.
