@@ -6,6 +6,7 @@
 //! - the example file is whole and true (`the_example_is_the_defaults`, `the_example_has_every_setting`)
 //! - two users never share a Maildir (`users_never_share_a_folder`)
 
+pub mod auth;
 mod check;
 mod explain;
 pub mod network;
@@ -19,11 +20,14 @@ use std::{
 
 use anyhow::Context;
 
-use affinity::{NameRules, NodeName, UserName, ids::encode};
+use affinity::{NodeName, UserName, ids::encode};
 use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 use storage::{AccountPaths, Layout};
 
+use crate::auth::UserRecord;
+
+pub use auth::AuthSection;
 pub use check::Problem;
 pub use network::Network;
 
@@ -147,29 +151,6 @@ pub struct MailSection {
     pub auto_create: BTreeMap<String, String>,
 }
 
-/// `[auth]`
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct AuthSection {
-    /// Users in Dovecot's passwd-file format; default `<root>/users`.
-    pub passwd_file: Option<PathBuf>,
-    /// Scheme of entries without `{SCHEME}`, and of `berth user add`.
-    pub default_scheme: String,
-    /// How user names are normalised.
-    pub names: NameRules,
-    /// Allow passwords without TLS from addresses other than loopback.
-    pub allow_plaintext: bool,
-    /// How long a verified password is remembered (as a keyed hash).
-    #[serde(with = "humantime_serde")]
-    pub cache_ttl: Duration,
-    /// First delay after a wrong password; doubles with each.
-    #[serde(with = "humantime_serde")]
-    pub failure_delay: Duration,
-    /// Longest such delay.
-    #[serde(with = "humantime_serde")]
-    pub failure_delay_max: Duration,
-}
-
 /// `[tls]`: without a certificate, no TLS listener and no STARTTLS.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -178,6 +159,8 @@ pub struct TlsSection {
     pub certificate: Option<PathBuf>,
     /// PEM key.
     pub key: Option<PathBuf>,
+    /// Who signs clients' certificates, for EXTERNAL; none: clients are not asked for one.
+    pub client_ca: Option<PathBuf>,
 }
 
 /// `[lmtp]`
@@ -285,20 +268,6 @@ impl Default for MailSection {
             write_back_after: Duration::from_secs(1),
             rescan_interval: Duration::from_secs(120),
             auto_create: special.iter().map(|name| ((*name).to_owned(), format!("\\{name}"))).collect(),
-        }
-    }
-}
-
-impl Default for AuthSection {
-    fn default() -> Self {
-        AuthSection {
-            passwd_file: None,
-            default_scheme: "ARGON2ID".to_owned(),
-            names: NameRules::default(),
-            allow_plaintext: false,
-            cache_ttl: Duration::from_secs(5 * 60),
-            failure_delay: Duration::from_secs(1),
-            failure_delay_max: Duration::from_secs(15),
         }
     }
 }
@@ -430,32 +399,47 @@ impl Config {
         }
     }
 
-    /// Maildir and index of a user.
-    pub fn account_paths(&self, user: &UserName) -> AccountPaths {
-        let fill = |template: &str| {
+    /// Maildir and index of a user; `record` is what the sources say of them. `Err` says why these can't be told.
+    pub fn account_paths(&self, user: &UserName, record: Option<&UserRecord>) -> Result<AccountPaths, String> {
+        let home = record.and_then(|record| record.home.as_ref());
+        let fill = |template: &str| -> Result<PathBuf, String> {
+            if template.contains("{home}") && home.is_none() {
+                return Err(format!("{template:?} needs the home of {user}, which no source gives"));
+            }
             let filled = template
                 .split_inclusive('}')
                 .map(|piece| match piece.rsplit_once('{') {
                     Some((before, "user}")) => format!("{before}{}", user.encoded()),
                     Some((before, "local}")) => format!("{before}{}", encode(user.local_part())),
                     Some((before, "domain}")) => format!("{before}{}", user.domain().map_or_else(|| "_".to_owned(), encode)),
+                    Some((before, "home}")) => format!("{before}{}", home.map_or_else(String::new, |home| home.display().to_string())),
                     _ => piece.to_owned(),
                 })
                 .collect::<String>();
-            self.node.root.join(filled)
+            Ok(self.node.root.join(filled))
         };
-        AccountPaths {
-            maildir: fill(&self.mail.maildir),
-            index: fill(&self.mail.index),
-            control: self.mail.control.as_deref().map(fill),
-            inbox: self.mail.inbox.as_deref().map(fill),
+        let given = record.map_or(Ok(None), |record| record.mail.clone())?;
+        Ok(AccountPaths {
+            // Where a source says where a user's mail is, that is where all of it is.
+            inbox: if given.is_some() { None } else { self.mail.inbox.as_deref().map(fill).transpose()? },
+            maildir: match given {
+                Some(given) => self.node.root.join(given),
+                None => fill(&self.mail.maildir)?,
+            },
+            index: fill(&self.mail.index)?,
+            control: self.mail.control.as_deref().map(fill).transpose()?,
             layout: self.mail.layout.parse().unwrap_or_default(),
-        }
+        })
     }
 
     /// Where the users are.
     pub fn passwd_file(&self) -> PathBuf {
         self.auth.passwd_file.clone().unwrap_or_else(|| self.node.root.join("users"))
+    }
+
+    /// Where app passwords are: beside the users, the same for all nodes.
+    pub fn app_password_file(&self) -> PathBuf {
+        self.node.root.join("app-passwords")
     }
 
     /// The control socket of a node that runs on this host.

@@ -20,7 +20,12 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{client::Client, deflate::Deflated, node::admission::Stranger, tls::TlsAcceptor};
+use crate::{
+    client::Client,
+    deflate::Deflated,
+    node::admission::Stranger,
+    tls::{TlsAcceptor, TlsFacts},
+};
 
 /// Anything that carries a session: TCP, TLS, or one stream of a relay link.
 pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send + Sync {}
@@ -54,6 +59,8 @@ pub struct Connection {
     stream: Box<dyn Stream>,
     /// What is known of the client; log lines take it from here.
     pub client: Client,
+    /// What the handshake agreed, on the node that the client reached.
+    pub tls: Option<Arc<TlsFacts>>,
     input: BytesMut,
     output: BytesMut,
     write_timeout: Duration,
@@ -89,6 +96,7 @@ impl Connection {
         Connection {
             stream,
             client,
+            tls: None,
             input,
             output: BytesMut::new(),
             write_timeout,
@@ -198,7 +206,8 @@ impl Connection {
         self.flush().await?;
         self.input.clear();
         let (stream, facts) = timeout(limit, acceptor.accept(self.stream)).await.map_err(|_| ConnectionError::Timeout(limit))??;
-        self.client.tls = Some(facts);
+        self.client.tls = Some(facts.text.clone());
+        self.tls = Some(Arc::new(facts));
         Ok(Connection { stream, ..self })
     }
 

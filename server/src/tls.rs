@@ -15,14 +15,59 @@ use std::{
 use anyhow::{Context, anyhow, bail};
 use arc_swap::ArcSwap;
 use rustls::{
-    ServerConfig,
+    RootCertStore, ServerConfig,
     crypto::{CryptoProvider, aws_lc_rs},
-    server::{ClientHello, ResolvesServerCert},
+    server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier},
     sign::CertifiedKey,
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem, pem::PemObject};
+use sha2::{Digest, Sha256, Sha384, Sha512};
+use x509_parser::{certificate::X509Certificate, extensions::GeneralName, prelude::FromDer, signature_algorithm::SignatureAlgorithm};
 
-use crate::connection::Stream;
+use crate::{auth::sasl::scram::ChannelBindings, connection::Stream};
+
+/// What a handshake agreed.
+#[derive(Debug, Clone, Default)]
+pub struct TlsFacts {
+    /// For logs: `TLSv1.3 with TLS13_AES_256_GCM_SHA384`.
+    pub text: String,
+    /// What SCRAM-…-PLUS binds.
+    pub bindings: ChannelBindings,
+    /// Whom the client's certificate names, where one was shown and verified.
+    pub certificate_name: Option<String>,
+}
+
+/// `tls-server-end-point` (RFC 5929 §4.1): the certificate hashed as its signature was, with SHA-256 in place of MD5 and SHA-1. `None` where
+/// the signature has no single hash (Ed25519).
+fn end_point(certificate: &CertificateDer<'_>) -> Option<Vec<u8>> {
+    let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
+    match SignatureAlgorithm::try_from(&parsed.signature_algorithm).ok()? {
+        SignatureAlgorithm::RSA | SignatureAlgorithm::ECDSA | SignatureAlgorithm::DSA | SignatureAlgorithm::RSASSA_PSS(_) => {}
+        SignatureAlgorithm::RSAAES_OAEP(_) | SignatureAlgorithm::ED25519 => return None,
+    }
+    let oid = parsed.signature_algorithm.algorithm.to_id_string();
+    Some(match oid.as_str() {
+        // sha384WithRSAEncryption, ecdsa-with-SHA384
+        "1.2.840.113549.1.1.12" | "1.2.840.10045.4.3.3" => Sha384::digest(certificate).to_vec(),
+        // sha512WithRSAEncryption, ecdsa-with-SHA512
+        "1.2.840.113549.1.1.13" | "1.2.840.10045.4.3.4" => Sha512::digest(certificate).to_vec(),
+        // RSASSA-PSS has its hash in parameters; clients differ there, so it is not offered.
+        "1.2.840.113549.1.1.10" => return None,
+        _ => Sha256::digest(certificate).to_vec(),
+    })
+}
+
+/// Whom a client's certificate names: its first e-mail address, or else its common name.
+fn client_name(certificate: &CertificateDer<'_>) -> Option<String> {
+    let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
+    let addresses = parsed.subject_alternative_name().ok().flatten();
+    let address = addresses.iter().flat_map(|names| &names.value.general_names).find_map(|name| match name {
+        GeneralName::RFC822Name(address) => Some((*address).to_owned()),
+        _ => None,
+    });
+    let common = || parsed.subject().iter_common_name().next().and_then(|name| name.as_str().ok()).map(str::to_owned);
+    address.or_else(common).filter(|name| !name.is_empty() && !name.contains('\0'))
+}
 
 /// Accepts TLS with the present certificate. Cheap to clone; a reload is seen by every clone.
 #[derive(Clone)]
@@ -52,13 +97,30 @@ impl fmt::Debug for PresentCertificate {
 impl TlsAcceptor {
     /// Loads a PEM chain and key; errors name the file.
     pub fn load(certificate: &Path, key: &Path) -> anyhow::Result<TlsAcceptor> {
+        TlsAcceptor::load_for(certificate, key, None)
+    }
+
+    /// The same, where clients may show a certificate that an authority in `client_ca` signed.
+    pub fn load_for(certificate: &Path, key: &Path, client_ca: Option<&Path>) -> anyhow::Result<TlsAcceptor> {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let loaded = ArcSwap::from(load(certificate, key, &provider)?);
         let present = Arc::new(PresentCertificate { certificate: certificate.to_owned(), key: key.to_owned(), loaded });
+        let clients = match client_ca {
+            Some(file) => {
+                let wrong = || format!("can't use the authorities {} (tls.client_ca)", file.display());
+                let mut roots = RootCertStore::empty();
+                for authority in read_chain(file).with_context(wrong)? {
+                    roots.add(authority).with_context(wrong)?;
+                }
+                let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
+                verifier.allow_unauthenticated().build().with_context(wrong)?
+            }
+            None => WebPkiClientVerifier::no_client_auth(),
+        };
         let config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .context("TLS can't be set up")?
-            .with_no_client_auth()
+            .with_client_cert_verifier(clients)
             .with_cert_resolver(Arc::clone(&present) as Arc<dyn ResolvesServerCert>);
         Ok(TlsAcceptor { acceptor: tokio_rustls::TlsAcceptor::from(Arc::new(config)), present })
     }
@@ -70,8 +132,8 @@ impl TlsAcceptor {
         Ok(())
     }
 
-    /// The handshake; gives the stream and the facts for logs (`TLSv1.3 with …`).
-    pub async fn accept(&self, stream: Box<dyn Stream>) -> io::Result<(Box<dyn Stream>, String)> {
+    /// The handshake; gives the stream and what was agreed.
+    pub async fn accept(&self, stream: Box<dyn Stream>) -> io::Result<(Box<dyn Stream>, TlsFacts)> {
         let stream = self.acceptor.accept(stream).await?;
         let (_, session) = stream.get_ref();
         let version = match session.protocol_version() {
@@ -80,7 +142,16 @@ impl TlsAcceptor {
             _ => "TLS",
         };
         let suite = session.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str()).unwrap_or("an unnamed cipher suite");
-        let facts = format!("{version} with {suite}");
+        let facts = TlsFacts {
+            text: format!("{version} with {suite}"),
+            bindings: ChannelBindings {
+                exporter: (session.protocol_version() == Some(rustls::ProtocolVersion::TLSv1_3))
+                    .then(|| session.export_keying_material(vec![0; 32], b"EXPORTER-Channel-Binding", Some(b"")).ok())
+                    .flatten(),
+                end_point: self.present.loaded.load().end_entity_cert().ok().and_then(|own| end_point(own)),
+            },
+            certificate_name: session.peer_certificates().and_then(|chain| client_name(chain.first()?)),
+        };
         Ok((Box::new(stream), facts))
     }
 }
@@ -169,7 +240,7 @@ mod tests {
             stream.read_exact(&mut [0; 4]).await?;
             stream.write_all(b"pong").await?;
             stream.flush().await?;
-            io::Result::Ok(facts)
+            io::Result::Ok(facts.text)
         };
         let (client, server) = tokio::join!(client, server);
         client.and(server)
@@ -198,6 +269,43 @@ mod tests {
         fs::write(&key, "nonsense").unwrap();
         assert!(acceptor.reload().is_err());
         handshake(&clone, &certificate, &rustls::version::TLS13).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_clients_certificate_names_the_user() {
+        use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, SanType};
+        let (folder, certificate, key) = files("mail.example.org");
+        let mut authority = CertificateParams::default();
+        authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let authority_key = KeyPair::generate().unwrap();
+        let authority_file = folder.path().join("authority.pem");
+        fs::write(&authority_file, authority.self_signed(&authority_key).unwrap().pem()).unwrap();
+        let issuer = Issuer::new(authority, authority_key);
+        let acceptor = TlsAcceptor::load_for(&certificate, &key, Some(&authority_file)).unwrap();
+        for (address, common_name, expected) in [(Some("ada@example.org"), "Ada", "ada@example.org"), (None, "bob", "bob")] {
+            let mut params = CertificateParams::default();
+            params.distinguished_name.push(DnType::CommonName, common_name);
+            params.subject_alt_names = address.map(|address| SanType::Rfc822Name(address.try_into().unwrap())).into_iter().collect();
+            let client_key = KeyPair::generate().unwrap();
+            let shown = params.signed_by(&client_key, &issuer).unwrap();
+            let mut roots = RootCertStore::empty();
+            roots.add(read_chain(&certificate).unwrap().remove(0)).unwrap();
+            let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+                .with_safe_default_protocol_versions()
+                .unwrap()
+                .with_root_certificates(roots)
+                .with_client_auth_cert(vec![shown.der().clone()], PrivateKeyDer::try_from(client_key.serialize_der()).unwrap())
+                .unwrap();
+            let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+            let (client_end, server_end) = tokio::io::duplex(4096);
+            let client = connector.connect(ServerName::try_from("mail.example.org").unwrap(), client_end);
+            let (client, server) = tokio::join!(client, acceptor.accept(Box::new(server_end)));
+            let (_client, (_server, facts)) = (client.unwrap(), server.unwrap());
+            assert_eq!(facts.certificate_name.as_deref(), Some(expected));
+            assert!(facts.bindings.exporter.is_some() && facts.bindings.end_point.is_some());
+        }
+        let facts = handshake(&acceptor, &certificate, &rustls::version::TLS12).await;
+        assert!(facts.is_ok(), "a client need not show one");
     }
 
     #[test]

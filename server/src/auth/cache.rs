@@ -12,9 +12,6 @@ use moka::sync::Cache;
 use sha2::Sha256;
 use subtle::ConstantTimeEq;
 
-/// Users remembered: some 100 bytes each.
-const USERS_MAX: u64 = 100_000;
-
 type Digest = [u8; 32];
 
 /// Remembers verified passwords.
@@ -25,9 +22,9 @@ pub struct PasswordCache {
 }
 
 impl PasswordCache {
-    /// Remembers for `lifetime`; zero switches it off.
-    pub fn new(lifetime: Duration) -> PasswordCache {
-        let cache = || Cache::builder().max_capacity(USERS_MAX).time_to_live(lifetime).build();
+    /// Remembers so many users (some 100 bytes each) for `lifetime`; zero switches it off.
+    pub fn new(lifetime: Duration, users_max: u64) -> PasswordCache {
+        let cache = || Cache::builder().max_capacity(users_max).time_to_live(lifetime).build();
         PasswordCache { key: rand::random(), verified: (!lifetime.is_zero()).then(cache) }
     }
 
@@ -66,7 +63,7 @@ mod tests {
 
     #[test]
     fn only_the_verified_password_is_known() {
-        let cache = PasswordCache::new(Duration::from_secs(60));
+        let cache = PasswordCache::new(Duration::from_secs(60), 10);
         assert!(!cache.knows(&ada(), "{X}1", b"right"));
         cache.remember(&ada(), "{X}1", b"right");
         assert!(cache.knows(&ada(), "{X}1", b"right"));
@@ -76,14 +73,14 @@ mod tests {
 
     #[test]
     fn a_changed_password_is_forgotten() {
-        let cache = PasswordCache::new(Duration::from_secs(60));
+        let cache = PasswordCache::new(Duration::from_secs(60), 10);
         cache.remember(&ada(), "{X}1", b"right");
         assert!(!cache.knows(&ada(), "{X}2", b"right"));
     }
 
     #[test]
     fn a_lifetime_of_zero_remembers_nothing() {
-        let cache = PasswordCache::new(Duration::ZERO);
+        let cache = PasswordCache::new(Duration::ZERO, 10);
         cache.remember(&ada(), "{X}1", b"right");
         assert!(!cache.knows(&ada(), "{X}1", b"right"));
     }

@@ -73,6 +73,11 @@ impl Lines {
         Ok(())
     }
 
+    /// A user's stored password as it is now.
+    pub fn password_of(&self, user: &UserName) -> Option<&str> {
+        self.find(user).and_then(|at| self.lines.get(at)).and_then(|line| line.split(':').nth(1))
+    }
+
     /// Removes a user. The mail stays.
     pub fn remove(&mut self, user: &UserName) -> anyhow::Result<()> {
         let at = self.find(user).with_context(|| not_there(user))?;
@@ -103,6 +108,22 @@ pub fn edit(file: &Path, rules: &NameRules, change: impl FnOnce(&mut Lines) -> a
     let mut new = lines.lines.join("\n");
     new.push('\n');
     replace(file, &new).with_context(|| format!("can't write the users file {}", file.display()))?;
+    drop(lock);
+    Ok(())
+}
+
+/// The same for a file of other lines, which is made with `header` where it is missing.
+pub(super) fn edit_lines(file: &Path, header: &str, change: impl FnOnce(&mut Vec<String>) -> anyhow::Result<()>) -> anyhow::Result<()> {
+    let lock = lock(file)?;
+    let text = match fs::read_to_string(file) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => format!("{header}\n"),
+        read => read.with_context(|| format!("can't read {}", file.display()))?,
+    };
+    let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+    change(&mut lines)?;
+    let mut new = lines.join("\n");
+    new.push('\n');
+    replace(file, &new).with_context(|| format!("can't write {}", file.display()))?;
     drop(lock);
     Ok(())
 }

@@ -4,16 +4,17 @@
 //! - one bad line never hides another user (`a_bad_line_is_named_and_skipped`)
 //! - a user whose password can't be used still gets mail (`a_password_that_cannot_be_used_leaves_the_user`)
 //!
-//! Fields from the right may be missing. uid, gid, gecos, home and shell are for other programs: Berth runs as one user and finds
-//! mail by `mail.maildir`. Of the extra fields, `nologin`, `reason=`, `allow_nets=`, `master`, `tags=` and Dovecot's `director_tag=` are honoured, all are
-//! kept.
+//! Fields from the right may be missing. uid, gid, gecos and shell are for other programs: Berth runs as one user. Home and the extra fields
+//! make the user's record ([`super::record`]).
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::{collections::HashMap, sync::Arc};
 
-use affinity::{Address, NameRules, Tag, UserName};
+use affinity::{Address, NameRules, UserName};
 
-use super::scheme::{Scheme, StoredPassword};
-use crate::config::Network;
+use super::{
+    record::{Fields, UserRecord},
+    scheme::{Scheme, StoredPassword},
+};
 
 /// One user.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,37 +23,8 @@ pub struct Entry {
     pub user: UserName,
     /// `None`: can't log in with a password, but gets mail.
     pub password: Option<StoredPassword>,
-    /// Networks to log in from; `None`: any.
-    pub allow_nets: Option<Vec<Network>>,
-    /// `key=value`, or a key alone (then with the value "").
-    pub extra: BTreeMap<String, String>,
-}
-
-impl Entry {
-    /// Why the user may not log in at all.
-    pub fn disabled(&self) -> Option<&str> {
-        let reason = || self.extra.get("reason").map_or("the account is disabled", String::as_str);
-        self.switch("nologin").then(reason)
-    }
-
-    /// Whether this user may log in for others.
-    pub fn is_master(&self) -> bool {
-        self.switch("master")
-    }
-
-    /// What a node must have to serve the user.
-    pub fn tags(&self) -> BTreeSet<Tag> {
-        self.tag_words().filter_map(|tag| tag.parse().ok()).collect()
-    }
-
-    fn tag_words(&self) -> impl Iterator<Item = &str> {
-        let words = ["tags", "director_tag"].into_iter().filter_map(|key| self.extra.get(key));
-        words.flat_map(|list| list.split(',')).filter(|tag| !tag.is_empty())
-    }
-
-    fn switch(&self, key: &str) -> bool {
-        self.extra.get(key).is_some_and(|value| !["n", "no", "0", "false"].contains(&value.to_ascii_lowercase().as_str()))
-    }
+    /// What the line says beside.
+    pub record: Arc<UserRecord>,
 }
 
 /// What is wrong with one line.
@@ -151,7 +123,7 @@ fn parse_line(line: &str, rules: &NameRules, default_scheme: Scheme) -> Result<(
         "" => None,
         field => StoredPassword::parse(field, default_scheme).map_err(|error| complaint = Some(error.to_string())).ok(),
     };
-    let extra: BTreeMap<String, String> = fields
+    let mut extra: Fields = fields
         .get(7)
         .copied()
         .unwrap_or_default()
@@ -159,22 +131,14 @@ fn parse_line(line: &str, rules: &NameRules, default_scheme: Scheme) -> Result<(
         .map(|field| field.split_once('=').unwrap_or((field, "")))
         .map(|(key, value)| (key.to_owned(), value.to_owned()))
         .collect();
-    let allow_nets = match extra.get("allow_nets") {
-        None => None,
-        Some(list) => {
-            let parsed: Result<Vec<Network>, _> = list.split(',').filter(|net| !net.is_empty()).map(str::parse).collect();
-            // A list that can't be read lets nobody in: the other way round, a typing error would open the account to all.
-            Some(parsed.unwrap_or_else(|error| {
-                complaint = Some(format!("nobody can log in: allow_nets: {error}"));
-                Vec::new()
-            }))
-        }
-    };
-    let entry = Entry { user, password, allow_nets, extra };
-    if let Some((tag, error)) = entry.tag_words().find_map(|tag| Some((tag, tag.parse::<Tag>().err()?))) {
-        complaint = Some(format!("the tag {tag:?} is ignored: {error}"));
+    if let Some(home) = fields.get(5).filter(|home| !home.is_empty()) {
+        extra.entry("home".to_owned()).or_insert_with(|| (*home).to_owned());
     }
-    Ok((entry, complaint))
+    let (record, wrong) = UserRecord::new(user.clone(), extra, rules);
+    if let Some(wrong) = wrong.into_iter().next() {
+        complaint = Some(wrong);
+    }
+    Ok((Entry { user, password, record: Arc::new(record) }, complaint))
 }
 
 #[cfg(test)]
@@ -204,12 +168,13 @@ mod tests {
         assert_eq!(users.len(), 4);
         let ada = entry(&users, "ada");
         assert_eq!(ada.password.as_ref().unwrap().verify(b"secret"), Ok(true));
-        assert_eq!(ada.extra["userdb_quota_rule"], "*:storage=1G");
-        assert!(ada.disabled().is_some());
-        assert!(ada.allow_nets.as_ref().unwrap().iter().any(|net| net.contains("10.1.2.3".parse().unwrap())));
+        assert_eq!(ada.record.field("quota_rule"), Some("*:storage=1G"));
+        assert_eq!(ada.record.home.as_deref(), Some(std::path::Path::new("/home/ada")));
+        assert!(ada.record.disabled.is_some());
+        assert!(ada.record.allow_nets.as_ref().unwrap().iter().any(|net| net.contains("10.1.2.3".parse().unwrap())));
         assert_eq!(entry(&users, "bob").password.as_ref().unwrap().verify(b"plain"), Ok(true));
-        assert!(entry(&users, "carol@example.org").is_master());
-        assert!(entry(&users, "carol@example.org").disabled().is_none());
+        assert!(entry(&users, "carol@example.org").record.is_master);
+        assert!(entry(&users, "carol@example.org").record.disabled.is_none());
         assert_eq!(entry(&users, "dave").password, None);
     }
 
@@ -226,7 +191,7 @@ mod tests {
     #[test]
     fn tags_are_read_and_bad_ones_named() {
         let (users, bad) = parse("ada:x::::::tags=eu,Fast\nbob:x::::::director_tag=old\ncarol:x\ndave:x::::::tags=e/u,eu\n");
-        let tags = |name| entry(&users, name).tags().into_iter().map(String::from).collect::<Vec<_>>();
+        let tags = |name| entry(&users, name).record.tags.iter().cloned().map(String::from).collect::<Vec<_>>();
         assert_eq!([tags("ada"), tags("bob"), tags("carol"), tags("dave")], [vec!["eu", "fast"], vec!["old"], vec![], vec!["eu"]]);
         assert!(bad.len() == 1 && bad[0].number == 4 && bad[0].why.contains("e/u"), "{bad:?}");
     }
@@ -241,7 +206,7 @@ mod tests {
     #[test]
     fn networks_that_cannot_be_read_let_nobody_in() {
         let (users, bad) = parse("ada:x::::::allow_nets=10.0.0.0/8,office\n");
-        assert_eq!(entry(&users, "ada").allow_nets, Some(Vec::new()));
+        assert_eq!(entry(&users, "ada").record.allow_nets, Some(Vec::new()));
         assert_eq!(bad.len(), 1);
     }
 }

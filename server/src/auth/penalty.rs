@@ -5,6 +5,8 @@
 //! - a success ends it (`a_success_ends_the_delay`)
 //! - the table is bounded, whatever is tried (`the_table_is_bounded`)
 //!
+//! - what other nodes tell counts as if it had happened here, and is not told on (`failures_are_shared_and_not_told_on`)
+//!
 //! A delay counts from the last failure: who comes back later than that waits for nothing. Loopback addresses have no delay of their own,
 //! since a webmail server there speaks for all its users.
 
@@ -15,6 +17,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 /// Entries kept: about 10 MiB. When full, the half that failed longest ago goes.
@@ -24,16 +27,30 @@ const FORGET_AFTER: Duration = Duration::from_secs(15 * 60);
 /// Longer names are cut: the table must stay small.
 const NAME_BYTES_MAX: usize = 64;
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-enum Key {
+/// News kept for the other nodes, and taken from one at once: who guesses faster than this is slowed down by each node alone.
+pub const NEWS_MAX: usize = 1_000;
+
+/// What is counted.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Key {
     /// IPv6: the /64, which one customer has.
     Address(IpAddr),
     /// As normalised; what can't be a user is not counted.
     User(String),
 }
 
+/// News of one address or user, as nodes tell each other.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failures {
+    /// Of whom.
+    pub of: Key,
+    /// How many since the last news; 0: a success, earlier ones don't count any more.
+    pub count: u32,
+}
+
 #[derive(Debug, Clone, Copy)]
-struct Failures {
+struct Counted {
     count: u32,
     last: Instant,
 }
@@ -41,7 +58,8 @@ struct Failures {
 /// The failures of late.
 #[derive(Debug, Default)]
 pub struct Penalty {
-    failures: Mutex<HashMap<Key, Failures>>,
+    failures: Mutex<HashMap<Key, Counted>>,
+    news: Mutex<HashMap<Key, u32>>,
 }
 
 /// Delays as configured.
@@ -55,7 +73,7 @@ pub struct Delays {
 
 impl Penalty {
     /// How long an attempt must wait now.
-    pub fn delay(&self, address: IpAddr, user: Option<&str>, delays: Delays) -> Duration {
+    pub fn delay(&self, address: Option<IpAddr>, user: Option<&str>, delays: Delays) -> Duration {
         let now = Instant::now();
         let failures = self.failures.lock();
         keys(address, user)
@@ -71,39 +89,71 @@ impl Penalty {
 
     /// A wrong password.
     pub fn failed(&self, address: IpAddr, user: Option<&str>) {
+        for key in keys(Some(address), user) {
+            self.count(key.clone(), 1);
+            let mut news = self.news.lock();
+            if news.len() < NEWS_MAX || news.contains_key(&key) {
+                let told = news.entry(key).or_default();
+                *told = told.saturating_add(1);
+            }
+        }
+    }
+
+    fn count(&self, key: Key, more: u32) {
         let now = Instant::now();
         let mut failures = self.failures.lock();
-        if failures.len() + 2 > ENTRIES_MAX {
+        if failures.len() >= ENTRIES_MAX {
             make_room(&mut failures, now);
         }
-        for key in keys(address, user) {
-            let entry = failures.entry(key).or_insert(Failures { count: 0, last: now });
-            let forgotten = now.saturating_duration_since(entry.last) > FORGET_AFTER;
-            entry.count = if forgotten { 1 } else { entry.count.saturating_add(1) };
-            entry.last = now;
+        let entry = failures.entry(key).or_insert(Counted { count: 0, last: now });
+        let forgotten = now.saturating_duration_since(entry.last) > FORGET_AFTER;
+        entry.count = if forgotten { more } else { entry.count.saturating_add(more) };
+        entry.last = now;
+    }
+
+    /// What happened here since this was asked last.
+    pub fn news(&self) -> Vec<Failures> {
+        std::mem::take(&mut *self.news.lock()).into_iter().map(|(of, count)| Failures { of, count }).collect()
+    }
+
+    /// What happened on another node.
+    pub fn hear(&self, heard: Vec<Failures>) {
+        for Failures { of, count } in heard.into_iter().take(NEWS_MAX) {
+            match count {
+                0 => drop(self.failures.lock().remove(&of)),
+                count => self.count(of, count),
+            }
         }
     }
 
     /// A right password.
     pub fn succeeded(&self, address: IpAddr, user: Option<&str>) {
-        let mut failures = self.failures.lock();
-        for key in keys(address, user) {
-            failures.remove(&key);
+        for key in keys(Some(address), user) {
+            // Most successes follow no failure: nobody needs to hear of those.
+            if self.failures.lock().remove(&key).is_some() {
+                let mut news = self.news.lock();
+                if news.len() < NEWS_MAX || news.contains_key(&key) {
+                    news.insert(key, 0);
+                }
+            }
         }
     }
 }
 
-fn keys(address: IpAddr, user: Option<&str>) -> impl Iterator<Item = Key> {
-    let address = match address.to_canonical() {
-        IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << 64))),
-        v4 @ IpAddr::V4(_) => v4,
-    };
-    let counts = !address.is_loopback() && address != IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+fn keys(address: Option<IpAddr>, user: Option<&str>) -> impl Iterator<Item = Key> {
+    let address = address.map(address_key).filter(|address| !address.is_loopback() && *address != IpAddr::V6(Ipv6Addr::UNSPECIFIED));
     let user = user.map(|user| Key::User(user.chars().take(NAME_BYTES_MAX).collect()));
-    counts.then_some(Key::Address(address)).into_iter().chain(user)
+    address.map(Key::Address).into_iter().chain(user)
 }
 
-fn make_room(failures: &mut HashMap<Key, Failures>, now: Instant) {
+fn address_key(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << 64))),
+        v4 @ IpAddr::V4(_) => v4,
+    }
+}
+
+fn make_room(failures: &mut HashMap<Key, Counted>, now: Instant) {
     failures.retain(|_, entry| now.saturating_duration_since(entry.last) <= FORGET_AFTER);
     if failures.len() > ENTRIES_MAX / 2 {
         let mut times: Vec<Instant> = failures.values().map(|entry| entry.last).collect();
@@ -132,15 +182,15 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn each_failure_doubles_the_delay() {
         let penalty = Penalty::default();
-        let delay = || penalty.delay(ip("192.0.2.1"), Some("ada"), DELAYS).as_secs();
+        let delay = || penalty.delay(Some(ip("192.0.2.1")), Some("ada"), DELAYS).as_secs();
         assert_eq!(delay(), 0);
         for expected in [1, 2, 4, 8, 15, 15] {
             penalty.failed(ip("192.0.2.1"), Some("ada"));
             assert_eq!(delay(), expected);
         }
-        assert_eq!(penalty.delay(ip("192.0.2.2"), Some("bob"), DELAYS), Duration::ZERO);
-        assert_eq!(penalty.delay(ip("192.0.2.2"), Some("ada"), DELAYS).as_secs(), 15, "the user has it from any address");
-        assert_eq!(penalty.delay(ip("192.0.2.1"), Some("bob"), DELAYS).as_secs(), 15, "the address has it for any user");
+        assert_eq!(penalty.delay(Some(ip("192.0.2.2")), Some("bob"), DELAYS), Duration::ZERO);
+        assert_eq!(penalty.delay(Some(ip("192.0.2.2")), Some("ada"), DELAYS).as_secs(), 15, "the user has it from any address");
+        assert_eq!(penalty.delay(Some(ip("192.0.2.1")), Some("bob"), DELAYS).as_secs(), 15, "the address has it for any user");
         tokio::time::advance(Duration::from_secs(5)).await;
         assert_eq!(delay(), 10, "it counts from the last failure");
     }
@@ -150,7 +200,7 @@ mod tests {
         let penalty = Penalty::default();
         penalty.failed(ip("192.0.2.1"), Some("ada"));
         penalty.succeeded(ip("192.0.2.1"), Some("ada"));
-        assert_eq!(penalty.delay(ip("192.0.2.1"), Some("ada"), DELAYS), Duration::ZERO);
+        assert_eq!(penalty.delay(Some(ip("192.0.2.1")), Some("ada"), DELAYS), Duration::ZERO);
     }
 
     #[tokio::test(start_paused = true)]
@@ -161,19 +211,38 @@ mod tests {
         }
         tokio::time::advance(FORGET_AFTER + Duration::from_secs(1)).await;
         penalty.failed(ip("192.0.2.1"), None);
-        assert_eq!(penalty.delay(ip("192.0.2.1"), None, DELAYS).as_secs(), 1);
+        assert_eq!(penalty.delay(Some(ip("192.0.2.1")), None, DELAYS).as_secs(), 1);
     }
 
     #[tokio::test(start_paused = true)]
     async fn an_ipv6_customer_is_one_address_and_loopback_is_none() {
         let penalty = Penalty::default();
         penalty.failed(ip("2001:db8::1"), None);
-        assert_eq!(penalty.delay(ip("2001:db8::ffff"), None, DELAYS).as_secs(), 1);
-        assert_eq!(penalty.delay(ip("2001:db8:0:1::1"), None, DELAYS).as_secs(), 0);
+        assert_eq!(penalty.delay(Some(ip("2001:db8::ffff")), None, DELAYS).as_secs(), 1);
+        assert_eq!(penalty.delay(Some(ip("2001:db8:0:1::1")), None, DELAYS).as_secs(), 0);
         for local in ["127.0.0.1", "::1", "::ffff:127.0.0.1"] {
             penalty.failed(ip(local), None);
-            assert_eq!(penalty.delay(ip(local), None, DELAYS).as_secs(), 0, "{local}");
+            assert_eq!(penalty.delay(Some(ip(local)), None, DELAYS).as_secs(), 0, "{local}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn failures_are_shared_and_not_told_on() {
+        let (here, there) = (Penalty::default(), Penalty::default());
+        let delay = |penalty: &Penalty| penalty.delay(Some(ip("192.0.2.1")), Some("ada"), DELAYS).as_secs();
+        for _ in 0..3 {
+            here.failed(ip("192.0.2.1"), Some("ada"));
+        }
+        let news = here.news();
+        assert_eq!((news.len(), here.news().len()), (2, 0), "told once");
+        there.hear(serde_json::from_slice(&serde_json::to_vec(&news).unwrap()).unwrap());
+        assert_eq!((delay(&here), delay(&there)), (4, 4));
+        assert_eq!(there.news(), [], "what was heard is not told on");
+        there.succeeded(ip("192.0.2.1"), Some("ada"));
+        here.hear(there.news());
+        assert_eq!((delay(&here), delay(&there)), (0, 0));
+        there.succeeded(ip("192.0.2.1"), Some("ada"));
+        assert_eq!(there.news(), [], "an ordinary login is no news");
     }
 
     #[tokio::test(start_paused = true)]
@@ -184,5 +253,6 @@ mod tests {
             assert!(number % 1000 != 0 || penalty.failures.lock().len() <= ENTRIES_MAX);
         }
         assert!(penalty.failures.lock().len() <= ENTRIES_MAX);
+        assert!(penalty.news().len() <= NEWS_MAX);
     }
 }

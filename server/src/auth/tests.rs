@@ -1,7 +1,12 @@
-use std::net::SocketAddr;
+use std::{fs, io, net::SocketAddr};
 
-use super::*;
-use crate::client::SessionId;
+use tokio::time::{Instant, timeout};
+
+use super::{source::users_file::REFRESH_INTERVAL_UNKNOWN, *};
+use crate::{
+    client::{Protocol, SessionId},
+    config::auth::{SourceSection, StaticSection},
+};
 
 struct Fixture {
     folder: tempfile::TempDir,
@@ -106,13 +111,13 @@ async fn failures_delay_the_next_attempt_and_a_success_ends_that() {
     let timed = async |password: &str| {
         let start = Instant::now();
         let outcome = verify(&auth, "ada", password).await;
-        (outcome.is_ok(), start.elapsed().as_secs())
+        (outcome.is_ok(), start.elapsed().as_millis())
     };
-    assert_eq!(timed("x").await, (false, 0));
-    assert_eq!(timed("y").await, (false, 1));
-    assert_eq!(timed("z").await, (false, 2));
-    assert_eq!(timed("a").await, (true, 4));
-    assert_eq!(timed("x").await, (false, 0));
+    assert_eq!(timed("x").await, (false, 250));
+    assert_eq!(timed("y").await, (false, 750), "a second from the first failure");
+    assert_eq!(timed("z").await, (false, 2000));
+    assert_eq!(timed("a").await, (true, 4000));
+    assert_eq!(timed("x").await, (false, 250));
     // The right password is remembered, so a guesser can't keep the user out.
     assert_eq!(timed("a").await, (true, 0));
 }
@@ -125,8 +130,10 @@ async fn an_unknown_user_costs_a_hash_too() {
     let state = auth.inner.state.load_full();
     assert!(format!("{:?}", state.dummy).contains("ARGON2ID"));
     // While every permit is taken, an unknown user waits for one as a known user does.
-    let permits = u32::try_from(auth.inner.hashing.available_permits()).unwrap();
-    let all = auth.inner.hashing.acquire_many(permits).await.unwrap();
+    let mut all = Vec::new();
+    while auth.inner.hashing.free() > 0 {
+        all.push(auth.inner.hashing.enter().await.unwrap());
+    }
     for login in ["ada", "eve", "a/b"] {
         assert!(timeout(Duration::from_millis(50), verify(&auth, login, "x")).await.is_err(), "{login}");
     }
@@ -159,7 +166,7 @@ async fn a_user_who_was_just_added_is_found_without_a_reload() {
     fixture.write("ada:a\nbob:b\n");
     tokio::time::advance(REFRESH_INTERVAL_UNKNOWN).await;
     assert_eq!(verify(&auth, "bob", "b").await, accepted("bob"));
-    assert_eq!(auth.users(), [UserRecord { user: user("ada") }, UserRecord { user: user("bob") }]);
+    assert_eq!(auth.record(&user("bob")).await.unwrap().unwrap().user, user("bob"));
 }
 
 #[tokio::test(start_paused = true)]
@@ -185,20 +192,91 @@ async fn a_reload_that_fails_keeps_the_users() {
 #[tokio::test]
 async fn a_failure_is_one_line_without_the_password() {
     let auth = Fixture::new("ada:a\n").open();
-    let log = Arc::new(Mutex::new(Vec::new()));
-    let writer = Arc::clone(&log);
-    let subscriber =
-        tracing_subscriber::fmt().compact().with_ansi(false).without_time().with_writer(move || Log(Arc::clone(&writer))).finish();
-    let guard = tracing::subscriber::set_default(subscriber);
+    let (log, guard) = captured();
     verify(&auth, "ada", "hunter2").await.unwrap_err();
     verify(&auth, "eve\n\" reason=none\0ada", "hunter2").await.unwrap_err();
     drop(guard);
     let log = String::from_utf8(log.lock().clone()).unwrap();
     let lines: Vec<&str> = log.lines().collect();
-    let wrong = r#" WARN server::auth: auth failure address=192.0.2.1 user="ada" protocol=imap reason="wrong password""#;
+    let wrong = r#" WARN server::auth::login: auth failure address=192.0.2.1 user="ada" protocol=imap reason="wrong password""#;
     assert_eq!((lines.len(), lines[0]), (2, wrong), "{log}");
     assert!(lines[1].contains(r#"user="eve\n\" reason=none by ada""#), "{log}");
     assert!(!log.contains("hunter2"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_takes_the_same_time_for_every_reason() {
+    let auth = Fixture::new("ada:{PLAIN}a\nbob\ncarol:x::::::nologin\n").open();
+    for (login, password) in [("ada", "wrong"), ("bob", "x"), ("nobody", "x"), ("a/b", "x"), ("carol", "x"), ("ada", "")] {
+        let started = Instant::now();
+        assert!(verify(&auth, login, password).await.is_err());
+        assert_eq!(started.elapsed().as_millis() % 250, 0, "{login}");
+        tokio::time::advance(Duration::from_secs(60)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_alias_stands_for_one_user_and_for_no_alias() {
+    let auth = Fixture::new(
+        "ada:a::::::allow_nets=192.0.2.0/24\ninfo:::::::user=ada\noffice:o::::::user=ada\nloop:::::::user=info\nself:s::::::user=self\n",
+    )
+    .open();
+    assert_eq!(verify(&auth, "info", "a").await, accepted("ada"));
+    assert_eq!(verify(&auth, "office", "o").await, accepted("ada"), "an alias may have a password of its own");
+    assert!(verify(&auth, "office", "a").await.is_err());
+    assert!(verify(&auth, "loop", "a").await.is_err());
+    assert_eq!(verify(&auth, "self", "s").await, accepted("self"));
+    assert!(verify_from("198.51.100.1", &auth, "info", "a").await.is_err(), "the user's restrictions hold for the alias");
+    assert_eq!(auth.recipient("info@localhost").await.unwrap().unwrap().user, user("ada"));
+    assert_eq!(auth.recipient("loop").await, Ok(None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn sources_are_tried_in_order() {
+    let mut fixture = Fixture::new("ada:a\n");
+    let fixed = |names: &str, password: &str| {
+        let password = Some(format!("{{PLAIN}}{password}"));
+        SourceSection::Static(StaticSection { users: vec![names.to_owned()], password, ..StaticSection::default() })
+    };
+    fixture.section.source =
+        vec![SourceSection::PasswdFile(Default::default()), fixed("ada", "b"), fixed("bob", "c"), fixed("*@example.org", "d")];
+    let auth = fixture.open();
+    assert_eq!(verify(&auth, "ada", "a").await, accepted("ada"));
+    assert!(verify(&auth, "ada", "b").await.is_err(), "who is known to one source is nobody else's");
+    assert_eq!(verify(&auth, "bob", "c").await, accepted("bob"));
+    assert_eq!(verify(&auth, "eve@example.org", "d").await, accepted("eve@example.org"));
+    assert_eq!(auth.describe(), [format!("1 in {}", fixture.file().display()), "static".into(), "static".into(), "static".into()]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn networks_are_let_in_or_kept_out_before_anything_is_looked_up() {
+    let mut fixture = Fixture::new("ada:a\n");
+    fixture.section.deny_nets = vec!["192.0.2.0/28".parse().unwrap()];
+    fixture.section.allow_nets = vec!["192.0.2.0/24".parse().unwrap()];
+    let auth = fixture.open();
+    for (address, let_in) in [("192.0.2.1", false), ("192.0.2.77", true), ("198.51.100.1", false)] {
+        assert_eq!(verify_from(address, &auth, "ada", "a").await.is_ok(), let_in, "{address}");
+    }
+}
+
+#[tokio::test]
+async fn a_master_user_is_logged_with_both_names() {
+    let auth = Fixture::new("ada:a\nadmin:secret::::::master=yes\n").open();
+    let (log, guard) = captured();
+    verify(&auth, "ada*admin", "secret").await.unwrap();
+    drop(guard);
+    let log = String::from_utf8(log.lock().clone()).unwrap();
+    let lines: Vec<&str> = log.lines().filter(|line| line.contains("master")).collect();
+    assert_eq!(lines.len(), 1, "{log}");
+    assert!(lines[0].contains("user=ada master=admin protocol=imap"), "{log}");
+}
+
+fn captured() -> (Arc<Mutex<Vec<u8>>>, tracing::subscriber::DefaultGuard) {
+    let log = Arc::new(Mutex::new(Vec::new()));
+    let writer = Arc::clone(&log);
+    let subscriber =
+        tracing_subscriber::fmt().compact().with_ansi(false).without_time().with_writer(move || Log(Arc::clone(&writer))).finish();
+    (log, tracing::subscriber::set_default(subscriber))
 }
 
 struct Log(Arc<Mutex<Vec<u8>>>);

@@ -1,20 +1,17 @@
 //! `berth adopt` and `berth release-to`: mail of another server is taken over in place, and handed back.
 
-use std::{
-    io::{self, IsTerminal, Write},
-    path::PathBuf,
-};
+use std::io::{self, IsTerminal, Write};
 
 use affinity::{Root, UserName};
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
-use storage::adopt::{self, MailboxReport, Report, Server};
-
-use super::{ConfigFile, place::normalise, table};
-use crate::{
-    auth::{passwd_file::Users, scheme::Scheme},
-    config::Config,
+use storage::{
+    AccountPaths,
+    adopt::{self, MailboxReport, Report, Server},
 };
+
+use super::{ConfigFile, place::normalise, runtime, table};
+use crate::{auth::Authenticator, config::Config};
 
 /// Check mail of another server that is to be taken over in place
 ///
@@ -61,14 +58,15 @@ enum To {
 pub(super) fn adopt(args: &AdoptArgs) -> anyhow::Result<()> {
     let config = args.config.load()?;
     Root::open(&config.node.root, config.node.cluster_id.as_deref())?;
+    let places = Places::open(&config)?;
     let users = match &args.user {
         Some(user) => vec![normalise(user, &config.auth.names)?],
-        None => every_user(&config)?,
+        None => places.every_user(),
     };
     let mut problems = 0;
     for (number, user) in users.iter().enumerate() {
         progress(&format!("{}/{} {user}", number + 1, users.len()));
-        problems += adopt_one(&config, user, args.dry_run).with_context(|| format!("can't check the mail of {user}"))?;
+        problems += adopt_one(&places.of(user)?, user, args.dry_run).with_context(|| format!("can't check the mail of {user}"))?;
     }
     progress("");
     let said = match problems {
@@ -80,10 +78,9 @@ pub(super) fn adopt(args: &AdoptArgs) -> anyhow::Result<()> {
 }
 
 /// Prints what is found; how many problems there are.
-fn adopt_one(config: &Config, user: &UserName, dry_run: bool) -> anyhow::Result<usize> {
-    let paths = config.account_paths(user);
+fn adopt_one(paths: &AccountPaths, user: &UserName, dry_run: bool) -> anyhow::Result<usize> {
     let mut seen = 0;
-    let report = adopt::check(&paths, &mut |mailbox| {
+    let report = adopt::check(paths, &mut |mailbox| {
         seen += 1;
         progress(&format!("{user}: {seen} mailboxes, {}", mailbox.name));
     })?;
@@ -92,7 +89,7 @@ fn adopt_one(config: &Config, user: &UserName, dry_run: bool) -> anyhow::Result<
         println!("{user}: no Maildir {}", paths.maildir.display());
         return Ok(0);
     };
-    let returned = !dry_run && report.is_released && adopt::take_back(&paths)?;
+    let returned = !dry_run && report.is_released && adopt::take_back(paths)?;
     print_report(&mut io::stdout().lock(), user, &report)?;
     match (report.is_released, returned) {
         (true, true) => println!("{user}: was handed back; is taken over again when opened next"),
@@ -124,17 +121,30 @@ fn print_report(out: &mut impl Write, user: &UserName, report: &Report) -> io::R
     Ok(())
 }
 
-fn every_user(config: &Config) -> anyhow::Result<Vec<UserName>> {
-    let file: PathBuf = config.passwd_file();
-    let text = std::fs::read_to_string(&file).with_context(|| format!("can't read the users file {}", file.display()))?;
-    let scheme = Scheme::parse(&config.auth.default_scheme).context("`auth.default_scheme` is not supported")?;
-    let (users, bad) = Users::parse(&text, &config.auth.names, scheme);
-    for line in bad {
-        eprintln!("{}, line {}: {}", file.display(), line.number, line.why);
+/// Where users and their mail are, by settings and sources.
+struct Places<'a> {
+    config: &'a Config,
+    auth: Authenticator,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl Places<'_> {
+    fn open(config: &Config) -> anyhow::Result<Places<'_>> {
+        Ok(Places { config, auth: Authenticator::open(&config.auth, config.passwd_file())?, runtime: runtime()? })
     }
-    let mut names: Vec<UserName> = users.iter().map(|entry| entry.user.clone()).collect();
-    names.sort();
-    Ok(names)
+
+    fn of(&self, user: &UserName) -> anyhow::Result<AccountPaths> {
+        let record = self.runtime.block_on(self.auth.record(user))?;
+        self.config.account_paths(user, record.as_deref()).map_err(anyhow::Error::msg)
+    }
+
+    /// Those of the users files: other sources can't be asked for all that they have.
+    fn every_user(&self) -> Vec<UserName> {
+        let mut names = self.auth.users_of_files();
+        names.sort();
+        names.dedup();
+        names
+    }
 }
 
 pub(super) fn release(args: &ReleaseArgs) -> anyhow::Result<()> {
@@ -149,7 +159,7 @@ pub(super) fn release(args: &ReleaseArgs) -> anyhow::Result<()> {
         }
         Err(error) => Err(format!("can't see whether somebody holds {user}: {error}")),
     };
-    let released = storage::release::to_dovecot(&config.account_paths(&user), ensure_free)?;
+    let released = storage::release::to_dovecot(&Places::open(&config)?.of(&user)?, ensure_free)?;
     if released.is_empty() {
         bail!("no mailbox of {user} was ever opened by Berth");
     }

@@ -64,10 +64,14 @@ fn check_files(config: &Config, out: &mut impl Write) -> anyhow::Result<()> {
         root.map(|root| format!("{}, cluster {}", root.path().display(), root.cluster().cluster_id)).map_err(Into::into),
     )?;
     let users = Authenticator::open(&config.auth, config.passwd_file());
-    tell("users", users.map(|auth| format!("{} in {}", auth.users().len(), config.passwd_file().display())))?;
+    tell("users", users.map(|auth| auth.describe().join(", ")))?;
     match (&config.tls.certificate, &config.tls.key) {
         (Some(certificate), Some(key)) => {
-            tell("certificate", TlsAcceptor::load(certificate, key).map(|_| format!("{} and its key", certificate.display())))?;
+            tell(
+                "certificate",
+                TlsAcceptor::load_for(certificate, key, config.tls.client_ca.as_deref())
+                    .map(|_| format!("{} and its key", certificate.display())),
+            )?;
         }
         _ => tell("certificate", Ok("none: clients can't use TLS".to_owned()))?,
     }

@@ -1,4 +1,7 @@
-//! `berth user`: the users file.
+//! `berth user`: the users file, and what sources say of users.
+
+mod app_password;
+mod probe;
 
 use std::{
     io::{self, BufRead, IsTerminal, Write},
@@ -63,6 +66,27 @@ enum UserCommand {
         #[command(flatten)]
         place: Place,
     },
+    /// Show which source knows a user, and what it says
+    ///
+    /// Asks the sources of the configuration in their order, as a node does at a login. With --password-stdin it also says whether that is the password.
+    #[command(
+        after_help = "Examples:\n  berth user test ada@example.org\n  echo secret | berth user test ada@example.org --password-stdin"
+    )]
+    Test {
+        /// The name, as at a login
+        name: String,
+        /// Read a password from the first line of standard input, and check it
+        #[arg(long)]
+        password_stdin: bool,
+        #[command(flatten)]
+        config: ConfigFile,
+        /// One JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Passwords for single programs: several per user, each revoked by itself
+    #[command(subcommand)]
+    AppPassword(app_password::AppPasswordCommand),
     /// Remove a user; the mail stays
     Remove {
         /// The name
@@ -158,6 +182,11 @@ pub(super) fn run(args: &UserArgs) -> anyhow::Result<()> {
             tell(format_args!("{user} removed from {}; the mail stays", found.file.display()))
         }
         UserCommand::List { place, json } => list(&place.find()?, *json),
+        UserCommand::Test { name, password_stdin, config, json } => {
+            let password = if *password_stdin { Some(first_line(io::stdin().lock())?) } else { None };
+            probe::run(&config.load()?, name, password.as_deref(), *json)
+        }
+        UserCommand::AppPassword(command) => app_password::run(command),
     }
 }
 
@@ -178,14 +207,14 @@ fn list(found: &Found, json: bool) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
     if json {
         for entry in entries {
-            let login = entry.password.is_some() && entry.disabled().is_none();
-            writeln!(out, "{}", serde_json::json!({ "user": entry.user, "login": login, "master": entry.is_master() }))?;
+            let login = entry.password.is_some() && entry.record.disabled.is_none();
+            writeln!(out, "{}", serde_json::json!({ "user": entry.user, "login": login, "master": entry.record.is_master }))?;
         }
     } else {
-        let note = |entry: &crate::auth::passwd_file::Entry| match (entry.disabled(), &entry.password) {
+        let note = |entry: &crate::auth::passwd_file::Entry| match (&entry.record.disabled, &entry.password) {
             (Some(reason), _) => format!("can't log in: {reason}"),
             (None, None) => "can't log in: no password that can be used".to_owned(),
-            (None, Some(_)) if entry.is_master() => "master user".to_owned(),
+            (None, Some(_)) if entry.record.is_master => "master user".to_owned(),
             (None, Some(_)) => String::new(),
         };
         let rows: Vec<Vec<String>> = entries.iter().map(|entry| vec![entry.user.to_string(), note(entry)]).collect();

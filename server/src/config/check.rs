@@ -5,7 +5,7 @@ use std::time::Duration;
 use storage::{Layout, MailboxName, SpecialUse};
 
 use super::{Config, Network, explain::Written};
-use crate::auth::scheme::Scheme;
+use crate::auth::{oauth::algorithm, sasl::Mechanism, scheme::Scheme};
 
 /// RFC 9051 §5.4: an inactivity timer must not be shorter.
 const IDLE_TIMEOUT_MIN: Duration = Duration::from_secs(30 * 60);
@@ -151,6 +151,31 @@ impl Config {
         if Scheme::parse(&auth.default_scheme).is_none() {
             say("auth.default_scheme", format!("{:?} is not supported: known are {}", auth.default_scheme, Scheme::NAMES.join(", ")));
         }
+        for name in &auth.mechanisms {
+            if Mechanism::parse(name).is_none() {
+                let known: Vec<&str> = Mechanism::ALL.iter().map(|known| known.name()).collect();
+                say("auth.mechanisms", format!("{name:?} is not supported: known are {}", known.join(", ")));
+            }
+        }
+        if auth.anonymous_user.is_none() && auth.mechanisms.iter().any(|name| name.eq_ignore_ascii_case("ANONYMOUS")) {
+            say("auth.mechanisms", "ANONYMOUS needs `auth.anonymous_user`: whose mail is everybody to see?".to_owned());
+        }
+        if let Some(oauth) = &auth.oauth {
+            if oauth.issuer.is_empty() || oauth.audience.is_empty() {
+                say("auth.oauth", "needs `issuer` and `audience`: a token that was made for others is not for us".to_owned());
+            }
+            if let Some(name) = oauth.algorithms.iter().find(|name| algorithm(name).is_none()) {
+                say(
+                    "auth.oauth.algorithms",
+                    format!("{name:?} is not supported: known are RS256 … RS512, PS256 … PS512, ES256, ES384, EdDSA"),
+                );
+            }
+        } else if auth.mechanisms.iter().any(|name| ["OAUTHBEARER", "XOAUTH2"].contains(&name.to_ascii_uppercase().as_str())) {
+            say("auth.mechanisms", "OAUTHBEARER and XOAUTH2 need [auth.oauth]: whose tokens count?".to_owned());
+        }
+        if auth.cache_users == 0 {
+            say("auth.cache_users", "must be 1 at least; `auth.cache_ttl = \"0s\"` remembers nobody".to_owned());
+        }
         if auth.failure_delay_max < auth.failure_delay {
             say("auth.failure_delay_max", "must not be shorter than `auth.failure_delay`".to_owned());
         }
@@ -232,15 +257,15 @@ fn check_template(key: &'static str, template: &str, say: &mut impl FnMut(&'stat
         let Some((variable, after)) = after.split_once('}').filter(|_| !before.contains('}')) else {
             return say(key, format!("{template:?} has a brace without its partner"));
         };
-        if !["user", "local", "domain"].contains(&variable) {
-            return say(key, format!("{{{variable}}} is unknown: use {{user}}, or {{domain}} and {{local}}"));
+        if !["user", "local", "domain", "home"].contains(&variable) {
+            return say(key, format!("{{{variable}}} is unknown: use {{user}}, or {{domain}} and {{local}}, or {{home}}"));
         }
         rest = after;
     }
     if rest.contains('}') {
         return say(key, format!("{template:?} has a brace without its partner"));
     }
-    let own = template.contains("{user}") || (template.contains("{local}") && template.contains("{domain}"));
+    let own = template.contains("{user}") || template.contains("{home}") || (template.contains("{local}") && template.contains("{domain}"));
     if !own {
         let text = "must contain {user}, or {domain} and {local}: two users must never share a folder (to leave a domain out of paths, name it in `auth.names.local_domains`)";
         say(key, text.to_owned());

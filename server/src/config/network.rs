@@ -2,8 +2,11 @@
 
 use std::{fmt, net::IpAddr, str::FromStr};
 
+use serde::{Deserialize, Serialize};
+
 /// An address range. IPv4 addresses mapped into IPv6 are the IPv4 ones.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Network {
     address: IpAddr,
     prefix: u8,
@@ -43,6 +46,18 @@ impl FromStr for Network {
         let bits = if address.is_ipv4() { 32 } else { 128 };
         let prefix = prefix.unwrap_or(bits);
         if prefix > bits { Err(wrong()) } else { Ok(Network { address, prefix }) }
+    }
+}
+
+impl TryFrom<String> for Network {
+    type Error = NotANetwork;
+    fn try_from(raw: String) -> Result<Network, NotANetwork> {
+        raw.parse()
+    }
+}
+impl From<Network> for String {
+    fn from(network: Network) -> String {
+        network.to_string()
     }
 }
 

@@ -16,6 +16,7 @@ use std::{
 };
 
 use affinity::{Acquired, Clock, Handover, HolderId, Keeper, Lease, SystemClock, Tenure, UserName};
+use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use storage::{Account, AccountPaths, StorageError, StorageSettings};
 use tokio::sync::{OwnedMutexGuard, Semaphore};
@@ -358,7 +359,11 @@ impl Accounts {
     }
 
     /// Starts closing accounts that nobody has used for `linger`, and looks after leases that are stuck; `paths` says where a user's files are.
-    pub fn close_idle(self: &Arc<Self>, linger: Duration, paths: impl Fn(&UserName) -> AccountPaths) {
+    pub fn close_idle(
+        self: &Arc<Self>,
+        linger: Duration,
+        paths: impl Fn(UserName) -> BoxFuture<'static, Result<AccountPaths, RouteError>>,
+    ) {
         let idle: Vec<(UserName, Duration)> = {
             let open = self.open.lock();
             let lingers = |user: &UserName, open: &OpenAccount| {
@@ -379,9 +384,12 @@ impl Accounts {
         let stuck = self.look_after_slots();
         for user in stuck.into_iter().chain(self.unaccounted()) {
             let Ok(permit) = self.closing.clone().try_acquire_owned() else { break };
-            let (accounts, paths) = (self.clone(), paths(&user));
+            let (accounts, paths) = (self.clone(), paths(user.clone()));
             tokio::spawn(async move {
-                accounts.free_stuck(&user, paths).await;
+                match paths.await {
+                    Ok(paths) => accounts.free_stuck(&user, paths).await,
+                    Err(error) => tracing::warn!(%error, "a lease that nobody uses stays for now"),
+                }
                 drop(permit);
             });
         }

@@ -11,6 +11,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::{Preamble, route::SessionsOf};
 use crate::{
+    auth::penalty::Failures,
     client::Client,
     lmtp::delivery::{Addressee, Envelope, Outcome},
     node::sessions::{SessionFilter, SessionLine},
@@ -64,6 +65,11 @@ pub enum Request {
     },
     /// Settings on the shared directory were changed: read them and act on them now. Answered by whether they could be read.
     Settings,
+    /// Logins failed here, or succeeded after failures. Answered by `true`.
+    Failures {
+        /// Of addresses and users; [`crate::auth::penalty::NEWS_MAX`] at most count.
+        news: Vec<Failures>,
+    },
 }
 
 /// The answer to [`Request::Move`] and [`Request::Take`].

@@ -61,6 +61,14 @@ pub enum RouteError {
     /// The store could not be opened.
     #[error(transparent)]
     Storage(#[from] StorageError),
+    /// Where the user's mail is can't be told now.
+    #[error("where the mail of {user} is can't be told: {reason}")]
+    Users {
+        /// Whose mail.
+        user: UserName,
+        /// For the log.
+        reason: String,
+    },
     /// The lease could not be had.
     #[error(transparent)]
     Affinity(#[from] AffinityError),
@@ -210,7 +218,7 @@ impl<'a> Router<'a> {
     }
 
     async fn open_here(&mut self, claim: Claim) -> Result<Option<Route>, RouteError> {
-        let paths = self.node.config().account_paths(&self.user);
+        let paths = self.node.account_paths(&self.user).await?;
         match self.node.accounts.open(&self.user, paths, self.what_for, claim).await? {
             Opened::Here(held) => Ok(Some(Route::Here(held))),
             Opened::HeldBy(holder) => {

@@ -53,6 +53,10 @@ pub async fn stream(node: Arc<Node>, mut stream: RelayStream) {
         Request::Move { user, to } => frames::write(&mut stream, &operate::hand_over(&node, &user, to).await).await,
         Request::Take { user } => frames::write(&mut stream, &operate::take(&node, &user).await).await,
         Request::Settings => frames::write(&mut stream, &operate::follow_settings(&node).await).await,
+        Request::Failures { news } => {
+            node.auth.hear_failures(news);
+            frames::write(&mut stream, &true).await
+        }
     };
     if let Err(error) = result {
         tracing::debug!(%error, "a relay stream ended early");
@@ -92,7 +96,7 @@ enum NotHere {
 
 /// Opens the account here if the lease is or can be ours: this answer is authoritative.
 async fn open(node: &Arc<Node>, user: &affinity::UserName, what_for: Use) -> Result<Held, NotHere> {
-    let paths = node.config().account_paths(user);
+    let paths = node.account_paths(user).await.map_err(NotHere::Error)?;
     match node.accounts.open(user, paths, what_for, Claim::Asked).await {
         Ok(Opened::Here(held)) => Ok(held),
         Ok(Opened::HeldBy(holder)) => Err(NotHere::Redirect(Redirect { holder: Some(holder) })),

@@ -1,6 +1,6 @@
 //! What is advertised: exactly what is whole, in each state.
 
-use crate::{auth::sasl::MECHANISMS, client::Client};
+use crate::{auth::sasl::Mechanism, client::Client};
 
 /// After login.
 pub const AFTER_LOGIN: &[&str] = &[
@@ -47,15 +47,14 @@ pub const AFTER_LOGIN: &[&str] = &[
     "I18NLEVEL=1",
 ];
 
-/// Before login. `start_tls`: a certificate is there; `password`: this connection may send one.
-pub fn before_login(client: &Client, start_tls: bool, password: bool) -> Vec<String> {
+/// Before login. `start_tls`: a certificate is there; `password`: this connection may send one; `mechanisms`: those that it may use.
+pub fn before_login(client: &Client, start_tls: bool, password: bool, mechanisms: &[Mechanism]) -> Vec<String> {
     let mut capabilities: Vec<String> = ["IMAP4rev1", "IMAP4rev2", "SASL-IR", "LITERAL+", "ID", "ENABLE", "IDLE"].map(str::to_owned).into();
     if start_tls && client.tls.is_none() {
         capabilities.push("STARTTLS".to_owned());
     }
-    if password {
-        capabilities.extend(MECHANISMS.iter().map(|mechanism| format!("AUTH={mechanism}")));
-    } else {
+    capabilities.extend(mechanisms.iter().map(|mechanism| format!("AUTH={}", mechanism.name())));
+    if !password {
         capabilities.push("LOGINDISABLED".to_owned());
     }
     capabilities
@@ -74,7 +73,7 @@ mod tests {
             ingress: "a".parse().unwrap(),
             tls: tls.map(str::to_owned),
         };
-        before_login(&client, true, password).join(" ")
+        before_login(&client, true, password, if password { &[Mechanism::Plain] } else { &[] }).join(" ")
     }
 
     #[test]

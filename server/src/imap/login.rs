@@ -10,10 +10,7 @@ use tokio::time::{Sleep, sleep};
 use tracing::debug;
 
 use crate::{
-    auth::{
-        AuthError, Authenticator, Login,
-        sasl::{self, Exchange},
-    },
+    auth::{AuthError, Authenticator, Login, Turn},
     client::Protocol,
     config,
     connection::{Connection, ConnectionError},
@@ -198,8 +195,7 @@ impl<'a> Door<'a> {
             }
             Command::Authenticate { mechanism, initial } => {
                 self.may_send_password(connection)?;
-                let (user, password) = self.exchange(connection, &mechanism, initial).await?;
-                return self.verify(connection, &user, &password).await.map(Next::Admit);
+                return self.exchange(connection, &mechanism, initial).await.map(Next::Admit);
             }
             _ => Reply::bad(LOG_IN_FIRST),
         };
@@ -211,7 +207,8 @@ impl<'a> Door<'a> {
     }
 
     fn capabilities(&self, connection: &Connection) -> Vec<String> {
-        capability::before_login(&connection.client, self.tls.is_some(), self.auth.allows_password(&connection.client))
+        let mechanisms = self.auth.mechanisms(&connection.client, connection.tls.as_deref());
+        capability::before_login(&connection.client, self.tls.is_some(), self.auth.allows_password(&connection.client), &mechanisms)
     }
 
     fn may_start_tls(&self, connection: &Connection) -> Result<(), Reply> {
@@ -229,22 +226,19 @@ impl<'a> Door<'a> {
         Err(Reply::no(Code::PrivacyRequired, "Passwords are not taken over this connection: use TLS"))
     }
 
-    /// A SASL exchange, up to a name and a password.
-    async fn exchange(
-        &mut self,
-        connection: &mut Connection,
-        mechanism: &str,
-        initial: Option<Vec<u8>>,
-    ) -> Result<(String, Vec<u8>), Stop> {
-        let Some(mut exchange) = Exchange::start(mechanism) else {
+    /// A SASL exchange.
+    async fn exchange(&mut self, connection: &mut Connection, mechanism: &str, initial: Option<Vec<u8>>) -> Result<Login, Stop> {
+        let begun = self.auth.begin(mechanism, &connection.client, connection.tls.as_deref(), Protocol::Imap);
+        let Some(mut conversation) = begun else {
             return Err(Reply::no(Code::Cannot, "This SASL mechanism is not offered").into());
         };
         let mut from_client = initial;
         loop {
-            match exchange.respond(from_client.as_deref()) {
-                sasl::Step::Verify { login, password } => return Ok((login, password)),
-                sasl::Step::Malformed(reason) => return Err(Reply::bad(reason).into()),
-                sasl::Step::Challenge(challenge) => response::challenge(connection.output(), &challenge),
+            connection.flush().await?;
+            match conversation.respond(from_client.as_deref()).await {
+                Turn::Done(decided) => return self.decided(connection, decided),
+                Turn::Malformed(reason) => return Err(Reply::bad(reason).into()),
+                Turn::Challenge(challenge) => response::challenge(connection.output(), &challenge),
             }
             from_client = Some(self.sasl_response(connection).await?);
         }
@@ -268,12 +262,17 @@ impl<'a> Door<'a> {
 
     async fn verify(&self, connection: &mut Connection, user: &str, password: &[u8]) -> Result<Login, Stop> {
         connection.flush().await?;
-        match self.auth.verify(user, password, &connection.client, Protocol::Imap).await {
+        let decided = self.auth.verify(user, password, &connection.client, Protocol::Imap).await;
+        self.decided(connection, decided)
+    }
+
+    fn decided(&self, connection: &Connection, decided: Result<Login, AuthError>) -> Result<Login, Stop> {
+        match decided {
             Ok(login) => {
-                debug!(session = %connection.client.session, user = login.user.as_str(), "password accepted");
+                debug!(session = %connection.client.session, user = login.user.as_str(), "login accepted");
                 Ok(login)
             }
-            // `verify` wrote the log line: it knows the reason that a client must not.
+            // Whoever decided wrote the log line: it knows the reason that a client must not.
             Err(error) => Err(auth_error(&error).into()),
         }
     }

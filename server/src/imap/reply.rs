@@ -167,6 +167,7 @@ pub fn route_error(error: &RouteError) -> Reply {
         | RouteError::TooManyHops { .. }
         | RouteError::Refused(_)
         | RouteError::Leaving
+        | RouteError::Users { .. }
         | RouteError::Affinity(_)
         | RouteError::Storage(_) => {
             tracing::warn!(%error, "no node serves this login");

@@ -98,6 +98,7 @@ pub fn route_error(error: &RouteError) -> Outcome {
         | RouteError::TooManyHops { .. }
         | RouteError::TooManySessions { .. }
         | RouteError::Refused(_)
+        | RouteError::Users { .. }
         | RouteError::Leaving
         | RouteError::Affinity(_) => Outcome::temporary("The mailbox can't be reached now, try again"),
     }
@@ -106,7 +107,7 @@ pub fn route_error(error: &RouteError) -> Outcome {
 /// What RCPT answers when the users can't be asked.
 pub fn lookup_error(error: &AuthError) -> Reply {
     match error {
-        AuthError::Unavailable(_) => Reply::new(451, "4.3.0", "Users can't be looked up now, try again"),
+        AuthError::Unavailable(_) => Reply::new(454, "4.7.0", "Users can't be looked up now, try again"),
         AuthError::NotAllowed(_) => Reply::new(550, "5.2.1", "The mailbox is disabled"),
         AuthError::WrongCredentials => Reply::new(550, "5.1.1", "No such user here"),
     }
@@ -140,7 +141,7 @@ mod tests {
             assert_eq!(outcome.enhanced, enhanced, "{error}");
         }
         assert_eq!(route_error(&RouteError::TooManyHops { user: user(), hops: 3 }).code, 451);
-        assert_eq!(lookup_error(&AuthError::Unavailable("x".into())).code, 451);
+        assert_eq!(lookup_error(&AuthError::Unavailable("x".into())).code, 454);
     }
 
     #[test]

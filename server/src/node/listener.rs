@@ -148,11 +148,13 @@ async fn connection(node: Arc<Node>, tcp: TcpStream, mut client: Client, door: D
     let stranger = (door.protocol != Protocol::Lmtp).then(|| node.admission.stranger(limits.connections_before_login));
     let room_wanted = stranger.as_ref().map(Stranger::room_wanted).unwrap_or_default();
     let serve = async {
+        let mut facts = None;
         let stream: Box<dyn Stream> = match (door.security, &node.tls) {
             (Security::Plain, _) => Box::new(counted),
             (Security::ImplicitTls, Some(tls)) => match timeout(limits.login_timeout, tls.accept(Box::new(counted))).await {
-                Ok(Ok((stream, facts))) => {
-                    client.tls = Some(facts);
+                Ok(Ok((stream, agreed))) => {
+                    client.tls = Some(agreed.text.clone());
+                    facts = Some(Arc::new(agreed));
                     stream
                 }
                 Ok(Err(error)) => return End::because(format!("TLS handshake failed: {error}")),
@@ -160,7 +162,8 @@ async fn connection(node: Arc<Node>, tcp: TcpStream, mut client: Client, door: D
             },
             (Security::ImplicitTls, None) => return End::because("no certificate is configured"),
         };
-        let connection = Connection::new(stream, client, BytesMut::new(), limits.write_timeout).of_a_stranger(stranger);
+        let mut connection = Connection::new(stream, client, BytesMut::new(), limits.write_timeout).of_a_stranger(stranger);
+        connection.tls = facts;
         match door.protocol {
             Protocol::Imap => imap::accept(node.clone(), connection).await,
             Protocol::Pop3 => pop3::accept(node.clone(), connection).await,

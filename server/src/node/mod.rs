@@ -23,18 +23,19 @@ use std::{
     time::Duration,
 };
 
-use affinity::{Event, Keeper, KeeperConfig, NodeInfo, Root, SystemClock};
+use affinity::{Event, Keeper, KeeperConfig, NodeInfo, Root, SystemClock, UserName};
 use anyhow::Context;
 use arc_swap::ArcSwap;
-use storage::{MailboxName, SpecialUse, StorageSettings};
-use tokio::sync::broadcast::error::RecvError;
+use futures::FutureExt;
+use storage::{AccountPaths, MailboxName, SpecialUse, StorageSettings};
+use tokio::{sync::broadcast::error::RecvError, time::MissedTickBehavior};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     auth::Authenticator,
     client::Protocol,
     config::Config,
-    forward::{accounts::Accounts, identity::Identity, link, link::Links, placing::Placing},
+    forward::{RouteError, accounts::Accounts, identity::Identity, link, link::Links, placing::Placing},
     node::{
         admission::Admission,
         health::Health,
@@ -48,6 +49,8 @@ use crate::{
 
 /// How often accounts are asked for due background work.
 const WORK_INTERVAL: Duration = Duration::from_millis(200);
+/// How often nodes tell each other of failed logins: guesses come faster, but each waits for its delay.
+const SHARE_INTERVAL: Duration = Duration::from_secs(1);
 /// How often idle accounts are looked for.
 const IDLE_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a leaving node may take to close its accounts: service managers kill after 90 s.
@@ -94,6 +97,13 @@ impl Node {
     pub fn config(&self) -> Arc<Config> {
         self.config.load_full()
     }
+
+    /// Where a user's mail is, by the settings and by what the sources say of them.
+    pub async fn account_paths(&self, user: &UserName) -> Result<AccountPaths, RouteError> {
+        let unclear = |reason: String| RouteError::Users { user: user.clone(), reason };
+        let record = self.auth.record(user).await.map_err(|error| unclear(error.to_string()))?;
+        self.config().account_paths(user, record.as_deref()).map_err(unclear)
+    }
 }
 
 /// Runs a node until SIGTERM or SIGINT (`Ok`), or until it can't go on (`Err`); with `stop_at_end_of_input` also until standard input ends.
@@ -110,10 +120,12 @@ async fn start(config: Config, config_file: &Path) -> anyhow::Result<Arc<Node>> 
     health::check::raise_descriptor_limit(config.limits.connections);
     let root = Root::open(&config.node.root, config.node.cluster_id.as_deref())?;
     let tls = match (&config.tls.certificate, &config.tls.key) {
-        (Some(certificate), Some(key)) => Some(TlsAcceptor::load(certificate, key)?),
+        (Some(certificate), Some(key)) => Some(TlsAcceptor::load_for(certificate, key, config.tls.client_ca.as_deref())?),
         _ => None,
     };
-    let auth = Authenticator::open(&config.auth, config.passwd_file())?;
+    let auth = Authenticator::open(&config.auth, config.passwd_file())?
+        .of_cluster(&root.cluster().cluster_id)
+        .with_app_passwords(config.app_password_file());
 
     // Bind everything before joining: a node that can't listen must not take leases.
     let relay = listener::bind(config.listen.relay)?;
@@ -272,6 +284,17 @@ async fn housekeeping(node: Arc<Node>) {
     let mut work = tokio::time::interval(WORK_INTERVAL);
     let mut idle = tokio::time::interval(IDLE_INTERVAL);
     let looks = tokio::spawn(health::follow(node.clone()));
+    let shares = tokio::spawn({
+        let node = node.clone();
+        let mut share = tokio::time::interval(SHARE_INTERVAL);
+        share.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        async move {
+            loop {
+                share.tick().await;
+                operate::share_failures(&node).await;
+            }
+        }
+    });
     loop {
         tokio::select! {
             _ = work.tick() => node.accounts.work(),
@@ -279,10 +302,14 @@ async fn housekeeping(node: Arc<Node>) {
                 let config = node.config();
                 node.links.retain(&node.keeper.peers());
                 operate::follow(&node);
-                node.accounts.close_idle(config.mail.linger, |user| config.account_paths(user));
+                node.accounts.close_idle(config.mail.linger, |user| {
+                    let node = node.clone();
+                    async move { node.account_paths(&user).await }.boxed()
+                });
             }
             () = node.stop_listening.cancelled() => {
                 looks.abort();
+                shares.abort();
                 return;
             }
         }

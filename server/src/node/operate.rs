@@ -129,7 +129,7 @@ async fn ask_to_take(node: &Arc<Node>, user: &UserName, to: &HolderId) -> Moved 
 
 /// On the target: takes the lease and opens the account.
 pub async fn take(node: &Arc<Node>, user: &UserName) -> Moved {
-    let paths = node.config().account_paths(user);
+    let paths = node.account_paths(user).await.map_err(|error| error.to_string())?;
     match node.accounts.open(user, paths, Use::Delivery, Claim::Anyway).await {
         Ok(Opened::Here(held)) => Ok(held.lease().epoch().0),
         Ok(Opened::HeldBy(_)) if !node.accounts.placing.permits(user) => {
@@ -152,6 +152,25 @@ pub async fn settings_everywhere(node: &Arc<Node>) -> Vec<String> {
     })
     .await;
     answers.into_iter().filter(|(_, read)| *read != Some(true)).map(|(peer, _)| peer.holder.node.to_string()).collect()
+}
+
+/// Tells the other nodes of failed logins, once a second at most; a node that does not answer goes without.
+pub async fn share_failures(node: &Arc<Node>) {
+    let news = node.auth.failures();
+    if news.is_empty() {
+        return;
+    }
+    let me = node.keeper.me();
+    let others = node.keeper.peers().into_iter().filter(|peer| peer.holder != me && !peer.suspect);
+    let telling = others.map(|peer| {
+        let request = Request::Failures { news: news.clone() };
+        async move {
+            if let Err(error) = ask::<bool>(node, &peer.holder, &request, ANSWER_LIMIT).await {
+                tracing::debug!(error, "a node was not told of failed logins");
+            }
+        }
+    });
+    join_all(telling).await;
 }
 
 /// Reads the settings and acts on them; whether they could be read.

@@ -15,15 +15,12 @@ use super::{
     reply::{self, Offers},
 };
 use crate::{
-    auth::{
-        AuthError, Login,
-        sasl::{self, Exchange, Step},
-    },
+    auth::{AuthError, Conversation, Login, Turn, sasl::Mechanism},
     client::Client,
     connection::{Connection, ConnectionError},
     lines::{Line, LineReader},
     session::End,
-    tls::TlsAcceptor,
+    tls::{TlsAcceptor, TlsFacts},
 };
 
 /// How long a TLS handshake may take: a few round trips, for slow links.
@@ -46,6 +43,10 @@ pub trait Gate: Sync {
     fn tls(&self) -> Option<TlsAcceptor>;
     /// Whether passwords may be sent over this connection.
     fn allows_password(&self, client: &Client) -> bool;
+    /// The mechanisms that this connection may use.
+    fn mechanisms(&self, client: &Client, tls: Option<&TlsFacts>) -> Vec<Mechanism>;
+    /// Begins AUTH; `None`: the mechanism is not offered.
+    fn begin(&self, mechanism: &str, client: &Client, tls: Option<&TlsFacts>) -> Option<Conversation>;
     /// Checks a password.
     fn verify(&self, login: &str, password: &[u8], client: &Client) -> impl Future<Output = Result<Login, AuthError>> + Send;
 }
@@ -119,8 +120,8 @@ impl<'a, G: Gate> Authorization<'a, G> {
                     return Ok(Leave::End(End::logout()));
                 }
                 Ok(Command::Capa) => {
-                    let offers = offers(self.gate, &connection.client);
-                    reply::capabilities(connection.output(), offers);
+                    let offers = offers(self.gate, &connection.client, connection.tls.as_deref());
+                    reply::capabilities(connection.output(), &offers);
                     continue;
                 }
                 Ok(Command::Stls) => match self.start_tls(connection) {
@@ -133,7 +134,7 @@ impl<'a, G: Gate> Authorization<'a, G> {
                 }
                 Ok(Command::User(_) | Command::Pass(_) | Command::Auth { .. }) if !self.gate.allows_password(&connection.client) => {
                     self.user = None;
-                    if offers(self.gate, &connection.client).tls {
+                    if offers(self.gate, &connection.client, None).tls {
                         "[AUTH] Passwords are not taken over this connection: use STLS first"
                     } else {
                         "[AUTH] Passwords are not taken over this connection: it needs TLS"
@@ -191,11 +192,11 @@ impl<'a, G: Gate> Authorization<'a, G> {
     }
 
     fn mechanisms(&self, connection: &mut Connection) {
-        let offered = self.gate.allows_password(&connection.client);
+        let offered = self.gate.mechanisms(&connection.client, connection.tls.as_deref());
         let out = connection.output();
         reply::ok(out, "Mechanisms follow");
-        for mechanism in sasl::MECHANISMS.iter().filter(|_| offered) {
-            out.put_slice(mechanism.as_bytes());
+        for mechanism in offered {
+            out.put_slice(mechanism.name().as_bytes());
             out.put_slice(b"\r\n");
         }
         out.put_slice(b".\r\n");
@@ -214,7 +215,7 @@ impl<'a, G: Gate> Authorization<'a, G> {
         initial_response: Option<String>,
     ) -> Result<Result<Login, &'static str>, ConnectionError> {
         const NOT_BASE64: &str = "The response is not base64";
-        let Some(mut exchange) = Exchange::start(mechanism) else {
+        let Some(mut conversation) = self.gate.begin(mechanism, &connection.client, connection.tls.as_deref()) else {
             return Ok(Err("The mechanism is not offered"));
         };
         let mut response = match initial_response.as_deref() {
@@ -226,10 +227,11 @@ impl<'a, G: Gate> Authorization<'a, G> {
             },
         };
         loop {
-            match exchange.respond(response.as_deref()) {
-                Step::Verify { login, password } => return Ok(self.verify(&connection.client, &login, &password).await),
-                Step::Malformed(text) => return Ok(Err(text)),
-                Step::Challenge(challenge) => {
+            connection.flush().await?;
+            match conversation.respond(response.as_deref()).await {
+                Turn::Done(decided) => return Ok(decided.map_err(|error| reply::auth_error(&error))),
+                Turn::Malformed(text) => return Ok(Err(text)),
+                Turn::Challenge(challenge) => {
                     let challenge = format!("+ {}\r\n", BASE64_STANDARD.encode(challenge));
                     connection.output().put_slice(challenge.as_bytes());
                     response = match self.line(connection, lines).await? {
@@ -254,8 +256,12 @@ enum Leave {
 }
 
 /// What can be used on this connection.
-pub fn offers<G: Gate>(gate: &G, client: &Client) -> Offers {
-    Offers { passwords: gate.allows_password(client), tls: client.tls.is_none() && gate.tls().is_some() }
+pub fn offers<G: Gate>(gate: &G, client: &Client, tls: Option<&TlsFacts>) -> Offers {
+    Offers {
+        passwords: gate.allows_password(client),
+        mechanisms: gate.mechanisms(client, tls),
+        tls: client.tls.is_none() && gate.tls().is_some(),
+    }
 }
 
 #[cfg(test)]

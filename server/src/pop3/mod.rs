@@ -19,13 +19,13 @@ use self::{
     maildrop::HeldInbox,
 };
 use crate::{
-    auth::{AuthError, Login},
+    auth::{AuthError, Conversation, Login, sasl::Mechanism},
     client::{Client, Protocol},
     connection::Connection,
     forward::{self, Held, Preamble},
     node::Node,
     session::End,
-    tls::TlsAcceptor,
+    tls::{TlsAcceptor, TlsFacts},
 };
 
 /// A fresh client connection: the AUTHORIZATION state; hands the connection over after login (`forward::enter`).
@@ -71,7 +71,7 @@ pub async fn serve(node: Arc<Node>, mut connection: Connection, held: Held, prea
         }
     };
     let settings =
-        transaction::Settings { offers: login::offers(&node, &preamble.client), bad_commands_max: node.config().limits.bad_commands };
+        transaction::Settings { offers: login::offers(&node, &preamble.client, None), bad_commands_max: node.config().limits.bad_commands };
     transaction::run(&inbox, connection, settings).await
 }
 
@@ -87,6 +87,14 @@ impl Gate for Arc<Node> {
 
     fn allows_password(&self, client: &Client) -> bool {
         self.auth.allows_password(client)
+    }
+
+    fn mechanisms(&self, client: &Client, tls: Option<&TlsFacts>) -> Vec<Mechanism> {
+        self.auth.mechanisms(client, tls)
+    }
+
+    fn begin(&self, mechanism: &str, client: &Client, tls: Option<&TlsFacts>) -> Option<Conversation> {
+        self.auth.begin(mechanism, client, tls, Protocol::Pop3)
     }
 
     async fn verify(&self, login: &str, password: &[u8], client: &Client) -> Result<Login, AuthError> {

@@ -8,7 +8,7 @@ use bytes::{BufMut, BytesMut};
 use storage::StorageError;
 
 use crate::{
-    auth::{AuthError, sasl},
+    auth::{AuthError, sasl::Mechanism},
     forward::RouteError,
 };
 
@@ -33,23 +33,28 @@ fn line(out: &mut BytesMut, head: &str, text: &str) {
 }
 
 /// What can be used on a connection, for CAPA.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Offers {
-    /// USER, PASS and AUTH: whether passwords may be sent over it.
+    /// USER and PASS: whether passwords may be sent over it.
     pub passwords: bool,
+    /// AUTH.
+    pub mechanisms: Vec<Mechanism>,
     /// STLS.
     pub tls: bool,
 }
 
 /// Writes the answer to CAPA (RFC 2449 §5), the same in both states.
-pub fn capabilities(out: &mut BytesMut, offers: Offers) {
+pub fn capabilities(out: &mut BytesMut, offers: &Offers) {
     ok(out, "Capabilities follow");
     out.put_slice(b"TOP\r\nUIDL\r\nRESP-CODES\r\nAUTH-RESP-CODE\r\nPIPELINING\r\n");
     if offers.passwords {
-        out.put_slice(b"USER\r\nSASL");
-        for mechanism in sasl::MECHANISMS {
+        out.put_slice(b"USER\r\n");
+    }
+    if !offers.mechanisms.is_empty() {
+        out.put_slice(b"SASL");
+        for mechanism in &offers.mechanisms {
             out.put_u8(b' ');
-            out.put_slice(mechanism.as_bytes());
+            out.put_slice(mechanism.name().as_bytes());
         }
         out.put_slice(b"\r\n");
     }
@@ -76,6 +81,7 @@ pub fn route_error(error: &RouteError) -> &'static str {
         RouteError::Unavailable { .. }
         | RouteError::TooManyHops { .. }
         | RouteError::Refused(_)
+        | RouteError::Users { .. }
         | RouteError::Leaving
         | RouteError::Affinity(_) => "[SYS/TEMP] The maildrop can't be reached now, try again later",
     }

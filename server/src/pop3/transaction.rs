@@ -29,7 +29,7 @@ const SILENCE_MAX: Duration = Duration::from_secs(10 * 60);
 const PIECE_BYTES: usize = 64 * 1024;
 
 /// What a session needs to know beside its mail.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Settings {
     /// What CAPA says: the same as before the login.
     pub offers: Offers,
@@ -162,7 +162,7 @@ impl<M: Maildrop> Transaction<'_, M> {
                 reply::ok(connection.output(), &format!("maildrop has {count} messages ({bytes} octets)"));
             }
             Command::Noop => reply::ok(connection.output(), "Done"),
-            Command::Capa => reply::capabilities(connection.output(), self.settings.offers),
+            Command::Capa => reply::capabilities(connection.output(), &self.settings.offers),
             Command::User(_) | Command::Pass(_) | Command::Mechanisms | Command::Auth { .. } | Command::Stls => {
                 return Err(Refusal::Wrong("You are logged in already"));
             }

@@ -7,6 +7,7 @@ use std::{
 };
 
 use affinity::{KeeperConfig, NodeInfo, Root, Timings};
+use futures::FutureExt;
 
 use super::{super::route::SessionsOf, *};
 
@@ -194,13 +195,19 @@ async fn an_index_that_failed_is_rebuilt_even_if_nobody_comes_back_soon() {
     let held = house.open(&a, &ada()).await;
     held.open.abandon("failed");
     drop(held);
-    a.close_idle(Duration::ZERO, |user| house.paths(user));
+    a.close_idle(Duration::ZERO, |user| {
+        let paths = house.paths(&user);
+        async move { Ok(paths) }.boxed()
+    });
     until(|| a.count() == 0).await;
     let state = a.slot(&ada()).lock_owned().await;
     assert!(matches!(&*state, State::Stuck(stuck) if stuck.rest == Rest::Rebuild), "{state:?}");
     drop(state);
     drop(house.open(&a, &ada()).await);
-    a.close_idle(Duration::ZERO, |user| house.paths(user));
+    a.close_idle(Duration::ZERO, |user| {
+        let paths = house.paths(&user);
+        async move { Ok(paths) }.boxed()
+    });
     until(|| house.holder(&ada()).is_none()).await;
 }
 

@@ -4,7 +4,24 @@ use affinity::UserName;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
 use super::*;
-use crate::lmtp::session::tests::{tls, upgrade};
+use crate::{
+    auth::Authenticator,
+    config::auth::{AuthSection, SourceSection, StaticSection},
+    lmtp::session::tests::{tls, upgrade},
+};
+
+/// Users as a source gives them.
+fn auth() -> Authenticator {
+    let source = |name: &str, password: &str| {
+        SourceSection::Static(StaticSection {
+            users: vec![name.to_owned()],
+            password: Some(format!("{{PLAIN}}{password}")),
+            ..StaticSection::default()
+        })
+    };
+    let section = AuthSection { source: vec![source("mrose", "secret phrase")], failure_delay: Duration::ZERO, ..AuthSection::default() };
+    Authenticator::open(&section, "unused".into()).unwrap()
+}
 
 /// Knows `mrose`, whose password is `secret phrase`.
 struct FakeGate {
@@ -21,6 +38,14 @@ impl Gate for FakeGate {
     }
     fn allows_password(&self, client: &Client) -> bool {
         self.passwords || client.tls.is_some()
+    }
+    fn mechanisms(&self, client: &Client, _: Option<&TlsFacts>) -> Vec<Mechanism> {
+        if self.allows_password(client) { vec![Mechanism::Plain, Mechanism::Login] } else { Vec::new() }
+    }
+    fn begin(&self, mechanism: &str, client: &Client, tls: Option<&TlsFacts>) -> Option<Conversation> {
+        // A client in TLS or on this host, as the authenticator sees it.
+        let client = Client { tls: Some("TLS".to_owned()), ..client.clone() };
+        auth().begin(mechanism, &client, tls, crate::client::Protocol::Pop3)
     }
     async fn verify(&self, login: &str, password: &[u8], client: &Client) -> Result<Login, AuthError> {
         assert!(self.allows_password(client), "a password was looked at that must not be sent");

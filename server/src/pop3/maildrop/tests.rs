@@ -59,7 +59,7 @@ async fn talk(inbox: Inbox, script: &str) -> String {
     let connection = Connection::new(Box::new(ours), facts, bytes::BytesMut::new(), Duration::from_secs(10));
     client.write_all(script.as_bytes()).await.unwrap();
     client.shutdown().await.unwrap();
-    let settings = transaction::Settings { offers: Offers { passwords: true, tls: false }, bad_commands_max: 3 };
+    let settings = transaction::Settings { offers: Offers { passwords: true, mechanisms: Vec::new(), tls: false }, bad_commands_max: 3 };
     let inbox = PooledInbox(inbox);
     let mut said = String::new();
     let (_, read) = tokio::join!(transaction::run(&inbox, connection, settings), client.read_to_string(&mut said));

@@ -77,7 +77,7 @@ fn connection() -> (DuplexStream, Connection) {
     (theirs, Connection::new(Box::new(ours), client, bytes::BytesMut::new(), Duration::from_secs(10)))
 }
 
-const SETTINGS: Settings = Settings { offers: Offers { passwords: true, tls: false }, bad_commands_max: 3 };
+const SETTINGS: Settings = Settings { offers: Offers { passwords: true, mechanisms: Vec::new(), tls: false }, bad_commands_max: 3 };
 
 /// All that is said to a client that sends `script` in one piece, after the login's own reply.
 async fn talk(maildrop: &FakeMaildrop, script: &str) -> String {

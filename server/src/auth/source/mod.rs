@@ -1,0 +1,327 @@
+//! Where users are: sources, tried in order.
+//!
+//! - The first source that knows a name decides; later ones are not asked, neither for the record nor for the password.
+//! - A source that can't be asked ends the search with [`Down`], since it may be the one that knows: that is never "no such user" and never
+//!   "wrong password" (`a_database_that_is_away_is_no_wrong_password`).
+//! - What remote sources say is remembered, "no such user" included, in bounded tables (`answers_are_remembered_and_forgotten`).
+
+pub mod bounded;
+pub mod fixed;
+pub mod ldap;
+pub mod sql;
+pub mod template;
+pub mod tls;
+pub mod users_file;
+
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use affinity::{NameRules, UserName};
+use anyhow::Context;
+use moka::{Expiry, sync::Cache};
+use tracing::warn;
+
+use self::{fixed::Fixed, ldap::Ldap, sql::Sql, users_file::UsersFile};
+use super::{
+    record::{Fields, UserRecord},
+    scheme::{Scheme, StoredPassword},
+};
+use crate::{
+    client::{Client, Protocol},
+    config::auth::{AuthSection, SourceSection},
+};
+
+/// A source can't be asked now.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("source {source_name}: {why}")]
+pub struct Down {
+    /// Which.
+    pub source_name: String,
+    /// What happened; for the log, never for a client.
+    pub why: String,
+}
+
+/// How a source lets a password be checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Credential {
+    /// Not at all; the user gets mail.
+    None,
+    /// By what it stores.
+    Stored(StoredPassword),
+    /// It checks itself; the text says where, as a directory's name of the user.
+    Asked(String),
+}
+
+/// What a source knows of a user.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Account {
+    /// The record.
+    pub record: Arc<UserRecord>,
+    /// The password.
+    pub credential: Credential,
+    /// Which source it was: its place in the order.
+    pub source: usize,
+}
+
+/// Who asks, for sources that want to know.
+#[derive(Debug, Clone)]
+pub struct Asker {
+    /// The user whose name was given.
+    pub user: UserName,
+    /// From where; `None`: not a login (a delivery, an operator).
+    pub client: Option<(std::net::IpAddr, Protocol)>,
+}
+
+impl Asker {
+    /// A login.
+    pub fn login(user: &UserName, client: &Client, protocol: Protocol) -> Asker {
+        Asker { user: user.clone(), client: Some((client.address.ip().to_canonical(), protocol)) }
+    }
+    /// Anything else.
+    pub fn lookup(user: &UserName) -> Asker {
+        Asker { user: user.clone(), client: None }
+    }
+}
+
+enum Kind {
+    UsersFile(Arc<UsersFile>),
+    Fixed(Fixed),
+    Sql(Sql),
+    Ldap(Ldap),
+}
+
+struct Source {
+    name: String,
+    kind: Kind,
+    /// `None`: it is in memory anyway.
+    remembered: Option<Cache<UserName, Remembered>>,
+}
+
+type Remembered = Option<Account>;
+
+/// How long each answer is remembered.
+struct Lifetimes {
+    found: Duration,
+    unknown: Duration,
+}
+
+impl Expiry<UserName, Remembered> for Lifetimes {
+    fn expire_after_create(&self, _: &UserName, answer: &Remembered, _: Instant) -> Option<Duration> {
+        Some(if answer.is_some() { self.found } else { self.unknown })
+    }
+    fn expire_after_update(&self, _: &UserName, answer: &Remembered, _: Instant, _: Option<Duration>) -> Option<Duration> {
+        Some(if answer.is_some() { self.found } else { self.unknown })
+    }
+}
+
+/// All sources in their order.
+pub struct Sources {
+    list: Vec<Source>,
+    reading: Reading,
+}
+
+/// How what sources say is read.
+struct Reading {
+    rules: NameRules,
+    scheme: Scheme,
+}
+
+impl Sources {
+    /// Sets the sources up; users files are read, other sources are first asked when they are needed. `old` sources that stay the same are kept.
+    pub fn open(section: &AuthSection, passwd_file: PathBuf, old: Option<&Sources>) -> anyhow::Result<Sources> {
+        let scheme = Scheme::parse(&section.default_scheme)
+            .with_context(|| format!("password scheme {:?} (auth.default_scheme) is not supported", section.default_scheme))?;
+        let default = [SourceSection::PasswdFile(Default::default())];
+        let sections = if section.source.is_empty() { &default[..] } else { &section.source };
+        let mut list = Vec::new();
+        for wanted in sections {
+            let (name, kind, remote) = match wanted {
+                SourceSection::PasswdFile(file) => {
+                    let path = file.file.clone().unwrap_or_else(|| passwd_file.clone());
+                    let name = format!("passwd-file {}", path.display());
+                    let kept = old.and_then(|old| old.users_files().find(|file| file.path() == path).cloned());
+                    let file = match kept {
+                        Some(file) => {
+                            file.read_again(&section.names, scheme)?;
+                            file
+                        }
+                        None => Arc::new(UsersFile::open(path, &section.names, scheme)?),
+                    };
+                    (name, Kind::UsersFile(file), false)
+                }
+                SourceSection::Static(fixed) => ("static".to_owned(), Kind::Fixed(Fixed::new(fixed, &section.names, scheme)?), false),
+                SourceSection::Sql(sql) => (format!("sql {:?}", sql.driver).to_lowercase(), Kind::Sql(Sql::new(sql)?), true),
+                SourceSection::Ldap(ldap) => (format!("ldap {}", ldap.urls.join(" ")), Kind::Ldap(Ldap::new(ldap)?), true),
+            };
+            let remembered = (remote && !section.cache_ttl.is_zero()).then(|| {
+                let lifetimes = Lifetimes { found: section.cache_ttl, unknown: section.cache_negative_ttl };
+                Cache::builder().max_capacity(section.cache_users).expire_after(lifetimes).build()
+            });
+            list.push(Source { name, kind, remembered });
+        }
+        Ok(Sources { list, reading: Reading { rules: section.names.clone(), scheme } })
+    }
+
+    /// What the first source that knows the user says; `Ok(None)`: none does. `fresh`: what is remembered does not count.
+    pub async fn find(&self, asker: &Asker, fresh: bool) -> Result<Option<Account>, Down> {
+        for (place, source) in self.list.iter().enumerate() {
+            if let Some(account) = source.find(place, asker, fresh, &self.reading).await? {
+                return Ok(Some(account));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Asks the source that has `account` whether this is its password, where that source checks passwords itself.
+    pub async fn check(&self, account: &Account, at: &str, password: &[u8], _asker: &Asker) -> Result<bool, Down> {
+        let Some(source) = self.list.get(account.source) else {
+            return Err(Down { source_name: "?".to_owned(), why: "the sources have changed".to_owned() });
+        };
+        match &source.kind {
+            Kind::Ldap(ldap) => ldap.check(at, password).await.map_err(|why| Down { source_name: source.name.clone(), why }),
+            Kind::UsersFile(_) | Kind::Fixed(_) | Kind::Sql(_) => Ok(false),
+        }
+    }
+
+    /// What is known of a user without asking anybody.
+    pub fn known(&self, user: &UserName) -> Option<Arc<UserRecord>> {
+        self.list.iter().find_map(|source| match &source.kind {
+            Kind::UsersFile(file) => file.users().get(user).map(|entry| Arc::clone(&entry.record)),
+            Kind::Fixed(fixed) => fixed.find(user).map(|(record, _)| record),
+            Kind::Sql(_) | Kind::Ldap(_) => source.remembered.as_ref()?.get(user)?.map(|account| account.record),
+        })
+    }
+
+    /// Which source an account is from, for operators.
+    pub fn name(&self, account: &Account) -> &str {
+        self.list.get(account.source).map_or("?", |source| &source.name)
+    }
+
+    /// The users file that an account is from.
+    pub fn users_file(&self, account: &Account) -> Option<&Arc<UsersFile>> {
+        match &self.list.get(account.source)?.kind {
+            Kind::UsersFile(file) => Some(file),
+            _ => None,
+        }
+    }
+
+    /// The users files, in order.
+    pub fn users_files(&self) -> impl Iterator<Item = &Arc<UsersFile>> {
+        self.list.iter().filter_map(|source| match &source.kind {
+            Kind::UsersFile(file) => Some(file),
+            _ => None,
+        })
+    }
+
+    /// Each source in a few words.
+    pub fn describe(&self) -> Vec<String> {
+        self.list
+            .iter()
+            .map(|source| match &source.kind {
+                Kind::UsersFile(file) => format!("{} in {}", file.users().len(), file.path().display()),
+                _ => source.name.clone(),
+            })
+            .collect()
+    }
+}
+
+impl Source {
+    async fn find(&self, place: usize, asker: &Asker, fresh: bool, reading: &Reading) -> Result<Option<Account>, Down> {
+        if let Some(remembered) = &self.remembered
+            && !fresh
+            && let Some(answer) = remembered.get(&asker.user)
+        {
+            return Ok(answer);
+        }
+        let found: Result<Option<(Arc<UserRecord>, Credential)>, String> = match &self.kind {
+            Kind::UsersFile(file) => Ok(file.find(&asker.user).await),
+            Kind::Fixed(fixed) => Ok(fixed.find(&asker.user)),
+            Kind::Sql(sql) => sql.find(asker).await.map(|row| row.map(|fields| reading.stored(&asker.user, fields, &self.name))),
+            Kind::Ldap(ldap) => ldap.find(asker).await.map(|entry| {
+                entry.map(|entry| {
+                    let (record, credential) = reading.stored(&asker.user, entry.fields, &self.name);
+                    (record, if ldap.binds() { Credential::Asked(entry.dn) } else { credential })
+                })
+            }),
+        };
+        let found = found.map_err(|why| Down { source_name: self.name.clone(), why })?;
+        let answer = found.map(|(record, credential)| Account { record, credential, source: place });
+        if let Some(remembered) = &self.remembered {
+            remembered.insert(asker.user.clone(), answer.clone());
+        }
+        Ok(answer)
+    }
+}
+
+impl Reading {
+    /// What a row or an entry says: the field `password` is the credential, the others are the record.
+    fn stored(&self, user: &UserName, mut fields: Fields, source: &str) -> (Arc<UserRecord>, Credential) {
+        let password = fields.remove("password").filter(|field| !field.is_empty());
+        let (record, wrong) = UserRecord::new(user.clone(), fields, &self.rules);
+        for why in wrong {
+            warn!(%user, source, "{why}");
+        }
+        let credential = match password.map(|field| StoredPassword::parse(&field, self.scheme)) {
+            Some(Ok(stored)) => Credential::Stored(stored),
+            Some(Err(error)) => {
+                warn!(%user, source, %error, "the stored password can't be used");
+                Credential::None
+            }
+            None => Credential::None,
+        };
+        (Arc::new(record), credential)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::auth::{SqlDriver, SqlSection};
+
+    fn user(name: &str) -> UserName {
+        UserName::normalise(name).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_database_that_is_away_is_no_wrong_password() {
+        let sql = SqlSection { driver: SqlDriver::Sqlite, connection: "/nowhere/users.db".to_owned(), ..SqlSection::default() };
+        let section = AuthSection { source: vec![SourceSection::Sql(sql)], ..AuthSection::default() };
+        let auth = crate::auth::Authenticator::open(&section, "unused".into()).unwrap();
+        let client = crate::client::Client {
+            session: crate::client::SessionId::random(),
+            address: "127.0.0.1:9".parse().unwrap(),
+            local: "127.0.0.1:143".parse().unwrap(),
+            ingress: "a".parse().unwrap(),
+            tls: None,
+        };
+        let answered = auth.verify("ada", b"x", &client, Protocol::Imap).await;
+        assert!(matches!(answered, Err(crate::auth::AuthError::Unavailable(_))), "{answered:?}");
+        assert!(auth.recipient("ada").await.is_err(), "and no recipient is refused for good");
+    }
+
+    #[tokio::test]
+    async fn answers_are_remembered_and_forgotten() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("users.db");
+        let database = rusqlite::Connection::open(&file).unwrap();
+        database.execute_batch("CREATE TABLE users (name TEXT, password TEXT); INSERT INTO users VALUES ('ada', '{PLAIN}a')").unwrap();
+        let sql = SqlSection { driver: SqlDriver::Sqlite, connection: file.display().to_string(), ..SqlSection::default() };
+        let section = AuthSection {
+            source: vec![SourceSection::Sql(sql)],
+            cache_ttl: Duration::from_secs(3600),
+            cache_negative_ttl: Duration::from_millis(1),
+            ..AuthSection::default()
+        };
+        let sources = Sources::open(&section, "unused".into(), None).unwrap();
+        let knows = async |name: &str, fresh: bool| sources.find(&Asker::lookup(&user(name)), fresh).await.map(|found| found.is_some());
+        assert_eq!((knows("ada", false).await, knows("bob", false).await), (Ok(true), Ok(false)));
+        database.execute_batch("DELETE FROM users; INSERT INTO users VALUES ('bob', 'x')").unwrap();
+        assert_eq!(knows("ada", false).await, Ok(true), "remembered");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        assert_eq!(knows("bob", false).await, Ok(true), "that nobody has this name is forgotten sooner");
+        assert_eq!(knows("ada", true).await, Ok(false), "who asks afresh is told afresh");
+    }
+}
