@@ -39,6 +39,17 @@ struct State {
     errno: i32,
     /// What happens before the call with this number, once.
     event: Mutex<Option<(u64, Event)>>,
+    /// What happens between a listing and its caller.
+    after_listing: Mutex<Option<ListingEvent>>,
+}
+
+/// Something that happens after a listing.
+struct ListingEvent(Box<dyn FnMut(&Path) + Send>);
+
+impl fmt::Debug for ListingEvent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ListingEvent")
+    }
 }
 
 /// Something that happens in the middle of an operation.
@@ -54,7 +65,15 @@ impl Faulty {
     /// One that does not fail yet; its failures will be `errno`.
     pub fn new(errno: i32) -> Faulty {
         let number = AtomicU64::default;
-        Faulty { state: Arc::new(State { calls: number(), fails_at: number(), goes_on: number(), errno, event: Mutex::new(None) }) }
+        let state = State {
+            calls: number(),
+            fails_at: number(),
+            goes_on: number(),
+            errno,
+            event: Mutex::default(),
+            after_listing: Mutex::default(),
+        };
+        Faulty { state: Arc::new(state) }
     }
     /// Lets the `call`-th changing call from now on (from 1) fail.
     pub fn fail_at(&self, call: u64, failure: Failure) {
@@ -66,6 +85,10 @@ impl Faulty {
     pub fn on_call(&self, call: u64, event: impl FnOnce() + Send + 'static) {
         self.state.calls.store(0, Ordering::SeqCst);
         *self.state.event.lock() = Some((call, Event(Box::new(event))));
+    }
+    /// Lets `event` happen after every listing of a folder, before the caller has it.
+    pub fn after_listing(&self, event: impl FnMut(&Path) + Send + 'static) {
+        *self.state.after_listing.lock() = Some(ListingEvent(Box::new(event)));
     }
     /// No more failures.
     pub fn heal(&self) {
@@ -139,7 +162,14 @@ impl Filesystem for Faulty {
         Shared.remove_folder(path)
     }
     fn list(&self, folder: &Path) -> io::Result<Vec<Entry>> {
-        Shared.list(folder)
+        let listed = Shared.list(folder);
+        // Taken out meanwhile: the event may list folders itself.
+        let event = self.state.after_listing.lock().take();
+        if let Some(ListingEvent(mut event)) = event {
+            event(folder);
+            self.state.after_listing.lock().get_or_insert(ListingEvent(event));
+        }
+        listed
     }
     fn attributes(&self, path: &Path) -> io::Result<Attributes> {
         Shared.attributes(path)

@@ -77,15 +77,17 @@ impl Mailbox {
                 return Ok(());
             }
         }
+        // A message that comes while the folder is listed may be missing from the listing: it is not gone.
+        let listed_from = self.columns.read().uid_next();
         let mut listed = self.list(folder)?;
-        let mut plan = self.compare(&listed);
+        let mut plan = self.compare(&listed, listed_from);
         if !plan.gone.is_empty() {
             // A file that is renamed while its folder is listed may be missed: what is gone is gone twice.
             let again = self.list(folder)?;
             let known: HashSet<&str> = again.iter().map(|file| identity(file)).collect();
             let missed: Vec<String> = listed.into_iter().filter(|file| !known.contains(identity(file))).collect();
             listed = again.iter().cloned().chain(missed).collect();
-            plan = self.compare(&listed);
+            plan = self.compare(&listed, listed_from);
         }
         let mut new = found(listed, &plan.new);
         if matches!(look, Look::Opening(ScanDue::Takeover | ScanDue::Rebuild)) {
@@ -159,7 +161,8 @@ impl Mailbox {
         Ok(files)
     }
 
-    fn compare(&self, listed: &[String]) -> Plan {
+    /// What a listing says; `listed_from`: the UIDs from here on are newer than the listing.
+    fn compare(&self, listed: &[String], listed_from: u32) -> Plan {
         let state = self.state.lock();
         let columns = self.columns.read();
         let known = columns.rows().enumerate().map(|(position, row)| Known {
@@ -170,6 +173,7 @@ impl Mailbox {
         });
         let removing: Vec<String> = state.removals.iter().map(|removal| removal.file.clone()).collect();
         let mut plan = compare(known, listed, &removing);
+        plan.gone.retain(|uid| uid.get() < listed_from);
         // Our own messages on their way in.
         let epoch = self.store.lease.epoch();
         if !state.in_flight.is_empty() {

@@ -160,3 +160,21 @@ fn many_mailboxes_are_taken_over_and_counted_together() {
     assert_eq!(held.statuses(&names[..300]).unwrap().into_iter().map(Result::unwrap).collect::<Vec<_>>(), statuses);
     held.close().unwrap();
 }
+
+#[test]
+fn a_message_that_comes_while_the_folder_is_listed_stays() {
+    let mut user = User::new();
+    let held = user.open(Handover::Clean);
+    let inbox = held.inbox();
+    append(&inbox, "first", FlagSet::EMPTY).unwrap();
+    let target = Arc::clone(&inbox);
+    user.faulty.after_listing(move |folder| {
+        if folder.ends_with("cur") {
+            append(&target, "meanwhile", FlagSet::EMPTY).unwrap();
+        }
+    });
+    inbox.refresh(true).unwrap();
+    let there = inbox.read().uids().len();
+    assert_eq!(there, user.files("").len(), "acknowledged messages are shown");
+    assert!(there > 1, "nothing came while it was listed");
+}
