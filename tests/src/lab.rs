@@ -17,7 +17,7 @@ use std::{
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde_json::Value;
 
-use crate::{berth, clients::imap::Imap, process, wait};
+use crate::{berth, clients::imap::Imap, packages, process, wait};
 
 /// Password of the lab's users.
 pub const PASSWORD: &str = "x";
@@ -27,6 +27,8 @@ pub const MAIL: &str = "/mnt/mail";
 pub const STATE: &str = "/mnt/state";
 /// Booting all hosts, packages included where they are missing.
 const UP_LIMIT: Duration = Duration::from_secs(900);
+/// What four hosts and the file server's disk may take of `/dev/shm`.
+const MEMORY_NEEDED: u64 = 2 << 30;
 /// One step on a host; a command that needs the file server while it boots waits for it.
 const STEP_LIMIT: Duration = Duration::from_secs(150);
 /// How long a node may take to be ready on a busy machine.
@@ -35,6 +37,29 @@ const READY_LIMIT: Duration = Duration::from_secs(60);
 /// The program that boots the hosts and does what is asked to them.
 pub fn script() -> PathBuf {
     berth::repository().join("tests/lab/hosts")
+}
+
+/// Why no lab can be booted on this machine, as far as can be told before; `None`: it can.
+pub fn impossible() -> Option<String> {
+    if !cfg!(target_arch = "x86_64") {
+        return Some("user-mode linux is for x86-64 only".into());
+    }
+    if !rustix::process::geteuid().is_root() {
+        return Some("only root can make its hosts and networks".into());
+    }
+    let namespaces = process::run(Command::new("unshare").args(["--net", "--mount", "--pid", "--fork", "true"]), STEP_LIMIT);
+    if !namespaces.is_ok_and(|output| output.status.success()) {
+        return Some("this machine gives no namespaces (a container without privileges?)".into());
+    }
+    if !Path::new("/dev/net/tun").exists() {
+        return Some("there is no /dev/net/tun".into());
+    }
+    let free = rustix::fs::statvfs("/dev/shm").map_or(0, |found| found.f_bavail.saturating_mul(found.f_frsize));
+    if free < MEMORY_NEEDED {
+        return Some(format!("/dev/shm has {} MB, the hosts' memory may take {} MB", free >> 20, MEMORY_NEEDED >> 20));
+    }
+    (packages::find("linux.uml").is_none() && packages::find("apt-get").is_none())
+        .then(|| "neither user-mode linux nor apt-get to install it is there".into())
 }
 
 /// The lab that is up.
@@ -76,24 +101,36 @@ pub struct Plan {
     pub state_apart: bool,
     /// Settings of `[mail]` beyond the defaults.
     pub mail_settings: String,
+    /// Sections that the defaults do not have.
+    pub sections: String,
 }
 
 impl Default for Plan {
     fn default() -> Plan {
-        Plan { nodes: 3, users: 20, state_apart: false, mail_settings: String::new() }
+        Plan { nodes: 3, users: 20, state_apart: false, mail_settings: String::new(), sections: String::new() }
     }
 }
 
-/// Runs this program again inside the lab's network, unless it is there already.
-pub fn enter() -> Result<()> {
-    if env::var_os("BERTH_LAB_INSIDE").is_some() {
-        return Ok(());
-    }
+/// Whether this program runs inside the lab's network.
+pub fn is_inside() -> bool {
+    env::var_os("BERTH_LAB_INSIDE").is_some()
+}
+
+/// This program once more, inside the lab's network.
+pub fn inside() -> Result<Command> {
     let mut command = Command::new(script());
     command.args(["net", "--"]).arg(env::current_exe()?).args(env::args_os().skip(1)).env("BERTH_LAB_INSIDE", "1");
     // Built outside: in there is no way to a registry.
     command.env("BERTH_BIN", berth::binary()?);
-    Err(anyhow!(command.exec()).context("cannot run inside the lab's network"))
+    Ok(command)
+}
+
+/// Runs this program again inside the lab's network, unless it is there already.
+pub fn enter() -> Result<()> {
+    if is_inside() {
+        return Ok(());
+    }
+    Err(anyhow!(inside()?.exec()).context("cannot run inside the lab's network"))
 }
 
 /// Boots the lab; `arguments` as for `cargo lab up`.
@@ -171,7 +208,7 @@ impl Lab {
         for number in 1..=plan.nodes {
             let (host, address) = (format!("n{number}"), format!("10.77.0.{}", 10 + number));
             let file = format!("{host}-{name}.toml");
-            fs::write(self.share.join(&file), configuration(&root, name, &host, &address, &plan.mail_settings))?;
+            fs::write(self.share.join(&file), configuration(&root, name, &host, &address, plan))?;
             let log = self.share.join(format!("{host}-{name}.log"));
             nodes.push(Node { name: host, address, config: format!("/lab/{file}"), log });
         }
@@ -181,6 +218,15 @@ impl Lab {
         }
         self.wait_acquainted(&cluster)?;
         Ok(cluster)
+    }
+
+    /// Runs a command of the operator on a node's host; its standard output.
+    pub fn berth(&self, node: &Node, arguments: &[&str]) -> Result<String> {
+        let binary = berth::binary()?;
+        let mut command = vec![binary.to_str().context("the path of berth is not UTF-8")?];
+        command.extend(arguments);
+        command.extend(["--config", &node.config]);
+        self.exec(&node.name, &command)
     }
 
     /// Starts the node on its host, as its supervisor would.
@@ -193,12 +239,9 @@ impl Lab {
 
     /// Waits until every node knows every other.
     pub fn wait_acquainted(&self, cluster: &Cluster) -> Result<()> {
-        let binary = berth::binary()?;
-        let berth_path = binary.to_str().context("the path of berth is not UTF-8")?;
         wait::until("every node to know the others", READY_LIMIT, || {
             for node in &cluster.nodes {
-                let known: Value =
-                    serde_json::from_str(&self.exec(&node.name, &[berth_path, "nodes", "--json", "--config", &node.config])?)?;
+                let known: Value = serde_json::from_str(&self.berth(node, &["nodes", "--json"])?)?;
                 let up = known["nodes"].as_array().context("no nodes")?.iter().filter(|other| other["state"] == "up").count();
                 ensure!(up == cluster.nodes.len(), "{} knows {up} nodes", node.name);
                 Imap::connect(&node.imap())?;
@@ -247,13 +290,19 @@ impl Node {
         Ok(imap)
     }
 
+    /// Its log.
+    pub fn log_file(&self) -> &Path {
+        &self.log
+    }
+
     /// The end of its log.
     pub fn log(&self, lines: usize) -> String {
         process::tail(&self.log, lines)
     }
 }
 
-fn configuration(root: &str, name: &str, host: &str, address: &str, mail_settings: &str) -> String {
+fn configuration(root: &str, name: &str, host: &str, address: &str, plan: &Plan) -> String {
+    let Plan { mail_settings, sections, .. } = plan;
     format!(
         r#"[node]
 root = "{root}"
@@ -277,6 +326,7 @@ allow_plaintext = true
 local_domains = ["localhost"]
 [lmtp]
 allow = ["10.77.0.0/24"]
+{sections}
 "#
     )
 }

@@ -13,6 +13,7 @@
 pub mod berth;
 pub mod clients;
 pub mod cluster;
+pub mod history;
 pub mod hostile;
 pub mod lab;
 pub mod mail;

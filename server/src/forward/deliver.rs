@@ -148,7 +148,8 @@ async fn deliver_there(job: Job, holder: HolderId, placement: bool, group: Vec<(
         }
         // It may be stored, and a second try then stores it twice. So would the sender's own, minutes later; it never hears of the failover.
         Ok(Err(SendError::Unknown(reason))) => {
-            tracing::warn!(%holder, reason, "a relayed delivery got no answer and is tried again");
+            let sender = &job.envelope.sender;
+            tracing::warn!(%holder, reason, sender, "a relayed delivery got no answer and is tried again");
             indexes.into_iter().map(|index| (index, Round::Unreachable { placement: false, reason: reason.clone() })).collect()
         }
         Err(_) => indexes

@@ -257,6 +257,7 @@ impl<H: Holding> Session<H> {
         }
         if reply.condition == Condition::Ok {
             self.acknowledge().await?;
+            crate::log::acknowledged(self.held.account().lease(), tag);
         }
         self.write_reply(Some(tag), &reply);
         Ok(())

@@ -79,10 +79,18 @@ pub async fn store(
         message: message.clone(),
         create_mailbox: settings.detail_creates_mailbox,
     };
-    held.run(move |account| job.run(account)).await.unwrap_or_else(|error| {
-        tracing::warn!(session = %client.session, sender = envelope.sender, user = %to.user, %error, "a message was not stored");
-        reply::storage_error(&error)
-    })
+    match held.run(move |account| job.run(account)).await {
+        Ok(outcome) => {
+            if outcome.code == 250 {
+                crate::log::acknowledged(held.account().lease(), &envelope.sender);
+            }
+            outcome
+        }
+        Err(error) => {
+            tracing::warn!(session = %client.session, sender = envelope.sender, user = %to.user, %error, "a message was not stored");
+            reply::storage_error(&error)
+        }
+    }
 }
 
 /// One delivery, with all it needs on the blocking pool.

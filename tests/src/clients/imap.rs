@@ -14,6 +14,7 @@ use crate::wait::Deadline;
 /// A connection to an IMAP server.
 pub struct Imap {
     wire: Wire,
+    prefix: String,
     tags: u32,
     rules: Rules,
     /// The greeting.
@@ -127,8 +128,8 @@ impl Imap {
     /// Over a connection whose greeting is not read yet.
     pub fn from_wire(wire: Wire) -> Result<Imap> {
         let placeholder = Untagged { number: None, name: String::new(), values: Vec::new(), text: None };
-        let mut imap = Imap { wire, tags: 0, rules: Rules::default(), greeting: placeholder };
-        imap.greeting = match imap.response(Deadline::after(super::wire::PATIENCE))? {
+        let mut imap = Imap { wire, prefix: "t".to_owned(), tags: 0, rules: Rules::default(), greeting: placeholder };
+        imap.greeting = match imap.response(Deadline::after(imap.wire.patience()))? {
             Response::Untagged(greeting) if matches!(greeting.name.as_str(), "OK" | "PREAUTH" | "BYE") => greeting,
             other => bail!("{other:?} is no greeting"),
         };
@@ -145,6 +146,18 @@ impl Imap {
     pub fn start_deflate(&mut self) -> Result<()> {
         self.command("COMPRESS DEFLATE")?.ok()?;
         self.wire.start_deflate()
+    }
+
+    /// Connects, each step within `patience`; tags begin with `prefix`, so that they can be found in the server's log.
+    pub fn connect_as(address: &str, prefix: &str, patience: Duration) -> Result<Imap> {
+        let mut imap = Imap::greeted(Wire::connect_within(address, patience)?)?;
+        prefix.clone_into(&mut imap.prefix);
+        Ok(imap)
+    }
+
+    /// The tag that was sent last.
+    pub fn last_tag(&self) -> String {
+        format!("{}{}", self.prefix, self.tags)
     }
 
     /// The connection underneath.
@@ -164,7 +177,7 @@ impl Imap {
         self.wire.send(format!("{tag} {before} {{{}}}\r\n", literal.len()).as_bytes())?;
         let mut seen = Vec::new();
         loop {
-            match self.response(Deadline::after(super::wire::PATIENCE))? {
+            match self.response(Deadline::after(self.wire.patience()))? {
                 Response::Continue(_) => break,
                 Response::Untagged(response) => seen.push(response),
                 Response::Tagged { tag: answered, status, text } => {
@@ -228,7 +241,7 @@ impl Imap {
     pub fn idle(&mut self) -> Result<String> {
         let tag = self.send("IDLE")?;
         loop {
-            match self.response(Deadline::after(super::wire::PATIENCE))? {
+            match self.response(Deadline::after(self.wire.patience()))? {
                 Response::Continue(_) => return Ok(tag),
                 Response::Untagged(_) => {}
                 Response::Tagged { status, text, .. } => bail!("IDLE was answered {status:?} {text:?}"),
@@ -280,7 +293,7 @@ impl Imap {
     pub fn finish(&mut self, tag: &str) -> Result<Reply> {
         let mut seen = Vec::new();
         loop {
-            match self.response(Deadline::after(super::wire::PATIENCE))? {
+            match self.response(Deadline::after(self.wire.patience()))? {
                 Response::Untagged(response) => seen.push(response),
                 Response::Tagged { tag: answered, status, text } => {
                     ensure!(answered == tag, "{answered} was answered, {tag} was sent; {}", self.wire.story());
@@ -293,7 +306,7 @@ impl Imap {
 
     fn next_tag(&mut self) -> String {
         self.tags += 1;
-        format!("t{}", self.tags)
+        self.last_tag()
     }
 
     fn response(&mut self, deadline: Deadline) -> Result<Response> {

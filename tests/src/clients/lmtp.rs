@@ -1,5 +1,7 @@
 //! A strict LMTP client (RFC 2033): one reply per accepted recipient after DATA.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, ensure};
 
 use super::wire::Wire;
@@ -31,7 +33,16 @@ impl SmtpReply {
 impl Lmtp {
     /// Connects and says LHLO.
     pub fn connect(address: &str) -> Result<Lmtp> {
-        let mut lmtp = Lmtp { wire: Wire::connect(address)?, capabilities: Vec::new() };
+        Lmtp::greeted(Wire::connect(address)?)
+    }
+
+    /// The same, each step within `patience`.
+    pub fn connect_within(address: &str, patience: Duration) -> Result<Lmtp> {
+        Lmtp::greeted(Wire::connect_within(address, patience)?)
+    }
+
+    fn greeted(wire: Wire) -> Result<Lmtp> {
+        let mut lmtp = Lmtp { wire, capabilities: Vec::new() };
         lmtp.reply()?.expect(220)?;
         let hello = lmtp.command("LHLO tests.example")?.expect(250)?;
         lmtp.capabilities = hello.lines.iter().skip(1).cloned().collect();

@@ -51,12 +51,17 @@ enum Stream {
 impl Wire {
     /// Connects to `host:port`.
     pub fn connect(address: &str) -> Result<Wire> {
+        Wire::connect_within(address, PATIENCE)
+    }
+
+    /// Connects within `patience`, which every reply may take as well.
+    pub fn connect_within(address: &str, patience: Duration) -> Result<Wire> {
         let address: SocketAddr = address.parse().with_context(|| format!("{address} is not host:port"))?;
-        let socket = TcpStream::connect_timeout(&address, PATIENCE).with_context(|| format!("cannot connect to {address}"))?;
+        let socket = TcpStream::connect_timeout(&address, patience).with_context(|| format!("cannot connect to {address}"))?;
         socket.set_nodelay(true)?;
         socket.set_read_timeout(Some(READ_SLICE))?;
-        socket.set_write_timeout(Some(PATIENCE))?;
-        Ok(Wire { stream: Some(Stream::Plain(socket)), input: Vec::new(), transcript: VecDeque::new(), patience: PATIENCE, deflate: None })
+        socket.set_write_timeout(Some(patience))?;
+        Ok(Wire { stream: Some(Stream::Plain(socket)), input: Vec::new(), transcript: VecDeque::new(), patience, deflate: None })
     }
 
     /// Connects with TLS from the first byte.
@@ -93,6 +98,11 @@ impl Wire {
     /// How long each reply may take from now on.
     pub fn set_patience(&mut self, patience: Duration) {
         self.patience = patience;
+    }
+
+    /// How long each reply may take.
+    pub fn patience(&self) -> Duration {
+        self.patience
     }
 
     /// Sends bytes as they are.

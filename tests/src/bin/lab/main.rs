@@ -1,6 +1,7 @@
 //! `cargo lab`: hosts with real NFS clients (tests/lab/README.md), a Berth cluster on them, and what is measured there.
 
 mod budget;
+mod chaos;
 mod counts;
 mod failover;
 
@@ -8,6 +9,7 @@ use std::{
     env,
     os::unix::process::CommandExt,
     process::{Command, ExitCode},
+    time::Duration,
 };
 
 use anyhow::{Context, Result, anyhow};
@@ -33,9 +35,26 @@ fn run() -> Result<bool> {
             let rounds = option(&arguments, "--rounds")?.map_or(Ok(3), |rounds| rounds.parse()).context("--rounds takes a number")?;
             failover::run(rounds, option(&arguments, "--only")?.as_deref())
         }
+        Some("chaos") => chaos::run(&chaos_options(&arguments)?),
+        Some("check") => chaos::check(arguments.get(1).context("cargo lab check FILE")?.as_ref()),
         // Everything else is done to the hosts.
         _ => Err(anyhow!(Command::new(lab::script()).args(&arguments).exec()).context("cannot run tests/lab/hosts")),
     }
+}
+
+fn chaos_options(arguments: &[String]) -> Result<chaos::Options> {
+    let seeds = match option(arguments, "--seed")? {
+        Some(seeds) => seeds.split(',').map(str::parse).collect::<Result<_, _>>().context("--seed takes numbers: 1,2,3")?,
+        None => vec![rand::random::<u32>().into()],
+    };
+    let minutes = option(arguments, "--minutes")?.map_or(Ok(5.0), |minutes| minutes.parse()).context("--minutes takes a number")?;
+    Ok(chaos::Options {
+        seeds,
+        time: Duration::try_from_secs_f64(minutes * 60.0).context("--minutes takes a number")?,
+        out: option(arguments, "--out")?.map_or_else(env::temp_dir, Into::into),
+        boot: arguments.iter().any(|argument| argument == "--boot"),
+        vers: option(arguments, "--vers")?.unwrap_or_else(|| "4.2".into()),
+    })
 }
 
 /// A name for a cluster's directory that was not there before.
