@@ -9,11 +9,13 @@
 //! - a damaged copy becomes an empty index, never an error (`a_damaged_index_starts_empty`)
 
 use std::{
-    fs, io,
+    fs,
+    io::{self, Read, Write},
     path::{Path, PathBuf},
 };
 
 use affinity::{Epoch, Handover};
+use rustix::fs::OFlags;
 
 use crate::{IndexError, UserIndex};
 
@@ -118,10 +120,10 @@ fn try_open(folder: &Path) -> Result<UserIndex, IndexError> {
 /// Brings the database into the page cache with few large requests: SQLite would ask for it page by page, all over the file. Before SQLite opens
 /// it, since closing our descriptor drops the process's lock. What can't be read, SQLite reports.
 fn read_ahead(database: &Path) {
-    let read = affinity::open_undelegated(database, rustix::fs::OFlags::RDONLY).and_then(|mut file| {
+    let read = affinity::open_undelegated(database, OFlags::RDONLY).and_then(|mut file| {
         let mut chunk = vec![0; READ_AHEAD_BYTES];
         let mut left = READ_AHEAD_BYTES_MAX / READ_AHEAD_BYTES;
-        while left > 0 && io::Read::read(&mut file, &mut chunk)? > 0 {
+        while left > 0 && file.read(&mut chunk)? > 0 {
             left -= 1;
         }
         Ok(())
@@ -162,9 +164,19 @@ fn copy(from: &Path, to: &Path) -> Result<(), IndexError> {
     Err(IndexError::Damaged("late writes go on changing it".to_owned()))
 }
 
+/// Reads and writes: `copy_file_range`, which `fs::copy` and `io::copy` use, lets an NFSv4.2 server copy by itself, and a client that misses the
+/// server's call at the end (its connection broke meanwhile) waits for ever.
 fn copy_file(from: &Path, to: &Path) -> Result<(), IndexError> {
-    fs::copy(from, to).map_err(IndexError::io("can't copy", from))?;
-    fs::File::open(to).and_then(|file| file.sync_all()).map_err(IndexError::io("can't write", to))
+    let mut source = affinity::open_undelegated(from, OFlags::RDONLY).map_err(IndexError::io("can't read", from))?;
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC;
+    let mut target = affinity::open_undelegated(to, flags).map_err(IndexError::io("can't write", to))?;
+    let mut chunk = vec![0; READ_AHEAD_BYTES];
+    loop {
+        let read = source.read(&mut chunk).map_err(IndexError::io("can't read", from))?;
+        let Some(bytes) = chunk.get(..read).filter(|bytes| !bytes.is_empty()) else { break };
+        target.write_all(bytes).map_err(IndexError::io("can't write", to))?;
+    }
+    target.sync_all().map_err(IndexError::io("can't write", to))
 }
 
 /// Size, and seconds and nanoseconds of the last change.

@@ -17,6 +17,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+pub use clients::pause;
 use clients::{Client, MAILBOXES, Shared};
 use finale::Said;
 use nemesis::{Nemesis, seconds};
@@ -172,6 +173,11 @@ fn read_everything(lab: &Lab, cluster: &Cluster, recorder: &Recorder, nemesis: &
             let read = || finale::read(recorder, node, &node.name, user, number == 0);
             keep(wait::until(&format!("{user} to be served through {}", node.name), SERVED_LIMIT, read)?);
         }
+    }
+    for node in &cluster.nodes {
+        // A client that misses the end of a copy that the server makes by itself waits for ever.
+        let copies = lab.requests(&node.name, lab::MAIL)?.remove("COPY").unwrap_or_default();
+        ensure!(copies == 0, "{} asked the file server {copies} times to copy by itself", node.name);
     }
     // All leases are handed back; then the Maildir alone must say the same.
     for node in &cluster.nodes {
