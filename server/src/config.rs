@@ -316,7 +316,7 @@ impl Default for Limits {
             login_timeout: Duration::from_secs(2 * 60),
             idle_timeout: Duration::from_secs(30 * 60),
             write_timeout: Duration::from_secs(2 * 60),
-            route_wait: Duration::from_secs(30),
+            route_wait: Duration::from_secs(60),
         }
     }
 }
