@@ -231,10 +231,13 @@ impl Lab {
 
     /// Starts the node on its host, as its supervisor would.
     pub fn serve(&self, node: &Node) -> Result<()> {
-        let binary = berth::binary()?;
-        let log = format!("/lab/{}", node.log.file_name().and_then(|name| name.to_str()).context("no log")?);
-        let line = format!("exec {} serve --config {} >>{log} 2>&1", binary.display(), node.config);
-        self.verb(&["exec", "-d", &node.name, "--", "sh", "-c", &line]).map(drop)
+        self.verb(&["exec", "-d", &node.name, "--", "sh", "-c", &format!("exec {}", self.serve_line(node)?)]).map(drop)
+    }
+
+    /// The command line of that, for a shell on the host.
+    pub fn serve_line(&self, node: &Node) -> Result<String> {
+        let log = node.log.file_name().and_then(|name| name.to_str()).context("no log")?;
+        Ok(format!("{} serve --config {} </dev/null >>/lab/{log} 2>&1", berth::binary()?.display(), node.config))
     }
 
     /// Waits until every node knows every other.
