@@ -150,7 +150,7 @@ impl Imap {
 
     /// Connects, each step within `patience`; tags begin with `prefix`, so that they can be found in the server's log.
     pub fn connect_as(address: &str, prefix: &str, patience: Duration) -> Result<Imap> {
-        let mut imap = Imap::greeted(Wire::connect_within(address, patience)?)?;
+        let mut imap = Imap::from_wire(Wire::connect_within(address, patience)?)?;
         prefix.clone_into(&mut imap.prefix);
         Ok(imap)
     }
