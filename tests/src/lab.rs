@@ -58,8 +58,8 @@ pub fn impossible() -> Option<String> {
     if free < MEMORY_NEEDED {
         return Some(format!("/dev/shm has {} MB, the hosts' memory may take {} MB", free >> 20, MEMORY_NEEDED >> 20));
     }
-    (packages::find("linux.uml").is_none() && packages::find("apt-get").is_none())
-        .then(|| "neither user-mode linux nor apt-get to install it is there".into())
+    let lacks = ["linux.uml", "python3"].into_iter().find(|name| packages::find(name).is_none());
+    lacks.filter(|_| packages::find("apt-get").is_none()).map(|name| format!("neither {name} nor apt-get to install it is there"))
 }
 
 /// The lab that is up.

@@ -10,7 +10,7 @@ use std::{env, fs, process::ExitCode};
 
 use anyhow::{Context, Result};
 use step::{Outcome, Step};
-use tests::{berth, packages, wait};
+use tests::{berth, lab, packages, wait};
 
 fn main() -> ExitCode {
     match run() {
@@ -99,6 +99,7 @@ fn steps() -> Result<Vec<Step>> {
         let arguments = ["test", "--ignore-rust-version", "--workspace", "--test", &suite, "--", "--test-threads", threads(&suite)];
         steps.push(Step::cargo(&suite, &what, &arguments));
     }
+    steps.push(chaos());
     steps.push(if packages::find("cargo-deny").is_some() || cargo_home_has("cargo-deny") {
         Step::cargo("dependencies", "cargo-deny: licences, bans, sources", &["deny", "--offline", "check", "bans", "licenses", "sources"])
     } else {
@@ -109,6 +110,18 @@ fn steps() -> Result<Vec<Step>> {
         )
     });
     Ok(steps)
+}
+
+/// Five minutes of faults with fixed seeds, in a lab of its own.
+fn chaos() -> Step {
+    let what = "clients write while hosts, networks and the file server fail (`cargo lab chaos`, 5 min)";
+    match lab::impossible() {
+        Some(why) => Step::skipped("chaos", what, &format!("no lab can be booted: {why}")),
+        None => {
+            let arguments = ["run", "--ignore-rust-version", "--package", "tests", "--bin", "lab", "--", "chaos", "--boot"];
+            Step::cargo("chaos", what, &[&arguments[..], &["--seed", "1,2", "--minutes", "2.5"]].concat()).with("BERTH_LAB", "ready")
+        }
+    }
 }
 
 fn cargo_home_has(name: &str) -> bool {

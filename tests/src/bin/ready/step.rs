@@ -26,6 +26,7 @@ pub struct Step {
     /// What it makes sure of.
     pub what: String,
     work: Work,
+    environment: Vec<(String, String)>,
 }
 
 enum Work {
@@ -71,17 +72,24 @@ impl Step {
     /// A cargo command.
     pub fn cargo(name: &str, what: &str, arguments: &[&str]) -> Step {
         let arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect();
-        Step { name: name.to_owned(), what: what.to_owned(), work: Work::Cargo(arguments) }
+        Step { name: name.to_owned(), what: what.to_owned(), environment: Vec::new(), work: Work::Cargo(arguments) }
+    }
+
+    /// With a variable in its environment.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: &str) -> Step {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
     }
 
     /// A function that gives what it left out.
     pub fn function(name: &str, what: &str, function: fn() -> Result<Vec<String>>) -> Step {
-        Step { name: name.to_owned(), what: what.to_owned(), work: Work::Function(function) }
+        Step { name: name.to_owned(), what: what.to_owned(), environment: Vec::new(), work: Work::Function(function) }
     }
 
     /// A step that can't run here.
     pub fn skipped(name: &str, what: &str, why: &str) -> Step {
-        Step { name: name.to_owned(), what: what.to_owned(), work: Work::Skipped(format!("{name}: {why}")) }
+        Step { name: name.to_owned(), what: what.to_owned(), environment: Vec::new(), work: Work::Skipped(format!("{name}: {why}")) }
     }
 
     /// Runs it.
@@ -102,6 +110,7 @@ impl Step {
     fn run_cargo(&self, arguments: &[String]) -> Result<Outcome> {
         let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         command.args(arguments).current_dir(berth::repository()).stdin(Stdio::null()).env("RUST_BACKTRACE", "0");
+        command.envs(self.environment.iter().cloned());
         let lines = Lines::of(&mut command)?;
         let path = self.log()?;
         let mut log = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
