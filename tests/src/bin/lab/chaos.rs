@@ -212,14 +212,17 @@ fn read_everything(lab: &Lab, cluster: &Cluster, recorder: &Recorder, nemesis: &
     Ok(())
 }
 
+/// Whether a request is of one kind.
+type Kind = fn(&Request) -> bool;
+
 fn report(history: &History) -> bool {
-    let count = |of: fn(&Request) -> bool| {
+    let count = |of: Kind| {
         let all = history.operations.iter().filter(|one| of(&one.request));
         let done = all.clone().filter(|one| one.is_done()).count();
         (done, all.filter(|one| matches!(one.outcome, Outcome::Unknown(_))).count())
     };
     println!("{}: {} operations, {} faults", history.title, history.operations.len(), history.faults.len());
-    let kinds: [(&str, fn(&Request) -> bool); 9] = [
+    let kinds: [(&str, Kind); 9] = [
         ("LMTP", |request| matches!(request, Request::Deliver { .. })),
         ("APPEND", |request| matches!(request, Request::Append { .. })),
         ("STORE", |request| matches!(request, Request::Store { .. })),

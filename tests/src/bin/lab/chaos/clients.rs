@@ -338,7 +338,8 @@ impl<'a> Session<'a> {
             return Ok(());
         }
         let flag = FLAGS[self.client.rng.random_range(0..FLAGS.len())].to_owned();
-        self.change_flag(targets, self.client.shared.recorder.now() % 3 != 0, flag).map(drop)
+        let add = self.client.rng.random_bool(0.6);
+        self.change_flag(targets, add, flag).map(drop)
     }
 
     fn change_flag(&mut self, targets: Targets, add: bool, flag: String) -> Result<Reply> {
