@@ -24,6 +24,10 @@ pub const PROGRAMS: &[Program] = &[
     Program { name: "haproxy", package: "haproxy" },
     Program { name: "python3", package: "python3" },
     Program { name: "openssl", package: "openssl" },
+    Program { name: "slapd", package: "slapd" },
+    Program { name: "pg_ctlcluster", package: "postgresql" },
+    Program { name: "gsasl", package: "gsasl" },
+    Program { name: "fail2ban-regex", package: "fail2ban" },
 ];
 
 /// What a comparison with Dovecot needs beside; no test of Berth does.

@@ -1,5 +1,6 @@
 //! Mail programs that we did not write, each in a private instance on loopback: nothing of the system's own configuration is read or changed.
 
+pub mod databases;
 pub mod dovecot;
 pub mod postfix;
 pub mod readers;

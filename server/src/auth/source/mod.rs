@@ -2,7 +2,7 @@
 //!
 //! - The first source that knows a name decides; later ones are not asked, neither for the record nor for the password.
 //! - A source that can't be asked ends the search with [`Down`], since it may be the one that knows: that is never "no such user" and never
-//!   "wrong password" (`a_database_that_is_away_is_no_wrong_password`).
+//!   "wrong password" (`a_database_that_is_away_is_no_wrong_password`, `users_of_openldap_are_served_and_wait_while_it_is_down`).
 //! - What remote sources say is remembered, "no such user" included, in bounded tables (`answers_are_remembered_and_forgotten`).
 
 pub mod bounded;
