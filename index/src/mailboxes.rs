@@ -122,6 +122,14 @@ impl UserIndex {
         let rows = statement.query_map([mailbox.0], |row| row.get(0))?;
         Ok(rows.collect::<Result<_, _>>()?)
     }
+    /// Messages and bytes of every mailbox, as of the last commit.
+    pub fn usages(&self) -> Result<Vec<(MailboxId, u64, u64)>, IndexError> {
+        let mut statement = self.connection.prepare_cached("SELECT id, messages, bytes FROM mailboxes")?;
+        let rows = statement.query_map([], |row| {
+            Ok((MailboxId(row.get(0)?), row.get::<_, i64>(1)?.cast_unsigned(), row.get::<_, i64>(2)?.cast_unsigned()))
+        })?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
     /// Files of expunged messages that are still to be removed.
     pub fn removals(&self, mailbox: MailboxId) -> Result<Vec<String>, IndexError> {
         let mut statement = self.connection.prepare_cached("SELECT file FROM removals WHERE mailbox = ?1")?;

@@ -342,6 +342,28 @@ mod tests {
     }
 
     #[test]
+    fn what_a_mailbox_holds_is_counted_by_the_commit_that_changes_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut index = UserIndex::open(folder.path()).unwrap();
+        let mut change = index.begin().unwrap();
+        let (a, b) = (change.insert_mailbox(&mailbox("")).unwrap(), change.insert_mailbox(&mailbox(".B")).unwrap());
+        for number in [1, 2, 3] {
+            change.insert_message(a, &MessageRecord { size: 10, ..record(number) }).unwrap();
+        }
+        change.insert_message(a, &MessageRecord { size: 25, ..record(2) }).unwrap();
+        change.set_flags(a, uid(3), FlagSet::EMPTY, modseq(40)).unwrap();
+        change.expunge(a, uid(3), modseq(41)).unwrap();
+        change.insert_message(b, &MessageRecord { size: 1 << 40, ..record(9) }).unwrap();
+        change.commit().unwrap();
+        assert_eq!(index.usages().unwrap(), [(a, 2, 35), (b, 1, 1 << 40)]);
+
+        let mut change = index.begin().unwrap();
+        change.clear_messages(b).unwrap();
+        change.commit().unwrap();
+        assert_eq!(index.usages().unwrap(), [(a, 2, 35), (b, 0, 0)]);
+    }
+
+    #[test]
     fn a_dropped_change_changes_nothing() {
         let folder = tempfile::tempdir().unwrap();
         let mut index = UserIndex::open(folder.path()).unwrap();

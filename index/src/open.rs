@@ -13,7 +13,8 @@ use crate::IndexError;
 /// "Brth" in ASCII: tells `file` and a worried operator what this is.
 const APPLICATION_ID: i64 = 0x4272_7468;
 /// The migrations in order; `user_version` counts how many were applied.
-const MIGRATIONS: &[&str] = &[include_str!("schema/0001_first.sql"), include_str!("schema/0002_adopted.sql")];
+const MIGRATIONS: &[&str] =
+    &[include_str!("schema/0001_first.sql"), include_str!("schema/0002_adopted.sql"), include_str!("schema/0003_usage.sql")];
 /// Page cache of one connection in KiB: a 10,000-message mailbox's rows fit, and a thousand open accounts stay within a few gigabytes.
 const CACHE_KIB: i64 = 2_048;
 /// Prepared statements kept: more than this crate has.
@@ -31,6 +32,8 @@ pub(crate) fn writer(file: &Path) -> Result<Connection, IndexError> {
     connection.execute_batch("PRAGMA synchronous = FULL")?;
     // Checkpoints are background work: no client pays for one inside its commit.
     connection.execute_batch("PRAGMA wal_autocheckpoint = 0")?;
+    // A row that replaces another is counted as one that goes and one that comes.
+    connection.execute_batch("PRAGMA recursive_triggers = ON")?;
     migrate(&connection)?;
     Ok(connection)
 }

@@ -20,6 +20,7 @@ use crate::{
     hierarchy::Catalog,
     mailbox::{Look, Status},
     parallel,
+    quota::Maildirsize,
     store::{self, Store},
 };
 
@@ -122,6 +123,9 @@ pub struct Account {
     open: Mutex<HashMap<MailboxId, Slot>>,
     /// Folders that are only to be removed: of deleted mailboxes, of earlier epochs' indexes.
     pub(crate) trash: Mutex<Vec<PathBuf>>,
+    pub(crate) maildirsize: Mutex<Maildirsize>,
+    /// Mailboxes of which the index may not have every row yet: their usage is known once they were opened.
+    pub(crate) uncounted: Mutex<Vec<MailboxId>>,
 }
 
 /// A mailbox that is open or being opened, and when it was last asked for; its lock makes others wait for the one who opens it.
@@ -163,6 +167,8 @@ impl Account {
             list_changes: watch::Sender::new(0),
             open: Mutex::new(HashMap::new()),
             trash: Mutex::new(opened.old),
+            maildirsize: Mutex::default(),
+            uncounted: Mutex::default(),
         });
         account.find_mailboxes()?;
         account.store.acknowledge(account.clone())
@@ -193,7 +199,7 @@ impl Account {
         let finished = parallel::for_each(parallel::MAILBOXES, &left, |(id, name, folder)| self.load(*id, name.clone(), folder)?.finish());
         finished.into_iter().collect::<Result<(), _>>()?;
         self.empty_trash();
-        Ok(())
+        self.maildirsize.lock().keep(&self.store, true)
     }
     /// The lease is lost: stops every background task at once, writes nothing more, lets go of the index. Does not block on the shared file system.
     pub fn abandon(&self) {
@@ -208,7 +214,8 @@ impl Account {
         drop(busy);
         self.unload(UNUSED_AFTER);
         self.empty_trash();
-        let rest = [self.store.checkpoint_when_due(), self.store.rest_when_unused()];
+        let quota = [self.count_some(), self.maildirsize.lock().keep(&self.store, false)];
+        let rest = quota.into_iter().chain([self.store.checkpoint_when_due(), self.store.rest_when_unused()]);
         worked.into_iter().chain(rest).find(Result::is_err).unwrap_or(Ok(()))
     }
     /// Opens a mailbox (shared by all sessions). The first opening after a takeover or by an interval looks at the folder. Blocking.
@@ -236,7 +243,7 @@ impl Account {
         self.list_changes.subscribe()
     }
 
-    fn load(&self, id: MailboxId, name: MailboxName, folder: &str) -> Result<Arc<Mailbox>, StorageError> {
+    pub(crate) fn load(&self, id: MailboxId, name: MailboxName, folder: &str) -> Result<Arc<Mailbox>, StorageError> {
         let slot = Arc::clone(self.open.lock().entry(id).or_default());
         let mut slot = slot.lock();
         if let Some((mailbox, used)) = slot.as_mut() {
@@ -270,7 +277,7 @@ impl Account {
     pub(crate) fn forget_mailbox(&self, id: MailboxId) {
         self.open.lock().remove(&id);
     }
-    fn loaded(&self) -> Vec<Arc<Mailbox>> {
+    pub(crate) fn loaded(&self) -> Vec<Arc<Mailbox>> {
         let slots: Vec<Slot> = self.open.lock().values().cloned().collect();
         slots.iter().filter_map(|slot| slot.lock().as_ref().map(|(mailbox, _)| Arc::clone(mailbox))).collect()
     }

@@ -38,6 +38,12 @@ pub enum StorageError {
         /// The limit.
         limit: u64,
     },
+    /// The message would not fit into one of the quota roots that count the mailbox.
+    #[error("quota root {root:?} is full")]
+    OverQuota {
+        /// Which.
+        root: String,
+    },
     /// ENOSPC or EDQUOT.
     #[error("no space to store a message under {}: free some, the sender will retry", .path.display())]
     NoSpace {

@@ -19,7 +19,7 @@ use std::{
 use index::{MailboxId, MailboxRecord, ModSeq, ScanDue, UidValidity};
 
 use crate::{
-    Account, CreateOptions, Layout, MailboxEntry, MailboxName, SpecialUse, StorageError,
+    Account, CreateOptions, Layout, MailboxEntry, MailboxName, SpecialUse, StorageError, Usage,
     filesystem::replace_small,
     maildir::{
         ceiling::Marks,
@@ -131,6 +131,7 @@ impl Account {
             None => rename()?,
         }
         self.catalog.write().mailboxes.remove(name);
+        self.store.quota.mailbox_is_gone(known.id);
         self.forget_mailbox(known.id);
         self.store.change(|change| change.delete_mailbox(known.id))?;
         self.list_changed();
@@ -302,6 +303,11 @@ impl Account {
         let mut catalog = self.catalog.write();
         catalog.highest_validity = catalog.highest_validity.max(marks.uid_validity.get());
         catalog.mailboxes.insert(name.clone(), Known { id, folder, special_use });
+        drop(catalog);
+        self.store.quota.mailbox_is_there(id, name, Usage::default());
+        if scan_due != ScanDue::No {
+            self.uncounted.lock().push(id);
+        }
         Ok(())
     }
     /// A UIDVALIDITY that no mailbox of the user ever had. Durable before it is used.

@@ -38,7 +38,7 @@ pub use reader::MessageReader;
 pub(crate) use scan::Look;
 
 use crate::{
-    Columns, MailboxName, Row, Staged, StorageError,
+    Columns, MailboxName, Row, Staged, StorageError, Usage,
     maildir::{ceiling::Ceiling, filename::KEYWORD_LETTERS},
     store::Store,
 };
@@ -52,6 +52,7 @@ pub struct Status {
     pub recent: u32,
     pub unseen: u32,
     pub deleted: u32,
+    pub deleted_size: u64,
     pub size: u64,
     pub uid_next: u32,
     pub uid_validity: UidValidity,
@@ -176,6 +177,7 @@ impl Mailbox {
             recent: 0,
             unseen: 0,
             deleted: 0,
+            deleted_size: 0,
             size: 0,
             uid_next: columns.uid_next(),
             uid_validity: self.uid_validity(),
@@ -184,7 +186,10 @@ impl Mailbox {
         for row in columns.rows() {
             status.recent += u32::from(row.uid.get() >= first_recent);
             status.unseen += u32::from(!row.flags.contains(Flag::Seen));
-            status.deleted += u32::from(row.flags.contains(Flag::Deleted));
+            if row.flags.contains(Flag::Deleted) {
+                status.deleted += 1;
+                status.deleted_size = status.deleted_size.saturating_add(row.size);
+            }
             status.size = status.size.saturating_add(row.size);
         }
         status
@@ -207,11 +212,18 @@ impl Mailbox {
     }
     /// Starts a message. `size_hint`: the announced size. Blocking.
     pub fn stage(&self, size_hint: u64) -> Result<Staged, StorageError> {
+        self.stage_instead(size_hint, None)
+    }
+    /// As [`Mailbox::stage`], for [`Mailbox::append_instead`]. Blocking.
+    pub fn stage_instead(&self, size_hint: u64, replaced: Option<(&Mailbox, Uid)>) -> Result<Staged, StorageError> {
         let _inside = self.store.enter()?;
         let limit = self.store.settings.message_bytes_max;
         if size_hint > limit {
             return Err(StorageError::Limit { what: "the message's size in bytes", limit });
         }
+        // Refused before it is sent, where that is known already; room is taken when it is complete.
+        let replaced = replaced.map(|(mailbox, uid)| (mailbox.id, mailbox.usage_of(&[uid])));
+        self.store.quota.has_room(self.id, Usage { bytes: size_hint, messages: 1 }, replaced)?;
         Ok(Staged::new(Arc::clone(&self.store), Arc::clone(&self.folder), size_hint))
     }
     /// Makes a staged message durable and visible. `internal_date`: Unix seconds, default now. Blocking.
@@ -243,6 +255,16 @@ impl Mailbox {
         self.keywords.read().len() < usize::from(KEYWORD_LETTERS)
     }
 
+    /// Has the ledger say what is visible here, while nobody is inside the store; whether it said otherwise.
+    pub(crate) fn correct_usage(&self) -> bool {
+        let held = Usage::of(self.columns.read().rows().map(|row| row.size));
+        self.store.quota.correct(self.id, held)
+    }
+    /// What those of `uids` hold that are there.
+    fn usage_of(&self, uids: &[Uid]) -> Usage {
+        let columns = self.columns.read();
+        Usage::of(uids.iter().filter_map(|uid| columns.get(*uid)).map(|row| row.size))
+    }
     fn known_keyword(&self, name: &str) -> Option<KeywordId> {
         self.keywords.read().iter().position(|known| known.eq_ignore_ascii_case(name)).and_then(KeywordId::new)
     }

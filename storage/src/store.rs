@@ -23,6 +23,7 @@ use crate::{
     commits::{Commits, Failure},
     filesystem::Filesystem,
     maildir::filename,
+    quota::Quota,
 };
 
 /// Commits after which the log is moved into the database: about a thousand pages, SQLite's own default.
@@ -42,6 +43,7 @@ pub(crate) struct Store {
     pub lease: Lease,
     pub settings: Arc<StorageSettings>,
     pub filesystem: Arc<dyn Filesystem>,
+    pub quota: Quota,
     clock: SystemClock,
     phase: AtomicU8,
     activity: RecursiveRwLock<()>,
@@ -69,6 +71,7 @@ impl Store {
             lease,
             settings,
             filesystem,
+            quota: Quota::default(),
             clock: SystemClock::new(),
             phase: AtomicU8::new(OPEN),
             activity: RecursiveRwLock::new(()),
@@ -119,6 +122,12 @@ impl Store {
             return Err(affinity::LeaseLost { user: self.lease.user().clone(), epoch: self.lease.epoch() }.into());
         }
         Ok(())
+    }
+    /// Waits until nobody is inside, and lets nobody in while the guard is there. Not for those who are inside themselves.
+    pub fn alone(&self) -> Result<RecursiveRwLockWriteGuard<'_, ()>, StorageError> {
+        let guard = self.activity.write();
+        self.ensure_open()?;
+        Ok(guard)
     }
     /// Lets nobody in any more and waits for those inside. `None`: closed or abandoned already.
     pub fn close(&self) -> Option<RecursiveRwLockWriteGuard<'_, ()>> {

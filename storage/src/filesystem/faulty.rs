@@ -138,6 +138,10 @@ impl Filesystem for Faulty {
         self.state.changing()?;
         Ok(Box::new(FaultyFile { state: Arc::clone(&self.state), file: Shared.create(path)? }))
     }
+    fn append(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        self.state.changing()?;
+        Shared.append(path, bytes)
+    }
     fn open(&self, path: &Path) -> io::Result<Box<dyn OpenFile>> {
         Shared.open(path)
     }

@@ -61,6 +61,8 @@ pub trait OpenFile: Send + Sync + Debug {
 pub trait Filesystem: Send + Sync + Debug {
     /// Makes a file that must not be there yet.
     fn create(&self, path: &Path) -> io::Result<Box<dyn NewFile>>;
+    /// Adds bytes at the end of a file that is there, without waiting until they are durable.
+    fn append(&self, path: &Path, bytes: &[u8]) -> io::Result<()>;
     /// Opens a file for reading, without a delegation.
     fn open(&self, path: &Path) -> io::Result<Box<dyn OpenFile>>;
     /// Renames to a name that is unique; `NotFound` means that it did not happen, also after a lost reply.

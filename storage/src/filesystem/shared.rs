@@ -63,6 +63,9 @@ impl Filesystem for Shared {
         let file = File::options().write(true).create_new(true).mode(0o600).open(path)?;
         Ok(Box::new(Writing(file)))
     }
+    fn append(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        File::options().append(true).open(path)?.write_all(bytes)
+    }
     fn open(&self, path: &Path) -> io::Result<Box<dyn OpenFile>> {
         let direct = File::options().read(true).custom_flags(OFlags::DIRECT.bits().cast_signed()).open(path);
         let file = match direct {

@@ -139,6 +139,9 @@ impl Account {
             catalog.mailboxes.insert(new.clone(), known.clone());
         }
         drop(catalog);
+        for (_, new, known) in &moves {
+            self.store.quota.mailbox_is_called(known.id, new);
+        }
         self.store.change(|change| moves.iter().try_for_each(|(.., known)| change.set_folder(known.id, &known.folder)))
     }
 

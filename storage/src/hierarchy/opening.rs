@@ -23,6 +23,7 @@ use crate::{
         uidlist,
     },
     parallel,
+    quota::MAILDIRSIZE_FILE,
     store::first_modseq,
 };
 
@@ -69,6 +70,7 @@ impl Account {
             let why = "it was handed back to another server; `berth adopt` takes it back";
             return Err(self.store.io("can't open", maildir)(io::Error::other(why)));
         }
+        self.maildirsize.lock().was_there = entries.iter().any(|entry| entry.name == MAILDIRSIZE_FILE);
         let found = layout::find(filesystem, &self.store.paths, &entries, self.store.settings.parallel_operations)
             .map_err(self.store.io("can't list the folders of", maildir))?;
         if let Some(why) =
@@ -77,6 +79,8 @@ impl Account {
             return Err(self.store.io("can't open", maildir)(io::Error::other(why)));
         }
         let records = self.store.with_writer(|index| index.mailboxes())?;
+        let incomplete = records.iter().filter(|record| matches!(record.scan_due, ScanDue::Rebuild | ScanDue::Takeover));
+        self.uncounted.lock().extend(incomplete.map(|record| record.id));
         let left_behind = entries.iter().filter(|entry| entry.name.starts_with(DELETED_PREFIX) || entry.name.starts_with(CREATING_PREFIX));
         self.trash.lock().extend(left_behind.map(|entry| maildir.join(&entry.name)));
         for entry in entries.iter().filter(|entry| entry.name.starts_with(WRITING_PREFIX)) {
@@ -103,6 +107,7 @@ impl Account {
             }
         }
         let earlier_server = self.adopt(folders, missing, &inbox_entries)?;
+        self.count_from_index()?;
         // What was handed back and comes again is as new.
         let first_time = validity_on_disk.is_none() || !is_ours;
         self.read_subscriptions(&entries, first_time)?;

@@ -9,7 +9,7 @@ use super::{
     state::{NewMessage, PENDING_ROWS_MAX, Pending, Progress, Rendering},
 };
 use crate::{
-    Staged, StorageError,
+    Staged, StorageError, Usage,
     filesystem::remove_quietly,
     maildir::filename::{Base, FileName, nameable},
     parallel,
@@ -63,6 +63,15 @@ impl Drop for InFlight<'_> {
 impl Mailbox {
     /// Several at once, all or none (MULTIAPPEND, RFC 3502). Blocking.
     pub fn append_all(&self, messages: Vec<(Staged, FlagSet, Option<i64>)>) -> Result<Vec<Appended>, StorageError> {
+        self.append_instead(messages, None)
+    }
+    /// As [`Mailbox::append_all`]; what `replaced` holds goes right after, so that only the difference counts against quotas (REPLACE, RFC 8508 §3.3).
+    /// Blocking.
+    pub fn append_instead(
+        &self,
+        messages: Vec<(Staged, FlagSet, Option<i64>)>,
+        replaced: Option<(&Mailbox, Uid)>,
+    ) -> Result<Vec<Appended>, StorageError> {
         if messages.is_empty() {
             return Ok(Vec::new());
         }
@@ -70,6 +79,9 @@ impl Mailbox {
         self.ensure_there()?;
         let folder = self.folder();
         let known = self.known_flags();
+        let usage = Usage::of(messages.iter().map(|(staged, ..)| staged.len()));
+        let replaced = replaced.map(|(mailbox, uid)| (mailbox.id, mailbox.usage_of(&[uid])));
+        let room = self.store.quota.take_room(self.id, usage, replaced)?;
         let at_once = self.store.settings.parallel_operations;
 
         // One delivery is finished here; several have their fsyncs under way together.
@@ -127,6 +139,7 @@ impl Mailbox {
         let uid_validity = self.uid_validity();
         let appended = (0..new.len()).map(|position| Appended { uid_validity, uid: in_flight.uid(position) }).collect();
         in_flight.publish(new)?;
+        room.used();
         self.store.acknowledge(appended)
     }
 

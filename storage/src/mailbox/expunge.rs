@@ -47,6 +47,7 @@ impl Mailbox {
                 files.iter().try_for_each(|file| change.insert_removal(self.id, file))
             })?;
             state.removals.extend(files.into_iter().map(|file| Removal { recorded: file.clone(), file }));
+            self.store.quota.gone(self.id, self.usage_of(&gone));
             self.forget(&mut state, &gone, modseq);
         }
         drop(state);

@@ -19,7 +19,7 @@ use super::{
     state::{Removal, State},
 };
 use crate::{
-    Columns, MailboxName, Row, StorageError,
+    Columns, MailboxName, Row, StorageError, Usage,
     maildir::ceiling::{Ceiling, Marks},
     store::Store,
 };
@@ -52,6 +52,7 @@ impl Mailbox {
             columns = Columns::default();
             record.uid_next = 1;
         }
+        store.quota.correct(id, Usage::of(columns.rows().map(|row| row.size)));
         columns.raise(record.uid_next, record.highest_modseq);
         if matches!(due, ScanDue::Takeover | ScanDue::Rebuild) {
             // All that anybody may have been told is below the ceilings.

@@ -17,7 +17,7 @@ use super::{
     state::{NewMessage, Pending, Progress, Rendering, State},
 };
 use crate::{
-    StorageError, adopt,
+    StorageError, Usage, adopt,
     filesystem::read_small,
     maildir::{
         filename::{Base, FileName, identity},
@@ -268,6 +268,7 @@ impl Mailbox {
             columns.set_flags(*uid, *flags, modseq);
         }
         drop(columns);
+        self.store.quota.gone(self.id, self.usage_of(&plan.gone));
         self.forget(state, &plan.gone, modseq);
         Ok(())
     }
@@ -281,9 +282,18 @@ impl Mailbox {
         if !inspected.is_empty() {
             let first = self.allocate(&mut state, folder, inspected.len())?;
             let messages = inspected.into_iter().flatten();
-            self.settle(&mut state, (first..).zip(messages.map(Progress::Done)));
+            self.settle_found(&mut state, (first..).zip(messages.map(Progress::Done)).collect());
         }
         Ok(state)
+    }
+
+    /// Shows messages that nobody could refuse.
+    fn settle_found(&self, state: &mut State, settled: Vec<(u32, Progress)>) {
+        let sizes =
+            settled.iter().filter_map(|(_, progress)| if let Progress::Done(message) = progress { Some(message.size) } else { None });
+        let found = Usage::of(sizes);
+        self.settle(state, settled);
+        self.store.quota.found(self.id, found);
     }
 
     /// Shows new files before anybody sees the mailbox: names may say what the index lacks.
@@ -323,7 +333,7 @@ impl Mailbox {
                 }
                 None => (*uid, Progress::Failed),
             });
-            self.settle(&mut state, settled);
+            self.settle_found(&mut state, settled.collect());
         }
         match due {
             ScanDue::Takeover | ScanDue::Rebuild => state.record.scan_due = ScanDue::Settle,

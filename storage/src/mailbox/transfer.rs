@@ -16,7 +16,7 @@ use super::{
     state::{NewMessage, Pending, Rendering},
 };
 use crate::{
-    Row, StorageError,
+    Row, StorageError, Usage,
     filesystem::{Filesystem, remove_quietly},
     maildir::filename::{Base, FileName},
     parallel,
@@ -66,6 +66,11 @@ impl Mailbox {
         if sources.is_empty() {
             return self.store.acknowledge(Copied { uid_validity, pairs: Vec::new() });
         }
+        let usage = Usage::of(sources.iter().map(|(row, _)| row.size));
+        let room = match kind {
+            Kind::Copy => self.store.quota.take_room(target.id, usage, None)?,
+            Kind::Move => self.store.quota.take_room_to_move(self.id, target.id, usage)?,
+        };
         let keywords = self.map_keywords(&sources, target)?;
         let renderings = self.renderings(&sources);
 
@@ -103,8 +108,13 @@ impl Mailbox {
             return Err(error);
         }
         in_flight.publish(new)?;
-        if kind == Kind::Move {
-            self.leave_source(&pairs, target, &source_folder)?;
+        match kind {
+            Kind::Copy => room.used(),
+            Kind::Move => {
+                let left = self.leave_source(&pairs, target, &source_folder);
+                room.moved(left.as_ref().copied().unwrap_or_default());
+                left?;
+            }
         }
         self.store.acknowledge(Copied { uid_validity, pairs })
     }
@@ -150,8 +160,8 @@ impl Mailbox {
         result
     }
 
-    /// The moved messages are in the target: one commit with their rows there and their expunges here.
-    fn leave_source(&self, pairs: &[(Uid, Uid)], target: &Mailbox, source_folder: &Path) -> Result<(), StorageError> {
+    /// The moved messages are in the target: one commit with their rows there and their expunges here. What left.
+    fn leave_source(&self, pairs: &[(Uid, Uid)], target: &Mailbox, source_folder: &Path) -> Result<Usage, StorageError> {
         let gone: Vec<Uid> = pairs.iter().map(|(old, _)| *old).collect();
         if self.id == target.id {
             let mut state = self.state.lock();
@@ -160,8 +170,9 @@ impl Mailbox {
             self.commit(&mut state, modseq, |change| {
                 runs.iter().try_for_each(|(uids, ())| change.expunge_between(self.id, *uids, modseq))
             })?;
+            let left = self.usage_of(&gone);
             self.forget(&mut state, &gone, modseq);
-            return Ok(());
+            return Ok(left);
         }
         let (mut state, mut target_state) = if self.id < target.id {
             let state = self.state.lock();
@@ -182,8 +193,9 @@ impl Mailbox {
         })?;
         self.committed(&mut state, prepared);
         target.committed(&mut target_state, target_prepared);
+        let left = self.usage_of(&gone);
         self.forget(&mut state, &gone, modseq);
-        Ok(())
+        Ok(left)
     }
 
     /// The target's keyword for each of ours that the messages have; what it has no room for is left out, as other flags it can't keep would be.

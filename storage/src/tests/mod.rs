@@ -6,6 +6,7 @@ mod faults;
 mod folders;
 mod foreign;
 mod layouts;
+mod quota;
 mod survival;
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
