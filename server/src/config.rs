@@ -10,6 +10,7 @@ pub mod auth;
 mod check;
 mod explain;
 pub mod network;
+mod quota;
 
 use std::{
     collections::BTreeMap,
@@ -30,6 +31,7 @@ use crate::auth::UserRecord;
 pub use auth::AuthSection;
 pub use check::Problem;
 pub use network::Network;
+pub use quota::{QuotaRootSection, QuotaSection};
 
 /// The settings reference, as shipped.
 pub const EXAMPLE: &str = include_str!("../config.example.toml");
@@ -60,6 +62,9 @@ pub struct Config {
     /// LMTP.
     #[serde(default)]
     pub lmtp: LmtpSection,
+    /// How much users may hold.
+    #[serde(default)]
+    pub quota: QuotaSection,
     /// Logs.
     #[serde(default)]
     pub log: LogSection,
@@ -173,6 +178,19 @@ pub struct LmtpSection {
     pub trusted: Vec<String>,
     /// Whether `+detail` makes a missing mailbox; otherwise such mail goes to INBOX.
     pub detail_creates_mailbox: bool,
+    /// What a sender is told whose message would not fit into the mailbox.
+    pub over_quota: OverQuota,
+}
+
+/// What becomes of mail for a full mailbox.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OverQuota {
+    /// 452 4.2.2: the sender tries again, for days.
+    #[default]
+    Defer,
+    /// 552 5.2.2: the sender is told at once.
+    Refuse,
 }
 
 /// `[log]`
@@ -274,7 +292,12 @@ impl Default for MailSection {
 
 impl Default for LmtpSection {
     fn default() -> Self {
-        LmtpSection { allow: vec!["127.0.0.0/8".to_owned(), "::1".to_owned()], trusted: Vec::new(), detail_creates_mailbox: false }
+        LmtpSection {
+            allow: vec!["127.0.0.0/8".to_owned(), "::1".to_owned()],
+            trusted: Vec::new(),
+            detail_creates_mailbox: false,
+            over_quota: OverQuota::Defer,
+        }
     }
 }
 
@@ -364,6 +387,7 @@ impl Config {
             tls: TlsSection::default(),
             limits: Limits::default(),
             lmtp: LmtpSection::default(),
+            quota: QuotaSection::default(),
             log: LogSection::default(),
         }
     }

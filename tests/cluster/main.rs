@@ -7,6 +7,7 @@ mod limits;
 mod logs;
 mod operate;
 mod pause;
+mod quota;
 mod reload;
 mod same_user;
 mod start;

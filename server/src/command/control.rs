@@ -15,6 +15,8 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 const ANSWER_WAIT: Duration = Duration::from_secs(8);
 /// A move waits for sessions, a close and an opening, each with limits of its own.
 const MOVE_WAIT: Duration = Duration::from_secs(90);
+/// Every folder of a user is listed, and what other programs brought is read.
+pub const RECOUNT_WAIT: Duration = Duration::from_secs(600);
 /// Longest answer: some 100,000 sessions.
 const ANSWER_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
@@ -51,6 +53,14 @@ pub enum Request {
         /// To which node.
         to: String,
     },
+    /// What a user holds and may hold.
+    Quota {
+        /// Whose.
+        user: String,
+        /// Count anew first.
+        #[serde(default)]
+        recount: bool,
+    },
     /// Settings on the shared directory were changed: every node is to read them now.
     Settings,
 }
@@ -59,6 +69,8 @@ impl Request {
     fn wait(&self) -> Duration {
         match self {
             Request::Move { .. } => MOVE_WAIT,
+            Request::Quota { recount: true, .. } => RECOUNT_WAIT,
+            Request::Quota { recount: false, .. } => MOVE_WAIT,
             Request::Who { .. } | Request::Nodes | Request::Kick { .. } | Request::Settings => ANSWER_WAIT,
         }
     }
@@ -78,6 +90,37 @@ pub struct KickReply {
 pub struct MoveReply {
     /// The lease's generation now.
     pub epoch: u64,
+}
+
+/// The answer to [`Request::Quota`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QuotaReply {
+    /// The node that serves the user.
+    pub holder: String,
+    /// Every quota root.
+    pub roots: Vec<QuotaRow>,
+    /// After a recount: mailboxes whose usage was counted wrongly before.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub corrected: Vec<String>,
+}
+
+/// One quota root.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QuotaRow {
+    /// Its name.
+    pub root: String,
+    /// RFC822.SIZE of all its messages.
+    pub bytes: u64,
+    /// `null`: no limit.
+    pub bytes_limit: Option<u64>,
+    /// How many messages.
+    pub messages: u64,
+    /// `null`: no limit.
+    pub messages_limit: Option<u64>,
+    /// How many mailboxes it counts.
+    pub mailboxes: usize,
+    /// Whether mail is refused when it is full.
+    pub enforced: bool,
 }
 
 /// The answer to [`Request::Settings`].

@@ -16,6 +16,7 @@ mod manual;
 pub mod moves;
 pub mod operate;
 pub mod place;
+mod quota;
 pub mod serve;
 mod table;
 mod user;
@@ -66,6 +67,7 @@ enum Command {
     Where(users::WhereArgs),
     Move(users::MoveArgs),
     Kick(users::KickArgs),
+    Quota(quota::QuotaArgs),
     Drain(operate::DrainArgs),
     Undrain(operate::UndrainArgs),
     Weight(operate::WeightArgs),
@@ -155,6 +157,7 @@ impl Command {
             Command::Where(args) => users::whereabouts(&args),
             Command::Move(args) => users::move_users(&args),
             Command::Kick(args) => users::kick(&args),
+            Command::Quota(args) => quota::run(&args),
             Command::Drain(args) => operate::drain(&args),
             Command::Undrain(args) => operate::undrain(&args),
             Command::Weight(args) => operate::weight(&args),
@@ -244,6 +247,9 @@ mod tests {
             "berth kick ada@example.org",
             "berth kick --ip 192.0.2.7 --why maintenance",
             "berth kick --node mail2",
+            "berth quota ada@example.org",
+            "berth quota --all --json",
+            "berth quota recalc ada@example.org",
             "berth drain mail2",
             "berth drain mail2 --no-wait",
             "berth undrain mail2",
@@ -283,6 +289,9 @@ mod tests {
             ("berth user add ada --file a --config b", 2),
             ("berth who --root /a --config /b", 2),
             ("berth kick", 2),
+            ("berth quota", 2),
+            ("berth quota ada --all", 2),
+            ("berth quota recalc", 2),
             ("berth rebalance --parallel 0", 2),
             ("berth move", 2),
             ("berth pin ada", 2),

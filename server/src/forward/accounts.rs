@@ -11,14 +11,14 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, atomic::Ordering},
+    sync::{Arc, OnceLock, atomic::Ordering},
     time::Duration,
 };
 
 use affinity::{Acquired, Clock, Handover, HolderId, Keeper, Lease, SystemClock, Tenure, UserName};
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
-use storage::{Account, AccountPaths, StorageError, StorageSettings};
+use storage::{Account, AccountPaths, Crossing, MailboxName, QuotaSettings, StorageError, StorageSettings};
 use tokio::sync::{OwnedMutexGuard, Semaphore};
 
 use super::{
@@ -67,6 +67,14 @@ pub enum Claim {
     Ours,
 }
 
+/// What the node knows of its users' quotas.
+pub trait Quotas: std::fmt::Debug + Send + Sync {
+    /// What holds for `user` now.
+    fn settings(&self, user: &UserName) -> QuotaSettings;
+    /// A threshold was crossed. Does not wait.
+    fn crossed(&self, user: &UserName, crossing: Crossing);
+}
+
 /// All open accounts.
 #[derive(Debug)]
 pub struct Accounts {
@@ -82,6 +90,8 @@ pub struct Accounts {
     moves: Mutex<HashMap<UserName, (HolderId, Duration)>>,
     /// When it was last looked for leases that no slot knows of.
     last_count: Mutex<Duration>,
+    /// Set once the node that has them is there.
+    quotas: OnceLock<Box<dyn Quotas>>,
     background: Arc<Semaphore>,
     closing: Arc<Semaphore>,
     /// What the store's errors say of this node.
@@ -136,6 +146,7 @@ impl Accounts {
             open: Mutex::default(),
             moves: Mutex::default(),
             last_count: Mutex::default(),
+            quotas: OnceLock::new(),
             background: Arc::new(Semaphore::new(BACKGROUND_PARALLEL)),
             closing: Arc::new(Semaphore::new(closing_parallel.max(1))),
             evidence,
@@ -303,7 +314,12 @@ impl Accounts {
 
     async fn open_account(&self, lease: Lease, handover: Handover, paths: AccountPaths) -> Result<Arc<Account>, StorageError> {
         let (settings, user) = (self.settings.clone(), lease.user().clone());
-        let opening = tokio::task::spawn_blocking(move || Account::open(paths, lease, handover, settings));
+        let quota = self.quotas.get().map(|quotas| quotas.settings(&user)).unwrap_or_default();
+        let opening = tokio::task::spawn_blocking(move || {
+            let account = Account::open(paths, lease, handover, settings)?;
+            account.set_quota(&quota)?;
+            Ok(account)
+        });
         opening.await.unwrap_or_else(|panic| Err(StorageError::Index { user, reason: format!("opening failed unexpectedly: {panic}") }))
     }
 
@@ -339,12 +355,13 @@ impl Accounts {
             if !account.is_usable() || !account.begin_work_if_due() || account.working.swap(true, Ordering::SeqCst) {
                 continue;
             }
-            let permits = self.background.clone();
+            let (accounts, permits) = (self.clone(), self.background.clone());
             tokio::spawn(async move {
                 let Ok(_permit) = permits.acquire_owned().await else { return };
                 let worker = account.clone();
                 let result = tokio::task::spawn_blocking(move || worker.account.run_background_work()).await;
                 account.working.store(false, Ordering::SeqCst);
+                accounts.tell_crossings(&account);
                 match result {
                     Ok(Ok(())) | Ok(Err(StorageError::LeaseLost(_) | StorageError::Closing(_))) => {}
                     Ok(Err(error @ StorageError::Index { .. })) => account.index_failed(&error),
@@ -356,6 +373,41 @@ impl Accounts {
                 }
             });
         }
+    }
+
+    fn tell_crossings(&self, account: &OpenAccount) {
+        let Some(quotas) = self.quotas.get() else { return };
+        for crossing in account.account.quota_crossings() {
+            quotas.crossed(account.account.user(), crossing);
+        }
+    }
+
+    /// Where quotas come from; once.
+    pub fn set_quotas(&self, quotas: Box<dyn Quotas>) {
+        if self.quotas.set(quotas).is_err() {
+            tracing::error!("the source of quotas was set already");
+        }
+    }
+
+    /// Has every open account follow quotas that may have changed.
+    pub fn refresh_quotas(self: &Arc<Self>) {
+        let open: Vec<Arc<OpenAccount>> = self.open.lock().values().cloned().collect();
+        let accounts = self.clone();
+        tokio::task::spawn_blocking(move || {
+            let Some(quotas) = accounts.quotas.get() else { return };
+            for open in open.into_iter().filter(|open| open.is_usable()) {
+                if let Err(error) = open.account.set_quota(&quotas.settings(open.account.user())) {
+                    tracing::debug!(user = %open.account.user(), %error, "keeps its quota for now");
+                }
+            }
+        });
+    }
+
+    /// Whether a message for the user would fit nowhere of `targets`; `false` where that is not known, as for users that are open elsewhere.
+    pub fn is_full(&self, user: &UserName, targets: &[MailboxName], bytes: u64) -> bool {
+        let open = self.open.lock().get(user).filter(|open| open.is_usable()).cloned();
+        let is_full = |open: &OpenAccount, target| matches!(open.account.has_room(target, bytes), Err(StorageError::OverQuota { .. }));
+        open.is_some_and(|open| targets.iter().all(|target| is_full(&open, target)))
     }
 
     /// Starts closing accounts that nobody has used for `linger`, and looks after leases that are stuck; `paths` says where a user's files are.

@@ -63,6 +63,13 @@ pub enum Request {
         /// Whom.
         user: UserName,
     },
+    /// What does this user of yours hold? Answered by [`AtHolder`].
+    Quota {
+        /// Whose.
+        user: UserName,
+        /// Count anew first.
+        recount: bool,
+    },
     /// Settings on the shared directory were changed: read them and act on them now. Answered by whether they could be read.
     Settings,
     /// Logins failed here, or succeeded after failures. Answered by `true`.
@@ -74,6 +81,16 @@ pub enum Request {
 
 /// The answer to [`Request::Move`] and [`Request::Take`].
 pub type Moved = Result<u64, String>;
+
+/// The answer to what only a user's holder can do.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AtHolder<T> {
+    /// Done, or why not.
+    Done(Result<T, String>),
+    /// Somebody else serves this user.
+    NotMine(Redirect),
+}
 
 /// The answer to [`Request::Status`].
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]

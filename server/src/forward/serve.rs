@@ -8,7 +8,7 @@ use tracing::Instrument;
 use super::{
     Held,
     accounts::{Claim, Opened},
-    frames::{self, DeliveryReply, Redirect, Request, SessionReply},
+    frames::{self, AtHolder, DeliveryReply, Redirect, Request, SessionReply},
     held::Use,
     link::RelayStream,
     route::RouteError,
@@ -22,7 +22,7 @@ use crate::{
         message::{Message, Spool},
         reply,
     },
-    node::{Node, operate, traffic::Counted},
+    node::{Node, operate, quota, traffic::Counted},
 };
 
 /// How long a node may take to say what it wants on a stream that it opened.
@@ -52,6 +52,14 @@ pub async fn stream(node: Arc<Node>, mut stream: RelayStream) {
         Request::End { filter, why } => frames::write(&mut stream, &node.sessions.end(&filter, &why)).await,
         Request::Move { user, to } => frames::write(&mut stream, &operate::hand_over(&node, &user, to).await).await,
         Request::Take { user } => frames::write(&mut stream, &operate::take(&node, &user).await).await,
+        Request::Quota { user, recount } => {
+            let answer = match open(&node, &user, Use::Delivery).await {
+                Ok(held) => AtHolder::Done(quota::report(&node, &held, recount).await),
+                Err(NotHere::Redirect(redirect)) => AtHolder::NotMine(redirect),
+                Err(NotHere::Error(error)) => AtHolder::Done(Err(error.to_string())),
+            };
+            frames::write(&mut stream, &answer).await
+        }
         Request::Settings => frames::write(&mut stream, &operate::follow_settings(&node).await).await,
         Request::Failures { news } => {
             node.auth.hear_failures(news);

@@ -129,6 +129,7 @@ impl From<StorageError> for Stop {
             StorageError::Expunged => expunged(),
             StorageError::TooManyKeywords => Reply::no(Code::Limit, "The mailbox has as many keywords as it can hold"),
             StorageError::Limit { .. } => Reply::no(Code::Limit, error.to_string()),
+            StorageError::OverQuota { root } => Reply::no(Code::OverQuota, format!("There is no room left in quota root {root:?}")),
             StorageError::NoSpace { .. } => {
                 tracing::error!(%error, "storage is full");
                 Reply::no(Code::OverQuota, "There is no space left for this")

@@ -88,7 +88,10 @@ pub async fn store(
         }
         Err(error) => {
             tracing::warn!(session = %client.session, sender = envelope.sender, user = %to.user, %error, "a message was not stored");
-            reply::storage_error(&error)
+            match error {
+                StorageError::OverQuota { .. } => reply::over_quota(settings.over_quota).into(),
+                error => reply::storage_error(&error),
+            }
         }
     }
 }

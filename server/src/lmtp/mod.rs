@@ -12,9 +12,12 @@ pub mod wire;
 
 use std::{net::IpAddr, sync::Arc};
 
+use storage::MailboxName;
+
 use self::{
     delivery::{Addressee, Envelope, Outcome},
     message::Message,
+    reply::Reply,
     session::{Backend, Settings},
 };
 use crate::{
@@ -59,6 +62,14 @@ impl Backend for Arc<Node> {
 
     async fn recipient(&self, address: &str) -> Result<Option<Recipient>, AuthError> {
         self.auth.recipient(address).await
+    }
+
+    fn over_quota(&self, recipient: &Recipient, bytes: u64) -> Option<Reply> {
+        // Where a detail's mail goes is decided by its holder: it is the detail's mailbox or INBOX.
+        let detail = recipient.detail.as_deref().and_then(|detail| MailboxName::parse(detail).ok());
+        let targets: Vec<MailboxName> = detail.into_iter().chain([MailboxName::inbox()]).collect();
+        let is_full = self.accounts.is_full(&recipient.user, &targets, bytes);
+        is_full.then(|| reply::over_quota(self.config().lmtp.over_quota))
     }
 
     async fn deliver(&self, client: &Client, envelope: &Envelope, to: &[Addressee], message: &Message) -> Vec<Outcome> {

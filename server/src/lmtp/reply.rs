@@ -10,7 +10,7 @@ use bytes::{BufMut, BytesMut};
 use storage::StorageError;
 
 use super::delivery::Outcome;
-use crate::{auth::AuthError, forward::RouteError};
+use crate::{auth::AuthError, config::OverQuota, forward::RouteError};
 
 /// Longest text of a reply: RFC 5321 §4.5.3.1.5 allows 512 bytes a line with code and line end.
 const TEXT_BYTES_MAX: usize = 480;
@@ -70,6 +70,8 @@ fn write_line(out: &mut BytesMut, code: u16, enhanced: &str, text: &str) {
 /// What a recipient is told when the store refuses a message. Log `error` itself: the reply has no path in it.
 pub fn storage_error(error: &StorageError) -> Outcome {
     match error {
+        // Who has settings for it asks [`over_quota`] instead.
+        StorageError::OverQuota { .. } => over_quota(OverQuota::Defer).into(),
         StorageError::NoSpace { cause, .. } if cause.kind() == io::ErrorKind::QuotaExceeded => {
             Reply::new(452, "4.2.2", "The mailbox is full").into()
         }
@@ -87,6 +89,14 @@ pub fn storage_error(error: &StorageError) -> Outcome {
         | StorageError::TooManyKeywords
         | StorageError::Index { .. }
         | StorageError::Io { .. } => Outcome::temporary("The message could not be stored, try again"),
+    }
+}
+
+/// What a sender is told whose message does not fit into the mailbox.
+pub fn over_quota(setting: OverQuota) -> Reply {
+    match setting {
+        OverQuota::Defer => Reply::new(452, "4.2.2", "The mailbox is full, try again later"),
+        OverQuota::Refuse => Reply::new(552, "5.2.2", "The mailbox is full"),
     }
 }
 

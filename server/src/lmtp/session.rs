@@ -68,6 +68,8 @@ pub trait Backend: Sync {
     fn tls(&self) -> Option<TlsAcceptor>;
     /// Who an address, as the client wrote it, is; `None`: nobody here.
     fn recipient(&self, address: &str) -> impl Future<Output = Result<Option<Recipient>, AuthError>> + Send;
+    /// Whether it is known already that a message of `bytes` fits nowhere for this recipient; then what to say.
+    fn over_quota(&self, recipient: &Recipient, bytes: u64) -> Option<Reply>;
     /// Delivers to every recipient; the outcomes are in the order of `to`.
     fn deliver(
         &self,
@@ -306,6 +308,10 @@ impl<B: Backend> Session<'_, B> {
         // Unknown users are not counted as wrong commands: the sender passes on what others wrote.
         Ok(match self.backend.recipient(&address).await {
             Ok(Some(recipient)) => {
+                if let Some(full) = self.backend.over_quota(&recipient, transaction.mail.size.unwrap_or(1)) {
+                    tracing::info!(user = %recipient.user, "over quota: refused at RCPT");
+                    return Ok(full);
+                }
                 transaction.to.push(Addressee { address, original, user: recipient.user, detail: recipient.detail });
                 Reply::new(250, "2.1.5", "OK")
             }

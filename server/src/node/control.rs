@@ -11,7 +11,7 @@ use tokio::{
 };
 
 use super::{
-    Node, operate,
+    Node, operate, quota,
     sessions::{SessionFilter, SessionLine},
 };
 use crate::command::control::{self, HeldRow, KickReply, MoveReply, NodeRow, NodesReply, Request as Question, SessionRow};
@@ -84,6 +84,7 @@ async fn answer(node: &Arc<Node>, question: Question) -> Result<Value, String> {
             let epoch = operate::move_user(node, &user_of(&user)?, &node_of(&to)?).await?;
             serde_json::to_value(MoveReply { epoch })
         }
+        Question::Quota { user, recount } => serde_json::to_value(quota::of(node, &user_of(&user)?, recount).await?),
         Question::Settings => serde_json::to_value(control::SettingsReply { silent: operate::settings_everywhere(node).await }),
     };
     value.map_err(|error| error.to_string())

@@ -3,6 +3,7 @@
 //! - `listener.rs` accepts clients, `admission.rs` counts them, `proxy.rs` reads who is behind a load balancer, `probe.rs` tells balancers how this node is
 //! - `sessions.rs` lists who is served here, `control.rs` answers `berth nodes` and `berth who`
 //! - `operate.rs` does what operators ask of nodes, `health.rs` looks for what keeps this one from serving
+//! - `quota.rs` knows users' quotas and tells when one fills up
 //! - `reload.rs` follows changes of configuration, users and certificates
 
 pub mod admission;
@@ -12,6 +13,7 @@ pub mod listener;
 pub mod operate;
 pub mod probe;
 pub mod proxy;
+pub mod quota;
 pub mod reload;
 pub mod sessions;
 pub mod traffic;
@@ -191,6 +193,7 @@ async fn start(config: Config, config_file: &Path) -> anyhow::Result<Arc<Node>> 
         stop_listening: CancellationToken::new(),
         stop_sessions: CancellationToken::new(),
     });
+    node.accounts.set_quotas(Box::new(quota::UserQuotas::new(&node)));
     // Events first: a fence between here and the first session must not be missed.
     let events = node.keeper.events();
     tokio::spawn(watch_events(node.clone(), events));
@@ -283,6 +286,7 @@ async fn leave(node: &Arc<Node>) {
 async fn housekeeping(node: Arc<Node>) {
     let mut work = tokio::time::interval(WORK_INTERVAL);
     let mut idle = tokio::time::interval(IDLE_INTERVAL);
+    let mut quotas = quota::Follower::default();
     let looks = tokio::spawn(health::follow(node.clone()));
     let shares = tokio::spawn({
         let node = node.clone();
@@ -302,6 +306,7 @@ async fn housekeeping(node: Arc<Node>) {
                 let config = node.config();
                 node.links.retain(&node.keeper.peers());
                 operate::follow(&node);
+                quotas.follow(&node);
                 node.accounts.close_idle(config.mail.linger, |user| {
                     let node = node.clone();
                     async move { node.account_paths(&user).await }.boxed()

@@ -205,7 +205,12 @@ pub fn follow(node: &Arc<Node>) {
 }
 
 /// Asks another node; errors are for people.
-async fn ask<Reply: DeserializeOwned>(node: &Arc<Node>, to: &HolderId, request: &Request, limit: Duration) -> Result<Reply, String> {
+pub(super) async fn ask<Reply: DeserializeOwned>(
+    node: &Arc<Node>,
+    to: &HolderId,
+    request: &Request,
+    limit: Duration,
+) -> Result<Reply, String> {
     let exchange = async {
         let (mut stream, broken) = node.links.open(node, to).await.map_err(io::Error::other)?;
         frames::write(&mut stream, request).await?;

@@ -100,6 +100,7 @@ pub fn storage_error(error: &StorageError) -> &'static str {
         | StorageError::BadName(_)
         | StorageError::TooManyKeywords
         | StorageError::Limit { .. }
+        | StorageError::OverQuota { .. }
         | StorageError::Index { .. }
         | StorageError::Io { .. } => "[SYS/TEMP] The maildrop can't be read now, try again later",
     }

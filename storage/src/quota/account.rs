@@ -27,7 +27,13 @@ impl Account {
         let _inside = self.store.enter()?;
         let mut rules = settings.rules.clone();
         if settings.limits_from_maildirsize && !rules.main_limits().any() && self.maildirsize.lock().was_there {
-            rules = rules.with_maildirsize(Maildirsize::limits(&self.store)?);
+            let mut file = self.maildirsize.lock();
+            // Once: from then on it is ours.
+            let said = match file.said {
+                Some(said) => said,
+                None => *file.said.insert(Maildirsize::limits(&self.store)?),
+            };
+            rules = rules.with_maildirsize(said);
         }
         self.store.quota.set_rules(Arc::new(rules), Arc::clone(&settings.thresholds));
         let mut file = self.maildirsize.lock();

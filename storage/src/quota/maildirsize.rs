@@ -29,6 +29,8 @@ const RENEWED_AFTER: Duration = Duration::from_secs(15 * 60);
 pub(crate) struct Maildirsize {
     /// Whether there was a file when the account was opened.
     pub was_there: bool,
+    /// The limits that it had then, once they were read.
+    pub said: Option<Limits>,
     /// What was held when the account was opened: the holder before wrote that.
     pub opened_with: Option<Usage>,
     written: Option<Written>,

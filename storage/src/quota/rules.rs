@@ -368,7 +368,7 @@ mod tests {
             "*:bytes=1Q",
             "*:bytes=10%",
             "*:ignore",
-            "a.b:ignore",
+            "a//b:ignore",
             "*:mailboxes=3",
             "*:bytes=99999999999999999999",
             "*:bytes=18446744073709551615T",

@@ -88,7 +88,7 @@ async fn replace<H: Holding>(
     let selected = state.selected()?;
     let (source, old) = (selected.writable()?, to_be_replaced(selected, replaced)?);
     let name = selected.mailbox.name();
-    let stored = take(session, Some(&name), start, Some(old), received).await?;
+    let stored = take(session, Some(&name), start, Some((Arc::clone(&selected.mailbox), old)), received).await?;
     let (target, new) = (Arc::clone(&stored.mailbox), stored.uids.clone());
     let removed = session.held.run(move |_| {
         source.remove(&[old]).inspect_err(|_| {
@@ -134,7 +134,7 @@ async fn take<H: Holding>(
     session: &mut Session<H>,
     selected: Option<&MailboxName>,
     start: AppendStart,
-    replaces: Option<Uid>,
+    replaces: Option<(Arc<Mailbox>, Uid)>,
     received: &mut Vec<Received>,
 ) -> Result<Stored, Stop> {
     let AppendStart { mailbox, mut line, .. } = start;
@@ -169,7 +169,11 @@ async fn take<H: Holding>(
             }
             let target = Arc::clone(&mailbox);
             let size = literal.map_or(0, |literal| literal.size);
-            let prepared = session.held.run(move |_| Ok((target.stage(size)?, make_flags(&target, &flags)?)));
+            let instead = replaces.clone();
+            let prepared = session.held.run(move |_| {
+                let replaced = instead.as_ref().map(|(from, uid)| (from.as_ref(), *uid));
+                Ok((target.stage_instead(size, replaced)?, make_flags(&target, &flags)?))
+            });
             let (staged, flags) = prepared.await?;
             coming = Some(Coming { staged, flags, date, content: Content::default() });
         }
@@ -184,7 +188,8 @@ async fn take<H: Holding>(
     }
     let messages = std::mem::take(received);
     let target = Arc::clone(&mailbox);
-    let appended = session.held.run(move |_| target.append_all(messages)).await?;
+    let store = move |_: &_| target.append_instead(messages, replaces.as_ref().map(|(from, uid)| (from.as_ref(), *uid)));
+    let appended = session.held.run(store).await?;
     if let Some(written) = written {
         list::announce(session, &mailbox.name(), Some(&written)).await?;
     }

@@ -1,4 +1,4 @@
-//! STATUS (RFC 3501 §6.3.10, RFC 8438, RFC 7162 §3.1.7).
+//! STATUS (RFC 3501 §6.3.10, RFC 8438, RFC 7162 §3.1.7, RFC 9208 §4.1.4).
 
 use std::sync::Arc;
 
@@ -56,6 +56,7 @@ pub fn values(items: &[StatusItem], numbers: &Status, append_limit: u64) -> Vec<
         StatusItem::UidValidity => u64::from(numbers.uid_validity.get()),
         StatusItem::Unseen => u64::from(numbers.unseen),
         StatusItem::Deleted => u64::from(numbers.deleted),
+        StatusItem::DeletedStorage => numbers.deleted_size,
         StatusItem::Size => numbers.size,
         StatusItem::HighestModSeq => numbers.highest_modseq.get(),
         StatusItem::AppendLimit => append_limit,

@@ -8,6 +8,7 @@ mod login;
 mod mailboxes;
 mod messages;
 mod qresync;
+mod quota;
 mod replace;
 mod rev2;
 mod savedate;
@@ -99,6 +100,11 @@ impl House {
         let greeting = talk.until("login ").await;
         assert!(greeting.contains("login OK [CAPABILITY IMAP4rev1 "), "{greeting}");
         talk
+    }
+
+    /// The user's mail, for what no client does.
+    pub fn account(&self) -> &Account {
+        &self.account
     }
 
     /// Ends every session.

@@ -62,6 +62,11 @@ pub enum Command {
         mailbox: MailboxArgument,
         items: Vec<StatusItem>,
     },
+    /// RFC 9208; the quota root's name.
+    GetQuota(String),
+    GetQuotaRoot(MailboxArgument),
+    /// Refused: limits are the administrator's.
+    SetQuota(String),
     /// APPEND or REPLACE without a literal that is content: all of it is elsewhere already. Those with one are streamed (`framing.rs`).
     Append(Box<AppendStart>),
     Idle,
@@ -257,6 +262,8 @@ pub enum StatusItem {
     UidValidity,
     Unseen,
     Deleted,
+    /// RFC 9208: the bytes of what has \Deleted.
+    DeletedStorage,
     Size,
     HighestModSeq,
     /// RFC 7889: the largest message that APPEND takes.

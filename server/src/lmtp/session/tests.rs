@@ -9,6 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::*;
+use crate::config::OverQuota;
 
 struct Delivered {
     client: SocketAddr,
@@ -54,6 +55,10 @@ impl Backend for FakeNode {
             "unsure" => Err(AuthError::Unavailable("the directory is away".into())),
             local => Ok(Some(Recipient { user: UserName::normalise(local).unwrap(), detail })),
         }
+    }
+    fn over_quota(&self, recipient: &Recipient, bytes: u64) -> Option<Reply> {
+        (recipient.user.as_str() == "brimful" || (recipient.user.as_str() == "nearly" && bytes > 100))
+            .then(|| reply::over_quota(OverQuota::Refuse))
     }
     async fn deliver(&self, client: &Client, envelope: &Envelope, to: &[Addressee], message: &Message) -> Vec<Outcome> {
         let mut bytes = vec![0; usize::try_from(message.len()).unwrap()];
@@ -136,6 +141,20 @@ async fn the_example_of_rfc_2033_goes_as_the_rfc_says() {
     assert_eq!(*envelope, Envelope { sender: "chris@bar.com".into(), lhlo: "foo.edu".into(), with: "LMTP".into() });
     assert_eq!(to.iter().map(|to| to.user.as_str()).collect::<Vec<_>>(), ["pat", "full"]);
     assert_eq!(String::from_utf8_lossy(bytes), "Blah blah blah...\r\n.etc. etc. etc.\r\n");
+}
+
+#[tokio::test]
+async fn what_is_known_to_be_full_is_refused_before_the_message() {
+    let node = FakeNode::default();
+    let said = talk(
+        &node,
+        "LHLO a\r\nMAIL FROM:<>\r\nRCPT TO:<brimful@a>\r\nRCPT TO:<nearly@a>\r\nRSET\r\nMAIL FROM:<> SIZE=101\r\nRCPT TO:<nearly@a>\r\n",
+    )
+    .await;
+    assert_eq!(
+        said[7..],
+        ["552 5.2.2 The mailbox is full", "250 2.1.5 OK", "250 2.0.0 OK", "250 2.1.0 OK", "552 5.2.2 The mailbox is full"]
+    );
 }
 
 #[tokio::test]

@@ -28,6 +28,7 @@ mod fetch;
 mod flags;
 mod list;
 mod mailbox;
+mod quota;
 mod search;
 mod sequence;
 mod sort;
@@ -128,6 +129,10 @@ fn command(cursor: &mut Cursor<'_>, tag: &str) -> Parsed<Command> {
         "SELECT" | "EXAMINE" | "CREATE" | "DELETE" | "RENAME" | "SUBSCRIBE" | "UNSUBSCRIBE" | "STATUS" => {
             cursor.space()?;
             mailbox::command(cursor, &verb)?
+        }
+        "GETQUOTA" | "GETQUOTAROOT" | "SETQUOTA" => {
+            cursor.space()?;
+            quota::command(cursor, &verb)?
         }
         "LIST" | "LSUB" => {
             cursor.space()?;

@@ -16,10 +16,12 @@ use super::command::{PartialRange, StatusItem};
 mod code;
 mod fetch;
 mod primitives;
+mod quota;
 
 pub use code::Code;
 pub use fetch::{FetchWriter, flag_list};
 pub use primitives::{astring, literal_header, mailbox_name, nstring, number, quoted, string, uid_set};
+pub use quota::{Resource, quota, quota_root};
 
 /// How mailbox names are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -352,6 +354,7 @@ fn status_item(item: StatusItem) -> &'static str {
         StatusItem::UidValidity => "UIDVALIDITY",
         StatusItem::Unseen => "UNSEEN",
         StatusItem::Deleted => "DELETED",
+        StatusItem::DeletedStorage => "DELETED-STORAGE",
         StatusItem::Size => "SIZE",
         StatusItem::HighestModSeq => "HIGHESTMODSEQ",
         StatusItem::AppendLimit => "APPENDLIMIT",

@@ -1,0 +1,128 @@
+//! Quotas: limits of the users file, refused mail, a warning, and what operators see.
+
+use std::{fs, io::Write, time::Duration};
+
+use serde_json::Value;
+use tests::{
+    Context, Result,
+    clients::{imap::Imap, lmtp::Lmtp},
+    cluster::{Cluster, Demo},
+    ensure, mail,
+    site::User,
+    wait,
+};
+
+use super::{holder_and_other, open};
+
+/// The users file is looked at every few seconds, and background work runs now and then.
+const NOTICED: Duration = Duration::from_secs(30);
+
+/// Gives users extra fields in the users file, as an editor would: a new file takes the place of the old.
+fn give(cluster: &Cluster, user: &User, fields: &str) -> Result<()> {
+    let file = cluster.root.join("users");
+    let text = fs::read_to_string(&file)?;
+    let lines = text.lines().map(|line| match line.split(':').next() {
+        Some(name) if name == user.name => {
+            let missing = 7_usize.saturating_sub(line.matches(':').count());
+            format!("{line}{}{fields}\n", ":".repeat(missing))
+        }
+        _ => format!("{line}\n"),
+    });
+    let new = file.with_extension("new");
+    fs::write(&new, lines.collect::<String>())?;
+    Ok(fs::rename(new, file)?)
+}
+
+fn used(cluster: &Cluster, arguments: &[&str]) -> Result<Value> {
+    Ok(serde_json::from_str(&cluster.command(arguments)?)?)
+}
+
+#[test]
+fn mail_for_a_full_user_is_refused_and_operators_are_told() -> Result<()> {
+    let cluster = Cluster::start(&Demo { nodes: 2, users: 2, dir: None })?;
+    let (user, other) = (&cluster.users[0], &cluster.users[1]);
+    let told = cluster.root.with_file_name("told");
+    for node in &cluster.nodes {
+        let command = format!("[quota]\nwarning_command = [\"/bin/sh\", \"-c\", 'echo \"$@\" >> {}', \"sh\"]\n", told.display());
+        fs::File::options().append(true).open(&node.config)?.write_all(command.as_bytes())?;
+    }
+    give(&cluster, user, "userdb_quota_rule=*:messages=4 userdb_quota_rule2=Trash:messages=+1")?;
+    let limits = |imap: &mut Imap| Ok::<_, tests::Report>(format!("{:?}", imap.command("GETQUOTAROOT INBOX")?.ok()?));
+    let mut imap = open(&cluster.nodes[0].doors, user)?;
+    wait::until("the limit in the users file", NOTICED, || {
+        // A login looks at the users file when that is due.
+        open(&cluster.nodes[0].doors, user)?.logout()?;
+        open(&cluster.nodes[1].doors, user)?.logout()?;
+        let said = limits(&mut imap)?;
+        ensure!(said.contains("MESSAGE"), "{said}");
+        Ok(())
+    })?;
+
+    let (holder, ingress) = holder_and_other(&cluster, user)?;
+    let message = mail::message("quota", 1);
+    let deliver = |node: usize| {
+        let recipients = [user.address(), other.address()];
+        let mut lmtp = Lmtp::connect(&cluster.nodes[node].doors.lmtp)?;
+        let replies = lmtp.deliver("ada@tests.example", &recipients.each_ref().map(String::as_str), &message)?;
+        lmtp.quit()?;
+        Ok::<_, tests::Report>(replies)
+    };
+    for _ in 0..4 {
+        ensure!(deliver(ingress)?.iter().all(|reply| reply.code == 250), "there is room");
+    }
+    let refused = deliver(ingress)?;
+    ensure!(refused[0].code == 452 && refused[0].lines[0].starts_with("4.2.2 "), "{refused:?}");
+    ensure!(refused[1].code == 250, "the other user has no limit: {refused:?}");
+    // The holder knows it before the message.
+    let mut lmtp = Lmtp::connect(&cluster.nodes[holder].doors.lmtp)?;
+    lmtp.command("MAIL FROM:<>")?.expect(250)?;
+    lmtp.command(&format!("RCPT TO:<{}>", user.address()))?.expect(452)?;
+    lmtp.command(&format!("RCPT TO:<{}>", other.address()))?.expect(250)?;
+    lmtp.quit()?;
+
+    imap.select("INBOX")?;
+    for command in ["COPY 1 Sent", "COPY 1:2 Trash"] {
+        let answer = imap.command(command)?;
+        ensure!(answer.ok().is_err_and(|error| format!("{error:#}").contains("OVERQUOTA")), "{command}");
+    }
+    imap.command("COPY 1 Trash")?.ok()?;
+    imap.command("MOVE 1 Sent")?.ok()?;
+
+    let shown = used(&cluster, &["quota", &user.name, "--json"])?;
+    ensure!(shown["roots"][0]["messages"] == 5 && shown["roots"][0]["messages_limit"] == 4, "{shown}");
+    ensure!(shown["holder"] == cluster.nodes[holder].doors.name.as_str(), "{shown}");
+    let counted = used(&cluster, &["quota", "recalc", &user.name, "--json"])?;
+    ensure!(counted["roots"] == shown["roots"] && counted["corrected"] == serde_json::json!([]), "{counted}");
+    let maildirsize = find_maildirsize(&cluster)?;
+    ensure!(maildirsize.starts_with("4C\n") && maildirsize.lines().count() == 2, "{maildirsize}");
+    let table = cluster.command(&["quota", "--all"])?;
+    ensure!(table.contains("125 %") && table.lines().count() == 3, "{table}");
+
+    imap.command("STORE 1:* +FLAGS (\\Deleted)")?.ok()?;
+    imap.command("EXPUNGE")?.ok()?;
+    wait::until("the warnings", NOTICED, || {
+        let lines = fs::read_to_string(&told).context("nothing was told")?;
+        let start = |percent: &str| format!("{} User quota {percent} ", user.name);
+        ensure!(lines.lines().any(|line| line.starts_with(&(start("95") + "up"))), "{lines}");
+        ensure!(lines.lines().any(|line| line.starts_with(&(start("80") + "down"))), "{lines}");
+        Ok(())
+    })?;
+    ensure!(deliver(ingress)?[0].code == 250, "there is room again");
+    Ok(())
+}
+
+fn find_maildirsize(cluster: &Cluster) -> Result<String> {
+    let mut folders = vec![cluster.root.join("mail")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder)? {
+            let entry = entry?;
+            if entry.file_name() == "maildirsize" {
+                return Ok(fs::read_to_string(entry.path())?);
+            }
+            if entry.file_type()?.is_dir() {
+                folders.push(entry.path());
+            }
+        }
+    }
+    tests::bail!("there is no maildirsize below {}", cluster.root.display())
+}
