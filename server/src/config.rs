@@ -8,6 +8,7 @@
 
 pub mod auth;
 mod check;
+mod expiry;
 mod explain;
 pub mod network;
 mod quota;
@@ -30,6 +31,7 @@ use crate::auth::UserRecord;
 
 pub use auth::AuthSection;
 pub use check::Problem;
+pub use expiry::ExpirySection;
 pub use network::Network;
 pub use quota::{QuotaRootSection, QuotaSection};
 
@@ -65,6 +67,9 @@ pub struct Config {
     /// How much users may hold.
     #[serde(default)]
     pub quota: QuotaSection,
+    /// How long mail stays in some mailboxes.
+    #[serde(default)]
+    pub expiry: ExpirySection,
     /// Logs.
     #[serde(default)]
     pub log: LogSection,
@@ -388,6 +393,7 @@ impl Config {
             limits: Limits::default(),
             lmtp: LmtpSection::default(),
             quota: QuotaSection::default(),
+            expiry: ExpirySection::default(),
             log: LogSection::default(),
         }
     }

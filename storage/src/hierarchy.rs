@@ -12,6 +12,7 @@ mod opening;
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
     io,
+    ops::Bound,
     path::Path,
     sync::Arc,
 };
@@ -56,8 +57,11 @@ impl Catalog {
         let found = self.mailboxes.iter().filter(|(_, known)| ids.contains(&known.id));
         found.map(|(name, known)| (known.id, name.clone(), known.folder.clone())).collect()
     }
+    /// What lies below a name follows it: one look, however many mailboxes there are.
     fn has_children(&self, name: &MailboxName) -> bool {
-        self.mailboxes.keys().any(|other| other.is_below(name))
+        let first = format!("{name}/");
+        let after = self.mailboxes.range::<str, _>((Bound::Included(first.as_str()), Bound::Unbounded)).next();
+        after.is_some_and(|(next, _)| next.as_str().starts_with(&first))
     }
 }
 
@@ -90,9 +94,7 @@ impl Account {
         for name in &catalog.subscriptions {
             add(name, None, true);
         }
-        let levels = catalog.mailboxes.keys().flat_map(|name| std::iter::successors(name.parent(), MailboxName::parent));
-        let above: BTreeSet<MailboxName> = levels.collect();
-        Ok(entries.into_values().map(|entry| MailboxEntry { has_children: above.contains(&entry.name), ..entry }).collect())
+        Ok(entries.into_values().map(|entry| MailboxEntry { has_children: catalog.has_children(&entry.name), ..entry }).collect())
     }
 
     /// Makes a mailbox and its missing parents. Blocking, durable.

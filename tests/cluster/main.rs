@@ -1,6 +1,7 @@
 //! Several nodes over one shared directory, and what happens when one of them dies, freezes or comes back.
 
 mod balancer;
+mod expiry;
 mod index;
 mod kill;
 mod limits;

@@ -17,7 +17,7 @@ use super::{holder_and_other, open};
 /// The users file is looked at every few seconds, and background work runs now and then.
 const NOTICED: Duration = Duration::from_secs(30);
 
-/// Gives users extra fields in the users file, as an editor would: a new file takes the place of the old.
+/// Gives a user extra fields in the users file.
 fn give(cluster: &Cluster, user: &User, fields: &str) -> Result<()> {
     let file = cluster.root.join("users");
     let text = fs::read_to_string(&file)?;
@@ -28,9 +28,8 @@ fn give(cluster: &Cluster, user: &User, fields: &str) -> Result<()> {
         }
         _ => format!("{line}\n"),
     });
-    let new = file.with_extension("new");
-    fs::write(&new, lines.collect::<String>())?;
-    Ok(fs::rename(new, file)?)
+    let new = lines.collect::<String>();
+    Ok(fs::write(file, new)?)
 }
 
 fn used(cluster: &Cluster, arguments: &[&str]) -> Result<Value> {

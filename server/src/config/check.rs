@@ -32,6 +32,7 @@ impl Config {
         self.check_auth(&mut say);
         self.check_limits(&mut say);
         self.quota.check(&mut say);
+        self.expiry.check(&mut say);
         match (&self.tls.certificate, &self.tls.key) {
             (Some(_), None) => say("tls.certificate", "has no `tls.key` beside it: name the file with the private key".to_owned()),
             (None, Some(_)) => say("tls.key", "has no `tls.certificate` beside it: name the file with the certificate chain".to_owned()),

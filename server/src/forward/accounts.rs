@@ -512,6 +512,11 @@ impl Accounts {
         }
     }
 
+    /// Closes an account that was opened for a moment, unless somebody uses it by now.
+    pub async fn close_unused(&self, user: &UserName) {
+        self.close_if(user, |open| open.is_unused_for(Duration::ZERO)).await;
+    }
+
     /// Tells every session of `user` to end, closes the account and releases its lease, so that another node can have it. Whether the lease is
     /// no longer ours.
     pub async fn hand_over(&self, user: &UserName, why: &str) -> bool {

@@ -2,12 +2,14 @@
 //!
 //! - `listener.rs` accepts clients, `admission.rs` counts them, `proxy.rs` reads who is behind a load balancer, `probe.rs` tells balancers how this node is
 //! - `sessions.rs` lists who is served here, `control.rs` answers `berth nodes` and `berth who`
+//! - `expiry.rs` removes old messages
 //! - `operate.rs` does what operators ask of nodes, `health.rs` looks for what keeps this one from serving
 //! - `quota.rs` knows users' quotas and tells when one fills up
 //! - `reload.rs` follows changes of configuration, users and certificates
 
 pub mod admission;
 pub mod control;
+pub mod expiry;
 pub mod health;
 pub mod listener;
 pub mod operate;
@@ -209,6 +211,7 @@ async fn start(config: Config, config_file: &Path) -> anyhow::Result<Arc<Node>> 
         tokio::spawn(probe::run(node.clone(), listener, speaks));
     }
     tokio::spawn(housekeeping(node.clone()));
+    tokio::spawn(expiry::run(node.clone()));
     Ok(node)
 }
 

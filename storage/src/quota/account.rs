@@ -1,6 +1,9 @@
 //! What sessions, deliveries and operators ask of an account about its quotas.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use index::MailboxId;
 
@@ -116,8 +119,8 @@ impl Account {
     }
     fn count_next(&self) -> Result<bool, StorageError> {
         let Some(id) = self.uncounted.lock().last().copied() else { return Ok(false) };
-        let entry = self.catalog.read().find(id);
-        if let Some((name, folder)) = entry {
+        let entry = self.catalog.read().find(&HashSet::from([id])).pop();
+        if let Some((_, name, folder)) = entry {
             match self.load(id, name, &folder) {
                 Ok(_) | Err(StorageError::NoMailbox(_)) => {}
                 Err(error) => return Err(error),

@@ -126,3 +126,32 @@ fn there_are_no_more_mailboxes_than_allowed() {
     held.create(&name("a"), CreateOptions::default()).unwrap();
     assert!(matches!(held.create(&name("b"), CreateOptions::default()), Err(StorageError::Limit { .. })));
 }
+
+/// Prints what ten thousand mailboxes take: `cargo t --release -p storage ten_thousand -- --ignored --nocapture`.
+#[test]
+#[ignore = "makes forty thousand folders"]
+fn ten_thousand_mailboxes_are_listed_in_one_pass() {
+    let mut user = User::new();
+    let clock = affinity::SystemClock::new();
+    user.settings.mailboxes_max = 10_200;
+    let held = user.open(Handover::Clean);
+    for top in 0..100 {
+        for below in 0..100 {
+            held.create(&name(&format!("level {top}/mailbox {below}")), CreateOptions::default()).unwrap();
+        }
+    }
+    let list = held.list().unwrap();
+    assert_eq!(list.iter().filter(|entry| entry.selectable).count(), 10_102, "with INBOX, Sent and a hundred parents");
+    assert_eq!(list.iter().filter(|entry| entry.has_children).count(), 100);
+    let began = clock.now();
+    for _ in 0..10 {
+        held.list().unwrap();
+    }
+    println!("LIST of {} mailboxes: {:?}", list.len(), (clock.now() - began) / 10);
+    held.close().unwrap();
+    drop(held);
+    let began = clock.now();
+    let held = user.open(Handover::Clean);
+    println!("opened in {:?}", clock.now() - began);
+    assert_eq!(held.list().unwrap(), list);
+}
