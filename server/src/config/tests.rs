@@ -195,7 +195,7 @@ fn users_never_share_a_folder() {
 
 #[test]
 fn a_layout_that_is_none_is_refused() {
-    let refused = error("[mail]\nlayout = \"FS\"\n");
+    let refused = error("[node]\nroot = \"/srv/berth\"\n[mail]\nlayout = \"FS\"\n");
     assert!(refused.contains("`mail.layout`") && refused.contains("maildir++ (folders named .Archive.2026) or fs"), "{refused}");
 }
 
