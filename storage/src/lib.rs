@@ -42,5 +42,5 @@ pub use expiry::{ExpiryDate, ExpiryRule};
 pub use layout::{AccountPaths, Layout};
 pub use mailbox::{Appended, Copied, Mailbox, MessageReader, Rendered, Status, StoreOperation, Stored};
 pub use names::MailboxName;
-pub use quota::{Crossing, Limits, MAIN_ROOT, QuotaRules, QuotaSettings, RootUsage, Usage};
+pub use quota::{Crossing, Limits, MAIN_ROOT, QuotaRules, QuotaSettings, RootUsage, Usage, matches_mask};
 pub use staged::Staged;

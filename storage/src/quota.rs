@@ -15,8 +15,7 @@ mod rules;
 
 pub(crate) use ledger::Quota;
 pub(crate) use maildirsize::{MAILDIRSIZE_FILE, Maildirsize};
-pub(crate) use rules::matches_mask;
 
 pub use account::QuotaSettings;
 pub use ledger::{Crossing, RootUsage, Usage};
-pub use rules::{Limits, MAIN_ROOT, QuotaRules};
+pub use rules::{Limits, MAIN_ROOT, QuotaRules, matches_mask};

@@ -12,6 +12,7 @@ mod quota;
 mod reload;
 mod same_user;
 mod start;
+mod transfer;
 mod writer;
 
 use std::time::Duration;

@@ -225,6 +225,11 @@ impl Authenticator {
         self.inner.state.load().sources.known(user).map(|record| record.tags.clone()).unwrap_or_default()
     }
 
+    /// Whether there is this user.
+    pub async fn knows(&self, user: &UserName) -> bool {
+        matches!(self.record(user).await, Ok(Some(_)))
+    }
+
     /// A user's fields as their source gave them, as far as that is in memory: a login or a delivery has asked the sources a moment before.
     pub fn fields(&self, user: &UserName) -> record::Fields {
         self.inner.state.load().sources.known(user).map(|record| record.fields().clone()).unwrap_or_default()

@@ -53,6 +53,11 @@ pub enum Request {
         /// To which node.
         to: String,
     },
+    /// Go on as an IMAP session of this user, logged in: the answer is that of a login with the tag `login`.
+    Session {
+        /// Whose mail.
+        user: String,
+    },
     /// What a user holds and may hold.
     Quota {
         /// Whose.
@@ -70,7 +75,7 @@ impl Request {
         match self {
             Request::Move { .. } => MOVE_WAIT,
             Request::Quota { recount: true, .. } => RECOUNT_WAIT,
-            Request::Quota { recount: false, .. } => MOVE_WAIT,
+            Request::Quota { recount: false, .. } | Request::Session { .. } => MOVE_WAIT,
             Request::Who { .. } | Request::Nodes | Request::Kick { .. } | Request::Settings => ANSWER_WAIT,
         }
     }

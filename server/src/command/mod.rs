@@ -19,6 +19,7 @@ pub mod place;
 mod quota;
 pub mod serve;
 mod table;
+mod transfer;
 mod user;
 pub mod users;
 pub mod wishes;
@@ -68,6 +69,8 @@ enum Command {
     Move(users::MoveArgs),
     Kick(users::KickArgs),
     Quota(quota::QuotaArgs),
+    Import(transfer::ImportArgs),
+    Export(transfer::ExportArgs),
     Drain(operate::DrainArgs),
     Undrain(operate::UndrainArgs),
     Weight(operate::WeightArgs),
@@ -158,6 +161,8 @@ impl Command {
             Command::Move(args) => users::move_users(&args),
             Command::Kick(args) => users::kick(&args),
             Command::Quota(args) => quota::run(&args),
+            Command::Import(args) => transfer::import(&args),
+            Command::Export(args) => transfer::export(&args),
             Command::Drain(args) => operate::drain(&args),
             Command::Undrain(args) => operate::undrain(&args),
             Command::Weight(args) => operate::weight(&args),
@@ -248,6 +253,10 @@ mod tests {
             "berth kick --ip 192.0.2.7 --why maintenance",
             "berth kick --node mail2",
             "berth quota ada@example.org",
+            "berth import ada@example.org --from /home/ada/Maildir --dry-run",
+            "berth import ada --from old.mbox --mailbox Archive/Old --mbox cl2",
+            "berth export ada@example.org --to /backup/ada",
+            "berth export ada --to - --mailbox Archive/*",
             "berth quota --all --json",
             "berth quota recalc ada@example.org",
             "berth drain mail2",
@@ -290,6 +299,9 @@ mod tests {
             ("berth who --root /a --config /b", 2),
             ("berth kick", 2),
             ("berth quota", 2),
+            ("berth import ada", 2),
+            ("berth export ada", 2),
+            ("berth export ada --to x --format eml", 2),
             ("berth quota ada --all", 2),
             ("berth quota recalc", 2),
             ("berth rebalance --parallel 0", 2),

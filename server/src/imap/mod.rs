@@ -22,6 +22,8 @@ mod tests;
 
 use std::{sync::Arc, time::Duration};
 
+use affinity::UserName;
+
 use self::{
     login::{Admission, Door},
     session::{Session, Settings},
@@ -61,6 +63,23 @@ pub async fn accept(node: Arc<Node>, connection: Connection) -> End {
                 connection = *back;
                 reply::route_error(&error).write(connection.output(), &tag);
             }
+        }
+    }
+}
+
+/// The tag of the login that nobody had to give.
+pub const OPERATOR_TAG: &str = "login";
+
+/// A session that an operator on this host opened without a password; served by the holder, as every session.
+pub async fn serve_operator(node: Arc<Node>, connection: Connection, user: UserName) -> End {
+    let login_tag = OPERATOR_TAG.to_owned();
+    let preamble = Preamble { client: connection.client.clone(), protocol: Protocol::Imap, user, master: None, login_tag };
+    match forward::enter(node, connection, preamble).await {
+        Ok(end) => end,
+        Err((mut connection, error)) => {
+            reply::route_error(&error).write(connection.output(), OPERATOR_TAG);
+            connection.close().await;
+            End::because(error.to_string())
         }
     }
 }

@@ -1,20 +1,34 @@
 //! The control socket `<local_dir>/control.sock`: one JSON line asked, one answered. Who can open the socket (mode 0600) may ask.
 
-use std::{io, os::unix::fs::PermissionsExt, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddr},
+    os::unix::fs::PermissionsExt,
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use affinity::{NameError, NodeName, UserName};
+use bytes::BytesMut;
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::{UnixListener, UnixStream},
     time::timeout,
 };
+use tracing::Instrument;
 
 use super::{
     Node, operate, quota,
     sessions::{SessionFilter, SessionLine},
 };
-use crate::command::control::{self, HeldRow, KickReply, MoveReply, NodeRow, NodesReply, Request as Question, SessionRow};
+use crate::{
+    client::{Client, SessionId},
+    command::control::{self, HeldRow, KickReply, MoveReply, NodeRow, NodesReply, Request as Question, SessionRow},
+    connection::Connection,
+    imap,
+};
 
 /// Longest question.
 const LINE_BYTES_MAX: u64 = 64 * 1024;
@@ -56,14 +70,49 @@ pub async fn listen(node: Arc<Node>, path: PathBuf) -> anyhow::Result<()> {
 async fn serve(node: &Arc<Node>, stream: UnixStream) -> io::Result<()> {
     let (read, mut write) = stream.into_split();
     let mut line = String::new();
-    timeout(ASKER_TIMEOUT, BufReader::new(read.take(LINE_BYTES_MAX)).read_line(&mut line)).await??;
+    let mut asked = BufReader::new(read.take(LINE_BYTES_MAX));
+    timeout(ASKER_TIMEOUT, asked.read_line(&mut line)).await??;
     let answer = match serde_json::from_str::<Question>(&line) {
+        Ok(Question::Session { user }) => {
+            // The asker waits for an answer before it says more.
+            let stream = asked.into_inner().into_inner().reunite(write).map_err(io::Error::other)?;
+            return session(node, stream, &user).await;
+        }
         Ok(question) => answer(node, question).await.unwrap_or_else(|error| json!({ "error": error })),
         Err(error) => json!({ "error": format!("not understood: {error}") }),
     };
     let mut text = serde_json::to_vec(&answer)?;
     text.push(b'\n');
     timeout(ASKER_TIMEOUT, write.write_all(&text)).await?
+}
+
+/// An IMAP session without a password: whoever can open the control socket can read the mail anyway.
+async fn session(node: &Arc<Node>, mut stream: UnixStream, user: &str) -> io::Result<()> {
+    let user = match UserName::normalise(user) {
+        Ok(user) if node.auth.knows(&user).await => user,
+        Ok(user) => return refuse(&mut stream, &format!("there is no user {user}")).await,
+        Err(error) => return refuse(&mut stream, &error.to_string()).await,
+    };
+    let here = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let client = Client { session: SessionId::random(), address: here, local: here, ingress: node.keeper.me().node, tls: None };
+    let span = tracing::info_span!(
+        "session",
+        session = %client.session,
+        protocol = "imap",
+        client = "control socket",
+        ingress = %client.ingress,
+        user = %user,
+        holder = tracing::field::Empty
+    );
+    let connection = Connection::new(Box::new(stream), client, BytesMut::new(), node.config().limits.write_timeout);
+    let end = imap::serve_operator(node.clone(), connection, user).instrument(span.clone()).await;
+    span.in_scope(|| tracing::info!(reason = end.0, "session of an operator ended"));
+    Ok(())
+}
+
+async fn refuse(stream: &mut UnixStream, why: &str) -> io::Result<()> {
+    let line = format!("{} NO {}\r\n", imap::OPERATOR_TAG, why.replace(char::is_control, " "));
+    timeout(ASKER_TIMEOUT, stream.write_all(line.as_bytes())).await?
 }
 
 async fn answer(node: &Arc<Node>, question: Question) -> Result<Value, String> {
@@ -84,6 +133,8 @@ async fn answer(node: &Arc<Node>, question: Question) -> Result<Value, String> {
             let epoch = operate::move_user(node, &user_of(&user)?, &node_of(&to)?).await?;
             serde_json::to_value(MoveReply { epoch })
         }
+        // It is no question: see `serve`.
+        Question::Session { .. } => return Err("a session begins with its own line".to_owned()),
         Question::Quota { user, recount } => serde_json::to_value(quota::of(node, &user_of(&user)?, recount).await?),
         Question::Settings => serde_json::to_value(control::SettingsReply { silent: operate::settings_everywhere(node).await }),
     };

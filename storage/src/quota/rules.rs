@@ -282,8 +282,8 @@ fn numbered(text: &str) -> Option<u32> {
     }
 }
 
-/// `*` is any text, `?` any byte. Never looks back further than to the last `*`, so that no mask takes exponential time.
-pub(crate) fn matches_mask(mask: &[u8], name: &[u8]) -> bool {
+/// Whether a mask names a mailbox: `*` is any text, `?` any byte. Never looks back further than to the last `*`, so that no mask takes exponential time.
+pub fn matches_mask(mask: &[u8], name: &[u8]) -> bool {
     let (mut at, mut from, mut retry) = (0, 0, None);
     while from < name.len() {
         match mask.get(at) {
