@@ -13,7 +13,10 @@ use affinity::UserName;
 use storage::{ExpiryRule, StorageError};
 
 use super::Node;
-use crate::forward::{accounts::Opened, held::Use};
+use crate::forward::{
+    accounts::{Claim, Opened},
+    held::Use,
+};
 
 /// Messages that go at once; then others have their turn.
 const BATCH: usize = 500;
@@ -33,7 +36,7 @@ pub async fn run(node: Arc<Node>) {
         let now = seconds();
         let rules = node.config().expiry.parsed();
         let interval = node.config().expiry.interval.as_secs();
-        if !rules.is_empty() && !node.accounts.is_draining() {
+        if !rules.is_empty() && !node.accounts.placing.takes_nobody() {
             let due = node.auth.users().into_iter().map(|record| record.user).filter(|user| is_due(user, interval, seen, now));
             for user in due.collect::<Vec<_>>() {
                 if node.stop_listening.is_cancelled() {
@@ -83,7 +86,7 @@ async fn visit(node: &Arc<Node>, user: &UserName, rules: &Arc<[ExpiryRule]>) -> 
     let paths = node.config().account_paths(user);
     let was_open = node.accounts.is_open(user);
     if !was_open {
-        let ours = node.keeper.place(user).is_none_or(|place| place == node.keeper.me());
+        let ours = node.accounts.placing.place(user).is_some_and(|place| place == node.keeper.me());
         // Whoever holds the user visits them; a holder that is gone is a login's business.
         if !ours || node.keeper.look(user).await?.holder.is_some() {
             return Ok(());
@@ -93,7 +96,7 @@ async fn visit(node: &Arc<Node>, user: &UserName, rules: &Arc<[ExpiryRule]>) -> 
             return Ok(());
         }
     }
-    let Opened::Here(held) = node.accounts.open(user, paths, Use::Delivery, false).await? else { return Ok(()) };
+    let Opened::Here(held) = node.accounts.open(user, paths, Use::Delivery, Claim::Asked).await? else { return Ok(()) };
     loop {
         let (rules, now) = (Arc::clone(rules), i64::try_from(seconds())?);
         let removed = match held.run(move |account| account.expire(&rules, now, BATCH)).await {
