@@ -213,9 +213,9 @@ impl<H: Holding> Session<H> {
             Command::List(list) => command::list::list(self, state, &list).await,
             Command::Lsub { reference, pattern } => command::list::lsub(self, &reference, &pattern).await,
             Command::Status { mailbox, items } => command::status::status(self, state, mailbox, &items).await,
-            Command::GetQuota(root) => command::quota::get_quota(self, root).await,
-            Command::GetQuotaRoot(mailbox) => command::quota::get_quota_root(self, mailbox).await,
-            Command::SetQuota(_) => Err(command::quota::set_quota().into()),
+            Command::GetQuota(root) => command::status::get_quota(self, root).await,
+            Command::GetQuotaRoot(mailbox) => command::status::get_quota_root(self, mailbox).await,
+            Command::SetQuota(_) => Err(command::status::set_quota().into()),
             Command::Close => command::expunge::close(self, state).await,
             Command::Unselect => {
                 state.selected()?;

@@ -10,7 +10,6 @@ pub mod idle;
 pub mod list;
 pub mod mailboxes;
 mod pattern;
-pub mod quota;
 pub mod search;
 pub mod search_command;
 pub mod select;
