@@ -120,10 +120,6 @@ impl UserRecord {
         (record, wrong)
     }
 
-    /// All fields as the source gave them.
-    pub fn fields(&self) -> &Fields {
-        &self.fields
-    }
     /// A field as the source gave it, for what this server does not know by itself: `quota_rule`, and `userdb_quota_rule` as well.
     pub fn field(&self, name: &str) -> Option<&str> {
         get(&self.fields, name)

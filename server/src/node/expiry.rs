@@ -37,7 +37,7 @@ pub async fn run(node: Arc<Node>) {
         let rules = node.config().expiry.parsed();
         let interval = node.config().expiry.interval.as_secs();
         if !rules.is_empty() && !node.accounts.placing.takes_nobody() {
-            let due = node.auth.users().into_iter().map(|record| record.user).filter(|user| is_due(user, interval, seen, now));
+            let due = node.auth.users_of_files().into_iter().filter(|user| is_due(user, interval, seen, now));
             for user in due.collect::<Vec<_>>() {
                 if node.stop_listening.is_cancelled() {
                     return;
@@ -83,7 +83,7 @@ impl Hasher for Fnv {
 }
 
 async fn visit(node: &Arc<Node>, user: &UserName, rules: &Arc<[ExpiryRule]>) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    let paths = node.config().account_paths(user);
+    let paths = node.account_paths(user).await?;
     let was_open = node.accounts.is_open(user);
     if !was_open {
         let ours = node.accounts.placing.place(user).is_some_and(|place| place == node.keeper.me());
