@@ -150,10 +150,15 @@ fn check(imap: &mut Imap, before: &BTreeMap<u32, String>, validity: u64, acknowl
     }
     for written in acknowledged {
         ensure!(!written.messages.is_empty(), "nothing was written: this test tests nothing");
+        // A relayed delivery whose holder dies in the middle is carried out again (docs/failover.md): each writer has one under way at a time.
+        let mut carried_out_again = 0;
         for id in &written.messages {
             let copies = after.values().filter(|present| *present == id).count();
             ensure!(copies >= 1, "{id} was acknowledged and is missing");
-            ensure!(copies == 1 || written.retried.contains(id), "{id} is there {copies} times, but was sent once");
+            if copies > 1 && !written.retried.contains(id) {
+                carried_out_again += 1;
+                ensure!(copies == 2 && carried_out_again == 1, "{id} is there {copies} times, but was sent once");
+            }
         }
         for (told_validity, uid, id) in &written.uids {
             ensure!(

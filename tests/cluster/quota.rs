@@ -45,6 +45,12 @@ fn mail_for_a_full_user_is_refused_and_operators_are_told() -> Result<()> {
         let command = format!("[quota]\nwarning_command = [\"/bin/sh\", \"-c\", 'echo \"$@\" >> {}', \"sh\"]\n", told.display());
         fs::File::options().append(true).open(&node.config)?.write_all(command.as_bytes())?;
     }
+    for node in &cluster.nodes {
+        wait::until("the new settings", NOTICED, || {
+            ensure!(fs::read_to_string(&node.log)?.contains("configuration, users and certificates reloaded"), "not read yet");
+            Ok(())
+        })?;
+    }
     give(&cluster, user, "userdb_quota_rule=*:messages=4 userdb_quota_rule2=Trash:messages=+1")?;
     let limits = |imap: &mut Imap| Ok::<_, tests::Report>(format!("{:?}", imap.command("GETQUOTAROOT INBOX")?.ok()?));
     let mut imap = open(&cluster.nodes[0].doors, user)?;
