@@ -252,6 +252,11 @@ impl Keeper {
     pub fn place(&self, user: &UserName, wish: &Wish) -> Option<HolderId> {
         placement::place(user, wish, self.engine.view().peers.iter()).map(|placed| placed.on.clone())
     }
+    /// Has `nodes/` listed now: there is a sign that somebody joined or left. Otherwise that is seen within a beat.
+    /// At most five times in a second.
+    pub fn look_soon(&self) {
+        self.engine.look_soon();
+    }
     /// Reads the settings now: somebody changed them a moment ago, and told us. Otherwise they are read every few beats.
     pub async fn read_settings(&self) -> Result<(), AffinityError> {
         self.engine.read_settings().await

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use tests::{
-    Result,
+    Context, Result, berth,
     clients::imap::Imap,
     cluster::{Cluster, Demo},
     ensure,
@@ -64,6 +64,25 @@ fn a_killed_node_that_comes_back_at_once_is_waited_for_no_longer_than_three_seco
     eprintln!("served again {served_after:?} after the kill");
     ensure!(served_after < RESTART_LIMIT, "served only after {served_after:?}");
     check(&mut imap, &before, validity, &[writer.finish()?])
+}
+
+#[test]
+fn whoever_waits_for_a_restarted_node_waits_for_no_beat() -> Result<()> {
+    // Nodes look at each other every ten minutes, unless they have a reason.
+    let dir = tempfile::tempdir()?;
+    let root = dir.path().join("shared");
+    let root = root.to_str().context("path")?;
+    berth::run_ok(&["init", root, "--beat", "10m", "--self-limit", "30m", "--dead-after", "1h"])?;
+    let mut cluster = Cluster::start(&Demo { dir: Some(dir.path().to_owned()), ..Demo::default() })?;
+    let user = cluster.users[0].clone();
+    open(&cluster.nodes[0].doors, &user)?.append("INBOX", "", &tests::mail::message("before", 1))?;
+    let (holder, other) = holder_and_other(&cluster, &user)?;
+    cluster.nodes[holder].process.kill()?;
+    cluster.nodes[holder].process.wait_ended(RESTART_LIMIT)?;
+    cluster.restart(holder)?;
+    let mut imap = open_when_possible(&cluster.nodes[other].doors, &user, Duration::from_secs(60))?;
+    ensure!(imap.bodies()?.len() == 1);
+    Ok(())
 }
 
 #[test]

@@ -34,6 +34,8 @@ const EVENTS_BEHIND_MAX: usize = 4096;
 const TURNS_KEPT: usize = 1024;
 /// Most listings in a row of a lease folder that show no lease: one can be hidden by a rename.
 const EMPTY_MAX: u32 = 4;
+/// Between two listings of `nodes/` that somebody asks for: strangers at the relay port can.
+const LOOK_GAP_MIN: Duration = Duration::from_millis(200);
 /// Names of others that are remembered as warned of, so that a log is not flooded.
 const WARNED_MAX: usize = 1000;
 
@@ -66,6 +68,8 @@ pub(super) struct View {
     pub(super) peers: Vec<Peer>,
     pub(super) suspects: BTreeSet<NodeFile>,
     pub(super) settings: Settings,
+    /// When the watch last listed `nodes/`.
+    pub(super) looked: Duration,
 }
 
 /// What we hold, under one tenure.
@@ -265,6 +269,13 @@ impl Engine {
                 engine.release_now(&lease)
             })
             .await
+    }
+
+    /// Has the watch list `nodes/` now rather than at the next beat, unless it did a moment ago.
+    pub(super) fn look_soon(&self) {
+        if self.now().saturating_sub(self.view().looked) >= LOOK_GAP_MIN {
+            self.stop.wake_to_look();
+        }
     }
 
     pub(super) async fn read_settings(&self) -> Result<(), AffinityError> {

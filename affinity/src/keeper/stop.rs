@@ -19,6 +19,8 @@ struct Waking {
     stopping: Stopping,
     /// Who waits for the settings to be read.
     readers: Vec<oneshot::Sender<bool>>,
+    /// Somebody has seen a sign that `nodes/` changed.
+    look: bool,
 }
 
 #[derive(Debug, Default)]
@@ -46,6 +48,10 @@ impl Stop {
         self.state.lock().readers.push(reader);
         self.changed.notify_all();
     }
+    pub(super) fn wake_to_look(&self) {
+        self.state.lock().look = true;
+        self.changed.notify_all();
+    }
     /// Waits; whether to stop.
     pub(super) fn wait(&self, limit: Duration) -> bool {
         let mut state = self.state.lock();
@@ -53,11 +59,12 @@ impl Stop {
         let _ = self.changed.wait_while_for(&mut state, |state| matches!(state.stopping, Stopping::Not), limit);
         !matches!(state.stopping, Stopping::Not)
     }
-    /// Waits, also for somebody who wants the settings read; `None`: stop.
+    /// Waits, also for somebody who wants a look now or the settings read; `None`: stop.
     pub(super) fn wait_for_readers(&self, limit: Duration) -> Option<Vec<oneshot::Sender<bool>>> {
         let mut state = self.state.lock();
-        let nothing = |state: &mut Waking| matches!(state.stopping, Stopping::Not) && state.readers.is_empty();
+        let nothing = |state: &mut Waking| matches!(state.stopping, Stopping::Not) && state.readers.is_empty() && !state.look;
         let _ = self.changed.wait_while_for(&mut state, nothing, limit);
+        state.look = false;
         matches!(state.stopping, Stopping::Not).then(|| std::mem::take(&mut state.readers))
     }
     /// Who waits for the node to leave, if that is why it stops.

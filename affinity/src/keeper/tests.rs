@@ -324,6 +324,26 @@ async fn pins_and_settings_are_read_when_somebody_says_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_sign_that_somebody_joined_is_followed_before_the_next_beat() {
+    let (server, locks) = (FaultyDirectory::cluster(), tempfile::tempdir().unwrap());
+    let slow = Timings { beat_ms: 600_000, self_limit_ms: 3_000_000, dead_after_ms: 5_000_000 };
+    let join = |node: &str| {
+        let config = config(&Root::for_test(slow.clone()), node, locks.path());
+        Keeper::join_over(config, Arc::new(server.another_client())).unwrap()
+    };
+    let a = join("a");
+    let b = join("b");
+    assert!(a.peer(&b.me()).is_none(), "its next look is ten minutes away");
+    soon(async {
+        while a.peer(&b.me()).is_none() {
+            a.look_soon();
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_hung_directory_suspends_and_resumes() {
     let memory = Memory::new();
     let (a, directory) = memory.join("a");

@@ -333,7 +333,8 @@ impl Watcher {
                 info: self.infos.get(holder).cloned(),
             }
         });
-        View { peers: peers.collect(), suspects: self.watch.suspects(), settings: self.settings.clone() }
+        let looked = self.engine.now();
+        View { peers: peers.collect(), suspects: self.watch.suspects(), settings: self.settings.clone(), looked }
     }
 }
 

@@ -260,7 +260,7 @@ impl State {
         let scheme = Scheme::parse(&section.default_scheme).context("`auth.default_scheme` is not supported")?;
         let dummy = match old {
             Some(old) if old.section.default_scheme == section.default_scheme => old.dummy.clone(),
-            _ => dummy(scheme)?,
+            _ => StoredPassword::dummy(scheme),
         };
         let cache = PasswordCache::new(section.cache_ttl, section.cache_users);
         let kept = old.filter(|old| old.section.oauth == section.oauth).map(|old| old.oauth.clone());
@@ -291,13 +291,6 @@ impl State {
             }
         }
     }
-}
-
-/// A hash that no password has, as slow as those of the default scheme.
-fn dummy(scheme: Scheme) -> anyhow::Result<StoredPassword> {
-    let secret: [u8; 32] = rand::random();
-    let field = scheme.hash(&secret).or_else(|_| Scheme::Argon2id.hash(&secret)).context("can't make a password hash")?;
-    StoredPassword::parse(&field, scheme).context("can't read a password hash")
 }
 
 /// Takes a login name apart; `Err` says why it can't be one.

@@ -51,6 +51,8 @@ const UNACKNOWLEDGED: Duration = Duration::from_secs(25);
 const REDIAL: Duration = Duration::from_secs(1);
 /// How long a new node may take to show up in our listing of `nodes/` before its link is refused.
 const INTRODUCTION: Duration = Duration::from_secs(5);
+/// How often it is looked for.
+const INTRODUCTION_LOOK: Duration = Duration::from_millis(50);
 
 /// One stream of a link.
 pub type RelayStream = Compat<yamux::Stream>;
@@ -291,7 +293,10 @@ async fn admit(
                 .map(|peer| peer.holder);
             match holder {
                 Some(holder) => return holder,
-                None => tokio::time::sleep(Duration::from_millis(100)).await,
+                None => {
+                    node.keeper.look_soon();
+                    tokio::time::sleep(INTRODUCTION_LOOK).await;
+                }
             }
         }
     });

@@ -247,6 +247,7 @@ impl<'a> Router<'a> {
             // It joined so lately that our watch has not listed it: nobody was asked, the next look finds it.
             Some(holder) => {
                 self.last = format!("its holder {holder} has only just joined");
+                self.node.keeper.look_soon();
                 self.pause = true;
             }
             None => {

@@ -200,6 +200,7 @@ async fn start(config: Config, config_file: &Path) -> anyhow::Result<Arc<Node>> 
     let events = node.keeper.events();
     tokio::spawn(watch_events(node.clone(), events));
     tokio::spawn(link::listen(node.clone(), relay, node.stop_sessions.clone()));
+    tokio::spawn(operate::greet(node.clone()));
     control::listen(node.clone(), local_dir.join("control.sock")).await?;
     for (listener, door) in listeners {
         let address = listener.local_addr()?;

@@ -142,6 +142,22 @@ pub async fn take(node: &Arc<Node>, user: &UserName) -> Moved {
     }
 }
 
+/// A node that starts dials the others, which look for it then, and not only at their next beat: whoever waits for users of a node that was restarted
+/// is served that much sooner.
+pub async fn greet(node: Arc<Node>) {
+    let me = node.keeper.me();
+    let others = node.keeper.peers().into_iter().filter(|peer| peer.holder != me);
+    let greeting = others.map(|peer| {
+        let node = &node;
+        async move {
+            if let Err(error) = node.links.open(node, &peer.holder).await {
+                tracing::debug!(peer = %peer.holder, %error, "a node could not be greeted");
+            }
+        }
+    });
+    join_all(greeting).await;
+}
+
 /// Settings on the shared directory were changed: every live node reads and follows them now. Gives those that did not say so.
 pub async fn settings_everywhere(node: &Arc<Node>) -> Vec<String> {
     let answers = everywhere(node, |peer, is_this| async move {
