@@ -5,10 +5,11 @@
 //! - a fenced node drops everything it held and comes back as somebody else (`a_fenced_node_drops_its_leases_and_rejoins`)
 //! - a handover is repeated until it was dealt with (`a_handover_is_repeated_until_it_is_taken_over`)
 //! - whatever one try to take a lease leaves unknown, the next one knows (`an_error_after_a_won_swap_is_resolved`)
+//! - what a dead node left half done goes away, and its late requests do no harm then (`what_a_dead_node_left_is_cleared_and_its_late_requests_do_no_harm`)
 //! - two processes of one host never run one node (`a_node_runs_once_per_host`)
 //!
-//! Three threads of its own: one beats, one watches, one looks at the clock. Each can hang in the shared directory without stopping the
-//! others. What callers ask for runs on the runtime's blocking threads, bounded.
+//! Threads of its own: one beats, one watches, one looks at the clock, one clears what the dead left. Each can hang in the shared directory
+//! without stopping the others. What callers ask for runs on the runtime's blocking threads, bounded.
 
 mod engine;
 mod join;
@@ -16,6 +17,7 @@ mod stop;
 #[cfg(test)]
 mod tests;
 mod threads;
+mod tidy;
 
 use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
 

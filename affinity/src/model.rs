@@ -46,6 +46,7 @@ enum Rule {
     AcknowledgeOnlyWhileValid,
     UncleanTakeoversCopy,
     ReleaseOnlyWhenClosed,
+    ResigningEndsTheTenureFirst,
 }
 
 /// One bounded world.
@@ -95,6 +96,7 @@ enum Action {
     Acknowledge(usize, usize),
     Crash(usize),
     Start(usize),
+    Resign(usize),
     Pause(usize),
     Wake(usize),
     GoLast(usize),
@@ -237,6 +239,9 @@ impl Model {
             } else if left.crashes > 0 {
                 actions.push(Action::Crash(number));
             }
+            if left.resigns > 0 && !node.paused && !node.away {
+                actions.push(Action::Resign(number));
+            }
             for (thread, pending) in &process.pending {
                 match pending {
                     Pending::Sent { slow: true, .. } if !node.away => actions.push(Action::Land(number, *thread)),
@@ -342,6 +347,10 @@ impl Model {
                 state.end(node);
             }
             Action::Start(node) => state.join(self, node),
+            Action::Resign(node) => {
+                state.left.resigns -= 1;
+                state.resign(self, node);
+            }
             Action::Pause(node) => {
                 state.left.pauses -= 1;
                 state.nodes[node].paused = true;

@@ -15,6 +15,7 @@ pub mod acquire;
 pub mod beat;
 pub mod release;
 pub mod roll;
+pub mod tidy;
 pub mod watch;
 
 pub use acquire::{Acquire, Attempt, Verdict};

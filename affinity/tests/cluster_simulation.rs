@@ -27,7 +27,7 @@ fn requests_grow_with_nodes_times_beats_and_logins_and_nothing_else() {
 #[test]
 fn who_comes_goes_or_dies_moves_no_users_but_its_own_and_an_outage_none() {
     let rows = run();
-    let [logins, idle, join, drain, death, outage] = rows.as_slice() else { panic!("{rows:?}") };
+    let [logins, idle, join, drain, death, outage, back, again, flapping] = rows.as_slice() else { panic!("{rows:?}") };
     assert_eq!((logins.logins, logins.moved, logins.longest_wait), (4000, 0, 0));
     assert_eq!((idle.lease_requests, idle.moved, join.moved), (0, 0, 0));
     assert!(logins.spread.0 >= 130 && logins.spread.1 <= 280, "200 each on average: {:?}", logins.spread);
@@ -35,6 +35,11 @@ fn who_comes_goes_or_dies_moves_no_users_but_its_own_and_an_outage_none() {
     assert!((200..=600).contains(&death.moved) && death.fenced == 2, "{death:?}");
     assert!(death.longest_wait <= 10, "dead_after, and a beat or two: {death:?}");
     assert_eq!((outage.moved, outage.fenced, outage.lease_requests), (0, 0, 0));
+    // The nodes that joined after all had logged in get their share as well now: two of 20 that came back, two of 22.
+    assert!((550..=1000).contains(&back.moved), "{back:?}");
+    assert!(back.spread.0 >= 130 && back.spread.1 <= 280, "{:?}", back.spread);
+    assert_eq!((again.moved, again.fenced), (0, 0), "whoever is where they belong stays: nothing flaps");
+    assert_eq!((flapping.moved, flapping.lease_requests), (0, 0), "a node that comes and goes moves nobody who is not idle");
 }
 
 #[test]

@@ -32,7 +32,7 @@ use crate::auth::UserRecord;
 pub use auth::AuthSection;
 pub use check::Problem;
 pub use expiry::ExpirySection;
-pub use network::Network;
+pub use network::{Network, Networks};
 pub use quota::{QuotaRootSection, QuotaSection};
 
 /// The settings reference, as shipped.
@@ -108,7 +108,7 @@ pub struct ListenSection {
     /// For the other nodes only.
     pub relay: SocketAddr,
     /// Networks of load balancers that send a PROXY header before anything else.
-    pub proxy_from: Vec<String>,
+    pub proxy_from: Networks,
     /// Which of the addresses above they connect to; empty: all but the relay's.
     pub proxy_on: Vec<SocketAddr>,
     /// Health answers over HTTP.
@@ -125,13 +125,8 @@ impl ListenSection {
 
     /// Whether whoever connects from `address` is a load balancer.
     pub fn is_proxy(&self, address: IpAddr) -> bool {
-        contains(&self.proxy_from, address)
+        self.proxy_from.contains(address)
     }
-}
-
-/// Whether one of `networks` has `address`. What is no network was refused when the configuration was read.
-fn contains(networks: &[String], address: IpAddr) -> bool {
-    networks.iter().filter_map(|network| network.parse::<Network>().ok()).any(|network| network.contains(address))
 }
 
 /// `[mail]`
@@ -178,9 +173,9 @@ pub struct TlsSection {
 #[serde(deny_unknown_fields, default)]
 pub struct LmtpSection {
     /// Networks that may deliver, as in `10.0.0.0/8`.
-    pub allow: Vec<String>,
+    pub allow: Networks,
     /// Networks whose XCLIENT and XFORWARD are believed.
-    pub trusted: Vec<String>,
+    pub trusted: Networks,
     /// Whether `+detail` makes a missing mailbox; otherwise such mail goes to INBOX.
     pub detail_creates_mailbox: bool,
     /// What a sender is told whose message would not fit into the mailbox.
@@ -267,7 +262,7 @@ impl Default for ListenSection {
             pop3s: everywhere(995),
             lmtp: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 24))],
             relay: SocketAddr::from((Ipv4Addr::UNSPECIFIED, RELAY_PORT)),
-            proxy_from: Vec::new(),
+            proxy_from: Networks::default(),
             proxy_on: Vec::new(),
             health: Vec::new(),
             health_agent: Vec::new(),
@@ -298,8 +293,8 @@ impl Default for MailSection {
 impl Default for LmtpSection {
     fn default() -> Self {
         LmtpSection {
-            allow: vec!["127.0.0.0/8".to_owned(), "::1".to_owned()],
-            trusted: Vec::new(),
+            allow: vec!["127.0.0.0/8".to_owned(), "::1".to_owned()].into(),
+            trusted: Networks::default(),
             detail_creates_mailbox: false,
             over_quota: OverQuota::Defer,
         }
@@ -309,11 +304,11 @@ impl Default for LmtpSection {
 impl LmtpSection {
     /// Whether a client at `address` may deliver.
     pub fn allows(&self, address: IpAddr) -> bool {
-        contains(&self.allow, address)
+        self.allow.contains(address)
     }
     /// Whether XCLIENT and XFORWARD from `address` are believed.
     pub fn trusts(&self, address: IpAddr) -> bool {
-        contains(&self.trusted, address)
+        self.trusted.contains(address)
     }
 }
 

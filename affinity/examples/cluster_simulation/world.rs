@@ -84,6 +84,8 @@ pub struct World {
     /// Users who wait for a holder, since when.
     waiting: BTreeMap<usize, u64>,
     next_login: usize,
+    /// Users who are still to be idle once: their lease is given back, and they come again.
+    idle_users: Vec<usize>,
     phase: Phase,
 }
 
@@ -100,6 +102,7 @@ impl World {
             leases: vec![Lease::default(); size.users],
             waiting: BTreeMap::new(),
             next_login: 0,
+            idle_users: Vec::new(),
             phase: Phase::begin(""),
             size,
         };
@@ -123,6 +126,20 @@ impl World {
         self.wait(30);
         self.away = false;
         rows.push(self.phase("the directory was away for 30 beats", 30));
+        (tenth..2 * tenth).for_each(|number| self.start(number));
+        // Two beats, in which all see them; then everybody is idle once and comes again.
+        self.wait(2);
+        self.idle_users = (0..self.size.users).collect();
+        rows.push(self.phase("the dead come back, and every user is idle once", all_in + 8));
+        self.idle_users = (0..self.size.users).collect();
+        rows.push(self.phase("every user is idle once more", all_in + 8));
+        for _ in 0..4 {
+            (tenth..2 * tenth).for_each(|number| self.crash_quietly(number));
+            self.wait(20);
+            (tenth..2 * tenth).for_each(|number| self.start(number));
+            self.wait(20);
+        }
+        rows.push(self.phase("a tenth dies and comes back four times, nobody is idle", 20));
         rows
     }
 
@@ -147,13 +164,20 @@ impl World {
     // Nodes.
 
     fn join(&mut self) {
-        let number = self.nodes.len();
+        self.nodes.push(None);
+        self.start(self.nodes.len() - 1);
+    }
+
+    /// A new start of a node, under the name that its number gives.
+    fn start(&mut self, number: usize) {
         let incarnation = Incarnation::from_number(NonZeroU64::new(self.next()).unwrap_or(NonZeroU64::MIN));
         let holder = HolderId { node: format!("node-{number:03}").parse().expect("a name"), incarnation };
         let beat = Beat::new(holder.clone());
+        // As `keeper::join`: an older start of it is moved away.
+        self.files.retain(|older, _| older.node != holder.node);
         self.files.insert(holder.clone(), 0);
         self.by_holder.insert(holder.clone(), number);
-        self.nodes.push(Some(Node {
+        self.nodes[number] = Some(Node {
             watch: Watch::new(holder.clone()),
             peers: Vec::new(),
             draining: false,
@@ -161,7 +185,7 @@ impl World {
             held: HashMap::new(),
             beat,
             holder,
-        }));
+        });
         // Its lock, info/, first listing and node file.
         self.phase.beat_requests += 4 * LISTING_REQUESTS;
     }
@@ -179,6 +203,11 @@ impl World {
         }
     }
 
+    /// The same, but nobody of theirs comes again before they are back.
+    fn crash_quietly(&mut self, number: usize) {
+        self.nodes[number] = None;
+    }
+
     fn step(&mut self) {
         self.now += 1;
         for number in 0..self.nodes.len() {
@@ -190,6 +219,11 @@ impl World {
         }
         for number in 0..self.nodes.len() {
             self.hand_over(number);
+        }
+        for _ in 0..self.size.logins_per_beat.min(self.idle_users.len()) {
+            if let Some(user) = self.idle_users.pop() {
+                self.be_idle(user);
+            }
         }
         for _ in 0..self.size.logins_per_beat.min(self.size.users - self.next_login) {
             self.phase.logins += 1;
@@ -282,6 +316,25 @@ impl World {
 
     // Users.
 
+    /// Nobody uses the account: its lease is given back, and the user comes again.
+    fn be_idle(&mut self, user: usize) {
+        let Some((holder, epoch)) = self.leases[user].name.clone().and_then(|name| Some((name.holder?, name.epoch))) else { return };
+        let Some(node) = self.by_holder.get(&holder).and_then(|number| self.nodes[*number].as_mut()) else { return };
+        if node.holder == holder && node.held.remove(&user).is_some() {
+            self.phase.logins += 1;
+            self.release(user, &holder, epoch);
+        }
+    }
+
+    fn release(&mut self, user: usize, holder: &HolderId, epoch: Epoch) {
+        let mut release = Release::new(holder.clone(), epoch);
+        while let ReleaseStep::Swap { from, to } = release.step().clone() {
+            let swapped = self.swap(user, &from, &to);
+            release.swapped(Answer::Swapped(swapped));
+        }
+        self.waiting.insert(user, self.now);
+    }
+
     /// A draining node gives its leases back, as many in a beat as logins come, and leaves.
     fn hand_over(&mut self, number: usize) {
         let Some(node) = self.nodes[number].as_mut().filter(|node| node.draining) else { return };
@@ -289,12 +342,7 @@ impl World {
             (node.holder.clone(), node.held.keys().copied().take(self.size.logins_per_beat).collect());
         for user in users {
             let Some(epoch) = self.nodes[number].as_mut().and_then(|node| node.held.remove(&user)) else { continue };
-            let mut release = Release::new(holder.clone(), epoch);
-            while let ReleaseStep::Swap { from, to } = release.step().clone() {
-                let swapped = self.swap(user, &from, &to);
-                release.swapped(Answer::Swapped(swapped));
-            }
-            self.waiting.insert(user, self.now);
+            self.release(user, &holder, epoch);
         }
         if self.nodes[number].as_ref().is_some_and(|node| node.held.is_empty()) {
             self.phase.beat_requests += 1;

@@ -496,6 +496,8 @@ impl Engine {
         // `~` is in no encoded user name.
         let temporary = format!("{bucket}/~{},{number}", self.tenure().holder());
         let first = format!("{temporary}/{}", LeaseName::FIRST);
+        // Whether the rename may take effect yet.
+        let mut may_land = false;
         let done = (|| {
             match self.directory.create_folder(&bucket) {
                 Ok(()) => self.directory.sync(LEASES)?,
@@ -509,14 +511,19 @@ impl Engine {
                 // Somebody was first, or it was us and the reply was lost.
                 Err(error) => match error.kind() {
                     io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists | io::ErrorKind::NotFound => Ok(()),
-                    _ => Err(error),
+                    _ => {
+                        may_land = true;
+                        Err(error)
+                    }
                 },
             };
             self.directory.refresh(&bucket)?;
             renamed
         })();
-        // What is left unless it was renamed; if that fails it is an empty folder that nobody looks at.
-        self.directory.remove(&first).and_then(|()| self.directory.remove_folder(&temporary)).ok();
+        // What is left unless it was renamed. What may land yet must not land empty. What stays is a folder that nobody looks at (`tidy.rs`).
+        if !may_land {
+            self.directory.remove(&first).and_then(|()| self.directory.remove_folder(&temporary)).ok();
+        }
         done.map_err(io_error("can't make", &self.path(&folder)))
     }
 

@@ -21,7 +21,7 @@ use super::{KeeperConfig, engine::Engine};
 use crate::{
     AffinityError, HolderId, Incarnation, Tenure,
     names::{INFO, NodeFile},
-    protocol::{Answer, Beat, BeatOutcome},
+    protocol::{Answer, Beat, BeatOutcome, tidy::JOIN_MAX},
     root::io_error,
     swap::{Swapped, swap},
 };
@@ -130,6 +130,7 @@ impl Entrant {
 
 /// Publishes, creates the node file, and wins the first beat.
 fn enter(engine: &Engine, tenure: &Tenure) -> Result<Beat, AffinityError> {
+    let began = engine.now();
     let info_name = format!("{INFO}/{}", tenure.holder());
     let info_path = engine.path(&info_name);
     let info = serde_json::to_vec(&engine.config.info).map_err(|error| io_error("can't write", &info_path)(error.into()))?;
@@ -143,6 +144,11 @@ fn enter(engine: &Engine, tenure: &Tenure) -> Result<Beat, AffinityError> {
     let (from, to) = beat.attempt(engine.now());
     let swapped = swap(&*engine.directory, &from.in_nodes(), &to.in_nodes()).map_err(io_error("can't move", &node_path))?;
     match beat.answered(Answer::Swapped(swapped), engine.timings().self_limit()) {
+        // What it published may be taken for a leftover by now: it begins anew, and this file is fenced as it stands still.
+        BeatOutcome::ValidUntil(_) if engine.now().saturating_sub(began) > JOIN_MAX => {
+            let cause = io::Error::new(io::ErrorKind::TimedOut, "joining took too long");
+            Err(AffinityError::Io { doing: "can't join by", path: node_path, cause })
+        }
         BeatOutcome::ValidUntil(until) => {
             tenure.extend(until);
             Ok(beat)

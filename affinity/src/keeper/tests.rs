@@ -7,6 +7,7 @@ use crate::{
     Incarnation, SystemClock, Timings,
     faulty::{Fault, FaultyDirectory},
     names::{LeaseName, NodeFile, lease_bucket, lease_folder},
+    protocol::tidy::KEEP,
 };
 
 /// Long enough for a busy machine; every wait ends as soon as what it waits for happens.
@@ -321,6 +322,37 @@ async fn pins_and_settings_are_read_when_somebody_says_so() {
     soon(b.say_trouble(None)).await.unwrap();
     soon(a.read_settings()).await.unwrap();
     assert!(!a.peer(&b.me()).unwrap().trouble);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_dead_node_left_is_cleared_and_its_late_requests_do_no_harm() {
+    let memory = Memory::new();
+    let (keeper, directory) = memory.join("a");
+    let dead: HolderId = "b,00000000000000bb".parse().unwrap();
+    let temporary = format!("leases/00/~{dead},0");
+    directory.create_folder("leases/00").unwrap();
+    directory.create_folder(&temporary).unwrap();
+    directory.create(&format!("{temporary}/0,free")).unwrap();
+    let ours = format!("leases/00/~{},0", keeper.me());
+    directory.create_folder(&ours).unwrap();
+    directory.write(&format!("info/{dead}"), b"{}").unwrap();
+    directory.create(&format!("fenced/{dead},9")).unwrap();
+    directory.create("fenced/b,00000000000000bc,2").unwrap();
+    let mut rounds = tidy::Rounds::default();
+    let mut round = |kept| rounds.next(&keeper.engine, KEEP * kept).unwrap();
+    assert_eq!(round(0), 1);
+    assert_eq!(directory.list("leases/00").unwrap(), [ours.rsplit_once('/').unwrap().1], "a live node goes on with its own");
+    // Only one of the two ends of `b` is the last word on it.
+    assert_eq!(round(1), 2);
+    assert_eq!(directory.list("info").unwrap(), [keeper.me().to_string()]);
+    assert_eq!(directory.list("fenced").unwrap().len(), 1);
+
+    // What the dead one had under way when it died lands now, or was carried out twice.
+    let ada = user("ada");
+    assert!(directory.rename(&temporary, &lease_folder(&ada)).is_err(), "nothing to rename: no folder without a lease");
+    directory.create_folder(&temporary).unwrap();
+    assert_eq!((0..256).map(|_| round(1)).sum::<usize>(), 1, "all folders have their turn");
+    assert_eq!(directory.list("leases/00").unwrap().len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

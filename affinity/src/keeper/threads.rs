@@ -1,4 +1,4 @@
-//! The three threads: beat, watch, clock. Each may hang in the shared directory without stopping the others.
+//! The threads: beat, watch, clock (and `tidy.rs`). Each may hang in the shared directory without stopping the others.
 
 use std::{
     collections::BTreeMap,
@@ -12,6 +12,7 @@ use super::{
     Event, KeeperConfig, Peer,
     engine::{Engine, View},
     join::{self, Entrant},
+    tidy,
 };
 use crate::{
     AffinityError, HolderId, NodeInfo, Tenure,
@@ -50,6 +51,10 @@ pub(super) fn start(config: KeeperConfig, directory: Arc<dyn SharedDirectory>) -
                 engine.announce();
             }
         }
+    })?;
+    spawn(&engine, "affinity-tidy", {
+        let engine = Arc::clone(&engine);
+        move || tidy::run(&engine)
     })?;
     // Once before anybody asks who is there.
     let mut watcher = Watcher::new(Arc::clone(&engine));

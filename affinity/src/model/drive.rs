@@ -369,6 +369,15 @@ impl State {
         self.late.sort();
     }
 
+    /// As `keeper::threads` does: the tenure ends, then the node file is moved away. The node starts anew some time later.
+    pub(super) fn resign(&mut self, model: &Model, node: usize) {
+        let file = self.process(node).beat.current();
+        if model.without != Some(Rule::ResigningEndsTheTenureFirst) {
+            self.end(node);
+        }
+        self.perform(model, &Request::Swap(file.in_nodes(), file.in_fenced()), How::Well);
+    }
+
     /// As `keeper::join` on one host: older incarnations of the node are moved away, then it is there.
     pub(super) fn join(&mut self, model: &Model, node: usize) {
         let start = self.nodes[node].starts + 1;

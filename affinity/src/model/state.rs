@@ -41,6 +41,8 @@ pub(super) struct State {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub(super) struct Faults {
     pub(super) crashes: u8,
+    /// A node gives up all its leases at once and joins anew.
+    pub(super) resigns: u8,
     /// A process stands still, for any time, with requests under way.
     pub(super) pauses: u8,
     /// The server is away for all, for any time; the nodes find it again at different times.

@@ -3,7 +3,7 @@
 use super::*;
 
 const NONE: Faults =
-    Faults { crashes: 0, pauses: 0, outages: 0, delays: 0, slow: 0, errors: 0, resent: 0, hidden: 0, releases: 0, writes: 0 };
+    Faults { crashes: 0, resigns: 0, pauses: 0, outages: 0, delays: 0, slow: 0, errors: 0, resent: 0, hidden: 0, releases: 0, writes: 0 };
 
 #[track_caller]
 fn assert_holds(model: Model) {
@@ -35,6 +35,11 @@ fn whatever_is_slow_no_two_nodes_acknowledge() {
 fn whatever_crashes_no_two_nodes_acknowledge_and_nothing_acknowledged_is_missing() {
     assert_holds(Model::new(Faults { crashes: 2, delays: 1, writes: 1, ..NONE }).lasting(2));
     assert_holds(Model { dead_stay_dead: true, ..Model::new(Faults { crashes: 1, writes: 2, ..NONE }).lasting(7) });
+}
+
+#[test]
+fn whoever_resigns_no_two_nodes_acknowledge_and_nothing_acknowledged_is_missing() {
+    assert_holds(Model::new(Faults { resigns: 1, errors: 1, writes: 1, ..NONE }).lasting(3));
 }
 
 #[test]
@@ -158,4 +163,10 @@ fn going_on_in_a_dead_nodes_folder_its_late_write_lands_there() {
 fn releasing_before_all_is_durable_a_late_write_reaches_the_next_holder() {
     let model = Model::new(Faults { releases: 1, writes: 1, ..NONE }).lasting(4);
     assert_breaks(model.without(Rule::ReleaseOnlyWhenClosed), "no_late_write_reaches_a_live_folder");
+}
+
+#[test]
+fn resigning_before_the_tenure_is_over_two_nodes_acknowledge() {
+    let model = Model::new(Faults { resigns: 1, ..NONE }).lasting(4);
+    assert_breaks(model.without(Rule::ResigningEndsTheTenureFirst), "");
 }

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     client::{Client, Protocol},
-    config::Network,
+    config::network::contains,
 };
 
 /// Answers of "no" come at multiples of this: longer than what sources and hashes differ by.
@@ -329,10 +329,6 @@ pub(super) fn admit(state: &State, address: IpAddr) -> Result<(), Refusal> {
         return Err(Refusal::wrong("its network is not in auth.allow_nets"));
     }
     Ok(())
-}
-
-fn contains(networks: &[Network], address: IpAddr) -> bool {
-    networks.iter().any(|network| network.contains(address))
 }
 
 /// What tells one stored password of a user from the next.

@@ -17,7 +17,10 @@ use affinity::{NameRules, NodeName, Tag, UserName};
 use jiff::{Timestamp, civil::Date, tz::TimeZone};
 
 use super::passwd_file::user_of;
-use crate::{client::Protocol, config::Network};
+use crate::{
+    client::Protocol,
+    config::{Network, network::contains},
+};
 
 /// Fields by name; one without a value has the value "".
 pub type Fields = BTreeMap<String, String>;
@@ -138,7 +141,7 @@ impl UserRecord {
         if self.expires.is_some_and(|expires| expires <= now) {
             return Some("the account has expired".to_owned());
         }
-        if self.allow_nets.as_ref().is_some_and(|networks| !networks.iter().any(|network| network.contains(address))) {
+        if self.allow_nets.as_ref().is_some_and(|networks| !contains(networks, address)) {
             return Some("not from this network".to_owned());
         }
         if self.protocols.as_ref().is_some_and(|protocols| !protocols.contains(&protocol)) {

@@ -94,7 +94,10 @@ fn check(root: &Root) -> anyhow::Result<(usize, Vec<Finding>)> {
         for name in folders {
             let path = format!("{bucket}/{name}");
             if name.starts_with('~') {
-                findings.push(note(&path, "left by a node that died while it made a user's first lease; may be removed".to_owned()));
+                findings.push(note(
+                    &path,
+                    "left by a node that died while it made a user's first lease: a node removes it within two days".to_owned(),
+                ));
                 continue;
             }
             let Ok(user) = UserName::from_encoded(&name) else {

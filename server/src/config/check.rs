@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use storage::{Layout, MailboxName, SpecialUse};
 
-use super::{Config, Network, explain::Written};
+use super::{Config, explain::Written};
 use crate::auth::{oauth::algorithm, sasl::Mechanism, scheme::Scheme};
 
 /// RFC 9051 §5.4: an inactivity timer must not be shorter.
@@ -41,7 +41,7 @@ impl Config {
         let lists =
             [("lmtp.allow", &self.lmtp.allow), ("lmtp.trusted", &self.lmtp.trusted), ("listen.proxy_from", &self.listen.proxy_from)];
         for (key, networks) in lists {
-            for error in networks.iter().filter_map(|network| network.parse::<Network>().err()) {
+            for error in networks.errors() {
                 say(key, error.to_string());
             }
         }

@@ -67,6 +67,45 @@ impl fmt::Display for Network {
     }
 }
 
+/// Whether one of `networks` has `address`.
+pub fn contains(networks: &[Network], address: IpAddr) -> bool {
+    networks.iter().any(|network| network.contains(address))
+}
+
+/// A list of networks as a setting has it, read once. What is no network holds no address, and is complained of when the settings are checked.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Vec<String>", into = "Vec<String>")]
+pub struct Networks {
+    written: Vec<String>,
+    read: Vec<Network>,
+}
+
+impl Networks {
+    /// Whether one of them has `address`.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        contains(&self.read, address)
+    }
+    /// Whether none is written.
+    pub fn is_empty(&self) -> bool {
+        self.written.is_empty()
+    }
+    /// What is no network.
+    pub fn errors(&self) -> impl Iterator<Item = NotANetwork> {
+        self.written.iter().filter_map(|network| network.parse::<Network>().err())
+    }
+}
+
+impl From<Vec<String>> for Networks {
+    fn from(written: Vec<String>) -> Networks {
+        Networks { read: written.iter().filter_map(|network| network.parse().ok()).collect(), written }
+    }
+}
+impl From<Networks> for Vec<String> {
+    fn from(networks: Networks) -> Vec<String> {
+        networks.written
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -92,5 +131,14 @@ mod tests {
         for wrong in ["", "10.0.0.0/33", "::/129", "10.0.0.0/", "host", "10.0.0/8", "10.0.0.0/-1"] {
             assert!(wrong.parse::<Network>().is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_list_holds_the_addresses_of_its_networks_and_names_what_is_none() {
+        let list = Networks::from(vec!["10.0.0.0/8".to_owned(), "everybody".to_owned(), "::1".to_owned()]);
+        assert!(list.contains("10.1.2.3".parse().unwrap()) && list.contains("::1".parse().unwrap()));
+        assert!(!list.contains("192.0.2.1".parse().unwrap()) && !list.is_empty());
+        assert_eq!(list.errors().collect::<Vec<_>>(), [NotANetwork("everybody".to_owned())]);
+        assert_eq!(Vec::from(list), ["10.0.0.0/8", "everybody", "::1"], "written as it was");
     }
 }

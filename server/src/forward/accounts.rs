@@ -45,7 +45,7 @@ const MOVE_HINT: Duration = Duration::from_secs(20);
 const WISHED_LINGER: Duration = Duration::from_secs(5);
 
 /// What sessions are told when the lease is lost.
-const LOST: &str = "this server lost contact with the mail store, please log in again";
+pub(super) const LOST: &str = "this server lost contact with the mail store, please log in again";
 
 /// The answer to [`Accounts::open`].
 #[derive(Debug)]

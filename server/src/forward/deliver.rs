@@ -105,7 +105,7 @@ pub async fn deliver(node: &Arc<Node>, client: &Client, envelope: &Envelope, to:
                         continue;
                     }
                 }
-                Again::Unreachable { placement, reason } => router.unreachable(placement, reason).await,
+                Again::Unreachable { placement, reason } => router.unreachable(placement, reason),
             }
             next.push((index, router));
         }

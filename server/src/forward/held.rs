@@ -17,7 +17,7 @@ use storage::{Account, StorageError};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::{RouteError, route::SessionsOf};
+use super::{RouteError, accounts::LOST, route::SessionsOf};
 use crate::{
     client::Client,
     config::Limits,
@@ -239,8 +239,18 @@ impl OpenAccount {
     }
 
     pub(super) fn index_failed(&self, error: &StorageError) {
+        let user = self.account.user();
+        // Whoever took over works on a copy and removes this one; an outage hits every index. Neither is a fault of the index or of this node.
+        if self.tenure.is_over() {
+            tracing::info!(%user, %error, "an index could not be used any more: another node has the user now");
+            return self.abandon(LOST);
+        }
+        if !self.tenure.is_valid() {
+            tracing::warn!(%user, %error, "an index could not be used without contact with the shared directory: sessions end");
+            return self.abandon(LOST);
+        }
         self.evidence.saw(error);
-        tracing::error!(user = %self.account.user(), %error, "the index failed: sessions end, it is rebuilt at the next login");
+        tracing::error!(%user, %error, "the index failed: sessions end, it is rebuilt at the next login");
         self.abandon("the mailbox index had to be rebuilt, please log in again");
     }
 

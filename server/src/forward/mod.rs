@@ -1,6 +1,7 @@
 //! Serve here or forward: every session and delivery goes to the holder of its user's lease.
 //!
 //! - `route.rs` finds the holder, or has one made; `placing.rs` says where a user belongs; `accounts.rs` are the accounts open here
+//! - `waiting.rs` lets whoever needs a dead node's users wait
 //! - `link.rs`, `batch.rs`, `identity.rs`, `frames.rs` are the relay between nodes; `serve.rs` answers other nodes
 //! - `session.rs` and `deliver.rs` are the two things that are forwarded; `pump.rs` moves a relayed session's bytes
 
@@ -16,6 +17,7 @@ pub mod pump;
 pub mod route;
 pub mod serve;
 pub mod session;
+pub mod waiting;
 
 use affinity::UserName;
 use serde::{Deserialize, Serialize};

@@ -21,6 +21,8 @@ pub struct Placing {
     draining: AtomicBool,
     /// It can't serve as it should.
     unfit: AtomicBool,
+    /// Users stay here whom no other node takes.
+    keeping: AtomicBool,
 }
 
 impl fmt::Debug for Placing {
@@ -32,8 +34,8 @@ impl fmt::Debug for Placing {
 impl Placing {
     /// `tags_of` says what a node must have to serve a user.
     pub fn new(keeper: Keeper, tags_of: impl Fn(&UserName) -> BTreeSet<Tag> + Send + Sync + 'static) -> Placing {
-        let [leaving, draining, unfit] = std::array::from_fn(|_| AtomicBool::new(false));
-        Placing { keeper, tags_of: Box::new(tags_of), leaving, draining, unfit }
+        let [leaving, draining, unfit, keeping] = std::array::from_fn(|_| AtomicBool::new(false));
+        Placing { keeper, tags_of: Box::new(tags_of), leaving, draining, unfit, keeping }
     }
 
     /// This node takes nobody from now on: it ends.
@@ -52,9 +54,13 @@ impl Placing {
     pub fn is_draining(&self) -> bool {
         self.draining.load(Ordering::SeqCst) || self.is_leaving()
     }
-    /// This node can't serve as it should, or can again; what it was before.
-    pub fn set_unfit(&self, unfit: bool) -> bool {
-        self.unfit.swap(unfit, Ordering::SeqCst)
+    /// This node can't serve as it should, or can again.
+    pub fn set_unfit(&self, unfit: bool) {
+        self.unfit.store(unfit, Ordering::SeqCst);
+    }
+    /// Users stay here whom no other node takes, or none does any more; what it was before.
+    pub fn set_keeping(&self, keeping: bool) -> bool {
+        self.keeping.swap(keeping, Ordering::SeqCst)
     }
     /// Whether new users go elsewhere, if there is another node for them.
     pub fn takes_nobody(&self) -> bool {

@@ -18,8 +18,10 @@ use crate::node::Node;
 
 /// "Not mine" answers that are followed before giving up: the first answer of a live node is nearly always right.
 pub const HOPS_MAX: u8 = 3;
-/// Between two looks while a failover is under way.
+/// Between two looks at a lease while it is not clear where to go; it doubles while its holder gives no sign of life.
 const RETRY: Duration = Duration::from_millis(150);
+/// The same at most.
+const RETRY_MAX: Duration = Duration::from_secs(1);
 
 /// Why no node can serve a user now. The client gets a temporary error (`NO [UNAVAILABLE]`, `-ERR [SYS/TEMP]`, 451 4.3.0).
 #[derive(Debug, thiserror::Error)]
@@ -118,8 +120,11 @@ pub struct Router<'a> {
     hint: Option<HolderId>,
     /// A placement that can't be reached or takes nobody: serve here instead.
     here: bool,
-    /// Whether the node that was named last is only a placement.
-    placed: bool,
+    /// Whom the caller was sent to last, and whether that is only a placement.
+    asked: Option<(HolderId, bool)>,
+    /// It gives no sign of life: waited for before the next look, and how often that was.
+    lost: Option<HolderId>,
+    waits: u32,
     /// The last answer was no help: wait before the next look, so that nobody asks a thousand times a second.
     pause: bool,
     last: String,
@@ -138,7 +143,9 @@ impl<'a> Router<'a> {
             waited,
             hint: None,
             here: false,
-            placed: false,
+            asked: None,
+            lost: None,
+            waits: 0,
             pause: false,
             last: "no answer yet".into(),
         }
@@ -150,7 +157,12 @@ impl<'a> Router<'a> {
             if Instant::now() >= self.deadline {
                 return Err(RouteError::Unavailable { user: self.user.clone(), waited: self.waited, reason: self.last.clone() });
             }
-            if std::mem::take(&mut self.pause) {
+            let pause = std::mem::take(&mut self.pause);
+            if let Some(lost) = self.lost.take() {
+                let limit = (RETRY * 2_u32.pow(self.waits.min(8))).min(RETRY_MAX).min(self.deadline - Instant::now());
+                self.waits += 1;
+                self.node.waiting.for_holder(&self.node.keeper, &lost, limit).await;
+            } else if pause {
                 tokio::time::sleep(RETRY).await;
             }
             if !self.node.keeper.wait_until_up(self.deadline - Instant::now()).await {
@@ -160,7 +172,10 @@ impl<'a> Router<'a> {
             let attempt = tokio::time::timeout_at(self.deadline, self.attempt()).await;
             match attempt {
                 Ok(Ok(Some(route))) => {
-                    self.placed = matches!(route, Route::There { placement: true, .. });
+                    self.asked = match &route {
+                        Route::There { node, placement } => Some((node.clone(), *placement)),
+                        Route::Here(_) => None,
+                    };
                     return Ok(route);
                 }
                 Ok(Ok(None)) => self.pause = self.hint.is_none(),
@@ -191,10 +206,7 @@ impl<'a> Router<'a> {
             Some(holder) if holder == me => self.open_here(Claim::Asked).await,
             Some(holder) => match self.node.keeper.peer(&holder) {
                 Some(peer) if !peer.suspect => Ok(Some(Route::There { node: holder, placement: false })),
-                Some(_) => {
-                    self.last = format!("its holder {holder} gives no sign of life");
-                    Ok(None)
-                }
+                Some(_) => Ok(self.no_sign_of(holder)),
                 // Dead, or so new that the watch has not seen it: whoever acquires finds out by a fresh listing.
                 None => self.place().await,
             },
@@ -217,6 +229,12 @@ impl<'a> Router<'a> {
         Ok(None)
     }
 
+    fn no_sign_of(&mut self, holder: HolderId) -> Option<Route> {
+        self.last = format!("its holder {holder} gives no sign of life");
+        self.lost = Some(holder);
+        None
+    }
+
     async fn open_here(&mut self, claim: Claim) -> Result<Option<Route>, RouteError> {
         let paths = self.node.account_paths(&self.user).await?;
         match self.node.accounts.open(&self.user, paths, self.what_for, claim).await? {
@@ -225,10 +243,7 @@ impl<'a> Router<'a> {
                 self.not_mine(Redirect { holder: Some(holder) })?;
                 Ok(None)
             }
-            Opened::Suspect(holder) => {
-                self.last = format!("its holder {holder} gives no sign of life");
-                Ok(None)
-            }
+            Opened::Suspect(holder) => Ok(self.no_sign_of(holder)),
             Opened::Nowhere(why) => self.nowhere(why),
         }
     }
@@ -252,7 +267,7 @@ impl<'a> Router<'a> {
             }
             None => {
                 "the node that was asked could not tell yet".clone_into(&mut self.last);
-                self.here = self.placed;
+                self.here = self.was_placed();
                 self.pause = true;
             }
         }
@@ -260,14 +275,17 @@ impl<'a> Router<'a> {
     }
 
     /// The node that was asked can't be reached.
-    pub async fn unreachable(&mut self, placement: bool, reason: String) {
+    pub fn unreachable(&mut self, placement: bool, reason: String) {
         self.last = reason;
-        if placement {
-            // A mailbox that can be served is served.
-            self.here = true;
-        } else {
+        // A mailbox that can be served is served.
+        self.here = placement;
+        if !placement {
             // The holder may be dying: the watch decides.
-            tokio::time::sleep(RETRY).await;
+            self.lost = self.asked.take().map(|(holder, _)| holder);
         }
+    }
+
+    fn was_placed(&self) -> bool {
+        self.asked.as_ref().is_some_and(|(_, placement)| *placement)
     }
 }

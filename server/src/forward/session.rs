@@ -63,7 +63,7 @@ pub async fn enter(node: Arc<Node>, mut connection: Connection, preamble: Preamb
                     }
                 }
                 Ok(Offered::No(error)) => return Err((Box::new(connection), error)),
-                Err(error) => router.unreachable(placement, error.to_string()).await,
+                Err(error) => router.unreachable(placement, error.to_string()),
             },
         }
     }

@@ -3,7 +3,8 @@
 //!
 //! - `check.rs` looks at file systems and the clock, `evidence.rs` at the errors of the mail store, `fitness.rs` decides what follows
 //!
-//! A node that is unfit gives its users up as one that is drained, wherever another node takes them. If it can't close their accounts, because its
+//! A node that is unfit gives its users up as one that is drained, wherever another node takes them, once all had time to find out whether the trouble
+//! is theirs as well. If it can't close their accounts, because its
 //! mount is stale, say, it declares itself dead in the end ([`affinity::Keeper::resign`]): the others take over as from a crash.
 //! An outage of the file server makes nobody unfit: everybody waits.
 
@@ -93,6 +94,10 @@ impl Health {
     pub fn is_unfit(&self) -> bool {
         self.state.lock().fitness.is_unfit()
     }
+    /// Whether the users that are here are to go elsewhere, where another node takes them.
+    pub fn gives_users_up(&self) -> bool {
+        self.state.lock().fitness.is_alone_with_it(self.clock.now())
+    }
     /// Where errors of the store are told.
     pub fn evidence(&self) -> Arc<Evidence> {
         self.evidence.clone()
@@ -108,7 +113,9 @@ impl Health {
         let was_unfit = state.fitness.is_unfit();
         state.fitness.saw(now, found.iter().any(|trouble| trouble.unfit));
         match (was_unfit, state.fitness.is_unfit()) {
-            (false, true) => tracing::error!("this node takes no new users, and gives up those it has where another node takes them"),
+            (false, true) => {
+                tracing::error!("this node takes no new users, and gives up those it has if another node goes on taking users")
+            }
             (true, false) => {
                 state.held = None;
                 tracing::warn!("this node can serve again");

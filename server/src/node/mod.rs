@@ -39,7 +39,7 @@ use crate::{
     auth::Authenticator,
     client::Protocol,
     config::Config,
-    forward::{RouteError, accounts::Accounts, identity::Identity, link, link::Links, placing::Placing},
+    forward::{RouteError, accounts::Accounts, identity::Identity, link, link::Links, placing::Placing, waiting::Waiting},
     node::{
         admission::Admission,
         health::Health,
@@ -80,6 +80,8 @@ pub struct Node {
     pub accounts: Arc<Accounts>,
     /// Links to other nodes.
     pub links: Links,
+    /// Who waits for holders that give no sign of life.
+    pub waiting: Waiting,
     /// Sessions served here.
     pub sessions: Sessions,
     /// POP3's exclusive access.
@@ -187,6 +189,7 @@ async fn start(config: Config, config_file: &Path) -> anyhow::Result<Arc<Node>> 
         tls,
         keeper,
         links: Links::new(identity),
+        waiting: Waiting::default(),
         sessions: Sessions::default(),
         maildrop_locks: MaildropLocks::default(),
         admission: Admission::default(),

@@ -142,6 +142,10 @@ pub async fn take(node: &Arc<Node>, user: &UserName) -> Moved {
     }
 }
 
+/// How often a node is greeted that can't be reached, and how long after each try.
+const GREETINGS: u32 = 3;
+const GREETING_PAUSE: Duration = Duration::from_secs(2);
+
 /// A node that starts dials the others, which look for it then, and not only at their next beat: whoever waits for users of a node that was restarted
 /// is served that much sooner.
 pub async fn greet(node: Arc<Node>) {
@@ -150,8 +154,10 @@ pub async fn greet(node: Arc<Node>) {
     let greeting = others.map(|peer| {
         let node = &node;
         async move {
-            if let Err(error) = node.links.open(node, &peer.holder).await {
+            for _ in 0..GREETINGS {
+                let Err(error) = node.links.open(node, &peer.holder).await else { return };
                 tracing::debug!(peer = %peer.holder, %error, "a node could not be greeted");
+                tokio::time::sleep(GREETING_PAUSE).await;
             }
         }
     });
@@ -201,7 +207,8 @@ pub fn follow(node: &Arc<Node>) {
     let draining = node.keeper.settings(&node.keeper.me().node).draining();
     let unfit = node.health.is_unfit();
     let placing = &node.accounts.placing;
-    let (was_draining, was_unfit) = (placing.set_draining(draining), placing.set_unfit(unfit));
+    let was_draining = placing.set_draining(draining);
+    placing.set_unfit(unfit);
     if was_draining != draining {
         match draining {
             true => tracing::warn!("draining: this node takes no new users and hands over those it has"),
@@ -212,11 +219,10 @@ pub fn follow(node: &Arc<Node>) {
             tokio::spawn(async move { end_relayed(&node, DRAINING).await });
         }
     }
-    if draining || unfit {
-        let kept = node.accounts.drain_some(if draining { DRAINING } else { UNFIT });
-        if kept > 0 && (was_draining, was_unfit) != (draining, unfit) {
-            tracing::warn!(users = kept, "no other node takes these users: this one goes on serving them");
-        }
+    let gives_up = draining || node.health.gives_users_up();
+    let kept = if gives_up { node.accounts.drain_some(if draining { DRAINING } else { UNFIT }) } else { 0 };
+    if placing.set_keeping(kept > 0) != (kept > 0) && kept > 0 {
+        tracing::warn!(users = kept, "no other node takes these users: this one goes on serving them");
     }
 }
 

@@ -6,7 +6,10 @@
 //! | draining | 503 `draining` | `drain` | `berth drain`; connections that come all the same are relayed |
 //! | leaving | 503 `leaving` | `down #leaving` | it is stopping |
 //! | suspended | 503 `suspended` | `down #suspended` | no contact with the shared directory, or fenced |
-//! | unhealthy | 503 `unhealthy` | `down #unhealthy` | `berth nodes` says what is the trouble |
+//! | trouble | 200 `trouble` | `ready up` | `berth nodes` says what the trouble is; the node takes clients and sends them on to nodes that are well |
+//!
+//! A trouble leaves a node in the balancer: what keeps it from serving mail does not keep it from relaying, and a file server that is full is every
+//! node's trouble at once (`a_trouble_leaves_a_node_in_the_balancer`).
 //!
 //! Anybody who reaches the address may ask, so the answer says no more than that, and what askers can take is bounded.
 
@@ -58,8 +61,8 @@ pub enum Condition {
     Leaving,
     /// It has lost the shared directory, or its place in the cluster.
     Suspended,
-    /// Something else keeps it from serving.
-    Unhealthy,
+    /// It can't serve users as it should, and sends them on.
+    Trouble,
 }
 
 impl Condition {
@@ -68,17 +71,20 @@ impl Condition {
             Condition::Leaving
         } else if node.keeper.state() != NodeState::Up {
             Condition::Suspended
-        } else if !node.health.trouble().is_empty() {
-            Condition::Unhealthy
         } else if node.accounts.placing.is_draining() {
             Condition::Draining
+        } else if !node.health.trouble().is_empty() {
+            Condition::Trouble
         } else {
             Condition::Up
         }
     }
 
     fn status(self) -> StatusCode {
-        if self == Condition::Up { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
+        match self {
+            Condition::Up | Condition::Trouble => StatusCode::OK,
+            Condition::Draining | Condition::Leaving | Condition::Suspended => StatusCode::SERVICE_UNAVAILABLE,
+        }
     }
 
     fn word(self) -> &'static str {
@@ -87,18 +93,17 @@ impl Condition {
             Condition::Draining => "draining\n",
             Condition::Leaving => "leaving\n",
             Condition::Suspended => "suspended\n",
-            Condition::Unhealthy => "unhealthy\n",
+            Condition::Trouble => "trouble\n",
         }
     }
 
     /// HAProxy, "agent-check": administrative state, then operational state. `ready up` also ends an earlier `drain`.
     fn agent(self) -> &'static str {
         match self {
-            Condition::Up => "ready up\n",
+            Condition::Up | Condition::Trouble => "ready up\n",
             Condition::Draining => "drain\n",
             Condition::Leaving => "down #leaving\n",
             Condition::Suspended => "down #suspended\n",
-            Condition::Unhealthy => "down #unhealthy\n",
         }
     }
 }
@@ -169,4 +174,22 @@ fn respond(request: &Request<Incoming>, condition: Condition) -> Response<Full<B
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trouble_leaves_a_node_in_the_balancer() {
+        for (condition, status, agent) in [
+            (Condition::Up, 200, "ready up\n"),
+            (Condition::Trouble, 200, "ready up\n"),
+            (Condition::Draining, 503, "drain\n"),
+            (Condition::Leaving, 503, "down #leaving\n"),
+            (Condition::Suspended, 503, "down #suspended\n"),
+        ] {
+            assert_eq!((condition.status().as_u16(), condition.agent()), (status, agent), "{condition:?}");
+        }
+    }
 }

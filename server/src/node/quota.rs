@@ -116,7 +116,7 @@ pub async fn of(node: &Arc<Node>, user: &UserName, recount: bool) -> Result<Quot
                 match operate::ask::<AtHolder<QuotaReply>>(node, &holder, &Request::Quota { user: user.clone(), recount }, limit).await {
                     Ok(AtHolder::Done(answer)) => return answer,
                     Ok(AtHolder::NotMine(redirect)) => router.not_mine(redirect).map_err(|error| error.to_string())?,
-                    Err(reason) => router.unreachable(placement, reason).await,
+                    Err(reason) => router.unreachable(placement, reason),
                 }
             }
         }

@@ -212,6 +212,35 @@ async fn an_index_that_failed_is_rebuilt_even_if_nobody_comes_back_soon() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_index_that_fails_after_a_takeover_is_no_trouble_of_this_node() {
+    let house = House::new();
+    let a = house.node("a");
+    let users: Vec<UserName> = ["ada", "bob", "carol"].iter().map(|name| UserName::normalise(name).unwrap()).collect();
+    let fail = |held: &[Held]| {
+        for (held, user) in held.iter().zip(&users) {
+            held.open.index_failed(&StorageError::Index { user: user.clone(), reason: "no such file".to_owned() });
+            assert!(!held.open.is_usable());
+        }
+        a.evidence.trouble()
+    };
+    let mut held = Vec::new();
+    for user in &users {
+        held.push(house.open(&a, user).await);
+    }
+    a.keeper.resign();
+    until(|| held.iter().all(|held| held.open.tenure.is_over())).await;
+    assert_eq!(fail(&held), None);
+    a.abandon_ended();
+    drop(held);
+    soon(a.keeper.wait_until_up(DEADLINE)).await;
+    let mut held = Vec::new();
+    for user in &users {
+        held.push(house.open(&a, user).await);
+    }
+    assert!(fail(&held).is_some_and(|said| said.contains("3 users")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_a_lost_tenure_left_is_forgotten() {
     let house = House::new();
     let a = house.node("a");

@@ -2,12 +2,15 @@
 //!
 //! Invariants, each with the test that guards it:
 //! - one bad look changes nothing (`one_bad_look_is_a_hiccup`)
+//! - users are given up only when the others had time to find the same trouble (`the_others_have_time_to_find_the_same_trouble`)
 //! - who comes and goes is trusted less each time (`a_node_that_comes_and_goes_is_trusted_later_each_time`)
 
 use std::time::Duration;
 
 /// Bad looks in a row before a node is unfit.
 const BAD_LOOKS: u32 = 2;
+/// How long an unfit node keeps the users it has: a trouble of the file server is found by every node in this time, and then nobody moves.
+const KEEP_FOR: Duration = Duration::from_secs(20);
 /// How long all must be well before it is fit again.
 const GOOD_FOR: Duration = Duration::from_secs(30);
 /// The same at most, however often it was unfit.
@@ -35,6 +38,10 @@ impl Fitness {
     /// Whether it takes no users.
     pub fn is_unfit(&self) -> bool {
         self.unfit
+    }
+    /// Whether it has taken no users for so long that others with the same trouble would have said so.
+    pub fn is_alone_with_it(&self, now: Duration) -> bool {
+        self.unfit && now.saturating_sub(self.changed) >= KEEP_FOR
     }
     /// Whether the next look decides: it may come sooner.
     pub fn is_undecided(&self) -> bool {
@@ -88,6 +95,17 @@ mod tests {
         assert!(fitness.is_undecided() && !fitness.is_unfit());
         fitness.saw(at(102), true);
         assert!(fitness.is_unfit());
+    }
+
+    #[test]
+    fn the_others_have_time_to_find_the_same_trouble() {
+        let mut fitness = Fitness::default();
+        fitness.saw(at(1), true);
+        fitness.saw(at(2), true);
+        assert!(fitness.is_unfit() && !fitness.is_alone_with_it(at(2)) && !fitness.is_alone_with_it(at(21)));
+        assert!(fitness.is_alone_with_it(at(22)));
+        (3..40).for_each(|second| fitness.saw(at(second), false));
+        assert!(!fitness.is_unfit() && !fitness.is_alone_with_it(at(100)));
     }
 
     #[test]
