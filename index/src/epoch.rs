@@ -7,6 +7,9 @@
 //! - after an unclean takeover the old epoch's files are never written (`an_unclean_takeover_copies`)
 //! - a half-made copy is never used (`a_half_made_copy_is_passed_over`)
 //! - a damaged copy becomes an empty index, never an error (`a_damaged_index_starts_empty`)
+//! - an index that can't be copied for another reason is kept (`an_index_that_cannot_be_copied_now_is_not_given_up`)
+//! - a log that is damaged in the middle is said (`a_log_that_is_damaged_in_the_middle_is_said`)
+//! - an index that is made anew takes the place of the old one when it is complete (`a_new_index_takes_the_place_of_a_damaged_one`)
 
 use std::{
     fs,
@@ -29,6 +32,10 @@ const REBUILD: &str = "rebuild";
 const READ_AHEAD_BYTES: usize = 1024 * 1024;
 /// Of a larger index, much may never be asked for: the rest is read as it is needed.
 const READ_AHEAD_BYTES_MAX: usize = 64 * READ_AHEAD_BYTES;
+/// The folder of an index that is made anew beside the one that it replaces.
+const ANEW: &str = "rebuilding";
+/// The one that it replaced, until it is removed.
+const ASIDE: &str = "replaced";
 /// How often a copy is tried while late writes change its source.
 const COPY_TRIES: u32 = 3;
 
@@ -55,14 +62,14 @@ pub fn open(root: &Path, epoch: Epoch, handover: Handover) -> Result<Opened, Ind
         // Our own folder: an earlier opening under this lease.
         Some((number, folder)) if number == epoch || handover == Handover::Clean => match try_open(&folder) {
             Ok(index) => Some((index, folder, false)),
-            Err(IndexError::Busy) if number != epoch => copy_and_open(&folder, &own).map(|index| (index, own.clone(), true)),
-            Err(error @ (IndexError::Io { .. } | IndexError::Full | IndexError::Busy)) => return Err(error),
-            Err(error) => {
+            Err(IndexError::Busy) if number != epoch => copy_and_open(&folder, &own)?.map(|index| (index, own.clone(), true)),
+            Err(error) if error.is_lost() => {
                 tracing::warn!(index = %folder.display(), %error, "index is rebuilt from the Maildir");
                 None
             }
+            Err(error) => return Err(error),
         },
-        Some((_, folder)) => copy_and_open(&folder, &own).map(|index| (index, own.clone(), true)),
+        Some((_, folder)) => copy_and_open(&folder, &own)?.map(|index| (index, own.clone(), true)),
         None => None,
     };
     let (index, folder, empty, copied) = match opened {
@@ -73,7 +80,9 @@ pub fn open(root: &Path, epoch: Epoch, handover: Handover) -> Result<Opened, Ind
             (UserIndex::open(&own)?, own, true, false)
         }
     };
-    let old = folders.into_iter().map(|(_, old)| old).filter(|old| *old != folder).collect();
+    let mut old: Vec<PathBuf> = folders.into_iter().map(|(_, old)| old).filter(|old| *old != folder).collect();
+    // Left behind by an interrupted rebuild.
+    old.extend([ANEW, ASIDE].map(|name| root.join(name)).into_iter().filter(|left| fs::exists(left).unwrap_or(false)));
     Ok(Opened { index, empty, copied, old })
 }
 
@@ -82,6 +91,31 @@ pub fn mark_for_rebuild(folder: &Path) {
     if let Err(error) = fs::File::create(folder.join(REBUILD)) {
         tracing::warn!(index = %folder.display(), %error, "can't mark the index for rebuilding");
     }
+}
+
+/// An empty index that is filled anew while nobody uses the one of `epoch`; [`replace`] puts it in its place.
+pub fn begin_anew(root: &Path) -> Result<UserIndex, IndexError> {
+    let folder = root.join(ANEW);
+    clear(&folder)?;
+    create_dir_all(&folder)?;
+    UserIndex::open(&folder)
+}
+
+/// Puts an index that is complete in the place of the one of `epoch`, which nobody has open.
+pub fn replace(root: &Path, epoch: Epoch, anew: UserIndex) -> Result<UserIndex, IndexError> {
+    let (from, to) = (anew.folder().to_owned(), root.join(epoch.to_string()));
+    anew.close()?;
+    let aside = root.join(ASIDE);
+    clear(&aside)?;
+    for (from, to) in [(&to, &aside), (&from, &to)] {
+        #[expect(clippy::disallowed_methods, reason = "folders of our own that nobody else has open")]
+        match fs::rename(from, to) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && to == &aside => {}
+            renamed => renamed.map_err(IndexError::io("can't rename", from))?,
+        }
+    }
+    clear(&aside)?;
+    UserIndex::open(&to)
 }
 
 /// Removes an earlier epoch's folder. May wait for a lost host's file delegations: background work only.
@@ -114,6 +148,7 @@ fn try_open(folder: &Path) -> Result<UserIndex, IndexError> {
         return Err(IndexError::Damaged("marked for rebuilding".to_owned()));
     }
     read_ahead(&folder.join(DATABASE));
+    say_damage_of_log(folder);
     UserIndex::open(folder)
 }
 
@@ -133,15 +168,39 @@ fn read_ahead(database: &Path) {
     }
 }
 
-/// `None`: no copy that can be trusted; the reason is logged.
-fn copy_and_open(from: &Path, to: &Path) -> Option<UserIndex> {
+/// `None`: it is damaged; the reason is logged. An error: it may be whole, and has what file names lack, so nothing is rebuilt for want of space.
+fn copy_and_open(from: &Path, to: &Path) -> Result<Option<UserIndex>, IndexError> {
     if from.join(REBUILD).exists() {
-        return None;
+        return Ok(None);
     }
-    let copied = copy(from, to).and_then(|()| UserIndex::open(to)).and_then(|index| index.check().map(|()| index));
-    copied
-        .inspect_err(|error| tracing::warn!(index = %from.display(), %error, "index can't be copied and is rebuilt from the Maildir"))
-        .ok()
+    let copied = copy(from, to)
+        .inspect(|()| say_damage_of_log(to))
+        .and_then(|()| UserIndex::open(to))
+        .and_then(|index| index.check(&mut |_| ()).map(|()| index));
+    match copied {
+        Ok(index) => Ok(Some(index)),
+        Err(error) if error.is_lost() => {
+            tracing::warn!(index = %from.display(), %error, "the index of the holder before is damaged, and rebuilt from the Maildir");
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// SQLite takes a log only up to the first frame that does not fit, without a word.
+fn say_damage_of_log(folder: &Path) {
+    let log = folder.join(LOG);
+    match fs::read(&log).map(|bytes| crate::log::check(&bytes)) {
+        Ok(Some(damage)) => tracing::warn!(
+            log = %log.display(),
+            frame = damage.frame,
+            lost = damage.lost,
+            "the index's log is damaged: later commits are lost, flags and expunges are as the file names say"
+        ),
+        Ok(None) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => tracing::warn!(log = %log.display(), %error, "the index's log can't be read"),
+    }
 }
 
 /// Copies database and log. No connection of this process that may still write has `from` open: closing our descriptor drops its lock.
@@ -263,6 +322,58 @@ mod tests {
             let opened = open(root.path(), Epoch(4), handover).unwrap();
             assert!(opened.empty, "{handover:?}");
             assert_eq!(opened.index.folder(), root.path().join("4"));
+        }
+    }
+
+    #[test]
+    fn an_index_that_cannot_be_copied_now_is_not_given_up() {
+        let root = tempfile::tempdir().unwrap();
+        with_one_mailbox(root.path(), 3).close().unwrap();
+        // Something else has the name that the copy needs, as a full disk would keep it from being written.
+        fs::write(root.path().join("4"), b"x").unwrap();
+        assert!(matches!(open(root.path(), Epoch(4), Handover::Unclean), Err(IndexError::Io { .. })));
+        fs::remove_file(root.path().join("4")).unwrap();
+        assert_eq!(open(root.path(), Epoch(4), Handover::Unclean).unwrap().index.mailboxes().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_new_index_takes_the_place_of_a_damaged_one() {
+        let root = tempfile::tempdir().unwrap();
+        let damaged = with_one_mailbox(root.path(), 3);
+        let mut anew = begin_anew(root.path()).unwrap();
+        let mut change = anew.begin().unwrap();
+        change.insert_mailbox(&mailbox(".B")).unwrap();
+        change.commit().unwrap();
+        drop(damaged);
+        let index = replace(root.path(), Epoch(3), anew).unwrap();
+        assert_eq!(index.folder(), root.path().join("3"));
+        assert_eq!(index.mailboxes().unwrap()[0].folder, ".B");
+        index.close().unwrap();
+        // Interrupted before it was complete.
+        drop(begin_anew(root.path()).unwrap());
+        let opened = open(root.path(), Epoch(4), Handover::Unclean).unwrap();
+        assert_eq!(opened.index.mailboxes().unwrap()[0].folder, ".B");
+        assert_eq!(opened.old, [root.path().join("3"), root.path().join(ANEW)]);
+    }
+
+    #[test]
+    fn a_log_that_is_damaged_in_the_middle_is_said() {
+        let root = tempfile::tempdir().unwrap();
+        let mut index = with_one_mailbox(root.path(), 3);
+        for folder in [".B", ".C"] {
+            let mut change = index.begin().unwrap();
+            change.insert_mailbox(&mailbox(folder)).unwrap();
+            change.commit().unwrap();
+        }
+        let log = fs::read(root.path().join("3").join(LOG)).unwrap();
+        assert_eq!(crate::log::check(&log), None);
+        assert_eq!(crate::log::check(&log[..log.len() - 1]), None, "a log may end anywhere");
+        let frame = 24 + 4096;
+        let frames = (log.len() - 32) / frame;
+        for (at, damage) in [(32 + frame + 100, 1), (32 + 2 * frame + 17, 2), (3, 0)] {
+            let mut damaged = log.clone();
+            damaged[at] ^= 0x10;
+            assert_eq!(crate::log::check(&damaged), Some(crate::log::Damage { frame: damage, lost: frames - damage }), "byte {at}");
         }
     }
 

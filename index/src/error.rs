@@ -2,7 +2,7 @@
 
 use std::{io, path::PathBuf};
 
-use rusqlite::ErrorCode;
+use rusqlite::{ErrorCode, ffi};
 
 /// An error of a user's index.
 #[derive(Debug, thiserror::Error)]
@@ -27,9 +27,12 @@ pub enum IndexError {
         /// The last one known here.
         known: i64,
     },
-    /// A statement failed for another reason: a fault of this program.
-    #[error("the index refused a statement: {0}")]
-    Statement(#[source] rusqlite::Error),
+    /// It could not be written; what was there is as it was.
+    #[error("the index can't be written: {0}")]
+    Unwritable(#[source] rusqlite::Error),
+    /// It could not be read, for a reason that may pass. Nothing says that its content is wrong.
+    #[error("the index can't be read: {0}")]
+    Unreadable(#[source] rusqlite::Error),
     /// The file system said no.
     #[error("{doing} {}: {cause}", .path.display())]
     Io {
@@ -44,9 +47,13 @@ pub enum IndexError {
 }
 
 impl IndexError {
-    /// Whether the index must be rebuilt before it is used again.
-    pub fn needs_rebuild(&self) -> bool {
+    /// Whether this file will never be of use again.
+    pub fn is_lost(&self) -> bool {
         matches!(self, IndexError::Damaged(_) | IndexError::Newer { .. })
+    }
+    /// Whether whoever has all of it in memory had better write it anew.
+    pub fn needs_rebuild(&self) -> bool {
+        self.is_lost() || matches!(self, IndexError::Unreadable(_))
     }
     pub(crate) fn io(doing: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> IndexError {
         let path = path.into();
@@ -54,15 +61,23 @@ impl IndexError {
     }
 }
 
+/// SQLite's extended codes of writes that failed: the file is as it was, so there is nothing to rebuild.
+const WRITES: [i32; 4] = [ffi::SQLITE_IOERR_WRITE, ffi::SQLITE_IOERR_FSYNC, ffi::SQLITE_IOERR_DIR_FSYNC, ffi::SQLITE_IOERR_TRUNCATE];
+
 impl From<rusqlite::Error> for IndexError {
     fn from(error: rusqlite::Error) -> IndexError {
+        let extended = error.sqlite_error().map(|error| error.extended_code);
+        let write_failed = extended.is_some_and(|code| WRITES.contains(&code));
+        let cut_short = extended == Some(ffi::SQLITE_IOERR_SHORT_READ);
         match error.sqlite_error_code() {
-            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::SystemIoFailure | ErrorCode::CannotOpen) => {
-                IndexError::Damaged(error.to_string())
-            }
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => IndexError::Busy,
             Some(ErrorCode::DiskFull) => IndexError::Full,
-            _ => IndexError::Statement(error),
+            Some(ErrorCode::ReadOnly) => IndexError::Unwritable(error),
+            Some(ErrorCode::SystemIoFailure) if write_failed => IndexError::Unwritable(error),
+            Some(ErrorCode::SystemIoFailure) if !cut_short => IndexError::Unreadable(error),
+            Some(ErrorCode::CannotOpen | ErrorCode::OutOfMemory) => IndexError::Unreadable(error),
+            // Every statement is ours and valid: that one is refused, or a value has another type, means that the file is not what we wrote.
+            _ => IndexError::Damaged(error.to_string()),
         }
     }
 }

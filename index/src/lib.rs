@@ -4,16 +4,19 @@
 //! names do not have yet. Invariants, each with the test that guards it:
 //! - what was committed is read back as it was (`messages_are_read_back`)
 //! - an expunged UID is remembered until its MODSEQ falls under the floor (`expunged_uids_are_remembered_down_to_the_floor`)
+//! - a row that is not as it was written, or missing, is noticed (`whatever_byte_is_damaged_nothing_wrong_is_read`)
 //! - a change that is not committed changes nothing (`a_dropped_change_changes_nothing`)
 //! - after an unclean takeover the old epoch's files are never written ([`epoch`])
 //!
 //! The database file of an open index must be opened and closed nowhere else in the process: closing any descriptor of it drops SQLite's lock.
 //! Not here: message files (`storage`), sequence numbers (`server`).
 
+mod checksum;
 pub mod epoch;
 pub mod error;
 pub mod flags;
 pub mod ids;
+mod log;
 mod mailboxes;
 mod messages;
 mod open;
@@ -25,7 +28,7 @@ use rusqlite::Connection;
 pub use error::IndexError;
 pub use flags::{Flag, FlagSet, KeywordId};
 pub use ids::{ModSeq, Uid, UidValidity};
-pub use mailboxes::{MailboxId, MailboxRecord, ScanDue};
+pub use mailboxes::{Contents, MailboxId, MailboxRecord, ScanDue};
 pub use messages::{MessageRecord, RenderedRecord};
 
 /// One user's index, the only connection that writes.
@@ -48,6 +51,8 @@ pub struct Change<'a> {
     /// No other change is in the transaction.
     alone: bool,
     done: bool,
+    /// What mailboxes have more (or fewer) of since it began.
+    counts: Vec<(MailboxId, mailboxes::Counts)>,
 }
 
 impl UserIndex {
@@ -70,7 +75,7 @@ impl UserIndex {
             self.run("BEGIN IMMEDIATE")?;
         }
         // From here on, dropping it undoes it.
-        let change = Change { connection: &self.connection, alone, done: false };
+        let change = Change { connection: &self.connection, alone, done: false, counts: Vec::new() };
         self.run("SAVEPOINT change")?;
         Ok(change)
     }
@@ -94,8 +99,10 @@ impl UserIndex {
         self.connection.prepare_cached(statement)?.execute([])?;
         Ok(())
     }
-    /// Reads the whole file and compares it with itself.
-    pub fn check(&self) -> Result<(), IndexError> {
+    /// Reads the whole file and compares it with itself. Calls `progress` with the number of mailboxes that were checked.
+    pub fn check(&self, progress: &mut dyn FnMut(usize)) -> Result<(), IndexError> {
+        // What is in memory says nothing about the file.
+        self.connection.execute_batch("PRAGMA shrink_memory")?;
         let answer: String = self.connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
         if answer != "ok" {
             return Err(IndexError::Damaged(answer));
@@ -108,6 +115,11 @@ impl UserIndex {
         )?;
         if astray > 0 {
             return Err(IndexError::Damaged(format!("{astray} messages are beyond their mailbox's UIDNEXT or HIGHESTMODSEQ")));
+        }
+        for (checked, mailbox) in self.mailboxes()?.into_iter().enumerate() {
+            self.contents(mailbox.id, &mut |_| ())?;
+            self.check_the_rest(mailbox.id)?;
+            progress(checked + 1);
         }
         Ok(())
     }
@@ -134,12 +146,14 @@ impl UserIndex {
 impl Change<'_> {
     /// Makes all of it durable, with the changes that joined before.
     pub fn commit(mut self) -> Result<(), IndexError> {
+        self.write_counts()?;
         self.run("COMMIT")?;
         self.done = true;
         Ok(())
     }
     /// Lets it become durable with the next commit.
     pub fn join(mut self) -> Result<(), IndexError> {
+        self.write_counts()?;
         self.run("RELEASE change")?;
         self.done = true;
         Ok(())
@@ -188,3 +202,6 @@ pub(crate) mod testing {
         }
     }
 }
+
+#[cfg(test)]
+mod damage;

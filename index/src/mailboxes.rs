@@ -1,8 +1,11 @@
 //! Mailboxes: UIDVALIDITY, UIDNEXT, HIGHESTMODSEQ, keywords, and what is still to be done in their folders.
 
-use rusqlite::{Row, params};
+use rusqlite::{Connection, Row, params};
 
-use crate::{Change, IndexError, ModSeq, UidValidity, UserIndex};
+use crate::{
+    Change, IndexError, MessageRecord, ModSeq, UidValidity, UserIndex,
+    checksum::{Sum, damaged, ensure_ascending},
+};
 
 /// A mailbox's row; never given twice in one index.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -78,63 +81,169 @@ pub struct MailboxRecord {
     pub adopted_below: u32,
 }
 
-const COLUMNS: &str = "id, folder, uid_validity, uid_next, highest_modseq, expunged_floor, first_recent, special_use, uid_ceiling, \
-                       modseq_ceiling, cur_seen, new_seen, scan_due, adopted_below";
+/// All that opening a mailbox needs.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Contents {
+    /// The mailbox.
+    pub record: MailboxRecord,
+    /// Keyword names by position, without gaps.
+    pub keywords: Vec<String>,
+    /// Files of expunged messages that are still to be removed.
+    pub removals: Vec<String>,
+    /// UIDs of messages whose file names lack their flags or UID, ascending.
+    pub write_backs: Vec<u32>,
+}
 
-fn record(row: &Row<'_>) -> rusqlite::Result<MailboxRecord> {
-    let broken = |column: usize, value: i64| rusqlite::Error::IntegralValueOutOfRange(column, value);
-    let uid_validity: u32 = row.get(2)?;
-    let highest_modseq: i64 = row.get(4)?;
-    Ok(MailboxRecord {
+const COLUMNS: &str = "id, folder, special_use, adopted_below, place_sum, uid_validity, uid_next, highest_modseq, expunged_floor, \
+                       first_recent, uid_ceiling, modseq_ceiling, cur_seen, new_seen, scan_due, numbers_sum, messages, bytes, \
+                       expunged_rows, uidl_rows, other_rows";
+const TABLE: &str = "mailboxes";
+
+impl MailboxRecord {
+    fn place_sum(&self) -> Sum {
+        let sum = Sum::of(TABLE).number(self.id.0).text(&self.folder);
+        sum.text(self.special_use.as_deref().unwrap_or("-")).number(self.adopted_below.into())
+    }
+    fn numbers_sum(&self) -> Sum {
+        let sum = Sum::of(TABLE).number(self.id.0).number(self.uid_validity.get().into()).number(self.uid_next.into());
+        let sum = sum.number(self.highest_modseq.get().cast_signed()).number(self.expunged_floor.cast_signed());
+        let sum = sum.number(self.first_recent.into()).number(self.uid_ceiling.into()).number(self.modseq_ceiling.cast_signed());
+        sum.number(self.cur_seen).number(self.new_seen).number(self.scan_due.number())
+    }
+}
+
+/// How many rows a mailbox has elsewhere.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Counts {
+    pub messages: i64,
+    /// The sum of their sizes.
+    pub bytes: i64,
+    pub expunged: i64,
+    pub uidls: i64,
+    /// Write-backs, removals and keywords.
+    pub others: i64,
+}
+
+impl Counts {
+    /// An error, if `found` rows of `what` are not as many as there should be.
+    pub(crate) fn compare(mailbox: MailboxId, what: &str, found: usize, expected: i64) -> Result<(), IndexError> {
+        if signed(found) == expected {
+            return Ok(());
+        }
+        Err(IndexError::Damaged(format!("mailbox {} has {found} rows of {what} instead of {expected}", mailbox.0)))
+    }
+}
+
+/// The mailbox, and how many rows it has elsewhere.
+fn record(row: &Row<'_>) -> rusqlite::Result<(MailboxRecord, Counts)> {
+    let uid_validity: u32 = row.get(5)?;
+    let highest_modseq: i64 = row.get(7)?;
+    let zero = || damaged(TABLE, "it has a number that can't be zero");
+    let record = MailboxRecord {
         id: MailboxId(row.get(0)?),
         folder: row.get(1)?,
-        uid_validity: UidValidity::new(uid_validity).ok_or_else(|| broken(2, 0))?,
-        uid_next: row.get(3)?,
-        highest_modseq: ModSeq::new(highest_modseq.cast_unsigned()).ok_or_else(|| broken(4, highest_modseq))?,
-        expunged_floor: row.get::<_, i64>(5)?.cast_unsigned(),
-        first_recent: row.get(6)?,
-        special_use: row.get(7)?,
-        uid_ceiling: row.get(8)?,
-        modseq_ceiling: row.get::<_, i64>(9)?.cast_unsigned(),
-        cur_seen: row.get(10)?,
-        new_seen: row.get(11)?,
-        scan_due: ScanDue::from_number(row.get(12)?),
-        adopted_below: row.get(13)?,
-    })
+        special_use: row.get(2)?,
+        adopted_below: row.get(3)?,
+        uid_validity: UidValidity::new(uid_validity).ok_or_else(zero)?,
+        uid_next: row.get(6)?,
+        highest_modseq: ModSeq::new(highest_modseq.cast_unsigned()).ok_or_else(zero)?,
+        expunged_floor: row.get::<_, i64>(8)?.cast_unsigned(),
+        first_recent: row.get(9)?,
+        uid_ceiling: row.get(10)?,
+        modseq_ceiling: row.get::<_, i64>(11)?.cast_unsigned(),
+        cur_seen: row.get(12)?,
+        new_seen: row.get(13)?,
+        scan_due: ScanDue::from_number(row.get(14)?),
+    };
+    let counts =
+        Counts { messages: row.get(16)?, bytes: row.get(17)?, expunged: row.get(18)?, uidls: row.get(19)?, others: row.get(20)? };
+    record.place_sum().check(TABLE, row.get(4)?)?;
+    let counted = [counts.messages, counts.bytes, counts.expunged, counts.uidls, counts.others];
+    record.numbers_sum().check(TABLE, counted.into_iter().fold(row.get(15)?, i64::wrapping_sub))?;
+    Ok((record, counts))
+}
+
+fn keyword_sum(mailbox: MailboxId, position: i64, name: &str) -> Sum {
+    Sum::of("keywords").number(mailbox.0).number(position).text(name)
+}
+fn removal_sum(mailbox: MailboxId, file: &str) -> Sum {
+    Sum::of("removals").number(mailbox.0).text(file)
+}
+
+/// One mailbox.
+pub(crate) fn record_and_counts(connection: &Connection, id: MailboxId) -> Result<Option<(MailboxRecord, Counts)>, IndexError> {
+    let mut statement = connection.prepare_cached(&format!("SELECT {COLUMNS} FROM mailboxes WHERE id = ?1"))?;
+    let mut rows = statement.query_map([id.0], record)?;
+    Ok(rows.next().transpose()?)
 }
 
 impl UserIndex {
     /// Every mailbox.
     pub fn mailboxes(&self) -> Result<Vec<MailboxRecord>, IndexError> {
-        let mut statement = self.connection.prepare_cached(&format!("SELECT {COLUMNS} FROM mailboxes"))?;
-        let rows = statement.query_map([], record)?;
-        Ok(rows.collect::<Result<_, _>>()?)
+        Ok(self.records_and_counts()?.into_iter().map(|(record, _)| record).collect())
+    }
+    fn records_and_counts(&self) -> Result<Vec<(MailboxRecord, Counts)>, IndexError> {
+        let mut statement = self.connection.prepare_cached(&format!("SELECT {COLUMNS} FROM mailboxes ORDER BY id"))?;
+        let mailboxes: Vec<(MailboxRecord, Counts)> = statement.query_map([], record)?.collect::<Result<_, _>>()?;
+        ensure_ascending(TABLE, mailboxes.iter().map(|(mailbox, _)| mailbox.id))?;
+        let total: i64 = self.connection.prepare_cached("SELECT mailboxes FROM totals")?.query_row([], |row| row.get(0))?;
+        if signed(mailboxes.len()) != total {
+            return Err(IndexError::Damaged(format!("it has {} mailboxes instead of {total}", mailboxes.len())));
+        }
+        Ok(mailboxes)
+    }
+    /// One mailbox with all that it has but what was rendered; calls `visit` with its messages, by UID.
+    pub fn contents(&self, id: MailboxId, visit: &mut dyn FnMut(&MessageRecord)) -> Result<Option<Contents>, IndexError> {
+        let Some((record, counts)) = record_and_counts(&self.connection, id)? else { return Ok(None) };
+        let mut messages = 0;
+        let mut bytes: i64 = 0;
+        self.each_message(id, &mut |message| {
+            messages += 1;
+            bytes = bytes.wrapping_add(message.size.cast_signed());
+            visit(message);
+        })?;
+        Counts::compare(id, "messages", messages, counts.messages)?;
+        if bytes != counts.bytes {
+            return Err(IndexError::Damaged(format!("mailbox {} has {bytes} bytes instead of {}", id.0, counts.bytes)));
+        }
+        let contents = Contents { record, keywords: self.keywords(id)?, removals: self.removals(id)?, write_backs: self.write_backs(id)? };
+        let others = contents.keywords.len() + contents.removals.len() + contents.write_backs.len();
+        Counts::compare(id, "keywords, removals and write_backs", others, counts.others)?;
+        Ok(Some(contents))
     }
     /// One mailbox.
     pub fn mailbox(&self, id: MailboxId) -> Result<Option<MailboxRecord>, IndexError> {
-        let mut statement = self.connection.prepare_cached(&format!("SELECT {COLUMNS} FROM mailboxes WHERE id = ?1"))?;
-        let mut rows = statement.query_map([id.0], record)?;
-        Ok(rows.next().transpose()?)
+        Ok(record_and_counts(&self.connection, id)?.map(|(record, _)| record))
     }
     /// Keyword names by position, without gaps.
     pub fn keywords(&self, mailbox: MailboxId) -> Result<Vec<String>, IndexError> {
-        let mut statement = self.connection.prepare_cached("SELECT name FROM keywords WHERE mailbox = ?1 ORDER BY position")?;
-        let rows = statement.query_map([mailbox.0], |row| row.get(0))?;
-        Ok(rows.collect::<Result<_, _>>()?)
+        let mut statement =
+            self.connection.prepare_cached("SELECT position, name, sum FROM keywords WHERE mailbox = ?1 ORDER BY position")?;
+        let rows = statement.query_map([mailbox.0], |row| {
+            let (position, name): (i64, String) = (row.get(0)?, row.get(1)?);
+            keyword_sum(mailbox, position, &name).check("keywords", row.get(2)?)?;
+            Ok((position, name))
+        })?;
+        let keywords: Vec<(i64, String)> = rows.collect::<Result<_, _>>()?;
+        ensure_ascending("keywords", keywords.iter().map(|(position, _)| position))?;
+        Ok(keywords.into_iter().map(|(_, name)| name).collect())
     }
     /// Messages and bytes of every mailbox, as of the last commit.
     pub fn usages(&self) -> Result<Vec<(MailboxId, u64, u64)>, IndexError> {
-        let mut statement = self.connection.prepare_cached("SELECT id, messages, bytes FROM mailboxes")?;
-        let rows = statement.query_map([], |row| {
-            Ok((MailboxId(row.get(0)?), row.get::<_, i64>(1)?.cast_unsigned(), row.get::<_, i64>(2)?.cast_unsigned()))
-        })?;
-        Ok(rows.collect::<Result<_, _>>()?)
+        let usage = |(record, counts): (MailboxRecord, Counts)| (record.id, counts.messages.cast_unsigned(), counts.bytes.cast_unsigned());
+        Ok(self.records_and_counts()?.into_iter().map(usage).collect())
     }
     /// Files of expunged messages that are still to be removed.
     pub fn removals(&self, mailbox: MailboxId) -> Result<Vec<String>, IndexError> {
-        let mut statement = self.connection.prepare_cached("SELECT file FROM removals WHERE mailbox = ?1")?;
-        let rows = statement.query_map([mailbox.0], |row| row.get(0))?;
-        Ok(rows.collect::<Result<_, _>>()?)
+        let mut statement = self.connection.prepare_cached("SELECT file, sum FROM removals WHERE mailbox = ?1 ORDER BY file")?;
+        let rows = statement.query_map([mailbox.0], |row| {
+            let file: String = row.get(0)?;
+            removal_sum(mailbox, &file).check("removals", row.get(1)?)?;
+            Ok(file)
+        })?;
+        let removals: Vec<String> = rows.collect::<Result<_, _>>()?;
+        ensure_ascending("removals", removals.iter())?;
+        Ok(removals)
     }
     /// The mailboxes whose folders lack changes that the index has.
     pub fn mailboxes_with_work(&self) -> Result<Vec<MailboxId>, IndexError> {
@@ -145,36 +254,35 @@ impl UserIndex {
 }
 
 impl Change<'_> {
-    /// Adds a mailbox and gives its row.
+    /// Adds a mailbox and gives its row: a new one for [`MailboxId::NEW`].
     pub fn insert_mailbox(&mut self, mailbox: &MailboxRecord) -> Result<MailboxId, IndexError> {
-        self.connection.prepare_cached(
-            "INSERT INTO mailboxes (folder, uid_validity, uid_next, highest_modseq, expunged_floor, first_recent, special_use, uid_ceiling,
-                                    modseq_ceiling, cur_seen, new_seen, scan_due, adopted_below)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
-        )?
-        .execute(params![
-            mailbox.folder,
-            mailbox.uid_validity.get(),
-            mailbox.uid_next,
-            mailbox.highest_modseq.get().cast_signed(),
-            mailbox.expunged_floor.cast_signed(),
-            mailbox.first_recent,
-            mailbox.special_use,
-            mailbox.uid_ceiling,
-            mailbox.modseq_ceiling.cast_signed(),
-            mailbox.cur_seen,
-            mailbox.new_seen,
-            mailbox.scan_due.number(),
-            mailbox.adopted_below,
-        ])?;
-        Ok(MailboxId(self.connection.last_insert_rowid()))
+        let id = (mailbox.id != MailboxId::NEW).then_some(mailbox.id.0);
+        self.connection
+            .prepare_cached(
+                "INSERT INTO mailboxes (id, folder, special_use, adopted_below, place_sum, uid_validity, uid_next, highest_modseq,
+                     expunged_floor, first_recent, uid_ceiling, modseq_ceiling, cur_seen, new_seen, scan_due, numbers_sum)
+                 VALUES (?1, ?2, ?3, ?4, 0, ?5, 1, 1, 0, 1, 1, 1, 0, 0, 0, 0)",
+            )?
+            .execute(params![id, mailbox.folder, mailbox.special_use, mailbox.adopted_below, mailbox.uid_validity.get()])?;
+        let mailbox = MailboxRecord { id: MailboxId(self.connection.last_insert_rowid()), ..mailbox.clone() };
+        self.set_place_sum(&mailbox)?;
+        self.update_mailbox(&mailbox)?;
+        self.connection.prepare_cached("UPDATE totals SET mailboxes = mailboxes + 1")?.execute([])?;
+        Ok(mailbox.id)
+    }
+    fn set_place_sum(&self, mailbox: &MailboxRecord) -> Result<(), IndexError> {
+        let mut update = self.connection.prepare_cached("UPDATE mailboxes SET place_sum = ?2 WHERE id = ?1")?;
+        update.execute([mailbox.id.0, mailbox.place_sum().get()])?;
+        Ok(())
     }
     /// Writes all of a mailbox's record but its folder, special use and what was adopted.
     pub fn update_mailbox(&mut self, mailbox: &MailboxRecord) -> Result<(), IndexError> {
         self.connection
             .prepare_cached(
                 "UPDATE mailboxes SET uid_validity = ?2, uid_next = ?3, highest_modseq = ?4, expunged_floor = ?5, first_recent = ?6,
-                                  uid_ceiling = ?7, modseq_ceiling = ?8, cur_seen = ?9, new_seen = ?10, scan_due = ?11 WHERE id = ?1",
+                     uid_ceiling = ?7, modseq_ceiling = ?8, cur_seen = ?9, new_seen = ?10, scan_due = ?11,
+                     numbers_sum = ?12 + messages + bytes + expunged_rows + uidl_rows + other_rows
+                 WHERE id = ?1",
             )?
             .execute(params![
                 mailbox.id.0,
@@ -188,20 +296,52 @@ impl Change<'_> {
                 mailbox.cur_seen,
                 mailbox.new_seen,
                 mailbox.scan_due.number(),
+                mailbox.numbers_sum().get(),
             ])?;
         Ok(())
     }
     /// The mailbox lies in another folder now.
     pub fn set_folder(&mut self, mailbox: MailboxId, folder: &str) -> Result<(), IndexError> {
+        let found = self
+            .connection
+            .prepare_cached(&format!("SELECT {COLUMNS} FROM mailboxes WHERE id = ?1"))?
+            .query_map([mailbox.0], |row| Ok(record(row)?.0))?
+            .next()
+            .transpose()?;
+        let Some(record) = found else { return Ok(()) };
         self.connection.prepare_cached("UPDATE mailboxes SET folder = ?2 WHERE id = ?1")?.execute(params![mailbox.0, folder])?;
-        Ok(())
+        self.set_place_sum(&MailboxRecord { folder: folder.to_owned(), ..record })
     }
     /// Every mailbox is to be compared with its folder and to go on above its ceilings when it is opened next.
     pub fn taken_over_uncleanly(&mut self) -> Result<(), IndexError> {
-        self.connection.execute(
-            "UPDATE mailboxes SET scan_due = ?1, cur_seen = 0, new_seen = 0 WHERE scan_due <> ?2",
-            [ScanDue::Takeover.number(), ScanDue::Rebuild.number()],
-        )?;
+        let records: Vec<MailboxRecord> = self
+            .connection
+            .prepare_cached(&format!("SELECT {COLUMNS} FROM mailboxes"))?
+            .query_map([], |row| Ok(record(row)?.0))?
+            .collect::<Result<_, _>>()?;
+        for record in records.into_iter().filter(|record| record.scan_due != ScanDue::Rebuild) {
+            self.update_mailbox(&MailboxRecord { scan_due: ScanDue::Takeover, cur_seen: 0, new_seen: 0, ..record })?;
+        }
+        Ok(())
+    }
+    /// What the mailbox has more (or fewer) of since the change began, written when it is complete. Messages are counted by the database itself.
+    pub(crate) fn counts(&mut self, mailbox: MailboxId) -> &mut Counts {
+        let found = self.counts.iter().position(|(counted, _)| *counted == mailbox);
+        let position = found.unwrap_or_else(|| {
+            self.counts.push((mailbox, Counts::default()));
+            self.counts.len() - 1
+        });
+        &mut self.counts[position].1
+    }
+    pub(crate) fn write_counts(&mut self) -> Result<(), IndexError> {
+        for (mailbox, Counts { expunged, uidls, others, .. }) in std::mem::take(&mut self.counts) {
+            self.connection
+                .prepare_cached(
+                    "UPDATE mailboxes SET expunged_rows = expunged_rows + ?2, uidl_rows = uidl_rows + ?3, other_rows = other_rows + ?4,
+                         numbers_sum = numbers_sum + ?2 + ?3 + ?4 WHERE id = ?1",
+                )?
+                .execute([mailbox.0, expunged, uidls, others])?;
+        }
         Ok(())
     }
     /// Forgets a mailbox and all of its messages.
@@ -211,33 +351,46 @@ impl Change<'_> {
             "DELETE FROM removals WHERE mailbox = ?1",
             "DELETE FROM expunged WHERE mailbox = ?1",
             "DELETE FROM keywords WHERE mailbox = ?1",
-            "DELETE FROM mailboxes WHERE id = ?1",
         ] {
             self.connection.prepare_cached(statement)?.execute([mailbox.0])?;
         }
+        let gone = self.connection.prepare_cached("DELETE FROM mailboxes WHERE id = ?1")?.execute([mailbox.0])?;
+        self.connection.prepare_cached("UPDATE totals SET mailboxes = mailboxes - ?1")?.execute([signed(gone)])?;
+        self.counts.retain(|(counted, _)| *counted != mailbox);
         Ok(())
     }
     /// Replaces the keyword list.
     pub fn set_keywords(&mut self, mailbox: MailboxId, names: &[String]) -> Result<(), IndexError> {
-        self.connection.prepare_cached("DELETE FROM keywords WHERE mailbox = ?1")?.execute([mailbox.0])?;
-        let mut insert = self.connection.prepare_cached("INSERT INTO keywords (mailbox, position, name) VALUES (?1, ?2, ?3)")?;
-        for (position, name) in names.iter().enumerate() {
-            insert.execute(params![mailbox.0, i64::try_from(position).unwrap_or(i64::MAX), name])?;
+        let gone = self.connection.prepare_cached("DELETE FROM keywords WHERE mailbox = ?1")?.execute([mailbox.0])?;
+        let mut insert = self.connection.prepare_cached("INSERT INTO keywords (mailbox, position, name, sum) VALUES (?1, ?2, ?3, ?4)")?;
+        for (position, name) in (0_i64..).zip(names) {
+            insert.execute(params![mailbox.0, position, name, keyword_sum(mailbox, position, name).get()])?;
         }
+        drop(insert);
+        self.counts(mailbox).others += signed(names.len()) - signed(gone);
         Ok(())
     }
     /// Remembers that a file is to be removed.
     pub fn insert_removal(&mut self, mailbox: MailboxId, file: &str) -> Result<(), IndexError> {
-        let mut insert = self.connection.prepare_cached("INSERT OR IGNORE INTO removals (mailbox, file) VALUES (?1, ?2)")?;
-        insert.execute(params![mailbox.0, file])?;
+        let mut insert = self.connection.prepare_cached("INSERT OR IGNORE INTO removals (mailbox, file, sum) VALUES (?1, ?2, ?3)")?;
+        let new = insert.execute(params![mailbox.0, file, removal_sum(mailbox, file).get()])?;
+        drop(insert);
+        self.counts(mailbox).others += signed(new);
         Ok(())
     }
     /// The file is gone.
     pub fn delete_removal(&mut self, mailbox: MailboxId, file: &str) -> Result<(), IndexError> {
         let mut delete = self.connection.prepare_cached("DELETE FROM removals WHERE mailbox = ?1 AND file = ?2")?;
-        delete.execute(params![mailbox.0, file])?;
+        let gone = delete.execute(params![mailbox.0, file])?;
+        drop(delete);
+        self.counts(mailbox).others -= signed(gone);
         Ok(())
     }
+}
+
+/// A number of rows.
+pub(crate) fn signed(rows: usize) -> i64 {
+    i64::try_from(rows).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

@@ -1,8 +1,14 @@
 //! Messages: flags, MODSEQ, sizes, dates, file names, what was rendered, and which UIDs were expunged.
 
-use rusqlite::{OptionalExtension, Row, params, types::Type};
+use std::collections::BTreeSet;
 
-use crate::{Change, FlagSet, IndexError, IndexReader, MailboxId, ModSeq, Uid, UserIndex};
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use crate::{
+    Change, FlagSet, IndexError, IndexReader, MailboxId, ModSeq, Uid, UserIndex,
+    checksum::{Sum, damaged, ensure_ascending},
+    mailboxes::{Counts, record_and_counts, signed},
+};
 
 /// What the index knows of one message.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -43,31 +49,75 @@ fn id(mailbox: MailboxId, uid: u32) -> i64 {
 fn uid_of(id: i64) -> u32 {
     u32::try_from(id & 0xffff_ffff).unwrap_or(u32::MAX)
 }
-fn broken(column: usize, value: i64) -> rusqlite::Error {
-    rusqlite::Error::IntegralValueOutOfRange(column, value)
+/// Of the columns that change together: plus the row's id, so that SQL can change runs of rows.
+fn flags_sum(flags: i64, modseq: i64) -> Sum {
+    Sum::of("messages").number(flags).number(modseq)
 }
+fn facts_sum(id: i64, facts: [i64; 4]) -> Sum {
+    facts.into_iter().fold(Sum::of("messages").number(id), Sum::number)
+}
+fn file_sum(id: i64, file: &str) -> Sum {
+    Sum::of("messages").number(id).text(file)
+}
+/// Plus the row's id.
+fn write_back_sum() -> Sum {
+    Sum::of("write_backs")
+}
+fn uidl_sum(id: i64, uidl: &str) -> Sum {
+    Sum::of("uidls").number(id).text(uidl)
+}
+/// Plus the UID.
+fn expunged_sum(mailbox: MailboxId, modseq: i64) -> Sum {
+    Sum::of("expunged").number(mailbox.0).number(modseq)
+}
+/// Of rendered header fields: plus the row's id, so that SQL can copy a row.
+fn headers_sum(headers: &[u8]) -> Sum {
+    Sum::of("rendered").bytes(headers)
+}
+/// The same of ENVELOPE and BODYSTRUCTURE.
+fn shape_sum(envelope: &[u8], body_structure: &[u8]) -> Sum {
+    Sum::of("rendered").bytes(envelope).bytes(body_structure)
+}
+
+const COLUMNS: &str = "id, flags, modseq, flags_sum, size, disk_size, internal_date, save_date, facts_sum, file, file_sum";
 
 /// Reads a row into `file`'s memory.
 fn message(row: &Row<'_>, mut file: String) -> rusqlite::Result<MessageRecord> {
-    let id: i64 = row.get(0)?;
-    let modseq: i64 = row.get(2)?;
+    let (id, flags, modseq): (i64, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+    let facts: [i64; 4] = [row.get(4)?, row.get(5)?, row.get(6)?, row.get(7)?];
     file.clear();
-    file.push_str(row.get_ref(7)?.as_str().map_err(|error| rusqlite::Error::FromSqlConversionFailure(7, Type::Text, error.into()))?);
+    file.push_str(row.get_ref(9)?.as_str().map_err(|_| damaged("messages", "its file name is no text"))?);
+    flags_sum(flags, modseq).check("messages", row.get::<_, i64>(3)?.wrapping_sub(id))?;
+    facts_sum(id, facts).check("messages", row.get(8)?)?;
+    file_sum(id, &file).check("messages", row.get(10)?)?;
+    let zero = || damaged("messages", "it has a number that can't be zero");
     Ok(MessageRecord {
-        uid: Uid::new(uid_of(id)).ok_or_else(|| broken(0, id))?,
-        flags: FlagSet::from_bits(row.get::<_, i64>(1)?.cast_unsigned()),
-        modseq: ModSeq::new(modseq.cast_unsigned()).ok_or_else(|| broken(2, modseq))?,
-        size: row.get::<_, i64>(3)?.cast_unsigned(),
-        disk_size: row.get::<_, i64>(4)?.cast_unsigned(),
-        internal_date: row.get(5)?,
-        save_date: row.get(6)?,
+        uid: Uid::new(uid_of(id)).ok_or_else(zero)?,
+        flags: FlagSet::from_bits(flags.cast_unsigned()),
+        modseq: ModSeq::new(modseq.cast_unsigned()).ok_or_else(zero)?,
+        size: facts[0].cast_unsigned(),
+        disk_size: facts[1].cast_unsigned(),
+        internal_date: facts[2],
+        save_date: facts[3],
         file,
     })
 }
 
 /// A column's bytes, without a copy.
 fn blob<'a>(row: &'a Row<'_>, column: usize) -> rusqlite::Result<&'a [u8]> {
-    row.get_ref(column)?.as_blob().map_err(|error| rusqlite::Error::FromSqlConversionFailure(column, Type::Blob, error.into()))
+    row.get_ref(column)?
+        .as_blob()
+        .map_err(|error| rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Blob, error.into()))
+}
+
+const RENDERED_COLUMNS: &str = "id, headers, headers_sum, envelope, body_structure, shape_sum";
+
+fn rendered<'a>(row: &'a Row<'_>) -> rusqlite::Result<RenderedRecord<'a>> {
+    let record = RenderedRecord { headers: blob(row, 1)?, envelope: blob(row, 3)?, body_structure: blob(row, 4)? };
+    let id: i64 = row.get(0)?;
+    headers_sum(record.headers).check("rendered", row.get::<_, i64>(2)?.wrapping_sub(id))?;
+    shape_sum(record.envelope, record.body_structure).check("rendered", row.get::<_, i64>(5)?.wrapping_sub(id))?;
+    Ok(record)
 }
 
 impl UserIndex {
@@ -79,13 +129,15 @@ impl UserIndex {
     }
     /// Calls `visit` with every message of a mailbox, by UID, in the memory of one.
     pub fn each_message(&self, mailbox: MailboxId, visit: &mut dyn FnMut(&MessageRecord)) -> Result<(), IndexError> {
-        let mut statement = self.connection.prepare_cached(
-            "SELECT id, flags, modseq, size, disk_size, internal_date, save_date, file FROM messages WHERE id BETWEEN ?1 AND ?2 ORDER BY id",
-        )?;
+        let mut statement =
+            self.connection.prepare_cached(&format!("SELECT {COLUMNS} FROM messages WHERE id BETWEEN ?1 AND ?2 ORDER BY id"))?;
         let mut rows = statement.query([id(mailbox, 0), id(mailbox, u32::MAX)])?;
         let mut file = String::new();
+        let mut last = None;
         while let Some(row) = rows.next()? {
             let found = message(row, std::mem::take(&mut file))?;
+            ensure_ascending("messages", last.into_iter().chain([found.uid]))?;
+            last = Some(found.uid);
             visit(&found);
             file = found.file;
         }
@@ -93,24 +145,81 @@ impl UserIndex {
     }
     /// The messages whose file names lack their flags or UID, by UID.
     pub fn write_backs(&self, mailbox: MailboxId) -> Result<Vec<u32>, IndexError> {
-        let mut statement = self.connection.prepare_cached("SELECT id FROM write_backs WHERE id BETWEEN ?1 AND ?2 ORDER BY id")?;
-        let rows = statement.query_map([id(mailbox, 0), id(mailbox, u32::MAX)], |row| row.get(0).map(uid_of))?;
-        Ok(rows.collect::<Result<_, _>>()?)
+        let mut statement = self.connection.prepare_cached("SELECT id, sum FROM write_backs WHERE id BETWEEN ?1 AND ?2 ORDER BY id")?;
+        let rows = statement.query_map([id(mailbox, 0), id(mailbox, u32::MAX)], |row| {
+            let id: i64 = row.get(0)?;
+            write_back_sum().check("write_backs", row.get::<_, i64>(1)?.wrapping_sub(id))?;
+            Ok(uid_of(id))
+        })?;
+        let uids: Vec<u32> = rows.collect::<Result<_, _>>()?;
+        ensure_ascending("write_backs", uids.iter())?;
+        Ok(uids)
     }
+    /// Reads what [`UserIndex::contents`] does not.
+    pub(crate) fn check_the_rest(&self, mailbox: MailboxId) -> Result<(), IndexError> {
+        let all = [id(mailbox, 0), id(mailbox, u32::MAX)];
+        expunged(&self.connection, mailbox, 0)?;
+        uidls(&self.connection, mailbox)?;
+        let mut statement =
+            self.connection.prepare_cached(&format!("SELECT {RENDERED_COLUMNS} FROM rendered WHERE id BETWEEN ?1 AND ?2"))?;
+        let mut rows = statement.query(all)?;
+        while let Some(row) = rows.next()? {
+            rendered(row)?;
+        }
+        Ok(())
+    }
+}
+
+/// All rows of the mailbox are read, whatever is asked for: only then their number tells that none is missing.
+fn expunged(connection: &Connection, mailbox: MailboxId, since: u64) -> Result<Vec<Uid>, IndexError> {
+    let view = connection.unchecked_transaction()?;
+    let Some((_, counts)) = record_and_counts(connection, mailbox)? else { return Ok(Vec::new()) };
+    let mut statement = connection.prepare_cached("SELECT modseq, uid, sum FROM expunged WHERE mailbox = ?1 ORDER BY modseq, uid")?;
+    let rows = statement.query_map([mailbox.0], |row| {
+        let uid: u32 = row.get(1)?;
+        let modseq: i64 = row.get(0)?;
+        expunged_sum(mailbox, modseq).check("expunged", row.get::<_, i64>(2)?.wrapping_sub(uid.into()))?;
+        Ok((modseq, uid))
+    })?;
+    let expunged: Vec<(i64, u32)> = rows.collect::<Result<_, _>>()?;
+    ensure_ascending("expunged", expunged.iter())?;
+    Counts::compare(mailbox, "expunged", expunged.len(), counts.expunged)?;
+    view.finish()?;
+    let since = i64::try_from(since).unwrap_or(i64::MAX);
+    let uids: BTreeSet<u32> = expunged.into_iter().filter(|(modseq, _)| *modseq > since).map(|(_, uid)| uid).collect();
+    Ok(uids.into_iter().filter_map(Uid::new).collect())
+}
+
+fn uidls(connection: &Connection, mailbox: MailboxId) -> Result<Vec<(u32, String)>, IndexError> {
+    let view = connection.unchecked_transaction()?;
+    let Some((_, counts)) = record_and_counts(connection, mailbox)? else { return Ok(Vec::new()) };
+    let mut statement = connection.prepare_cached("SELECT id, uidl, sum FROM uidls WHERE id BETWEEN ?1 AND ?2 ORDER BY id")?;
+    let rows = statement.query_map([id(mailbox, 0), id(mailbox, u32::MAX)], |row| {
+        let (id, uidl): (i64, String) = (row.get(0)?, row.get(1)?);
+        uidl_sum(id, &uidl).check("uidls", row.get(2)?)?;
+        Ok((uid_of(id), uidl))
+    })?;
+    let uidls: Vec<(u32, String)> = rows.collect::<Result<_, _>>()?;
+    ensure_ascending("uidls", uidls.iter().map(|(uid, _)| uid))?;
+    Counts::compare(mailbox, "uidls", uidls.len(), counts.uidls)?;
+    view.finish()?;
+    Ok(uidls)
 }
 
 impl IndexReader {
     /// Calls `visit` with what was rendered of `uids` (ascending): one pass where they lie close together, single looks where they do not.
     pub fn rendered(&self, mailbox: MailboxId, uids: &[Uid], visit: &mut dyn FnMut(Uid, RenderedRecord<'_>)) -> Result<(), IndexError> {
-        self.each_rendered("id, envelope, body_structure, headers", mailbox, uids, &mut |uid, row| {
-            visit(uid, RenderedRecord { envelope: blob(row, 1)?, body_structure: blob(row, 2)?, headers: blob(row, 3)? });
+        self.each_rendered(RENDERED_COLUMNS, mailbox, uids, &mut |uid, row| {
+            visit(uid, rendered(row)?);
             Ok(())
         })
     }
     /// Calls `visit` with the cached header fields of `uids` (ascending), without a copy: SEARCH looks at those of a whole mailbox.
     pub fn headers(&self, mailbox: MailboxId, uids: &[Uid], visit: &mut dyn FnMut(Uid, &[u8])) -> Result<(), IndexError> {
-        self.each_rendered("id, headers", mailbox, uids, &mut |uid, row| {
-            visit(uid, blob(row, 1)?);
+        self.each_rendered("id, headers, headers_sum", mailbox, uids, &mut |uid, row| {
+            let headers = blob(row, 1)?;
+            headers_sum(headers).check("rendered", row.get::<_, i64>(2)?.wrapping_sub(row.get(0)?))?;
+            visit(uid, headers);
             Ok(())
         })
     }
@@ -146,54 +255,53 @@ impl IndexReader {
     }
     /// UIDs expunged with a MODSEQ above `since`, ascending.
     pub fn expunged_since(&self, mailbox: MailboxId, since: u64) -> Result<Vec<Uid>, IndexError> {
-        let mut statement =
-            self.connection.prepare_cached("SELECT DISTINCT uid FROM expunged WHERE mailbox = ?1 AND modseq > ?2 ORDER BY uid")?;
-        let rows = statement.query_map([mailbox.0, i64::try_from(since).unwrap_or(i64::MAX)], |row| row.get::<_, u32>(0))?;
-        let uids: Vec<u32> = rows.collect::<Result<_, _>>()?;
-        Ok(uids.into_iter().filter_map(Uid::new).collect())
+        expunged(&self.connection, mailbox, since)
     }
     /// POP3 UIDLs that an earlier server gave, by UID.
     pub fn uidls(&self, mailbox: MailboxId) -> Result<Vec<(u32, String)>, IndexError> {
-        let mut statement = self.connection.prepare_cached("SELECT id, uidl FROM uidls WHERE id BETWEEN ?1 AND ?2 ORDER BY id")?;
-        let rows = statement.query_map([id(mailbox, 0), id(mailbox, u32::MAX)], |row| Ok((uid_of(row.get(0)?), row.get(1)?)))?;
-        Ok(rows.collect::<Result<_, _>>()?)
+        uidls(&self.connection, mailbox)
     }
 }
 
 impl Change<'_> {
     /// Adds a message, or replaces its row.
     pub fn insert_message(&mut self, mailbox: MailboxId, message: &MessageRecord) -> Result<(), IndexError> {
-        self.connection
-            .prepare_cached(
-                "INSERT OR REPLACE INTO messages (id, flags, modseq, size, disk_size, internal_date, save_date, file)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
-            )?
-            .execute(params![
-                id(mailbox, message.uid.get()),
-                message.flags.bits().cast_signed(),
-                message.modseq.get().cast_signed(),
-                message.size.cast_signed(),
-                message.disk_size.cast_signed(),
-                message.internal_date,
-                message.save_date,
-                message.file,
-            ])?;
+        let id = id(mailbox, message.uid.get());
+        let (flags, modseq) = (message.flags.bits().cast_signed(), message.modseq.get().cast_signed());
+        let facts = [message.size.cast_signed(), message.disk_size.cast_signed(), message.internal_date, message.save_date];
+        let values = params![
+            id,
+            flags,
+            modseq,
+            flags_sum(flags, modseq).get() + id,
+            facts[0],
+            facts[1],
+            facts[2],
+            facts[3],
+            facts_sum(id, facts).get(),
+            message.file,
+            file_sum(id, &message.file).get(),
+        ];
+        let insert = format!("INSERT OR REPLACE INTO messages ({COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)");
+        self.connection.prepare_cached(&insert)?.execute(values)?;
         Ok(())
     }
     /// Stores what was rendered of a message.
     pub fn insert_rendered(&mut self, mailbox: MailboxId, uid: Uid, rendered: [&[u8]; 3]) -> Result<(), IndexError> {
         let mut insert = self.connection.prepare_cached(
-            "INSERT OR REPLACE INTO rendered (id, envelope, body_structure, headers)
-             SELECT ?1, ?2, ?3, ?4 WHERE EXISTS (SELECT 1 FROM messages WHERE id = ?1)",
+            "INSERT OR REPLACE INTO rendered (id, envelope, body_structure, headers, shape_sum, headers_sum)
+             SELECT ?1, ?2, ?3, ?4, ?5 + ?1, ?6 + ?1 WHERE EXISTS (SELECT 1 FROM messages WHERE id = ?1)",
         )?;
-        insert.execute(params![id(mailbox, uid.get()), rendered[0], rendered[1], rendered[2]])?;
+        let [envelope, body_structure, headers] = rendered;
+        let sums = (shape_sum(envelope, body_structure).get(), headers_sum(headers).get());
+        insert.execute(params![id(mailbox, uid.get()), envelope, body_structure, headers, sums.0, sums.1])?;
         Ok(())
     }
     /// Takes over what was rendered of a copied message, if it is there.
     pub fn copy_rendered(&mut self, from: (MailboxId, Uid), to: (MailboxId, Uid)) -> Result<(), IndexError> {
         let mut insert = self.connection.prepare_cached(
-            "INSERT OR REPLACE INTO rendered (id, envelope, body_structure, headers)
-             SELECT ?2, envelope, body_structure, headers FROM rendered WHERE id = ?1",
+            "INSERT OR REPLACE INTO rendered (id, envelope, body_structure, headers, shape_sum, headers_sum)
+             SELECT ?2, envelope, body_structure, headers, shape_sum - ?1 + ?2, headers_sum - ?1 + ?2 FROM rendered WHERE id = ?1",
         )?;
         insert.execute([id(from.0, from.1.get()), id(to.0, to.1.get())])?;
         Ok(())
@@ -211,37 +319,54 @@ impl Change<'_> {
         modseq: ModSeq,
     ) -> Result<(), IndexError> {
         let [first, last] = [first, last].map(|uid| id(mailbox, uid.get()));
-        self.connection.prepare_cached("UPDATE messages SET flags = ?3, modseq = ?4 WHERE id BETWEEN ?1 AND ?2")?.execute(params![
-            first,
-            last,
-            flags.bits().cast_signed(),
-            modseq.get().cast_signed()
-        ])?;
+        let (flags, modseq) = (flags.bits().cast_signed(), modseq.get().cast_signed());
         self.connection
-            .prepare_cached("INSERT OR IGNORE INTO write_backs (id) SELECT id FROM messages WHERE id BETWEEN ?1 AND ?2")?
-            .execute([first, last])?;
+            .prepare_cached("UPDATE messages SET flags = ?3, modseq = ?4, flags_sum = ?5 + id WHERE id BETWEEN ?1 AND ?2")?
+            .execute([first, last, flags, modseq, flags_sum(flags, modseq).get()])?;
+        let new = self
+            .connection
+            .prepare_cached("INSERT OR IGNORE INTO write_backs (id, sum) SELECT id, ?3 + id FROM messages WHERE id BETWEEN ?1 AND ?2")?
+            .execute([first, last, write_back_sum().get()])?;
+        self.counts(mailbox).others += signed(new);
         Ok(())
     }
     /// The message's file name must be brought up to date.
     pub fn insert_write_back(&mut self, mailbox: MailboxId, uid: Uid) -> Result<(), IndexError> {
-        self.connection.prepare_cached("INSERT OR IGNORE INTO write_backs (id) VALUES (?1)")?.execute([id(mailbox, uid.get())])?;
+        let id = id(mailbox, uid.get());
+        let mut insert = self.connection.prepare_cached("INSERT OR IGNORE INTO write_backs (id, sum) VALUES (?1, ?2)")?;
+        let new = insert.execute([id, write_back_sum().get() + id])?;
+        drop(insert);
+        self.counts(mailbox).others += signed(new);
         Ok(())
     }
     /// The message's file has this name now.
     pub fn set_file(&mut self, mailbox: MailboxId, uid: Uid, file: &str) -> Result<(), IndexError> {
-        let mut update = self.connection.prepare_cached("UPDATE messages SET file = ?2 WHERE id = ?1")?;
-        update.execute(params![id(mailbox, uid.get()), file])?;
+        let id = id(mailbox, uid.get());
+        let mut update = self.connection.prepare_cached("UPDATE messages SET file = ?2, file_sum = ?3 WHERE id = ?1")?;
+        update.execute(params![id, file, file_sum(id, file).get()])?;
         Ok(())
     }
     /// The message's file name has its UID and flags.
     pub fn delete_write_back(&mut self, mailbox: MailboxId, uid: Uid) -> Result<(), IndexError> {
-        self.connection.prepare_cached("DELETE FROM write_backs WHERE id = ?1")?.execute([id(mailbox, uid.get())])?;
+        let mut delete = self.connection.prepare_cached("DELETE FROM write_backs WHERE id = ?1")?;
+        let gone = delete.execute([id(mailbox, uid.get())])?;
+        drop(delete);
+        self.counts(mailbox).others -= signed(gone);
         Ok(())
     }
     /// Remembers a POP3 UIDL that an earlier server gave.
     pub fn insert_uidl(&mut self, mailbox: MailboxId, uid: Uid, uidl: &str) -> Result<(), IndexError> {
-        let mut insert = self.connection.prepare_cached("INSERT OR REPLACE INTO uidls (id, uidl) VALUES (?1, ?2)")?;
-        insert.execute(params![id(mailbox, uid.get()), uidl])?;
+        let id = id(mailbox, uid.get());
+        let sum = uidl_sum(id, uidl).get();
+        let new = self
+            .connection
+            .prepare_cached("INSERT OR IGNORE INTO uidls (id, uidl, sum) VALUES (?1, ?2, ?3)")?
+            .execute(params![id, uidl, sum])?;
+        if new == 0 {
+            let mut update = self.connection.prepare_cached("UPDATE uidls SET uidl = ?2, sum = ?3 WHERE id = ?1")?;
+            update.execute(params![id, uidl, sum])?;
+        }
+        self.counts(mailbox).uidls += signed(new);
         Ok(())
     }
     /// Forgets a message and remembers that it was expunged.
@@ -251,19 +376,28 @@ impl Change<'_> {
     /// Forgets every message from one UID to another, and remembers that they were expunged.
     pub fn expunge_between(&mut self, mailbox: MailboxId, (first, last): (Uid, Uid), modseq: ModSeq) -> Result<(), IndexError> {
         let ids = [first, last].map(|uid| id(mailbox, uid.get()));
-        let mut insert = self.connection.prepare_cached(
-            "INSERT OR IGNORE INTO expunged (mailbox, modseq, uid)
-             SELECT ?1, ?2, id & 0xffffffff FROM messages WHERE id BETWEEN ?3 AND ?4",
-        )?;
-        insert.execute(params![mailbox.0, modseq.get().cast_signed(), ids[0], ids[1]])?;
-        for statement in [
-            "DELETE FROM messages WHERE id BETWEEN ?1 AND ?2",
-            "DELETE FROM rendered WHERE id BETWEEN ?1 AND ?2",
-            "DELETE FROM write_backs WHERE id BETWEEN ?1 AND ?2",
-            "DELETE FROM uidls WHERE id BETWEEN ?1 AND ?2",
-        ] {
-            self.connection.prepare_cached(statement)?.execute(ids)?;
-        }
+        let modseq = modseq.get().cast_signed();
+        let new = self
+            .connection
+            .prepare_cached(
+                "INSERT OR IGNORE INTO expunged (mailbox, modseq, uid, sum)
+                 SELECT ?1, ?2, id & 0xffffffff, ?5 + (id & 0xffffffff) FROM messages WHERE id BETWEEN ?3 AND ?4",
+            )?
+            .execute([mailbox.0, modseq, ids[0], ids[1], expunged_sum(mailbox, modseq).get()])?;
+        self.counts(mailbox).expunged += signed(new);
+        self.delete_messages(mailbox, ids)
+    }
+    fn delete_messages(&mut self, mailbox: MailboxId, ids: [i64; 2]) -> Result<(), IndexError> {
+        let delete = |table: &str| -> Result<i64, IndexError> {
+            let delete = format!("DELETE FROM {table} WHERE id BETWEEN ?1 AND ?2");
+            Ok(signed(self.connection.prepare_cached(&delete)?.execute(ids)?))
+        };
+        delete("rendered")?;
+        delete("messages")?;
+        let (write_backs, uidls) = (delete("write_backs")?, delete("uidls")?);
+        let counts = self.counts(mailbox);
+        counts.others -= write_backs;
+        counts.uidls -= uidls;
         Ok(())
     }
     /// Keeps the newest `keep` expunged UIDs; gives the new floor if older ones were forgotten.
@@ -274,16 +408,15 @@ impl Change<'_> {
             .query_row(params![mailbox.0, keep], |row| row.get(0))
             .optional()?;
         let Some(floor) = floor else { return Ok(None) };
-        self.connection.prepare_cached("DELETE FROM expunged WHERE mailbox = ?1 AND modseq <= ?2")?.execute([mailbox.0, floor])?;
+        let mut delete = self.connection.prepare_cached("DELETE FROM expunged WHERE mailbox = ?1 AND modseq <= ?2")?;
+        let gone = delete.execute([mailbox.0, floor])?;
+        drop(delete);
+        self.counts(mailbox).expunged -= signed(gone);
         Ok(Some(floor.cast_unsigned()))
     }
     /// Forgets every message of a mailbox, without remembering them as expunged.
     pub fn clear_messages(&mut self, mailbox: MailboxId) -> Result<(), IndexError> {
-        for table in ["messages", "rendered", "write_backs", "uidls"] {
-            let delete = format!("DELETE FROM {table} WHERE id BETWEEN ?1 AND ?2");
-            self.connection.prepare_cached(&delete)?.execute([id(mailbox, 0), id(mailbox, u32::MAX)])?;
-        }
-        Ok(())
+        self.delete_messages(mailbox, [id(mailbox, 0), id(mailbox, u32::MAX)])
     }
 }
 
@@ -338,7 +471,7 @@ mod tests {
             assert_eq!(found, expected);
         }
         drop(reader);
-        assert!(index.check().is_err(), "UIDs at or above UIDNEXT are found out");
+        assert!(index.check(&mut |_| ()).is_err(), "UIDs at or above UIDNEXT are found out");
     }
 
     #[test]

@@ -12,9 +12,10 @@ use crate::IndexError;
 
 /// "Brth" in ASCII: tells `file` and a worried operator what this is.
 const APPLICATION_ID: i64 = 0x4272_7468;
-/// The migrations in order; `user_version` counts how many were applied.
-const MIGRATIONS: &[&str] =
-    &[include_str!("schema/0001_first.sql"), include_str!("schema/0002_adopted.sql"), include_str!("schema/0003_usage.sql")];
+/// The first version that can be read; earlier ones are rebuilt.
+const FIRST_VERSION: i64 = 4;
+/// The schema of that version and the migrations since, in order; `user_version` is the version after the last one that was applied.
+const MIGRATIONS: &[&str] = &[include_str!("schema/0004_checked.sql")];
 /// Page cache of one connection in KiB: a 10,000-message mailbox's rows fit, and a thousand open accounts stay within a few gigabytes.
 const CACHE_KIB: i64 = 2_048;
 /// Prepared statements kept: more than this crate has.
@@ -66,7 +67,7 @@ fn connect(file: &Path, flags: OpenFlags) -> Result<Connection, IndexError> {
 }
 
 fn migrate(connection: &Connection) -> Result<(), IndexError> {
-    let known = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
+    let known = FIRST_VERSION - 1 + i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
     let found: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     let application: i64 = connection.query_row("PRAGMA application_id", [], |row| row.get(0))?;
     if found > known {
@@ -75,9 +76,10 @@ fn migrate(connection: &Connection) -> Result<(), IndexError> {
     if found > 0 && application != APPLICATION_ID {
         return Err(IndexError::Damaged(format!("application id {application:#x} is not ours")));
     }
-    let applied = usize::try_from(found).map_err(|_| IndexError::Damaged(format!("version {found}")))?;
-    for (position, migration) in MIGRATIONS.iter().enumerate().skip(applied) {
-        let version = position + 1;
+    if found != 0 && found < FIRST_VERSION {
+        return Err(IndexError::Damaged(format!("version {found} is too old to be read")));
+    }
+    for (version, migration) in (FIRST_VERSION..).zip(MIGRATIONS).filter(|(version, _)| *version > found) {
         connection.execute_batch(&format!(
             "BEGIN IMMEDIATE; {migration} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {version}; COMMIT;"
         ))?;
@@ -99,7 +101,7 @@ mod tests {
         assert_eq!(pragma("wal_autocheckpoint"), 0);
         assert_eq!(pragma("trusted_schema"), 0);
         assert_eq!(pragma("application_id"), APPLICATION_ID);
-        assert_eq!(pragma("user_version"), i64::try_from(MIGRATIONS.len()).unwrap());
+        assert_eq!(pragma("user_version"), FIRST_VERSION - 1 + i64::try_from(MIGRATIONS.len()).unwrap());
         assert!(connection.prepare("SELECT \"no such column\" FROM mailboxes").is_err(), "double quotes are names only");
         let second = reader(&file).unwrap();
         assert!(second.execute("DELETE FROM messages", []).is_err(), "the reader only reads");
@@ -112,6 +114,14 @@ mod tests {
         let file = folder.path().join("index.db");
         writer(&file).unwrap().execute_batch("PRAGMA user_version = 99").unwrap();
         assert!(matches!(writer(&file), Err(IndexError::Newer { found: 99, .. })));
+    }
+
+    #[test]
+    fn an_index_without_checksums_is_rebuilt() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("index.db");
+        writer(&file).unwrap().execute_batch("PRAGMA user_version = 3").unwrap();
+        assert!(writer(&file).unwrap_err().needs_rebuild());
     }
 
     #[test]

@@ -153,6 +153,20 @@ impl Account {
         handover: Handover,
         settings: Arc<StorageSettings>,
     ) -> Result<Arc<Account>, StorageError> {
+        let open = || Account::try_open(Arc::clone(&filesystem), paths.clone(), lease.clone(), handover, Arc::clone(&settings));
+        match open() {
+            // It is marked by now: the second opening begins with an empty one.
+            Err(StorageError::IndexDamaged(_)) => open(),
+            account => account,
+        }
+    }
+    fn try_open(
+        filesystem: Arc<dyn Filesystem>,
+        paths: AccountPaths,
+        lease: Lease,
+        handover: Handover,
+        settings: Arc<StorageSettings>,
+    ) -> Result<Arc<Account>, StorageError> {
         lease.confirm(settings.suspended_wait)?;
         let opened =
             index::epoch::open(&paths.index, lease.epoch(), handover).map_err(|error| store::index_error(&lease, &paths.index, error))?;
@@ -171,6 +185,7 @@ impl Account {
             uncounted: Mutex::default(),
         });
         account.find_mailboxes()?;
+        account.store.set_healer(&account);
         account.store.acknowledge(account.clone())
     }
     /// Whose.
@@ -220,6 +235,9 @@ impl Account {
     }
     /// Opens a mailbox (shared by all sessions). The first opening after a takeover or by an interval looks at the folder. Blocking.
     pub fn mailbox(self: &Arc<Self>, name: &MailboxName) -> Result<Arc<Mailbox>, StorageError> {
+        self.store.twice(|| self.try_mailbox(name))
+    }
+    fn try_mailbox(&self, name: &MailboxName) -> Result<Arc<Mailbox>, StorageError> {
         let _inside = self.store.enter()?;
         let entry = self.catalog.read().mailboxes.get(name).map(|entry| (entry.id, entry.folder.clone()));
         let Some((id, folder)) = entry else { return Err(StorageError::NoMailbox(name.clone())) };

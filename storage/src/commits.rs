@@ -109,6 +109,10 @@ impl Commits {
         }
         writer.index.as_mut().map(work)
     }
+    /// Goes on with another index.
+    pub fn put(&self, index: UserIndex) {
+        self.writer.lock().index = Some(index);
+    }
     /// Takes the index away; what is under way is lost.
     pub fn take(&self) -> Option<UserIndex> {
         let mut writer = self.writer.lock();

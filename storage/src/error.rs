@@ -59,6 +59,9 @@ pub enum StorageError {
     /// The lease is gone: nothing may be acknowledged.
     #[error(transparent)]
     LeaseLost(#[from] LeaseLost),
+    /// The index was found damaged; it is made anew by the next call.
+    #[error("the index of {0} was found damaged and is made anew: try again")]
+    IndexDamaged(UserName),
     /// The index failed; it is rebuilt from the Maildir at the next opening.
     #[error("the index of {user} failed: {reason}")]
     Index {
@@ -78,4 +81,19 @@ pub enum StorageError {
         #[source]
         cause: io::Error,
     },
+}
+
+impl StorageError {
+    /// EDQUOT rather than ENOSPC: the user's own affair.
+    pub fn is_over_quota(&self) -> bool {
+        matches!(self, StorageError::NoSpace { cause, .. } if cause.kind() == io::ErrorKind::QuotaExceeded)
+    }
+    /// An answer of the file server (EIO, ESTALE, EROFS, a time-out) that may be another one later, without a change by the user.
+    pub fn may_pass(&self) -> bool {
+        use io::ErrorKind::{Interrupted, ReadOnlyFilesystem, StaleNetworkFileHandle, TimedOut};
+        /// The number of EIO, which has no kind of its own.
+        const EIO: i32 = 5;
+        let StorageError::Io { cause, .. } = self else { return false };
+        cause.raw_os_error() == Some(EIO) || matches!(cause.kind(), Interrupted | ReadOnlyFilesystem | StaleNetworkFileHandle | TimedOut)
+    }
 }

@@ -21,6 +21,7 @@ mod commits;
 pub mod error;
 mod expiry;
 pub mod filesystem;
+mod heal;
 mod hierarchy;
 pub mod layout;
 pub mod mailbox;

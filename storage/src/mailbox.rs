@@ -9,6 +9,7 @@
 //! - while nobody holds the user, the index can be deleted (`the_index_can_be_deleted_at_any_time`)
 //! - parallel appends become visible in UID order (`parallel_appends_become_visible_in_uid_order`)
 
+mod anew;
 mod append;
 mod debris;
 mod expunge;
@@ -233,6 +234,9 @@ impl Mailbox {
     }
     /// UIDs expunged after `since` as far as remembered, ascending; `None`: `since` is older than memory reaches, so every absent UID counts (RFC 7162 §3.2.10). Blocking.
     pub fn expunged_since(&self, since: u64) -> Result<Option<Vec<Uid>>, StorageError> {
+        self.store.twice(|| self.try_expunged_since(since))
+    }
+    fn try_expunged_since(&self, since: u64) -> Result<Option<Vec<Uid>>, StorageError> {
         let _inside = self.store.enter()?;
         if since < self.state.lock().record.expunged_floor {
             return Ok(None);
@@ -241,6 +245,9 @@ impl Mailbox {
     }
     /// The POP3 UIDL of a message: adopted from an earlier server, else made from UIDVALIDITY and UID. From memory or the index.
     pub fn uidl(&self, uids: &[Uid]) -> Result<Vec<String>, StorageError> {
+        self.store.twice(|| self.try_uidl(uids))
+    }
+    fn try_uidl(&self, uids: &[Uid]) -> Result<Vec<String>, StorageError> {
         let _inside = self.store.enter()?;
         let adopted = self.store.read(|index| index.uidls(self.id))?;
         let validity = self.uid_validity().get();

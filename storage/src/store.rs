@@ -8,7 +8,7 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, OnceLock, Weak,
         atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering},
     },
     time::{Duration, UNIX_EPOCH},
@@ -19,7 +19,7 @@ use index::{Change, IndexError, IndexReader, UserIndex};
 use parking_lot::{Mutex, RecursiveRwLock, RecursiveRwLockReadGuard, RecursiveRwLockWriteGuard};
 
 use crate::{
-    AccountPaths, StorageError, StorageSettings,
+    Account, AccountPaths, StorageError, StorageSettings,
     commits::{Commits, Failure},
     filesystem::Filesystem,
     maildir::filename,
@@ -49,8 +49,10 @@ pub(crate) struct Store {
     activity: RecursiveRwLock<()>,
     writer: Commits,
     reader: Mutex<Option<IndexReader>>,
-    index_folder: PathBuf,
-    damaged: AtomicBool,
+    index_folder: Mutex<PathBuf>,
+    pub damaged: AtomicBool,
+    /// Makes a damaged index anew; known once the account is open.
+    healer: OnceLock<Weak<Account>>,
     commits: AtomicU32,
     /// When the index was last asked, in milliseconds since opening, and whether its memory was given back since.
     used: AtomicU64,
@@ -75,10 +77,11 @@ impl Store {
             clock: SystemClock::new(),
             phase: AtomicU8::new(OPEN),
             activity: RecursiveRwLock::new(()),
-            index_folder: index.folder().to_owned(),
+            index_folder: Mutex::new(index.folder().to_owned()),
             writer: Commits::new(index),
             reader: Mutex::new(None),
             damaged: AtomicBool::new(false),
+            healer: OnceLock::new(),
             commits: AtomicU32::new(0),
             used: AtomicU64::new(0),
             resting: AtomicBool::new(false),
@@ -89,10 +92,30 @@ impl Store {
     /// Every call into the store begins here; closing waits for those that are inside.
     pub fn enter(&self) -> Result<RecursiveRwLockReadGuard<'_, ()>, StorageError> {
         self.ensure_open()?;
+        if self.is_damaged()
+            && let Some(account) = self.healer.get().and_then(Weak::upgrade)
+        {
+            account.heal()?;
+        }
         // Recursive: one call may make another, and a waiting close must not come between them.
         let guard = self.activity.read();
         self.ensure_open()?;
-        Ok(guard)
+        if self.is_damaged() { Err(self.index_damaged()) } else { Ok(guard) }
+    }
+    /// With nobody inside; `None`: somebody stayed for longer than `wait`.
+    pub fn enter_alone(&self, wait: Duration) -> Option<RecursiveRwLockWriteGuard<'_, ()>> {
+        self.activity.try_write_for(wait)
+    }
+    /// Repeats a call that found the index damaged: the second one makes it anew first. For calls that change nothing when they fail.
+    pub fn twice<T>(&self, call: impl Fn() -> Result<T, StorageError>) -> Result<T, StorageError> {
+        match call() {
+            Err(StorageError::IndexDamaged(_)) => call(),
+            answer => answer,
+        }
+    }
+    /// `account` makes a damaged index anew.
+    pub fn set_healer(&self, account: &Arc<Account>) {
+        self.healer.set(Arc::downgrade(account)).unwrap_or_default();
     }
     /// As [`Store::enter`], for calls that change something: they start only under a live lease.
     pub fn enter_for_change(&self) -> Result<RecursiveRwLockReadGuard<'_, ()>, StorageError> {
@@ -110,9 +133,6 @@ impl Store {
         self.ensure_not_abandoned()?;
         if self.phase.load(Ordering::SeqCst) == CLOSING {
             return Err(StorageError::Closing(self.lease.user().clone()));
-        }
-        if self.damaged.load(Ordering::SeqCst) {
-            return Err(self.index_failed("it was found damaged".to_owned()));
         }
         Ok(())
     }
@@ -193,6 +213,7 @@ impl Store {
                     Ok(error) => self.index_error(error),
                     // Others took part as well; one of them is told first hand.
                     Err(shared) if matches!(*shared, IndexError::Full) => self.index_error(IndexError::Full),
+                    Err(shared) if shared.needs_rebuild() => self.index_damaged(),
                     Err(shared) => self.index_failed(shared.to_string()),
                 },
             }
@@ -237,11 +258,34 @@ impl Store {
     fn index_failed(&self, reason: String) -> StorageError {
         StorageError::Index { user: self.lease.user().clone(), reason }
     }
+    pub fn index_damaged(&self) -> StorageError {
+        StorageError::IndexDamaged(self.lease.user().clone())
+    }
     pub fn index_error(&self, error: IndexError) -> StorageError {
-        if error.needs_rebuild() && !self.damaged.swap(true, Ordering::SeqCst) {
-            index::epoch::mark_for_rebuild(&self.index_folder);
+        let folder = self.index_folder.lock().clone();
+        // Before the account is open, only the file knows what names lack.
+        let anew = error.is_lost() || (error.needs_rebuild() && self.healer.get().is_some());
+        if !anew {
+            return index_error(&self.lease, &folder, error);
         }
-        index_error(&self.lease, &self.index_folder, error)
+        if !self.damaged.swap(true, Ordering::SeqCst) {
+            tracing::warn!(user = %self.lease.user(), index = %folder.display(), %error, "the index is damaged: it is made anew");
+            index::epoch::mark_for_rebuild(&folder);
+        }
+        self.index_damaged()
+    }
+    /// Lets go of the damaged index.
+    pub fn close_damaged(&self) {
+        self.reader.lock().take();
+        drop(self.writer.take());
+    }
+    /// Goes on with an index that was made anew; the folder of the one before, if it was another.
+    pub fn go_on_with(&self, index: UserIndex) -> Option<PathBuf> {
+        let folder = index.folder().to_owned();
+        let before = std::mem::replace(&mut *self.index_folder.lock(), folder.clone());
+        self.writer.put(index);
+        self.damaged.store(false, Ordering::SeqCst);
+        (before != folder).then_some(before)
     }
     /// An error of the file system.
     pub fn io(&self, doing: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> StorageError {
@@ -285,7 +329,23 @@ pub(crate) fn index_error(lease: &Lease, folder: &Path, error: IndexError) -> St
     match error {
         IndexError::Full => StorageError::NoSpace { path: folder.to_owned(), cause: io::Error::from(io::ErrorKind::StorageFull) },
         IndexError::Io { doing, path, cause } => io_error(doing, &path, cause),
+        IndexError::Unwritable(error) => {
+            tracing::warn!(user = %lease.user(), %error, "the index can't be written");
+            io_error("can't write the index in", folder, why_not_writable(folder))
+        }
+        other if other.is_lost() => StorageError::IndexDamaged(lease.user().clone()),
         other => StorageError::Index { user: lease.user().clone(), reason: other.to_string() },
+    }
+}
+
+/// What the file system says to a write beside the index: SQLite does not pass its answer on.
+fn why_not_writable(folder: &Path) -> io::Error {
+    let probe = folder.join("probe");
+    let written = std::fs::write(&probe, [0; 4096]).and_then(|()| std::fs::File::open(&probe)?.sync_all());
+    let removed = std::fs::remove_file(&probe);
+    match written.and(removed) {
+        Err(error) => error,
+        Ok(()) => io::Error::other("a write failed that works by now"),
     }
 }
 

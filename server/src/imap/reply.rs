@@ -130,13 +130,25 @@ impl From<StorageError> for Stop {
             StorageError::TooManyKeywords => Reply::no(Code::Limit, "The mailbox has as many keywords as it can hold"),
             StorageError::Limit { .. } => Reply::no(Code::Limit, error.to_string()),
             StorageError::OverQuota { root } => Reply::no(Code::OverQuota, format!("There is no room left in quota root {root:?}")),
+            StorageError::NoSpace { .. } if error.is_over_quota() => {
+                tracing::warn!(%error, "over the file system's quota");
+                Reply::no(Code::OverQuota, "There is no space left for this")
+            }
             StorageError::NoSpace { .. } => {
                 tracing::error!(%error, "storage is full");
-                Reply::no(Code::OverQuota, "There is no space left for this")
+                Reply::no(Code::Unavailable, "The mail store is full, please try again later")
             }
             StorageError::Closing(_) | StorageError::LeaseLost(_) => {
                 tracing::info!(%error, "session ends without acknowledging");
                 return Stop::Bye(MOVED_AWAY.into());
+            }
+            StorageError::IndexDamaged(_) => {
+                tracing::warn!(%error, "a command is answered with UNAVAILABLE");
+                Reply::no(Code::Unavailable, "The mailbox index was damaged and is made anew, please try again")
+            }
+            StorageError::Io { .. } if error.may_pass() => {
+                tracing::error!(%error, "the file server fails");
+                Reply::no(Code::Unavailable, "The mail store does not answer as it should, please try again later")
             }
             StorageError::Index { .. } | StorageError::Io { .. } => {
                 tracing::error!(%error, "storage failed");
@@ -219,6 +231,18 @@ mod tests {
         let cause = || io::Error::other("stale handle");
         let io = StorageError::Io { doing: "can't read", path: "/srv/mail/ada".into(), cause: cause() };
         let full = StorageError::NoSpace { path: "/srv/mail/ada".into(), cause: cause() };
+        let kinds = [
+            (StorageError::NoSpace { path: "/srv".into(), cause: io::ErrorKind::QuotaExceeded.into() }, "OVERQUOTA"),
+            (StorageError::NoSpace { path: "/srv".into(), cause: io::ErrorKind::StorageFull.into() }, "UNAVAILABLE"),
+            (StorageError::Io { doing: "x", path: "/srv".into(), cause: io::Error::from_raw_os_error(5) }, "UNAVAILABLE"),
+            (StorageError::Io { doing: "x", path: "/srv".into(), cause: io::ErrorKind::StaleNetworkFileHandle.into() }, "UNAVAILABLE"),
+            (StorageError::Io { doing: "x", path: "/srv".into(), cause: io::ErrorKind::ReadOnlyFilesystem.into() }, "UNAVAILABLE"),
+            (StorageError::Io { doing: "x", path: "/srv".into(), cause: io::ErrorKind::PermissionDenied.into() }, "SERVERBUG"),
+            (StorageError::IndexDamaged(UserName::normalise("ada").unwrap()), "UNAVAILABLE"),
+        ];
+        for (error, code) in kinds {
+            assert!(told(error).starts_with(&format!("a NO [{code}]")), "{code}");
+        }
         for text in [told(io), told(full)] {
             assert!(!text.contains("/srv") && !text.contains("stale"), "{text}");
         }

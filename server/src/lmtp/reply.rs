@@ -4,7 +4,7 @@
 //! - nothing that may pass later is refused for good: the sender would bounce it (`what_may_pass_later_is_temporary`)
 //! - no reply names a file or breaks its line (`a_reply_is_one_line_without_paths`)
 
-use std::{borrow::Cow, io};
+use std::borrow::Cow;
 
 use bytes::{BufMut, BytesMut};
 use storage::StorageError;
@@ -72,9 +72,7 @@ pub fn storage_error(error: &StorageError) -> Outcome {
     match error {
         // Who has settings for it asks [`over_quota`] instead.
         StorageError::OverQuota { .. } => over_quota(OverQuota::Defer).into(),
-        StorageError::NoSpace { cause, .. } if cause.kind() == io::ErrorKind::QuotaExceeded => {
-            Reply::new(452, "4.2.2", "The mailbox is full").into()
-        }
+        StorageError::NoSpace { .. } if error.is_over_quota() => Reply::new(452, "4.2.2", "The mailbox is full").into(),
         StorageError::NoSpace { .. } => Reply::new(452, "4.3.1", "No space to store the message").into(),
         StorageError::Limit { what, .. } => {
             Reply::new(552, "5.2.3", format!("The message is refused: too large or too many: {what}")).into()
@@ -87,6 +85,7 @@ pub fn storage_error(error: &StorageError) -> Outcome {
         | StorageError::BadName(_)
         | StorageError::Expunged
         | StorageError::TooManyKeywords
+        | StorageError::IndexDamaged(_)
         | StorageError::Index { .. }
         | StorageError::Io { .. } => Outcome::temporary("The message could not be stored, try again"),
     }
@@ -125,6 +124,8 @@ pub fn lookup_error(error: &AuthError) -> Reply {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+
     use affinity::{Epoch, LeaseLost, UserName};
 
     use super::*;
@@ -145,6 +146,7 @@ mod tests {
             (StorageError::Closing(user()), "4.3.0"),
             (StorageError::LeaseLost(LeaseLost { user: user(), epoch: Epoch(3) }), "4.3.0"),
             (StorageError::Index { user: user(), reason: "x".into() }, "4.3.0"),
+            (StorageError::IndexDamaged(user()), "4.3.0"),
         ] {
             let outcome = storage_error(&error);
             assert!((400..500).contains(&outcome.code), "{error}");

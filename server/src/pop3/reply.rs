@@ -101,6 +101,7 @@ pub fn storage_error(error: &StorageError) -> &'static str {
         | StorageError::TooManyKeywords
         | StorageError::Limit { .. }
         | StorageError::OverQuota { .. }
+        | StorageError::IndexDamaged(_)
         | StorageError::Index { .. }
         | StorageError::Io { .. } => "[SYS/TEMP] The maildrop can't be read now, try again later",
     }

@@ -24,6 +24,9 @@ impl Mailbox {
     }
 
     fn expunge_where(&self, uids: Option<&[Uid]>, wanted: impl Fn(&Row) -> bool) -> Result<Vec<Uid>, StorageError> {
+        self.store.twice(|| self.try_expunge(uids, &wanted))
+    }
+    fn try_expunge(&self, uids: Option<&[Uid]>, wanted: impl Fn(&Row) -> bool) -> Result<Vec<Uid>, StorageError> {
         let _inside = self.store.enter_for_change()?;
         self.ensure_there()?;
         let folder = self.folder();

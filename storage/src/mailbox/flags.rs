@@ -28,6 +28,9 @@ pub(super) struct StoreRequest {
 impl Mailbox {
     /// Changes flags, durably, with one commit for any number of messages, and for all who ask at the same time. Blocking.
     pub fn store(&self, uids: &[Uid], operation: StoreOperation, unchanged_since: Option<u64>) -> Result<Stored, StorageError> {
+        self.store.twice(|| self.try_store(uids, operation, unchanged_since))
+    }
+    fn try_store(&self, uids: &[Uid], operation: StoreOperation, unchanged_since: Option<u64>) -> Result<Stored, StorageError> {
         let _inside = self.store.enter_for_change()?;
         self.ensure_there()?;
         let folder = self.folder();

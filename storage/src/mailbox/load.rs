@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use index::{MailboxId, MailboxRecord, ModSeq, ScanDue, Uid};
+use index::{Contents, MailboxId, MailboxRecord, ModSeq, ScanDue, Uid};
 use parking_lot::{Condvar, Mutex, RecursiveRwLock, RwLock};
 use tokio::sync::watch;
 
@@ -28,8 +28,8 @@ impl Mailbox {
     /// Opens the mailbox with row `id`.
     pub(crate) fn load(store: Arc<Store>, id: MailboxId, name: MailboxName, folder: PathBuf) -> Result<Arc<Mailbox>, StorageError> {
         let mut columns = Columns::default();
-        let (record, keywords, removals, write_backs) = store.with_writer(|index| {
-            index.each_message(id, &mut |message| {
+        let contents = store.with_writer(|index| {
+            index.contents(id, &mut |message| {
                 let row = Row {
                     uid: message.uid,
                     flags: message.flags,
@@ -39,10 +39,9 @@ impl Mailbox {
                     save_date: message.save_date,
                 };
                 columns.push(row, &message.file);
-            })?;
-            Ok((index.mailbox(id)?, index.keywords(id)?, index.removals(id)?, index.write_backs(id)?))
+            })
         })?;
-        let Some(mut record) = record else { return Err(StorageError::NoMailbox(name)) };
+        let Some(Contents { mut record, keywords, removals, write_backs }) = contents else { return Err(StorageError::NoMailbox(name)) };
         let due = record.scan_due;
         let marks = Self::marks(&store, &record, &folder)?;
 

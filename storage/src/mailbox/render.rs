@@ -20,6 +20,9 @@ pub(super) fn render(raw: &[u8]) -> Rendered {
 impl Mailbox {
     /// ENVELOPE, BODYSTRUCTURE and cached header fields, in the order of `uids`; `None` for messages that are gone. Renders what is missing. Blocking.
     pub fn rendered(&self, uids: &[Uid]) -> Result<Vec<Option<Rendered>>, StorageError> {
+        self.store.twice(|| self.try_rendered(uids))
+    }
+    fn try_rendered(&self, uids: &[Uid]) -> Result<Vec<Option<Rendered>>, StorageError> {
         let _inside = self.store.enter()?;
         let (ready, mut wanted) = self.ready(uids);
         let mut found: Vec<(Uid, Rendered)> = Vec::with_capacity(uids.len());
@@ -112,11 +115,17 @@ impl Mailbox {
             }
         }
         drop(state);
-        self.store.change(|change| {
+        let kept = self.store.change(|change| {
             rendered.iter().try_for_each(|(uid, rendered)| {
                 change.insert_rendered(self.id, *uid, [&rendered.envelope, &rendered.body_structure, &rendered.headers])
             })
-        })?;
+        });
+        match kept {
+            Err(lost @ StorageError::LeaseLost(_)) => return Err(lost),
+            // Rendered again next time: a full disk must not keep anybody from reading.
+            Err(error) => tracing::debug!(%error, "what was rendered is not kept"),
+            Ok(()) => {}
+        }
         Ok(rendered)
     }
 }

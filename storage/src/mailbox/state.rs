@@ -238,5 +238,5 @@ impl Mailbox {
 #[derive(Debug)]
 pub(super) struct Prepared {
     rows: Vec<MessageRecord>,
-    record: MailboxRecord,
+    pub(super) record: MailboxRecord,
 }

@@ -169,20 +169,3 @@ fn no_space_is_said_as_such() {
     assert_eq!(append(&inbox, "fits", FlagSet::EMPTY).map(|appended| inbox.read().position(appended.uid)).unwrap(), Some(0));
     assert_eq!(std::fs::read_dir(user.maildir().join("tmp")).unwrap().count(), 0);
 }
-
-#[test]
-fn a_damaged_index_is_an_error_now_and_rebuilt_later() {
-    let mut user = User::new();
-    let held = user.open(Handover::Clean);
-    append(&held.inbox(), "one", FlagSet::EMPTY).unwrap();
-    held.close().unwrap();
-    let database = user.index().join("1").join("index.db");
-    let mut bytes = std::fs::read(&database).unwrap();
-    let len = bytes.len();
-    bytes[4096..len].fill(0xa5);
-    std::fs::write(&database, bytes).unwrap();
-    let first = user.try_open(Handover::Clean).and_then(|held| held.account.mailbox(&MailboxName::inbox()).map(drop));
-    assert!(matches!(first, Err(StorageError::Index { .. })), "{first:?}");
-    let held = user.open(Handover::Clean);
-    assert_eq!(held.inbox().open_message(uid(1)).unwrap().read_all().unwrap(), message("one"));
-}

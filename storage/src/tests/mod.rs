@@ -2,6 +2,7 @@
 
 mod adopted;
 mod changes;
+mod damage;
 mod faults;
 mod folders;
 mod foreign;

@@ -1,0 +1,57 @@
+//! Checksums of rows. SQLite notices a page that makes no sense, but not one whose values are others than were written: CRC-32 does.
+//!
+//! A sum covers the row's key, so that a row in another's place is noticed as well. What is changed on its own has a sum of its own.
+
+use crate::IndexError;
+
+/// A CRC-32 of values in the order in which they are given.
+#[derive(Debug, Clone)]
+pub(crate) struct Sum(crc32fast::Hasher);
+
+impl Sum {
+    /// Of a row of `table`: rows of other tables never fit.
+    pub fn of(table: &str) -> Sum {
+        Sum(crc32fast::Hasher::new()).text(table)
+    }
+    pub fn number(mut self, number: i64) -> Sum {
+        self.0.update(&number.to_le_bytes());
+        self
+    }
+    pub fn text(self, text: &str) -> Sum {
+        self.bytes(text.as_bytes())
+    }
+    pub fn bytes(mut self, bytes: &[u8]) -> Sum {
+        // The length keeps two neighbours apart.
+        self.0.update(&u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_le_bytes());
+        self.0.update(bytes);
+        self
+    }
+    pub fn get(self) -> i64 {
+        i64::from(self.0.finalize())
+    }
+    /// Compares it with what the row says.
+    pub fn check(self, table: &'static str, stored: i64) -> rusqlite::Result<()> {
+        if self.get() == stored { Ok(()) } else { Err(damaged(table, "its checksum does not fit")) }
+    }
+}
+
+/// A row that makes no sense, as an error of reading it.
+pub(crate) fn damaged(table: &'static str, why: &str) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(
+        0,
+        rusqlite::types::Type::Null,
+        Box::new(IndexError::Damaged(format!("a row of {table}: {why}"))),
+    )
+}
+
+/// Keys as a scan of `table` gives them: a damaged page may give one row twice in place of another, and each fits its own checksum.
+pub(crate) fn ensure_ascending<Key: PartialOrd>(table: &str, mut keys: impl Iterator<Item = Key>) -> Result<(), IndexError> {
+    let Some(mut last) = keys.next() else { return Ok(()) };
+    for key in keys {
+        if key <= last {
+            return Err(IndexError::Damaged(format!("rows of {table} are out of order")));
+        }
+        last = key;
+    }
+    Ok(())
+}
