@@ -155,8 +155,7 @@ fn record(row: &Row<'_>) -> rusqlite::Result<(MailboxRecord, Counts)> {
         new_seen: row.get(13)?,
         scan_due: ScanDue::from_number(row.get(14)?),
     };
-    let counts =
-        Counts { messages: row.get(16)?, bytes: row.get(17)?, expunged: row.get(18)?, uidls: row.get(19)?, others: row.get(20)? };
+    let counts = Counts { messages: row.get(16)?, bytes: row.get(17)?, expunged: row.get(18)?, uidls: row.get(19)?, others: row.get(20)? };
     record.place_sum().check(TABLE, row.get(4)?)?;
     let counted = [counts.messages, counts.bytes, counts.expunged, counts.uidls, counts.others];
     record.numbers_sum().check(TABLE, counted.into_iter().fold(row.get(15)?, i64::wrapping_sub))?;

@@ -2,6 +2,7 @@
 
 mod balancer;
 mod expiry;
+mod full;
 mod index;
 mod kill;
 mod limits;

@@ -2,11 +2,12 @@
 
 use std::{
     env,
+    ffi::OsString,
     fs::{self, File},
     io::{BufRead, BufReader},
     net::{TcpListener, UdpSocket},
     path::{Path, PathBuf},
-    process::Stdio,
+    process::{Command, Stdio},
     sync::mpsc,
     thread,
     time::Duration,
@@ -80,6 +81,8 @@ pub struct Cluster {
     demo: Option<Guarded>,
     ports: Ports,
     dir: Dir,
+    /// What command lines of nodes begin with that are started again ([`crate::mounts::Mount::around`]).
+    pub around: Vec<OsString>,
 }
 
 #[derive(Debug)]
@@ -118,7 +121,7 @@ impl Cluster {
         let nodes = json["nodes"].as_array().context("no nodes in the JSON")?.iter().map(Node::from_json).collect::<Result<Vec<_>>>()?;
         let users = json["users"].as_array().context("no users in the JSON")?.iter().map(user_from_json).collect::<Result<Vec<_>>>()?;
         ensure!(nodes.len() == options.nodes && users.len() == options.users, "nodes or users are missing in {line}");
-        let cluster = Cluster { nodes, users, root, demo: Some(demo), ports, dir };
+        let cluster = Cluster { nodes, users, root, demo: Some(demo), ports, dir, around: Vec::new() };
         cluster.wait_acquainted()?;
         Ok(cluster)
     }
@@ -182,7 +185,7 @@ impl Cluster {
         let log = File::options().create(true).append(true).open(&node.log)?;
         ensure!(!node.process.is_running(), "{} still runs", node.doors.name);
         let config = node.config.to_str().context("the path of the configuration is not UTF-8")?;
-        let mut command = berth::command(&["serve", "--config", config])?;
+        let mut command = within(&self.around, berth::command(&["serve", "--config", config])?);
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let started = Guarded::start(&node.doors.name, &mut command)?;
         node.process = started.process()?;
@@ -240,6 +243,14 @@ impl Cluster {
         let nodes = self.nodes.iter().map(|node| (node.doors.name.as_str(), node.log.clone()));
         std::iter::once(demo).chain(nodes).map(|(name, log)| format!("{name}:\n{}\n", process::tail(&log, lines))).collect()
     }
+}
+
+/// A command line inside of another.
+fn within(around: &[OsString], command: Command) -> Command {
+    let Some((program, arguments)) = around.split_first() else { return command };
+    let mut whole = Command::new(program);
+    whole.args(arguments).arg(command.get_program()).args(command.get_args()).env_remove("BERTH_CONFIG");
+    whole
 }
 
 impl Drop for Cluster {

@@ -17,6 +17,7 @@ pub mod history;
 pub mod hostile;
 pub mod lab;
 pub mod mail;
+pub mod mounts;
 pub mod packages;
 pub mod peers;
 pub mod process;
