@@ -4,7 +4,7 @@
 //! there is nothing more to send at the moment, or [`BATCH_BYTES`] are.
 
 use std::{
-    io,
+    io::{self, IoSlice},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -73,11 +73,18 @@ impl<S: AsyncRead + Unpin> AsyncRead for Batched<S> {
 impl<S: AsyncWrite + Unpin> AsyncWrite for Batched<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let inner = &mut *self.inner.lock();
-        if inner.output.len() >= BATCH_BYTES {
-            ready!(inner.poll_drain(cx))?;
-        }
-        if inner.output.capacity() == 0 {
-            inner.output.reserve(BATCH_BYTES + bytes.len());
+        // Much at once is not copied first: it goes behind what has gathered, in the same records.
+        while inner.output.len() + bytes.len() >= BATCH_BYTES {
+            let gathered = inner.output.len();
+            let pieces = [IoSlice::new(&inner.output), IoSlice::new(bytes)];
+            let written = ready!(Pin::new(&mut inner.stream).poll_write_vectored(cx, &pieces))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            inner.output.advance(written.min(gathered));
+            if written > gathered {
+                return Poll::Ready(Ok(written - gathered));
+            }
         }
         inner.output.extend_from_slice(bytes);
         Poll::Ready(Ok(bytes.len()))
@@ -97,6 +104,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Batched<S> {
 mod tests {
     use std::future::poll_fn;
 
+    use proptest::prelude::*;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
@@ -127,5 +135,31 @@ mod tests {
             assert!(taken <= 1000 + BATCH_BYTES + 2 * 4096, "{taken}");
         }
         assert!(taken >= BATCH_BYTES);
+    }
+
+    proptest! {
+        #[test]
+        fn pieces_of_any_size_arrive_whole_and_in_order(sizes in prop::collection::vec(0..200_000_usize, 1..12), pipe in 1..100_000_usize) {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let sent: Vec<u8> = (0..sizes.iter().sum::<usize>()).map(|at| (at % 251).to_le_bytes()[0]).collect();
+            let got = runtime.block_on(async {
+                let (near, mut far) = tokio::io::duplex(pipe);
+                let mut yamux = Batched::new(near);
+                let writing = async {
+                    let mut rest = sent.as_slice();
+                    for size in &sizes {
+                        let (piece, behind) = rest.split_at(*size);
+                        yamux.write_all(piece).await.unwrap();
+                        rest = behind;
+                    }
+                    yamux.shutdown().await.unwrap();
+                };
+                let mut got = Vec::new();
+                let reading = async { far.read_to_end(&mut got).await.unwrap() };
+                tokio::join!(writing, reading);
+                got
+            });
+            prop_assert!(got == sent);
+        }
     }
 }

@@ -8,8 +8,9 @@ use std::{
     time::Duration,
 };
 
+use futures::StreamExt;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf},
+    io::{AsyncWrite, AsyncWriteExt},
     time::timeout,
 };
 use tokio_util::sync::CancellationToken;
@@ -113,7 +114,7 @@ async fn relay(node: &Arc<Node>, connection: Connection, holder: RelayStream, br
         biased;
         () = broken.cancelled() => "the link to the holder broke".to_owned(),
         () = node.stop_sessions.cancelled() => "this node is shutting down".to_owned(),
-        result = pump::both_ways(&mut client, &mut holder, write_timeout) => match result {
+        result = pump::both_ways(&mut client, holder, write_timeout) => match result {
             Ok(()) => return End::because("closed"),
             // Its streams fail a moment before the link is known as broken.
             Err(_) if timeout(BREAK_SEEN, broken.cancelled()).await.is_ok() => "the link to the holder broke".to_owned(),
@@ -139,15 +140,18 @@ struct Holder {
     shut: bool,
 }
 
-impl AsyncRead for Holder {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
-        let ended = buffer.filled().len() == before && buffer.remaining() > 0;
-        if ended && !self.shut && self.stream.get_ref().is_closed() {
-            return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionReset, "the holder cut the session")));
+impl pump::Holder for Holder {
+    type Piece = yamux::Packet;
+
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<yamux::Packet>>> {
+        let stream = self.stream.get_mut();
+        match ready!(stream.poll_next_unpin(cx)) {
+            Some(piece) => Poll::Ready(piece.map(Some)),
+            None if !self.shut && stream.is_closed() => {
+                Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionReset, "the holder cut the session")))
+            }
+            None => Poll::Ready(Ok(None)),
         }
-        Poll::Ready(Ok(()))
     }
 }
 
