@@ -27,7 +27,7 @@ use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 use storage::{AccountPaths, Layout};
 
-use crate::auth::UserRecord;
+use crate::{auth::UserRecord, sandbox::Sandbox};
 
 pub use auth::AuthSection;
 pub use check::Problem;
@@ -93,6 +93,12 @@ pub struct NodeSection {
     /// Where other nodes reach this node's relay, `host:port`; default: the relay's listen address, or the host name where that is a wildcard.
     #[serde(default)]
     pub advertise: Vec<String>,
+    /// Whether the kernel keeps this process to what it needs.
+    #[serde(default)]
+    pub sandbox: Sandbox,
+    /// What may be written beside the places that the settings name: where sources of users say that mail is.
+    #[serde(default)]
+    pub sandbox_paths: Vec<PathBuf>,
 }
 
 /// `[listen]`: an empty list switches a listener off.
@@ -380,6 +386,8 @@ impl Config {
                 cluster_id: None,
                 local_dir: defaults::local_dir(),
                 advertise: Vec::new(),
+                sandbox: Sandbox::default(),
+                sandbox_paths: Vec::new(),
             },
             listen: ListenSection::default(),
             mail: MailSection::default(),
@@ -460,6 +468,13 @@ impl Config {
     /// Where the users are.
     pub fn passwd_file(&self) -> PathBuf {
         self.auth.passwd_file.clone().unwrap_or_else(|| self.node.root.join("users"))
+    }
+
+    /// All users files: `auth.passwd_file`, and those of the sources.
+    pub fn users_files(&self) -> Vec<PathBuf> {
+        let mut files = vec![self.passwd_file()];
+        files.extend(self.auth.users_files());
+        files
     }
 
     /// Where app passwords are: beside the users, the same for all nodes.

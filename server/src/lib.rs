@@ -14,5 +14,6 @@ pub mod lmtp;
 pub mod log;
 pub mod node;
 pub mod pop3;
+pub mod sandbox;
 pub mod session;
 pub mod tls;

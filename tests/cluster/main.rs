@@ -12,6 +12,7 @@ mod pause;
 mod quota;
 mod reload;
 mod same_user;
+mod sandbox;
 mod start;
 mod transfer;
 mod writer;

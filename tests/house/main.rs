@@ -5,6 +5,7 @@ mod dependencies;
 mod documents;
 mod protocols;
 mod tree;
+mod unit;
 
 use std::{fs, path::PathBuf, process::Command, time::Duration};
 

@@ -28,6 +28,7 @@ pub const PROGRAMS: &[Program] = &[
     Program { name: "pg_ctlcluster", package: "postgresql" },
     Program { name: "gsasl", package: "gsasl" },
     Program { name: "fail2ban-regex", package: "fail2ban" },
+    Program { name: "systemd-analyze", package: "systemd" },
 ];
 
 /// What a comparison with Dovecot needs beside; no test of Berth does.

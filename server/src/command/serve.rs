@@ -26,6 +26,8 @@ pub struct ServeArgs {
 pub(super) fn run(args: &ServeArgs) -> anyhow::Result<()> {
     let config = args.config.load()?;
     crate::log::init(&config.log)?;
+    // Before there are threads: each is bound by what the one that started it was.
+    crate::sandbox::enter(&config, &args.config.config)?;
     let runtime = runtime()?;
     let outcome = runtime.block_on(crate::node::run(config, &args.config.config, args.stop_at_end_of_input));
     // Calls that hang in a file server which is away must not keep the process from its end.

@@ -75,6 +75,44 @@ impl Default for AuthSection {
     }
 }
 
+impl AuthSection {
+    /// The users files of sources.
+    pub fn users_files(&self) -> Vec<PathBuf> {
+        let file = |source: &SourceSection| match source {
+            SourceSection::PasswdFile(section) => section.file.clone(),
+            SourceSection::Static(_) | SourceSection::Sql(_) | SourceSection::Ldap(_) => None,
+        };
+        self.source.iter().filter_map(file).collect()
+    }
+
+    /// What else is read: secrets, certificate authorities, databases that are files.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let mut files = Vec::new();
+        for source in &self.source {
+            match source {
+                SourceSection::Sql(section) => {
+                    files.extend(section.password_file.clone());
+                    files.extend(section.ca_file.clone());
+                    if section.driver == SqlDriver::Sqlite {
+                        files.push(PathBuf::from(&section.connection));
+                    }
+                }
+                SourceSection::Ldap(section) => {
+                    files.extend(section.bind_password_file.clone());
+                    files.extend(section.ca_file.clone());
+                }
+                SourceSection::PasswdFile(_) | SourceSection::Static(_) => {}
+            }
+        }
+        if let Some(oauth) = &self.oauth {
+            files.extend(oauth.client_secret_file.clone());
+            files.extend(oauth.ca_file.clone());
+            files.extend(oauth.keys.iter().filter(|keys| !keys.contains("://")).map(PathBuf::from));
+        }
+        files
+    }
+}
+
 /// `[[auth.source]]`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "kebab-case")]

@@ -5,7 +5,10 @@ use std::time::Duration;
 use storage::{Layout, MailboxName, SpecialUse};
 
 use super::{Config, explain::Written};
-use crate::auth::{oauth::algorithm, sasl::Mechanism, scheme::Scheme};
+use crate::{
+    auth::{oauth::algorithm, sasl::Mechanism, scheme::Scheme},
+    sandbox::Sandbox,
+};
 
 /// RFC 9051 §5.4: an inactivity timer must not be shorter.
 const IDLE_TIMEOUT_MIN: Duration = Duration::from_secs(30 * 60);
@@ -74,6 +77,12 @@ impl Config {
             if !path.is_absolute() {
                 say(key, format!("{} is relative: write the path from /", path.display()));
             }
+        }
+        for path in self.node.sandbox_paths.iter().filter(|path| !path.is_absolute()) {
+            say("node.sandbox_paths", format!("{} is relative: write the path from /", path.display()));
+        }
+        if self.node.sandbox != Sandbox::Off && !self.quota.warning_command.is_empty() {
+            say("node.sandbox", "runs no programs, but `quota.warning_command` is one: take one of them out".to_owned());
         }
         if self.node.local_dir.starts_with(&self.node.root) && self.node.root.is_absolute() {
             say("node.local_dir", "lies in the shared directory, but is for this host alone: choose a local folder".to_owned());

@@ -204,3 +204,11 @@ fn settings_survive_being_printed() {
     let config = parse(&example_with_all_settings()).unwrap();
     assert_eq!(parse(&toml::to_string(&config).unwrap()).unwrap(), config);
 }
+
+#[test]
+fn a_sandbox_runs_no_programs() {
+    let head = "[node]\nname = \"a\"\nroot = \"/srv/berth\"\nadvertise = [\"a:8143\"]\nsandbox = \"auto\"\n";
+    assert!(parse(head).is_ok());
+    let both = format!("{head}[quota]\nwarning_command = [\"/usr/local/bin/warn\"]\n");
+    assert!(parse(&both).unwrap_err().to_string().contains("quota.warning_command"), "{both}");
+}

@@ -48,6 +48,7 @@ use crate::{
         sessions::Sessions,
     },
     pop3::MaildropLocks,
+    sandbox,
     tls::TlsAcceptor,
 };
 
@@ -108,7 +109,13 @@ impl Node {
     pub async fn account_paths(&self, user: &UserName) -> Result<AccountPaths, RouteError> {
         let unclear = |reason: String| RouteError::Users { user: user.clone(), reason };
         let record = self.auth.record(user).await.map_err(|error| unclear(error.to_string()))?;
-        self.config().account_paths(user, record.as_deref()).map_err(unclear)
+        let paths = self.config().account_paths(user, record.as_deref()).map_err(unclear)?;
+        for path in [Some(&paths.maildir), Some(&paths.index), paths.inbox.as_ref()].into_iter().flatten() {
+            if !sandbox::permits(path) {
+                return Err(unclear(format!("{} is outside of this node's sandbox: add it to node.sandbox_paths", path.display())));
+            }
+        }
+        Ok(paths)
     }
 }
 
