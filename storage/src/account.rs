@@ -256,6 +256,11 @@ impl Account {
             Ok(mailbox.status())
         }))
     }
+    /// Their MAILBOXIDs (RFC 8474), in the order of `names`. Blocking.
+    pub fn object_ids(self: &Arc<Self>, names: &[MailboxName]) -> Result<Vec<Result<Arc<str>, StorageError>>, StorageError> {
+        let _inside = self.store.enter()?;
+        Ok(parallel::for_each(parallel::MAILBOXES, names, |name| self.mailbox(name)?.object_id()))
+    }
     /// Moves whenever a mailbox is made, renamed, deleted, or subscribed.
     pub fn list_changes(&self) -> watch::Receiver<u64> {
         self.list_changes.subscribe()

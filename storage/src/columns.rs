@@ -7,6 +7,7 @@ use std::cmp::Ordering;
 
 use index::{FlagSet, ModSeq, Uid};
 
+use crate::EmailId;
 use names::{Facts, Names};
 use numbers::{Numbers, push, retain, signed, unsigned};
 
@@ -107,6 +108,11 @@ impl Columns {
     /// The highest MODSEQ that any change took.
     pub fn highest_modseq(&self) -> ModSeq {
         self.highest_modseq
+    }
+
+    /// The EMAILID of the message at `position`.
+    pub fn email_id(&self, position: usize) -> EmailId {
+        EmailId::of(&self.file(position), self.sizes.get(position))
     }
 
     /// The message's file, with `cur/` or `new/`.

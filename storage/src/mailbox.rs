@@ -25,7 +25,7 @@ mod write_back;
 use std::{
     path::PathBuf,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicU32, Ordering},
     },
 };
@@ -114,7 +114,7 @@ pub struct Rendered {
 /// One open mailbox.
 #[derive(Debug)]
 pub struct Mailbox {
-    store: Arc<Store>,
+    pub(crate) store: Arc<Store>,
     id: MailboxId,
     name: RwLock<MailboxName>,
     /// Where it lies; shared with messages on their way in.
@@ -134,6 +134,8 @@ pub struct Mailbox {
     tidied: AtomicBool,
     /// Messages from this UID on are \\Recent to the next session.
     recent_from: AtomicU32,
+    /// Its MAILBOXID, once somebody asked.
+    pub(crate) object_id: OnceLock<Arc<str>>,
 }
 
 impl Mailbox {
@@ -276,7 +278,7 @@ impl Mailbox {
         self.keywords.read().iter().position(|known| known.eq_ignore_ascii_case(name)).and_then(KeywordId::new)
     }
     /// Where it lies. Hold the guard while paths below are used: the folder is not renamed meanwhile.
-    fn folder(&self) -> RecursiveRwLockReadGuard<'_, PathBuf> {
+    pub(crate) fn folder(&self) -> RecursiveRwLockReadGuard<'_, PathBuf> {
         // Recursive: a waiting rename must not come between two calls of one command.
         self.folder.read()
     }

@@ -22,6 +22,7 @@ pub const AFTER_LOGIN: &[&str] = &[
     "APPENDLIMIT",
     "REPLACE",
     "SAVEDATE",
+    "OBJECTID",
     "INPROGRESS",
     "UNSELECT",
     "COMPRESS=DEFLATE",

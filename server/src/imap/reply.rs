@@ -42,6 +42,8 @@ pub enum ReplyCode {
     BadUrl(String),
     /// COPYUID.
     Copied(Copied),
+    /// MAILBOXID.
+    MailboxId(String),
     /// MODIFIED: sequence numbers or UIDs, ascending.
     Modified(Vec<u32>),
 }
@@ -87,6 +89,7 @@ impl ReplyCode {
             ReplyCode::Appended { validity, uids } => Code::AppendUid { validity: *validity, uids },
             ReplyCode::BadUrl(url) => Code::BadUrl(url),
             ReplyCode::Copied(Copied { uid_validity, pairs }) => Code::CopyUid { validity: *uid_validity, pairs },
+            ReplyCode::MailboxId(id) => Code::MailboxId(id),
             ReplyCode::Modified(numbers) => Code::Modified(numbers),
         }
     }

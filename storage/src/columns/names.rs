@@ -11,7 +11,7 @@ use std::fmt::Write;
 use index::FlagSet;
 
 use super::numbers::{push, retain};
-use crate::maildir::filename::FileName;
+use crate::{EmailId, maildir::filename::FileName};
 
 /// Names in one block: a name is found by walking over those before it in its block.
 const BLOCK: usize = 32;
@@ -28,6 +28,10 @@ const HAS_U: u8 = 1 << 6;
 const HAS_FLAGS: u8 = 1 << 7;
 /// The name as it is: no packed name has `S_DIFFERS` without `HAS_S`.
 const AS_IT_IS: u8 = S_DIFFERS;
+/// The 16 bytes of an EMAILID, then the packed name without that field.
+const WITH_ID: u8 = S_DIFFERS | IN_NEW;
+/// How long the field is in a name: `,G=` and 32 digits.
+const ID_FIELD_BYTES: usize = 35;
 
 /// What the other columns say of a message, and never changes.
 #[derive(Debug, Clone, Copy)]
@@ -103,7 +107,11 @@ impl Names {
     }
 
     fn pack(&mut self, file: &str, facts: Facts) -> Vec<u8> {
-        self.pack_usual(file, facts).unwrap_or_else(|| [&[AS_IT_IS], file.as_bytes()].concat())
+        let packed = match split_id(file) {
+            Some((rest, id)) => self.pack_usual(&rest, facts).map(|packed| [&[WITH_ID], &id.to_bytes()[..], &packed].concat()),
+            None => self.pack_usual(file, facts),
+        };
+        packed.unwrap_or_else(|| [&[AS_IT_IS], file.as_bytes()].concat())
     }
     /// `None`: it has another form.
     fn pack_usual(&mut self, file: &str, facts: Facts) -> Option<Vec<u8>> {
@@ -190,6 +198,10 @@ fn unpack(mut packed: Reader<'_>, hosts: &[Box<str>], facts: Facts) -> String {
     if form == AS_IT_IS {
         return text(packed.0);
     }
+    if form == WITH_ID {
+        let (id, rest) = packed.0.split_first_chunk().unwrap_or((&[0; 16], &[]));
+        return join_id(unpack(Reader(rest), hosts, facts), EmailId::from_bytes(*id));
+    }
     let disk_size = match form & S_DIFFERS {
         0 => facts.size,
         _ => {
@@ -226,6 +238,20 @@ fn unpack(mut packed: Reader<'_>, hosts: &[Box<str>], facts: Facts) -> String {
     if form & HAS_FLAGS != 0 {
         FileName::write_flags(&mut file, flags, "");
     }
+    file
+}
+
+/// The name without its EMAILID, which is the last field before the flags.
+fn split_id(file: &str) -> Option<(String, EmailId)> {
+    let end = file.find(':').unwrap_or(file.len());
+    let start = end.checked_sub(ID_FIELD_BYTES)?;
+    let id = EmailId::parse_bare(file.get(start..end)?.strip_prefix(",G=")?)?;
+    Some((format!("{}{}", file.get(..start)?, file.get(end..)?), id))
+}
+/// Puts it there again.
+fn join_id(mut file: String, id: EmailId) -> String {
+    let end = file.find(':').unwrap_or(file.len());
+    file.insert_str(end, &format!(",G={}", id.print_bare()));
     file
 }
 
@@ -333,9 +359,10 @@ mod tests {
         let fields = ("(,S=)?", number(), "(,W=)?", number(), "(,U=)?", number());
         let info = prop_oneof![Just(String::new()), ":2,[DFPRSTXab]{0,4}", ":1,x", ":"];
         let folder = prop_oneof![Just("cur/"), Just("new/"), Just("tmp/"), Just("")];
-        (folder, unique, fields, info).prop_map(|(folder, unique, (s, a, w, b, u, c), info)| {
+        let id = prop_oneof![4 => Just(String::new()), 1 => ",G=[0-9a-f]{32}", 1 => ",G=[0-9A-F:]{0,33}"];
+        (folder, unique, fields, id, info).prop_map(|(folder, unique, (s, a, w, b, u, c), id, info)| {
             let part = |name: String, number: String| if name.is_empty() { name } else { name + &number };
-            format!("{folder}{unique}{}{}{}{info}", part(s, a), part(w, b), part(u, c))
+            format!("{folder}{unique}{}{}{}{id}{info}", part(s, a), part(w, b), part(u, c))
         })
     }
 
@@ -373,6 +400,8 @@ mod tests {
         assert_eq!(packed("cur/1763748000.M1763748001999999N70000E300.node-a.example,S=4900,W=5000,U=77:2,FS"), 13);
         assert_eq!(packed("cur/1763748000.M52P9.host,S=4900,W=5000:2,S"), 21);
         assert_eq!(packed("new/1763748000.M52P9.host,S=5000"), 18);
+        let copy = "cur/1763748000.M1763748001000042N7E300.node-a.example,S=5000,W=5000,U=77,G=00112233445566778899aabbccddeeff:2,FS";
+        assert_eq!(packed(copy), 24);
         assert_eq!(packed("cur/1763748000.M52P9.host,S=5000,W=4:2,S"), 1 + "cur/1763748000.M52P9.host,S=5000,W=4:2,S".len());
     }
 }

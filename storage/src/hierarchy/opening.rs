@@ -3,7 +3,10 @@
 //! A folder's state file is made last, and the account's note of its highest UIDVALIDITY after all folders: what was interrupted is done again
 //! (`a_takeover_that_was_interrupted_is_done_again`).
 
-use std::{collections::BTreeMap, io};
+use std::{
+    collections::{BTreeMap, HashSet},
+    io,
+};
 
 use index::{MailboxRecord, ScanDue, UidValidity};
 
@@ -22,6 +25,7 @@ use crate::{
         },
         uidlist,
     },
+    object_id::new_guid,
     parallel,
     quota::MAILDIRSIZE_FILE,
     store::first_modseq,
@@ -183,8 +187,15 @@ impl Account {
         Ok(earlier_server)
     }
     fn take_over_all(&self, mut folders: Vec<(UidValidity, Unknown)>) -> Result<(), StorageError> {
+        // A folder that somebody copied has its original's id as well.
+        let mut ids = HashSet::new();
         for (validity, unknown) in &mut folders {
-            unknown.earlier.list.iter_mut().for_each(|list| list.uid_validity = *validity);
+            if let Some(list) = &mut unknown.earlier.list {
+                list.uid_validity = *validity;
+                if list.guid.as_ref().is_none_or(|guid| !ids.insert(guid.clone())) {
+                    list.guid = Some(new_guid());
+                }
+            }
         }
         let taken = parallel::for_each(parallel::MAILBOXES, &folders, |(validity, unknown)| self.take_over(*validity, unknown));
         taken.into_iter().collect()

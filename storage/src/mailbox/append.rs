@@ -105,7 +105,7 @@ impl Mailbox {
             let (unique, internal_date, save_date) = self.store.unique(*date);
             let size = complete.staged.len();
             let flags = nameable(*flags).intersection(known);
-            let base = Base { unique, disk_size: Some(size), size: Some(size), uid: Some(in_flight.uid(position)) };
+            let base = Base { unique, disk_size: Some(size), size: Some(size), uid: Some(in_flight.uid(position)), email_id: None };
             let file = format!("cur/{}", FileName { base, flags, unknown_flags: String::new() }.print());
             renames.push((complete.staged.path(), folder.join(&file)));
             let pending = Pending { disk_size: size, rendering };

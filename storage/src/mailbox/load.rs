@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     path::PathBuf,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::Duration,
@@ -86,6 +86,7 @@ impl Mailbox {
             deleted: AtomicBool::new(false),
             tidied: AtomicBool::new(false),
             recent_from: AtomicU32::new(state.record.first_recent),
+            object_id: OnceLock::new(),
             columns: RwLock::new(columns),
             state: Mutex::new(state),
             store,
@@ -122,6 +123,11 @@ impl Mailbox {
             }
             _ => Ok(recorded),
         }
+    }
+
+    /// What the name of the list says that came from an earlier server; `None`: there is none.
+    pub(crate) fn adopted_below(&self) -> Option<u32> {
+        Some(self.state.lock().record.adopted_below).filter(|below| *below > 0)
     }
 
     fn adopt_keywords(&self) -> Result<(), StorageError> {

@@ -16,7 +16,7 @@ use super::{
     state::{NewMessage, Pending, Rendering},
 };
 use crate::{
-    Row, StorageError, Usage,
+    EmailId, Row, StorageError, Usage,
     filesystem::{Filesystem, remove_quietly},
     maildir::filename::{Base, FileName},
     parallel,
@@ -82,7 +82,8 @@ impl Mailbox {
             let uid = in_flight.uid(position);
             let (unique, _, save_date) = self.store.unique(Some(row.internal_date));
             let old = FileName::parse(file.rsplit_once('/').map_or(file.as_str(), |(_, name)| name));
-            let base = Base { unique, disk_size: old.base.disk_size, size: Some(row.size), uid: Some(uid) };
+            let email_id = Some(EmailId::of(file, row.size));
+            let base = Base { unique, disk_size: old.base.disk_size, size: Some(row.size), uid: Some(uid), email_id };
             let flags = map_flags(row.flags, &keywords);
             let complete = base.disk_size.is_some();
             let disk_size = base.disk_size.unwrap_or(row.size);

@@ -10,7 +10,7 @@ use std::{
 
 use super::{Look, Mailbox};
 use crate::{
-    Row, StorageError,
+    EmailId, Row, StorageError,
     maildir::filename::{Base, FILE_NAME_BYTES_MAX, FileName, identity},
     parallel,
 };
@@ -107,6 +107,8 @@ impl Mailbox {
         }
         // The seconds at the beginning are the INTERNALDATE: other programs' names may say something else.
         if parsed.base.seconds() != Some(row.internal_date) || parsed.print().len() > FILE_NAME_BYTES_MAX {
+            // The message stays what it is.
+            parsed.base.email_id = Some(EmailId::of(name, row.size));
             parsed.base.unique = self.store.unique(Some(row.internal_date)).0;
         }
         Ok(format!("cur/{}", parsed.print()))

@@ -1,7 +1,8 @@
 //! Message file names: `<seconds>.M<µs>N<counter>E<epoch>.<node>,S=<bytes>,W=<CRLF bytes>,U=<uid>:2,<flags>`.
 //!
 //! `<seconds>` is the INTERNALDATE and `M` the moment (Unix microseconds) the message came into its mailbox, which is its SAVEDATE: with sizes, UID and
-//! flags in the name as well, a listing alone rebuilds the index. Moment, counter, epoch and node make the name unique.
+//! flags in the name as well, a listing alone rebuilds the index. Moment, counter, epoch and node make the name unique. A copy says whose content it
+//! has, in one more field before the flags: `,G=<EMAILID>` (`object_id.rs`).
 //!
 //! Invariants, each with the test that guards it:
 //! - what we print we read back (`our_names_are_read_back`)
@@ -12,6 +13,8 @@ use std::fmt::Write;
 
 use affinity::{Epoch, NodeName};
 use index::{Flag, FlagSet, KeywordId, Uid};
+
+use crate::EmailId;
 
 /// Longest file name; file systems end at 255.
 pub(crate) const FILE_NAME_BYTES_MAX: usize = 255;
@@ -29,6 +32,8 @@ pub(crate) struct Base {
     pub size: Option<u64>,
     /// `U=`.
     pub uid: Option<Uid>,
+    /// `G=`: the EMAILID, where the unique part does not say it.
+    pub email_id: Option<EmailId>,
 }
 
 /// A message's whole file name (without its folder).
@@ -73,12 +78,14 @@ impl Base {
     /// Reads what stands before the colon.
     pub fn parse(text: &str) -> Base {
         let mut fields = text.split(',');
-        let mut base = Base { unique: fields.next().unwrap_or_default().to_owned(), disk_size: None, size: None, uid: None };
+        let mut base =
+            Base { unique: fields.next().unwrap_or_default().to_owned(), disk_size: None, size: None, uid: None, email_id: None };
         for field in fields {
             match field.split_once('=') {
                 Some(("S", number)) if base.disk_size.is_none() => base.disk_size = number.parse().ok(),
                 Some(("W", number)) if base.size.is_none() => base.size = number.parse().ok(),
                 Some(("U", number)) if base.uid.is_none() => base.uid = number.parse().ok().and_then(Uid::new),
+                Some(("G", id)) if base.email_id.is_none() => base.email_id = EmailId::parse_bare(id),
                 _ => {}
             }
         }
@@ -110,6 +117,9 @@ impl Base {
         field('S', self.disk_size);
         field('W', self.size);
         field('U', self.uid.map(|uid| u64::from(uid.get())));
+        if let Some(id) = self.email_id {
+            write!(text, ",G={}", id.print_bare()).unwrap_or_default();
+        }
         text
     }
 }
@@ -177,13 +187,14 @@ mod tests {
     proptest! {
         #[test]
         fn our_names_are_read_back(date in any::<i64>(), moment in 0..i64::MAX, counter in any::<u64>(), epoch in any::<u64>(),
-                                   size in any::<u64>(), uid in 1..u32::MAX, bits in any::<u64>()) {
+                                   size in any::<u64>(), uid in 1..u32::MAX, bits in any::<u64>(), id in any::<Option<[u8; 16]>>()) {
             let node: NodeName = "node-a.example".parse().unwrap();
             let base = Base {
                 unique: unique(date, moment, counter, Epoch(epoch), &node),
                 disk_size: Some(size),
                 size: Some(size / 2),
                 uid: Uid::new(uid),
+                email_id: id.map(EmailId::from_bytes),
             };
             prop_assert_eq!(base.own(), Some(OwnUnique { internal_date: date, moment, epoch: Epoch(epoch) }));
             let name = FileName { base, flags: nameable(FlagSet::from_bits(bits)), unknown_flags: "X".to_owned() };

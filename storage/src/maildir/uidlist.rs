@@ -126,6 +126,12 @@ impl UidList {
     }
 }
 
+/// The id of the mailbox, from the beginning of a list.
+pub(crate) fn read_guid(beginning: &[u8]) -> Option<String> {
+    let (first, _) = beginning.split_at(beginning.iter().position(|byte| *byte == b'\n')?);
+    header_3(std::str::from_utf8(first).ok()?.strip_prefix("3 ")?)?.guid
+}
+
 /// `<uidvalidity> <uidnext>`.
 fn header_1(header: &str) -> Option<UidList> {
     let (validity, next) = header.split_once(' ')?;

@@ -7,6 +7,7 @@ mod faults;
 mod folders;
 mod foreign;
 mod layouts;
+mod object_ids;
 mod quota;
 mod survival;
 

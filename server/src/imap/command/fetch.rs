@@ -10,7 +10,7 @@ use std::{collections::VecDeque, sync::Arc};
 use futures::{StreamExt, future::BoxFuture, stream::FuturesOrdered};
 use index::{Flag, FlagSet, ModSeq, Uid};
 use storage::{
-    Mailbox, Rendered, Row, StorageError, StoreOperation,
+    EmailId, Mailbox, Rendered, Row, StorageError, StoreOperation,
     mime::{CACHED_FIELDS, Section, SectionText},
 };
 
@@ -79,7 +79,7 @@ pub async fn fetch<H: Holding>(
     let mut told = Told { known: Vec::new(), missing: false, unknown_encoding: false };
     let mut rest = positions.iter().cloned().flatten();
     loop {
-        let batch = next_batch(&mut rest, selected, changed_since, &mut told);
+        let batch = next_batch(&mut rest, selected, &plan, changed_since, &mut told);
         match batch {
             Some(messages) if messages.is_empty() => {}
             Some(messages) => deliver(session, selected, &plan, messages, &mut told).await?,
@@ -150,6 +150,8 @@ fn wanted(item: &FetchItem) -> Option<Wanted> {
         | FetchItem::Flags
         | FetchItem::InternalDate
         | FetchItem::SaveDate
+        | FetchItem::EmailId
+        | FetchItem::ThreadId
         | FetchItem::Rfc822Size
         | FetchItem::Envelope
         | FetchItem::Body
@@ -180,6 +182,8 @@ struct Told {
 struct Message {
     sequence: u32,
     row: Row,
+    /// If it was asked for.
+    email_id: Option<EmailId>,
 }
 
 /// Makes messages \Seen that are not; which they were.
@@ -212,9 +216,11 @@ async fn set_seen<H: Holding>(
 fn next_batch(
     rest: &mut impl Iterator<Item = usize>,
     selected: &Selected,
+    plan: &Plan,
     changed_since: Option<u64>,
     told: &mut Told,
 ) -> Option<VecDeque<Message>> {
+    let wants_id = plan.items.contains(&FetchItem::EmailId);
     let view: &View = &selected.view;
     let messages = selected.mailbox.read();
     let mut batch = VecDeque::new();
@@ -222,9 +228,13 @@ fn next_batch(
     for position in rest.take(BATCH_MESSAGES) {
         looked_at += 1;
         let Some(uid) = view.uids().get(position) else { continue };
-        match messages.get(*uid) {
+        let found = messages.position(*uid);
+        match found.map(|found| messages.row(found)) {
             Some(row) if changed_since.is_some_and(|since| row.modseq.get() <= since) => {}
-            Some(row) => batch.push_back(Message { sequence: sequence(position), row }),
+            Some(row) => {
+                let email_id = found.filter(|_| wants_id).map(|found| messages.email_id(found));
+                batch.push_back(Message { sequence: sequence(position), row, email_id });
+            }
             None => told.missing = true,
         }
     }
@@ -424,6 +434,12 @@ impl Response<'_> {
                 (FetchItem::Flags, _) => writer.flags(out, row.flags, self.keywords, self.recent),
                 (FetchItem::InternalDate, _) => writer.internal_date(out, row.internal_date),
                 (FetchItem::SaveDate, _) => writer.save_date(out, row.save_date),
+                (FetchItem::EmailId, _) => {
+                    if let Some(id) = self.message.email_id {
+                        writer.email_id(out, id);
+                    }
+                }
+                (FetchItem::ThreadId, _) => writer.no_thread_id(out),
                 (FetchItem::Rfc822Size, _) => writer.size(out, row.size),
                 (FetchItem::ModSeq, _) => writer.modseq(out, row.modseq),
                 (FetchItem::Envelope, Some(rendered)) => writer.envelope(out, &rendered.envelope),

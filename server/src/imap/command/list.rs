@@ -1,8 +1,11 @@
 //! LIST, basic and extended (RFC 3501 §6.3.8, RFC 5258, RFC 5819, RFC 6154), and LSUB.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::Arc,
+};
 
-use storage::{MailboxEntry, MailboxName, SpecialUse, Status, StorageError};
+use storage::{Account, MailboxEntry, MailboxName, SpecialUse, Status, StorageError};
 
 use super::{pattern::Pattern, status};
 use crate::imap::{
@@ -11,7 +14,7 @@ use crate::imap::{
     session::Session,
     state::State,
     wire::{
-        command::List,
+        command::{List, StatusItem},
         enabled::Enabled,
         response::{self, ListLine},
     },
@@ -41,8 +44,8 @@ pub async fn list<H: Holding>(session: &mut Session<H>, state: &State, list: &Li
     let mut lines = lines.into_iter().peekable();
     while lines.peek().is_some() {
         let together: Vec<Line<'_>> = lines.by_ref().take(TOGETHER).collect();
-        let mut looked_up = match list.return_status {
-            Some(_) => numbers(session, &together).await?,
+        let mut looked_up = match &list.return_status {
+            Some(items) => numbers(session, &together, items.contains(&StatusItem::MailboxId)).await?,
             None => HashMap::new(),
         };
         for line in together {
@@ -55,9 +58,9 @@ pub async fn list<H: Holding>(session: &mut Session<H>, state: &State, list: &Li
             };
             response::list(session.connection.output(), printed, names);
             if let Some(items) = &list.return_status
-                && let Some(numbers) = looked_up.remove(&line.entry.name)
+                && let Some((numbers, object_id)) = looked_up.remove(&line.entry.name)
             {
-                let values = status::values(items, &numbers, session.settings.message_bytes);
+                let values = status::values(items, &numbers, session.settings.message_bytes, object_id.as_deref());
                 response::status(session.connection.output(), line.entry.name.as_str(), &values, names);
             }
             session.connection.flush_if_large().await?;
@@ -76,15 +79,25 @@ pub async fn announce<H: Holding>(session: &mut Session<H>, name: &MailboxName, 
     Ok(())
 }
 
+/// What STATUS can say: the numbers, and the MAILBOXID if that is wanted.
+type Looked = (Status, Option<Arc<str>>);
+
 /// The numbers of those that can be opened now: LIST goes on without the others (RFC 5819 §2).
-async fn numbers<H: Holding>(session: &mut Session<H>, lines: &[Line<'_>]) -> Result<HashMap<MailboxName, Status>, Stop> {
+async fn numbers<H: Holding>(session: &mut Session<H>, lines: &[Line<'_>], wants_id: bool) -> Result<HashMap<MailboxName, Looked>, Stop> {
     let names: Vec<MailboxName> = lines.iter().filter(|line| line.entry.selectable).map(|line| line.entry.name.clone()).collect();
-    let looked = session.held.run(move |account| account.statuses(&names).map(|statuses| (names, statuses))).await?;
+    let look = move |account: &Arc<Account>| {
+        let statuses = account.statuses(&names)?;
+        let ids = if wants_id { account.object_ids(&names)? } else { Vec::new() };
+        let ids = ids.into_iter().map(|id| id.map(Some)).chain(std::iter::repeat_with(|| Ok(None)));
+        let looked = statuses.into_iter().zip(ids).map(|(status, id)| Ok((status?, id?)));
+        Ok(names.into_iter().zip(looked).collect::<Vec<_>>())
+    };
+    let looked: Vec<(MailboxName, Result<Looked, StorageError>)> = session.held.run(look).await?;
     let mut numbers = HashMap::with_capacity(lines.len());
-    for (name, status) in looked.0.into_iter().zip(looked.1) {
-        match status {
-            Ok(status) => {
-                numbers.insert(name, status);
+    for (name, looked) in looked {
+        match looked {
+            Ok(looked) => {
+                numbers.insert(name, looked);
             }
             Err(error @ (StorageError::LeaseLost(_) | StorageError::Closing(_))) => return Err(error.into()),
             Err(error) => tracing::debug!(mailbox = %name, %error, "LIST leaves STATUS out"),

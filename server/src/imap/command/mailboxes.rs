@@ -1,11 +1,11 @@
 //! CREATE, DELETE, RENAME, SUBSCRIBE, UNSUBSCRIBE.
 
-use storage::{CreateOptions, MailboxName, SpecialUse};
+use storage::{CreateOptions, MailboxName, SpecialUse, mailbox_object_id};
 
 use super::list;
 use crate::imap::{
     holding::Holding,
-    reply::{Reply, Stop},
+    reply::{Reply, ReplyCode, Stop},
     session::Session,
     state::State,
     wire::{command::MailboxArgument, response::Code},
@@ -27,7 +27,7 @@ pub fn other_spelling(mailbox: &MailboxArgument) -> Option<String> {
     }
 }
 
-/// CREATE (RFC 3501 §6.3.3) with a special use (RFC 6154 §3).
+/// CREATE (RFC 3501 §6.3.3) with a special use (RFC 6154 §3), answered with MAILBOXID (RFC 8474 §4.1).
 pub async fn create<H: Holding>(session: &mut Session<H>, mailbox: MailboxArgument, special_use: &[SpecialUse]) -> Result<Reply, Stop> {
     let written = other_spelling(&mailbox);
     let name = valid(mailbox)?;
@@ -37,11 +37,11 @@ pub async fn create<H: Holding>(session: &mut Session<H>, mailbox: MailboxArgume
         [_, _, ..] => return Err(Reply::no(Code::UseAttr, "A mailbox can have one special use").into()),
     };
     let made = name.clone();
-    session.held.run(move |account| account.create(&made, CreateOptions { special_use })).await?;
+    let validity = session.held.run(move |account| account.create(&made, CreateOptions { special_use })).await?;
     if written.is_some() {
         list::announce(session, &name, written.as_deref()).await?;
     }
-    Ok(Reply::ok("Create completed"))
+    Ok(Reply::ok("Create completed").with(ReplyCode::MailboxId(mailbox_object_id(validity))))
 }
 
 /// DELETE. One that is selected here is closed first, so that its own session goes on.

@@ -26,7 +26,10 @@ use std::{cell::OnceCell, ops::Range};
 
 use index::{Flag, FlagSet, KeywordId, ModSeq, Uid};
 use memchr::memmem::Finder;
-use storage::mime::{CACHED_FIELDS, HeaderBlock, Structure};
+use storage::{
+    EmailId, NoEmailId,
+    mime::{CACHED_FIELDS, HeaderBlock, Structure},
+};
 
 use super::sort::casemap::casemap;
 use crate::imap::{
@@ -70,6 +73,8 @@ pub struct RowFacts {
     pub save_date: i64,
     /// Its MODSEQ.
     pub modseq: ModSeq,
+    /// Its EMAILID, where [`Query::uses_email_id`].
+    pub email_id: Option<EmailId>,
 }
 
 /// The most that deciding a message can take.
@@ -92,12 +97,19 @@ pub struct Query {
     needs: Needs,
     reads_headers: bool,
     uses_modseq: bool,
+    uses_email_id: bool,
 }
 
 /// Makes `key` ready: sets are resolved and sorted, days become seconds, keywords become bits, text is folded.
 pub fn compile(key: &SearchKey, context: &Context<'_>) -> Query {
-    let mut query =
-        Query { root: Node::Constant(true), needles: Vec::new(), needs: Needs::Nothing, reads_headers: false, uses_modseq: false };
+    let mut query = Query {
+        root: Node::Constant(true),
+        needles: Vec::new(),
+        needs: Needs::Nothing,
+        reads_headers: false,
+        uses_modseq: false,
+        uses_email_id: false,
+    };
     query.root = query.compile_node(key, context);
     query
 }
@@ -114,6 +126,10 @@ impl Query {
     /// Whether MODSEQ is among the keys: the answer then ends with the highest MODSEQ of the messages found (RFC 7162 §3.1.5).
     pub fn uses_modseq(&self) -> bool {
         self.uses_modseq
+    }
+    /// Whether EMAILID is among the keys.
+    pub fn uses_email_id(&self) -> bool {
+        self.uses_email_id
     }
     /// Decides from the row alone; `None`: that is not enough.
     pub fn decide_row(&self, row: &RowFacts) -> Option<bool> {
@@ -155,6 +171,7 @@ enum Node {
     Larger(u64),
     Smaller(u64),
     ModSeq(u64),
+    EmailId(EmailId),
     Header(Box<HeaderTest>),
     /// Position in [`Query::needles`].
     Body(usize),
@@ -210,6 +227,15 @@ impl Query {
                 self.uses_modseq = true;
                 Node::ModSeq(*modseq)
             }
+            SearchKey::EmailId(id) => match id.parse() {
+                Ok(id) => {
+                    self.uses_email_id = true;
+                    Node::EmailId(id)
+                }
+                Err(NoEmailId) => Node::Constant(false),
+            },
+            // No message has one (RFC 8474 §5.2).
+            SearchKey::ThreadId(_) => Node::Constant(false),
             SearchKey::Header { field, value } => {
                 let cached = CACHED_FIELDS.iter().any(|name| name.eq_ignore_ascii_case(field));
                 self.note(if cached { Needs::Headers } else { Needs::Body }, cached);
@@ -286,6 +312,7 @@ impl<'m> Evidence<'_, 'm> {
             Node::Saved(span) => Some(span.contains(&row.save_date)),
             Node::Larger(size) => Some(row.size > *size),
             Node::Smaller(size) => Some(row.size < *size),
+            Node::EmailId(id) => Some(row.email_id == Some(*id)),
             Node::ModSeq(modseq) => Some(row.modseq.get() >= *modseq),
             Node::Sent(test, date) => self.cached_fields().map(|fields| sent_matches(&fields, *test, *date)),
             Node::Header(test) => {

@@ -1,4 +1,4 @@
-//! SELECT and EXAMINE (RFC 3501 §6.3.1, RFC 7162 §3.1.8).
+//! SELECT and EXAMINE (RFC 3501 §6.3.1, RFC 7162 §3.1.8, RFC 8474 §4.2).
 
 use index::{Flag, ModSeq};
 use storage::Columns;
@@ -37,12 +37,13 @@ pub async fn select<H: Holding>(session: &mut Session<H>, state: &mut State, sel
     *state = State::Authenticated;
     let written = mailboxes::other_spelling(&select.mailbox);
     let name = mailboxes::valid(select.mailbox)?;
-    let mailbox = session
+    let (mailbox, object_id) = session
         .held
         .run(move |account| {
             let mailbox = account.mailbox(&name)?;
             mailbox.refresh(false)?;
-            Ok(mailbox)
+            let object_id = mailbox.object_id()?;
+            Ok((mailbox, object_id))
         })
         .await?;
     if select.condstore {
@@ -77,6 +78,7 @@ pub async fn select<H: Holding>(session: &mut Session<H>, state: &mut State, sel
     if let Some(modseq) = ModSeq::new(view.highest_modseq()) {
         response::untagged(out, Condition::Ok, Some(&Code::HighestModSeq(modseq)), "Highest");
     }
+    response::untagged(out, Condition::Ok, Some(&Code::MailboxId(&object_id)), "Id of the mailbox");
     if session.enabled.rev2 {
         list::announce(session, &selected.mailbox.name(), written.as_deref()).await?;
     }

@@ -199,6 +199,7 @@ pub(super) mod tests {
             internal_date,
             save_date: internal_date,
             modseq: ModSeq::new(1).unwrap(),
+            email_id: None,
         }
     }
     pub fn rendered(header: &str) -> Rendered {

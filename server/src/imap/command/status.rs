@@ -1,4 +1,4 @@
-//! STATUS (RFC 3501 §6.3.10, RFC 8438, RFC 7162 §3.1.7, RFC 9208 §4.1.4); GETQUOTA and GETQUOTAROOT (RFC 9208). SETQUOTA is refused: limits are
+//! STATUS (RFC 3501 §6.3.10, RFC 8438, RFC 7162 §3.1.7, RFC 8474 §4.3, RFC 9208 §4.1.4); GETQUOTA and GETQUOTAROOT (RFC 9208). SETQUOTA is refused: limits are
 //! the administrator's, and QUOTASET is not offered.
 
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::imap::{
     state::State,
     wire::{
         command::{MailboxArgument, StatusItem},
-        response::{self, Code, Resource},
+        response::{self, Code, Resource, StatusValue},
     },
 };
 
@@ -26,9 +26,9 @@ pub async fn status<H: Holding>(
 ) -> Result<Reply, Stop> {
     let name = valid(mailbox)?;
     notice(session, state, items);
-    let asked = name.clone();
-    let numbers = session.held.run(move |account| look(account, &asked)).await?;
-    let values = values(items, &numbers, session.settings.message_bytes);
+    let (asked, wants_id) = (name.clone(), items.contains(&StatusItem::MailboxId));
+    let (numbers, object_id) = session.held.run(move |account| look(account, &asked, wants_id)).await?;
+    let values = values(items, &numbers, session.settings.message_bytes, object_id.as_deref());
     let names = session.enabled.names();
     response::status(session.connection.output(), name.as_str(), &values, names);
     Ok(Reply::ok("Status completed"))
@@ -41,28 +41,37 @@ pub fn notice<H: Holding>(session: &mut Session<H>, state: &State, items: &[Stat
     }
 }
 
-/// A mailbox's numbers, with what other programs brought. Blocking.
-pub fn look(account: &Arc<Account>, name: &MailboxName) -> Result<Status, StorageError> {
+/// A mailbox's numbers, with what other programs brought, and its MAILBOXID if that is wanted. Blocking.
+fn look(account: &Arc<Account>, name: &MailboxName, wants_id: bool) -> Result<(Status, Option<Arc<str>>), StorageError> {
     let mailbox = account.mailbox(name)?;
     mailbox.refresh(false)?;
-    Ok(mailbox.status())
+    let object_id = if wants_id { Some(mailbox.object_id()?) } else { None };
+    Ok((mailbox.status(), object_id))
 }
 
-/// What was asked for, in the client's order. `append_limit`: the largest message of APPEND, the same in every mailbox.
-pub fn values(items: &[StatusItem], numbers: &Status, append_limit: u64) -> Vec<(StatusItem, u64)> {
-    let value = |item: StatusItem| match item {
-        StatusItem::Messages => u64::from(numbers.messages),
-        StatusItem::Recent => u64::from(numbers.recent),
-        StatusItem::UidNext => u64::from(numbers.uid_next),
-        StatusItem::UidValidity => u64::from(numbers.uid_validity.get()),
-        StatusItem::Unseen => u64::from(numbers.unseen),
-        StatusItem::Deleted => u64::from(numbers.deleted),
-        StatusItem::DeletedStorage => numbers.deleted_size,
-        StatusItem::Size => numbers.size,
-        StatusItem::HighestModSeq => numbers.highest_modseq.get(),
-        StatusItem::AppendLimit => append_limit,
+/// What was asked for, in the client's order. `append_limit`: the largest message of APPEND, the same in every mailbox; `object_id`: where it was asked for.
+pub fn values<'a>(
+    items: &[StatusItem],
+    numbers: &Status,
+    append_limit: u64,
+    object_id: Option<&'a str>,
+) -> Vec<(StatusItem, StatusValue<'a>)> {
+    let value = |item: StatusItem| {
+        Some(StatusValue::Number(match item {
+            StatusItem::Messages => u64::from(numbers.messages),
+            StatusItem::Recent => u64::from(numbers.recent),
+            StatusItem::UidNext => u64::from(numbers.uid_next),
+            StatusItem::UidValidity => u64::from(numbers.uid_validity.get()),
+            StatusItem::Unseen => u64::from(numbers.unseen),
+            StatusItem::Deleted => u64::from(numbers.deleted),
+            StatusItem::DeletedStorage => numbers.deleted_size,
+            StatusItem::Size => numbers.size,
+            StatusItem::HighestModSeq => numbers.highest_modseq.get(),
+            StatusItem::AppendLimit => append_limit,
+            StatusItem::MailboxId => return object_id.map(StatusValue::ObjectId),
+        }))
     };
-    items.iter().map(|item| (*item, value(*item))).collect()
+    items.iter().filter_map(|item| Some((*item, value(*item)?))).collect()
 }
 
 /// GETQUOTA.

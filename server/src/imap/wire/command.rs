@@ -268,6 +268,8 @@ pub enum StatusItem {
     HighestModSeq,
     /// RFC 7889: the largest message that APPEND takes.
     AppendLimit,
+    /// RFC 8474.
+    MailboxId,
 }
 
 /// FETCH data items; macros are expanded by the parser.
@@ -279,6 +281,9 @@ pub enum FetchItem {
     InternalDate,
     /// RFC 8514.
     SaveDate,
+    /// RFC 8474.
+    EmailId,
+    ThreadId,
     Rfc822Size,
     Envelope,
     /// `BODY` without a section.
@@ -497,6 +502,9 @@ pub enum SearchKey {
     Younger(u32),
     Uid(SequenceSet),
     Sequence(SequenceSet),
+    /// RFC 8474, as written.
+    EmailId(String),
+    ThreadId(String),
     /// RFC 7162 §3.1.5; the entry name and type are accepted and count for all flags.
     ModSeq(u64),
 }

@@ -75,8 +75,9 @@ fn decide_from_memory(selected: &Selected, query: &Query) -> (Vec<RowFacts>, Vec
     let (mut found, mut open) = (Vec::new(), Vec::new());
     let messages = selected.mailbox.read();
     for (position, uid) in selected.view.uids().iter().enumerate() {
-        let Some(row) = messages.get(*uid) else { continue };
-        let facts = facts(selected, sequence(position), &row);
+        let Some(at) = messages.position(*uid) else { continue };
+        let email_id = query.uses_email_id().then(|| messages.email_id(at));
+        let facts = RowFacts { email_id, ..facts(selected, sequence(position), &messages.row(at)) };
         match query.decide_row(&facts) {
             Some(true) => found.push(facts),
             Some(false) => {}
@@ -96,6 +97,7 @@ fn facts(selected: &Selected, sequence: u32, row: &Row) -> RowFacts {
         internal_date: row.internal_date,
         save_date: row.save_date,
         modseq: row.modseq,
+        email_id: None,
     }
 }
 

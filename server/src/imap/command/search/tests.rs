@@ -20,6 +20,7 @@ fn row() -> RowFacts {
         save_date: 0,
         internal_date: NOON,
         modseq: ModSeq::new(77).unwrap(),
+        email_id: None,
     }
 }
 

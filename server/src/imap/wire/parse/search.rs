@@ -1,4 +1,4 @@
-//! SEARCH (RFC 3501 §6.4.4, RFC 4731, 5032, 5182, 7162, 8514, 9394).
+//! SEARCH (RFC 3501 §6.4.4, RFC 4731, 5032, 5182, 7162, 8474, 8514, 9394).
 //!
 //! Invariant: recursion ends at the configured nesting (`nesting_is_limited`).
 
@@ -32,6 +32,9 @@ const CHARSETS: &[&str] = &[
     "BIG5",
     "GB18030",
 ];
+
+/// RFC 8474 §7.
+const OBJECT_ID_BYTES_MAX: usize = 255;
 
 pub(super) fn search(cursor: &mut Cursor<'_>) -> Parsed<Search> {
     let mut search = Search { return_options: None, charset: None, key: SearchKey::All };
@@ -213,6 +216,7 @@ fn with_argument(cursor: &mut Cursor<'_>, name: &str, encoding: Option<&'static 
         "BEFORE",
         "BODY",
         "CC",
+        "EMAILID",
         "FROM",
         "HEADER",
         "KEYWORD",
@@ -230,6 +234,7 @@ fn with_argument(cursor: &mut Cursor<'_>, name: &str, encoding: Option<&'static 
         "SMALLER",
         "SUBJECT",
         "TEXT",
+        "THREADID",
         "TO",
         "UID",
         "UNKEYWORD",
@@ -261,6 +266,8 @@ fn with_argument(cursor: &mut Cursor<'_>, name: &str, encoding: Option<&'static 
         "SMALLER" => SearchKey::Smaller(cursor.number("a number of bytes")?),
         "OLDER" => SearchKey::Older(cursor.nz_number("a number of seconds")?),
         "YOUNGER" => SearchKey::Younger(cursor.nz_number("a number of seconds")?),
+        "EMAILID" => SearchKey::EmailId(object_id(cursor)?),
+        "THREADID" => SearchKey::ThreadId(object_id(cursor)?),
         "KEYWORD" => SearchKey::Flag(flags::keyword(cursor)?),
         "UNKEYWORD" => not(SearchKey::Flag(flags::keyword(cursor)?)),
         "UID" => SearchKey::Uid(cursor.sequence_set()?),
@@ -281,6 +288,15 @@ fn modseq(cursor: &mut Cursor<'_>) -> Parsed<u64> {
         cursor.space()?;
     }
     cursor.number("a MODSEQ")
+}
+
+/// Reads `objectid` (RFC 8474 §7).
+fn object_id(cursor: &mut Cursor<'_>) -> Parsed<String> {
+    let id = cursor.take_while(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-');
+    match String::from_utf8_lossy(id) {
+        id if (1..=OBJECT_ID_BYTES_MAX).contains(&id.len()) => Ok(id.into_owned()),
+        _ => Err(cursor.expected("an object id: 1 to 255 letters, digits, \"_\" or \"-\"")),
+    }
 }
 
 fn text(cursor: &mut Cursor<'_>, encoding: Option<&'static Encoding>) -> Parsed<String> {

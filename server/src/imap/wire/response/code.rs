@@ -60,6 +60,8 @@ pub enum Code<'a> {
     InUse,
     /// RFC 5530.
     Limit,
+    /// RFC 8474.
+    MailboxId(&'a str),
     /// RFC 7162: sequence numbers or UIDs, ascending.
     Modified(&'a [u32]),
     /// RFC 7162.
@@ -140,6 +142,10 @@ impl Code<'_> {
                 uid_set(out, pairs.iter().map(|(_, new)| new.get()));
             }
             Code::HighestModSeq(modseq) => numbered(out, "HIGHESTMODSEQ ", modseq.get()),
+            Code::MailboxId(id) => {
+                out.put_slice(b"MAILBOXID ");
+                super::object_id(out, id);
+            }
             Code::Modified(numbers) => {
                 out.put_slice(b"MODIFIED ");
                 uid_set(out, numbers.iter().copied());
@@ -195,6 +201,7 @@ impl Code<'_> {
             Code::InProgress { .. } => "INPROGRESS",
             Code::InUse => "INUSE",
             Code::Limit => "LIMIT",
+            Code::MailboxId(_) => "MAILBOXID",
             Code::Modified(_) => "MODIFIED",
             Code::NoModSeq => "NOMODSEQ",
             Code::Nonexistent => "NONEXISTENT",

@@ -2,6 +2,7 @@
 
 use bytes::{BufMut, BytesMut};
 use index::{Flag, FlagSet, ModSeq, Uid};
+use storage::EmailId;
 
 use super::primitives::{literal_header, number};
 use crate::imap::wire::{date::write_date_time, enabled::Enabled, parse::is_atom_char};
@@ -45,6 +46,15 @@ impl FetchWriter {
     pub fn save_date(&mut self, out: &mut BytesMut, seconds: i64) {
         self.item(out, "SAVEDATE ");
         write_date_time(out, seconds);
+    }
+    /// `EMAILID (id)`.
+    pub fn email_id(&mut self, out: &mut BytesMut, id: EmailId) {
+        self.item(out, "EMAILID ");
+        super::object_id(out, &id.to_string());
+    }
+    /// `THREADID NIL`: messages are not put into threads beforehand (RFC 8474 §5.2).
+    pub fn no_thread_id(&mut self, out: &mut BytesMut) {
+        self.item(out, "THREADID NIL");
     }
     /// `RFC822.SIZE n`.
     pub fn size(&mut self, out: &mut BytesMut, bytes: u64) {

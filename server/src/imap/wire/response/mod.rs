@@ -138,8 +138,21 @@ pub fn list(out: &mut BytesMut, line: ListLine<'_>, names: Names) {
 pub fn lsub(out: &mut BytesMut, line: ListLine<'_>, names: Names) {
     list_line(out, "* LSUB ", ListLine { subscribed_child: false, old_name: None, ..line }, names);
 }
+/// What STATUS says of an item.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StatusValue<'a> {
+    /// Most.
+    Number(u64),
+    /// MAILBOXID: made of letters, digits, `_` and `-` (RFC 8474 §7).
+    ObjectId(&'a str),
+}
+impl From<u64> for StatusValue<'_> {
+    fn from(number: u64) -> Self {
+        StatusValue::Number(number)
+    }
+}
 /// `* STATUS mailbox (MESSAGES 1 …)`.
-pub fn status(out: &mut BytesMut, mailbox: &str, items: &[(StatusItem, u64)], names: Names) {
+pub fn status(out: &mut BytesMut, mailbox: &str, items: &[(StatusItem, StatusValue<'_>)], names: Names) {
     out.put_slice(b"* STATUS ");
     mailbox_name(out, mailbox, names);
     out.put_slice(b" (");
@@ -149,9 +162,18 @@ pub fn status(out: &mut BytesMut, mailbox: &str, items: &[(StatusItem, u64)], na
         }
         out.put_slice(status_item(*item).as_bytes());
         out.put_u8(b' ');
-        number(out, *value);
+        match value {
+            StatusValue::Number(value) => number(out, *value),
+            StatusValue::ObjectId(id) => object_id(out, id),
+        }
     }
     out.put_slice(b")\r\n");
+}
+/// `(id)`.
+fn object_id(out: &mut BytesMut, id: &str) {
+    out.put_u8(b'(');
+    out.put_slice(id.as_bytes());
+    out.put_u8(b')');
 }
 /// `* SEARCH 1 2 3`, with `(MODSEQ n)` if MODSEQ was searched for and something was found.
 pub fn search(out: &mut BytesMut, numbers: impl IntoIterator<Item = u32>, modseq: Option<ModSeq>) {
@@ -358,6 +380,7 @@ fn status_item(item: StatusItem) -> &'static str {
         StatusItem::Size => "SIZE",
         StatusItem::HighestModSeq => "HIGHESTMODSEQ",
         StatusItem::AppendLimit => "APPENDLIMIT",
+        StatusItem::MailboxId => "MAILBOXID",
     }
 }
 

@@ -77,6 +77,7 @@ fn every_code_can_be_read() {
         (Code::HighestModSeq(modseq(715_194_045_007)), "HIGHESTMODSEQ 715194045007"),
         (Code::InUse, "INUSE"),
         (Code::Limit, "LIMIT"),
+        (Code::MailboxId("F2212ea87-6097-4256-9d51-71338625"), "MAILBOXID (F2212ea87-6097-4256-9d51-71338625)"),
         (Code::Modified(&[7, 9, 10]), "MODIFIED 7,9:10"),
         (Code::NoModSeq, "NOMODSEQ"),
         (Code::Nonexistent, "NONEXISTENT"),
@@ -168,14 +169,16 @@ fn mailboxes_are_listed_under_encoded_names() {
         written(|out| list(out, ListLine { subscribed_child: true, ..line(&[], "a") }, seven)),
         b"* LIST () \"/\" a (\"CHILDINFO\" (\"SUBSCRIBED\"))\r\n"
     );
-    let items = [(StatusItem::Messages, 231), (StatusItem::UidNext, 44292), (StatusItem::HighestModSeq, 7_011_231_777)];
+    let items =
+        [(StatusItem::Messages, 231.into()), (StatusItem::UidNext, 44292.into()), (StatusItem::HighestModSeq, 7_011_231_777.into())];
     assert_eq!(
         judged(|out| status(out, "a b", &items, seven)),
         "* STATUS \"a b\" (MESSAGES 231 UIDNEXT 44292 HIGHESTMODSEQ 7011231777)\r\n"
     );
-    let others = [(StatusItem::Recent, 0), (StatusItem::UidValidity, 1), (StatusItem::Unseen, 2), (StatusItem::Deleted, 3)];
+    let others = [(StatusItem::Recent, 0), (StatusItem::UidValidity, 1), (StatusItem::Unseen, 2), (StatusItem::Deleted, 3)]
+        .map(|(item, value)| (item, StatusValue::Number(value)));
     assert_eq!(judged(|out| status(out, "x", &others, seven)), "* STATUS x (RECENT 0 UIDVALIDITY 1 UNSEEN 2 DELETED 3)\r\n");
-    assert_eq!(written(|out| status(out, "x", &[(StatusItem::Size, 1 << 40)], seven)), b"* STATUS x (SIZE 1099511627776)\r\n");
+    assert_eq!(written(|out| status(out, "x", &[(StatusItem::Size, (1 << 40).into())], seven)), b"* STATUS x (SIZE 1099511627776)\r\n");
 }
 
 #[test]
