@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use crate::{
     AccountPaths, Mailbox, MailboxName, StorageError,
     filesystem::{Filesystem, Shared},
-    hierarchy::Catalog,
+    hierarchy::{Catalog, annotations},
     mailbox::{Look, Status},
     parallel,
     quota::Maildirsize,
@@ -124,6 +124,7 @@ pub struct Account {
     /// Folders that are only to be removed: of deleted mailboxes, of earlier epochs' indexes.
     pub(crate) trash: Mutex<Vec<PathBuf>>,
     pub(crate) maildirsize: Mutex<Maildirsize>,
+    pub(crate) annotations: Mutex<annotations::Cache>,
     /// Mailboxes of which the index may not have every row yet: their usage is known once they were opened.
     pub(crate) uncounted: Mutex<Vec<MailboxId>>,
 }
@@ -182,6 +183,7 @@ impl Account {
             open: Mutex::new(HashMap::new()),
             trash: Mutex::new(opened.old),
             maildirsize: Mutex::default(),
+            annotations: Mutex::default(),
             uncounted: Mutex::default(),
         });
         account.find_mailboxes()?;
@@ -299,6 +301,7 @@ impl Account {
     }
     pub(crate) fn forget_mailbox(&self, id: MailboxId) {
         self.open.lock().remove(&id);
+        self.annotations.lock().remove(&Some(id));
     }
     pub(crate) fn loaded(&self) -> Vec<Arc<Mailbox>> {
         let slots: Vec<Slot> = self.open.lock().values().cloned().collect();

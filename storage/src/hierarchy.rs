@@ -6,6 +6,7 @@
 //! - no two mailboxes of a user ever have the same UIDVALIDITY (`a_mailbox_made_anew_has_a_higher_uidvalidity`)
 //! - mailboxes, special uses and subscriptions survive the index (`the_index_can_be_deleted_at_any_time`)
 
+pub(crate) mod annotations;
 mod folders;
 mod opening;
 
@@ -157,6 +158,7 @@ impl Account {
             let (inbox, target) = (self.mailbox(from)?, self.mailbox(to)?);
             let uids = inbox.read().uids().to_vec();
             inbox.move_to(&uids, &target)?;
+            self.copy_annotations(from, to)?;
             return self.store.acknowledge(());
         }
         let moves: Vec<(MailboxName, MailboxName, Known)> = {

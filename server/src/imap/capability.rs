@@ -32,6 +32,8 @@ pub const AFTER_LOGIN: &[&str] = &[
     "LIST-EXTENDED",
     "LIST-STATUS",
     "STATUS=SIZE",
+    "METADATA",
+    "LIST-METADATA",
     "UIDONLY",
     "QUOTA",
     "QUOTA=RES-STORAGE",

@@ -215,6 +215,8 @@ impl<H: Holding> Session<H> {
             Command::Status { mailbox, items } => command::status::status(self, state, mailbox, &items).await,
             Command::GetQuota(root) => command::status::get_quota(self, root).await,
             Command::GetQuotaRoot(mailbox) => command::status::get_quota_root(self, mailbox).await,
+            Command::GetMetadata(get) => command::metadata::get(self, get).await,
+            Command::SetMetadata { mailbox, values } => command::metadata::set(self, mailbox, values).await,
             Command::SetQuota(_) => Err(command::status::set_quota().into()),
             Command::Close => command::expunge::close(self, state).await,
             Command::Unselect => {

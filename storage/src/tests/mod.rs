@@ -1,6 +1,7 @@
 //! The store as a whole: a user on a temporary directory, opened, closed and taken over.
 
 mod adopted;
+mod annotations;
 mod changes;
 mod damage;
 mod faults;

@@ -1,4 +1,4 @@
-//! LIST, basic and extended (RFC 3501 §6.3.8, RFC 5258, RFC 5819, RFC 6154), and LSUB.
+//! LIST, basic and extended (RFC 3501 §6.3.8, RFC 5258, RFC 5819, RFC 6154, RFC 9590), and LSUB.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -7,14 +7,14 @@ use std::{
 
 use storage::{Account, MailboxEntry, MailboxName, SpecialUse, Status, StorageError};
 
-use super::{pattern::Pattern, status};
+use super::{metadata, pattern::Pattern, status};
 use crate::imap::{
     holding::Holding,
     reply::{Reply, Stop},
     session::Session,
     state::State,
     wire::{
-        command::{List, StatusItem},
+        command::{Depth, List, StatusItem},
         enabled::Enabled,
         response::{self, ListLine},
     },
@@ -48,6 +48,7 @@ pub async fn list<H: Holding>(session: &mut Session<H>, state: &State, list: &Li
             Some(items) => numbers(session, &together, items.contains(&StatusItem::MailboxId)).await?,
             None => HashMap::new(),
         };
+        let mut annotations = annotations(session, &together, &list.return_metadata).await?;
         for line in together {
             let attributes = attributes(line.entry, list, session.enabled);
             let printed = ListLine {
@@ -62,6 +63,10 @@ pub async fn list<H: Holding>(session: &mut Session<H>, state: &State, list: &Li
             {
                 let values = status::values(items, &numbers, session.settings.message_bytes, object_id.as_deref());
                 response::status(session.connection.output(), line.entry.name.as_str(), &values, names);
+            }
+            if let Some(annotations) = annotations.remove(&line.entry.name) {
+                let told = metadata::select(&annotations, &list.return_metadata, Depth::Zero);
+                metadata::write(session, Some(&line.entry.name), &told).await?;
             }
             session.connection.flush_if_large().await?;
         }
@@ -104,6 +109,20 @@ async fn numbers<H: Holding>(session: &mut Session<H>, lines: &[Line<'_>], wants
         }
     }
     Ok(numbers)
+}
+
+/// The annotations of those that can be opened, if any are wanted.
+async fn annotations<H: Holding>(
+    session: &mut Session<H>,
+    lines: &[Line<'_>],
+    wanted: &[String],
+) -> Result<HashMap<MailboxName, metadata::Looked>, Stop> {
+    if wanted.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let entries: Vec<MailboxEntry> = lines.iter().filter(|line| line.entry.selectable).map(|line| line.entry.clone()).collect();
+    let looked = session.held.run(move |account| metadata::look_all(account, &entries)).await?;
+    Ok(looked.into_iter().collect())
 }
 
 /// One line of the answer.

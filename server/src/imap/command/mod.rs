@@ -9,6 +9,7 @@ pub mod fetch;
 pub mod idle;
 pub mod list;
 pub mod mailboxes;
+pub mod metadata;
 mod pattern;
 pub mod search;
 pub mod search_command;

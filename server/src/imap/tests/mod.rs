@@ -7,6 +7,7 @@ mod condstore;
 mod login;
 mod mailboxes;
 mod messages;
+mod metadata;
 mod object_id;
 mod qresync;
 mod quota;

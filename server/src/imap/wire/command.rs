@@ -67,6 +67,13 @@ pub enum Command {
     GetQuotaRoot(MailboxArgument),
     /// Refused: limits are the administrator's.
     SetQuota(String),
+    /// RFC 5464.
+    GetMetadata(GetMetadata),
+    /// RFC 5464: entries with their new values (`None`: NIL), each once; `mailbox`: see [`GetMetadata`].
+    SetMetadata {
+        mailbox: Option<MailboxArgument>,
+        values: Vec<(String, Option<Vec<u8>>)>,
+    },
     /// APPEND or REPLACE without a literal that is content: all of it is elsewhere already. Those with one are streamed (`framing.rs`).
     Append(Box<AppendStart>),
     Idle,
@@ -164,6 +171,30 @@ pub struct Select {
     pub resync: Option<Resync>,
 }
 
+/// GETMETADATA (RFC 5464 §4.2).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GetMetadata {
+    /// `None`: the server.
+    pub mailbox: Option<MailboxArgument>,
+    /// As written, each once, at least one.
+    pub entries: Vec<String>,
+    /// MAXSIZE: larger values are not told.
+    pub size_max: Option<u64>,
+    /// How far below the entries.
+    pub depth: Depth,
+}
+
+/// DEPTH (RFC 5464 §4.2.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Depth {
+    /// The entry alone.
+    Zero,
+    /// And what lies right below.
+    One,
+    /// And all that lies below.
+    Infinity,
+}
+
 /// The message that REPLACE puts another in place of (RFC 8508).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Replaced {
@@ -248,6 +279,8 @@ pub struct List {
     pub return_children: bool,
     pub return_special_use: bool,
     pub return_status: Option<Vec<StatusItem>>,
+    /// RFC 9590; empty: none.
+    pub return_metadata: Vec<String>,
     /// Whether any extended syntax was used: answers must then say CHILDREN-free basics as RFC 5258 wants.
     pub extended: bool,
 }

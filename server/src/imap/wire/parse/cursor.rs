@@ -165,6 +165,14 @@ impl<'a> Cursor<'a> {
     pub fn nstring(&mut self, what: &str) -> Parsed<Option<Cow<'a, [u8]>>> {
         if self.take_nil() { Ok(None) } else { self.string(what).map(Some) }
     }
+    /// Reads `nstring` or `literal8` (RFC 3516), which may have NUL.
+    pub fn nstring8(&mut self, what: &str) -> Parsed<Option<Cow<'a, [u8]>>> {
+        if self.peek() == Some(b'~') && self.rest().get(1) == Some(&b'{') {
+            self.at += 1;
+            return self.literal_bytes().map(|bytes| Some(Cow::Borrowed(bytes)));
+        }
+        self.nstring(what)
+    }
     /// Reads NIL if it is next.
     pub fn take_nil(&mut self) -> bool {
         self.take_word("NIL")
@@ -211,6 +219,14 @@ impl<'a> Cursor<'a> {
     }
 
     fn literal(&mut self) -> Parsed<&'a [u8]> {
+        let bytes = self.literal_bytes()?;
+        if bytes.contains(&0) {
+            return Err(Fail::new(format!("the literal that ends at byte {} has a NUL", self.at)));
+        }
+        Ok(bytes)
+    }
+
+    fn literal_bytes(&mut self) -> Parsed<&'a [u8]> {
         self.require(b'{', "a literal")?;
         let size = usize::try_from(self.number("the literal's size")?).unwrap_or(usize::MAX);
         self.take(b'+');
@@ -218,9 +234,6 @@ impl<'a> Cursor<'a> {
         self.take(b'\r');
         self.require(b'\n', "the line end after the literal's size")?;
         let bytes = self.rest().get(..size).ok_or_else(|| Fail::new("a literal is shorter than announced"))?;
-        if bytes.contains(&0) {
-            return Err(Fail::new(format!("the literal at byte {} has a NUL", self.at + 1)));
-        }
         self.advance(size);
         Ok(bytes)
     }

@@ -1,4 +1,4 @@
-//! LIST (RFC 3501, 5258, 5819, 6154) and LSUB.
+//! LIST (RFC 3501, 5258, 5819, 6154, 9590) and LSUB.
 
 use std::borrow::Cow;
 
@@ -7,6 +7,7 @@ use unicode_normalization::UnicodeNormalization as _;
 use super::{
     cursor::{Cursor, Fail, Parsed},
     mailbox::status_items,
+    metadata::entries,
     name_text,
 };
 use crate::imap::wire::command::{Command, List};
@@ -106,7 +107,11 @@ fn return_options(cursor: &mut Cursor<'_>, list: &mut List) -> Parsed<()> {
                 cursor.space()?;
                 list.return_status = Some(status_items(cursor)?);
             }
-            _ => return Err(cursor.expected_at(start, "SUBSCRIBED, CHILDREN, SPECIAL-USE or STATUS")),
+            "METADATA" => {
+                cursor.space()?;
+                list.return_metadata = entries(cursor)?;
+            }
+            _ => return Err(cursor.expected_at(start, "SUBSCRIBED, CHILDREN, SPECIAL-USE, STATUS or METADATA")),
         }
         Ok(())
     })

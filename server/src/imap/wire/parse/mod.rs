@@ -28,6 +28,7 @@ mod fetch;
 mod flags;
 mod list;
 mod mailbox;
+mod metadata;
 mod quota;
 mod search;
 mod sequence;
@@ -133,6 +134,10 @@ fn command(cursor: &mut Cursor<'_>, tag: &str) -> Parsed<Command> {
         "GETQUOTA" | "GETQUOTAROOT" | "SETQUOTA" => {
             cursor.space()?;
             quota::command(cursor, &verb)?
+        }
+        "GETMETADATA" | "SETMETADATA" => {
+            cursor.space()?;
+            metadata::command(cursor, &verb)?
         }
         "LIST" | "LSUB" => {
             cursor.space()?;

@@ -62,6 +62,12 @@ pub enum Code<'a> {
     Limit,
     /// RFC 8474.
     MailboxId(&'a str),
+    /// RFC 5464: the size of the largest value that MAXSIZE left out.
+    MetadataLongEntries(u64),
+    /// RFC 5464: the largest value that is taken.
+    MetadataMaxSize(u64),
+    /// RFC 5464.
+    MetadataTooMany,
     /// RFC 7162: sequence numbers or UIDs, ascending.
     Modified(&'a [u32]),
     /// RFC 7162.
@@ -146,6 +152,8 @@ impl Code<'_> {
                 out.put_slice(b"MAILBOXID ");
                 super::object_id(out, id);
             }
+            Code::MetadataLongEntries(size) => numbered(out, "METADATA LONGENTRIES ", *size),
+            Code::MetadataMaxSize(size) => numbered(out, "METADATA MAXSIZE ", *size),
             Code::Modified(numbers) => {
                 out.put_slice(b"MODIFIED ");
                 uid_set(out, numbers.iter().copied());
@@ -202,6 +210,9 @@ impl Code<'_> {
             Code::InUse => "INUSE",
             Code::Limit => "LIMIT",
             Code::MailboxId(_) => "MAILBOXID",
+            Code::MetadataLongEntries(_) => "METADATA LONGENTRIES",
+            Code::MetadataMaxSize(_) => "METADATA MAXSIZE",
+            Code::MetadataTooMany => "METADATA TOOMANY",
             Code::Modified(_) => "MODIFIED",
             Code::NoModSeq => "NOMODSEQ",
             Code::Nonexistent => "NONEXISTENT",

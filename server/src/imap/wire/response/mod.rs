@@ -15,11 +15,13 @@ use super::command::{PartialRange, StatusItem};
 
 mod code;
 mod fetch;
+mod metadata;
 mod primitives;
 mod quota;
 
 pub use code::Code;
 pub use fetch::{FetchWriter, flag_list};
+pub use metadata::metadata;
 pub use primitives::{astring, literal_header, mailbox_name, nstring, number, quoted, string, uid_set};
 pub use quota::{Resource, quota, quota_root};
 
