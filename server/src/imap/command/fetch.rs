@@ -5,6 +5,9 @@
 //! - \Seen is set for all messages in one call before the first is sent, so that FLAGS are right in the same response.
 //! - Messages that are gone are left out; by sequence number the command then ends with NO (RFC 2180 §4.1.2).
 
+pub mod body;
+mod send;
+
 use std::{collections::VecDeque, sync::Arc};
 
 use futures::{StreamExt, future::BoxFuture, stream::FuturesOrdered};
@@ -14,7 +17,7 @@ use storage::{
     mime::{CACHED_FIELDS, Section, SectionText},
 };
 
-use super::{
+use self::{
     body::{Form, Part, Prepared, Request, Wanted, cached_fields},
     send::{send_part, without_nul},
 };

@@ -1,5 +1,7 @@
 //! LIST, basic and extended (RFC 3501 §6.3.8, RFC 5258, RFC 5819, RFC 6154, RFC 9590), and LSUB.
 
+mod pattern;
+
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
@@ -7,7 +9,8 @@ use std::{
 
 use storage::{Account, MailboxEntry, MailboxName, SpecialUse, Status, StorageError};
 
-use super::{metadata, pattern::Pattern, status};
+use self::pattern::Pattern;
+use super::{metadata, status};
 use crate::imap::{
     holding::Holding,
     reply::{Reply, Stop},

@@ -1,7 +1,6 @@
 //! Commands of a logged-in session, one file per family; the smallest ones here.
 
 pub mod append;
-mod body;
 pub mod copy_move;
 pub mod enable;
 pub mod expunge;
@@ -10,11 +9,9 @@ pub mod idle;
 pub mod list;
 pub mod mailboxes;
 pub mod metadata;
-mod pattern;
 pub mod search;
 pub mod search_command;
 pub mod select;
-mod send;
 pub mod sort;
 pub mod status;
 pub mod store;

@@ -6,7 +6,7 @@ use storage::{Mailbox, MailboxName, Staged, StorageError, mime::Section};
 
 use super::Content;
 use crate::imap::{
-    command::body::{CHUNK_BYTES, Form, Part, Prepared, Request, Wanted},
+    command::fetch::body::{CHUNK_BYTES, Form, Part, Prepared, Request, Wanted},
     holding::Holding,
     reply::{Reply, ReplyCode, Stop},
     session::Session,
