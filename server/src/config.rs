@@ -6,12 +6,15 @@
 //! - the example file is whole and true (`the_example_is_the_defaults`, `the_example_has_every_setting`)
 //! - two users never share a Maildir (`users_never_share_a_folder`)
 
+pub mod address;
 pub mod auth;
 mod check;
 mod expiry;
 mod explain;
 pub mod network;
+mod pop3;
 mod quota;
+mod tls;
 
 use std::{
     collections::BTreeMap,
@@ -29,11 +32,14 @@ use storage::{AccountPaths, Layout};
 
 use crate::{auth::UserRecord, sandbox::Sandbox};
 
+pub use address::Address;
 pub use auth::AuthSection;
 pub use check::Problem;
 pub use expiry::ExpirySection;
 pub use network::{Network, Networks};
+pub use pop3::Pop3Section;
 pub use quota::{QuotaRootSection, QuotaSection};
+pub use tls::{CertificateFiles, MinVersion, TlsSection};
 
 /// The settings reference, as shipped.
 pub const EXAMPLE: &str = include_str!("../config.example.toml");
@@ -64,6 +70,9 @@ pub struct Config {
     /// LMTP.
     #[serde(default)]
     pub lmtp: LmtpSection,
+    /// POP3.
+    #[serde(default)]
+    pub pop3: Pop3Section,
     /// How much users may hold.
     #[serde(default)]
     pub quota: QuotaSection,
@@ -110,7 +119,9 @@ pub struct ListenSection {
     pub imaps: Vec<SocketAddr>,
     pub pop3: Vec<SocketAddr>,
     pub pop3s: Vec<SocketAddr>,
-    pub lmtp: Vec<SocketAddr>,
+    pub lmtp: Vec<Address>,
+    /// LMTP that files as sent mail.
+    pub sent: Vec<Address>,
     /// For the other nodes only.
     pub relay: SocketAddr,
     /// Networks of load balancers that send a PROXY header before anything else.
@@ -162,18 +173,6 @@ pub struct MailSection {
     pub auto_create: BTreeMap<String, String>,
 }
 
-/// `[tls]`: without a certificate, no TLS listener and no STARTTLS.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct TlsSection {
-    /// PEM chain.
-    pub certificate: Option<PathBuf>,
-    /// PEM key.
-    pub key: Option<PathBuf>,
-    /// Who signs clients' certificates, for EXTERNAL; none: clients are not asked for one.
-    pub client_ca: Option<PathBuf>,
-}
-
 /// `[lmtp]`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -186,6 +185,23 @@ pub struct LmtpSection {
     pub detail_creates_mailbox: bool,
     /// What a sender is told whose message would not fit into the mailbox.
     pub over_quota: OverQuota,
+    /// Names in clients' certificates that may deliver from anywhere.
+    pub allow_certificates: Vec<String>,
+    /// Where `listen.sent` files.
+    pub sent_mailbox: String,
+    /// How long a message that comes again is not stored again; zero: always stored.
+    #[serde(with = "humantime_serde")]
+    pub suppress_duplicates: Duration,
+    /// Deliveries of one user at once.
+    pub parallel_per_user: usize,
+    /// Whether one message for several users is one file.
+    pub share_copies: bool,
+    /// Permissions of UNIX sockets, in octal.
+    pub socket_mode: String,
+    /// Whose they are: name or number; none: whoever the node runs as.
+    pub socket_user: Option<String>,
+    /// Which group's.
+    pub socket_group: Option<String>,
 }
 
 /// What becomes of mail for a full mailbox.
@@ -266,7 +282,8 @@ impl Default for ListenSection {
             imaps: everywhere(993),
             pop3: everywhere(110),
             pop3s: everywhere(995),
-            lmtp: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 24))],
+            lmtp: vec![Address::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, 24)))],
+            sent: Vec::new(),
             relay: SocketAddr::from((Ipv4Addr::UNSPECIFIED, RELAY_PORT)),
             proxy_from: Networks::default(),
             proxy_on: Vec::new(),
@@ -303,11 +320,27 @@ impl Default for LmtpSection {
             trusted: Networks::default(),
             detail_creates_mailbox: false,
             over_quota: OverQuota::Defer,
+            allow_certificates: Vec::new(),
+            sent_mailbox: "Sent".to_owned(),
+            suppress_duplicates: Duration::ZERO,
+            parallel_per_user: 10,
+            share_copies: false,
+            socket_mode: "0660".to_owned(),
+            socket_user: None,
+            socket_group: None,
         }
     }
 }
 
 impl LmtpSection {
+    /// Permissions of UNIX sockets; `None`: no such number.
+    pub fn mode(&self) -> Option<u32> {
+        u32::from_str_radix(&self.socket_mode, 8).ok().filter(|mode| *mode <= 0o777)
+    }
+    /// Whether a client's certificate with these names may deliver.
+    pub fn allows_certificate(&self, names: &[String]) -> bool {
+        self.allow_certificates.iter().any(|allowed| names.iter().any(|name| name.eq_ignore_ascii_case(allowed)))
+    }
     /// Whether a client at `address` may deliver.
     pub fn allows(&self, address: IpAddr) -> bool {
         self.allow.contains(address)
@@ -395,6 +428,7 @@ impl Config {
             tls: TlsSection::default(),
             limits: Limits::default(),
             lmtp: LmtpSection::default(),
+            pop3: Pop3Section::default(),
             quota: QuotaSection::default(),
             expiry: ExpirySection::default(),
             log: LogSection::default(),

@@ -2,7 +2,7 @@
 //!
 //! - `node.sandbox` says whether; it is entered by the first thread, before all others, and can't be left
 //! - reading: the host's configuration and libraries, and the folders of the files that the settings name
-//! - writing: the shared directory, `node.local_dir`, what comes before the first `{` of the settings of `[mail]`, and `node.sandbox_paths`
+//! - writing: the shared directory, `node.local_dir`, the folders of socket files, what comes before the first `{` of the settings of `[mail]`, and `node.sandbox_paths`
 //! - programs: none, which is why `quota.warning_command` doesn't go with it
 //!
 //! Invariants, each with the test that guards it:
@@ -21,7 +21,10 @@ use landlock::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::config::Config;
+use crate::{
+    config::{Address, Config},
+    tls,
+};
 
 /// What the kernel is asked for: with this, also cutting files short and device calls are covered. An older kernel gives what it has.
 const WANTED: ABI = ABI::V5;
@@ -63,15 +66,17 @@ impl Places {
         let templates = [Some(&mail.maildir), Some(&mail.index), mail.inbox.as_ref()];
         write.extend(templates.into_iter().flatten().map(|template| config.node.root.join(before_the_user(template))));
         write.extend(config.node.sandbox_paths.clone());
+        // Socket files come and go with the node.
+        let sockets = config.listen.lmtp.iter().chain(&config.listen.sent).filter_map(Address::folder);
+        write.extend(sockets.map(Path::to_owned));
         // A weak password is stored anew by a new file beside the old one.
         if config.auth.upgrade_weak {
             write.extend(config.users_files().iter().filter_map(|file| file.parent().map(Path::to_owned)));
         }
         let mut read: Vec<PathBuf> = HOST.map(PathBuf::from).to_vec();
         read.extend(mail.control.iter().map(|template| config.node.root.join(before_the_user(template))));
-        let tls = [&config.tls.certificate, &config.tls.key, &config.tls.client_ca];
         let files =
-            tls.into_iter().flatten().cloned().chain(config.auth.files()).chain(config.users_files()).chain([config_file.to_owned()]);
+            tls::files(&config.tls).into_iter().chain(config.auth.files()).chain(config.users_files()).chain([config_file.to_owned()]);
         for file in files {
             // Tools replace files, and certificate tools link to them: the folders of both.
             let really = file.canonicalize().ok();
@@ -163,16 +168,18 @@ mod tests {
     #[test]
     fn the_places_are_what_the_settings_name() {
         let text = "[node]\nroot = \"/srv/berth\"\nlocal_dir = \"/var/lib/berth\"\nname = \"a\"\nsandbox = \"required\"\nsandbox_paths = [\"/more\"]\n\
-                    [mail]\nindex = \"/fast/{user}\"\n[tls]\ncertificate = \"/certificates/a.pem\"\nkey = \"/keys/a.pem\"\n";
+                    [mail]\nindex = \"/fast/{user}\"\n[tls]\ncertificate = \"/certificates/a.pem\"\nkey = \"/keys/a.pem\"\n\
+                    [[tls.sni]]\ncertificate = \"/more-certificates/b.pem\"\nkey = \"/keys/b.pem\"\n\
+                    [listen]\nlmtp = [\"unix:/sockets/lmtp\"]\n";
         let config = Config::parse(text, Path::new("berth.toml")).unwrap();
         let places = Places::of(&config, Path::new("/settings/berth.toml"));
-        for path in ["/srv/berth/mail/x", "/var/lib/berth/control.sock", "/fast/ada/index.db", "/more/x"] {
+        for path in ["/srv/berth/mail/x", "/var/lib/berth/control.sock", "/fast/ada/index.db", "/more/x", "/sockets/lmtp"] {
             assert!(places.has(Path::new(path)), "{path}");
         }
         for path in ["/srv/other", "/home/ada/Maildir", "/certificates/a.pem"] {
             assert!(!places.has(Path::new(path)), "{path}");
         }
-        for folder in ["/certificates", "/keys", "/settings", "/srv/berth"] {
+        for folder in ["/certificates", "/more-certificates", "/keys", "/settings", "/srv/berth"] {
             assert!(places.read.contains(&PathBuf::from(folder)), "{folder} in {:?}", places.read);
         }
     }

@@ -44,8 +44,13 @@ impl ExpiryRule {
         }
         Ok(ExpiryRule { mask, age, date })
     }
-    fn names(&self, mailbox: &MailboxName) -> bool {
+    /// Whether it is for this mailbox; the first such rule counts.
+    pub fn names(&self, mailbox: &MailboxName) -> bool {
         matches_mask(self.mask.as_bytes(), mailbox.as_str().as_bytes())
+    }
+    /// How long messages stay.
+    pub fn age(&self) -> Duration {
+        self.age
     }
 }
 

@@ -36,6 +36,7 @@ pub mod staged;
 mod store;
 #[cfg(test)]
 mod tests;
+mod uidl;
 
 pub use account::{Account, CreateOptions, MailboxEntry, SpecialUse, StorageSettings};
 pub use columns::{Columns, Row};
@@ -47,4 +48,5 @@ pub use mailbox::{Appended, Copied, Mailbox, MessageReader, Rendered, Status, St
 pub use names::MailboxName;
 pub use object_id::{EmailId, NoEmailId, mailbox_object_id};
 pub use quota::{Crossing, Limits, MAIN_ROOT, QuotaRules, QuotaSettings, RootUsage, Usage, matches_mask};
-pub use staged::Staged;
+pub use staged::{SharedFile, Staged};
+pub use uidl::UidlFormat;

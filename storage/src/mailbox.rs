@@ -39,7 +39,7 @@ pub use reader::MessageReader;
 pub(crate) use scan::Look;
 
 use crate::{
-    Columns, MailboxName, Row, Staged, StorageError, Usage,
+    Columns, MailboxName, Row, SharedFile, Staged, StorageError, UidlFormat, Usage,
     maildir::{ceiling::Ceiling, filename::KEYWORD_LETTERS},
     store::Store,
 };
@@ -229,6 +229,19 @@ impl Mailbox {
         self.store.quota.has_room(self.id, Usage { bytes: size_hint, messages: 1 }, replaced)?;
         Ok(Staged::new(Arc::clone(&self.store), Arc::clone(&self.folder), size_hint))
     }
+    /// Starts a message whose bytes another mailbox has as well; `None`: they have to be written anew (another file system, too many links). Blocking.
+    pub fn stage_shared(&self, shared: &SharedFile) -> Result<Option<Staged>, StorageError> {
+        let _inside = self.store.enter()?;
+        let staged = match Staged::link(Arc::clone(&self.store), Arc::clone(&self.folder), shared) {
+            Ok(staged) => staged,
+            Err(error) => {
+                tracing::debug!(%error, "a message is copied");
+                return Ok(None);
+            }
+        };
+        self.store.quota.has_room(self.id, Usage { bytes: staged.len(), messages: 1 }, None)?;
+        Ok(Some(staged))
+    }
     /// Makes a staged message durable and visible. `internal_date`: Unix seconds, default now. Blocking.
     pub fn append(&self, staged: Staged, flags: FlagSet, internal_date: Option<i64>) -> Result<Appended, StorageError> {
         let appended = self.append_all(vec![(staged, flags, internal_date)])?;
@@ -245,17 +258,18 @@ impl Mailbox {
         }
         self.store.read(|index| index.expunged_since(self.id, since)).map(Some)
     }
-    /// The POP3 UIDL of a message: adopted from an earlier server, else made from UIDVALIDITY and UID. From memory or the index.
-    pub fn uidl(&self, uids: &[Uid]) -> Result<Vec<String>, StorageError> {
-        self.store.twice(|| self.try_uidl(uids))
+    /// The POP3 UIDL of messages: adopted from an earlier server, else made as `format` says. From memory or the index.
+    pub fn uidl(&self, uids: &[Uid], format: &UidlFormat) -> Result<Vec<String>, StorageError> {
+        self.store.twice(|| self.try_uidl(uids, format))
     }
-    fn try_uidl(&self, uids: &[Uid]) -> Result<Vec<String>, StorageError> {
+    fn try_uidl(&self, uids: &[Uid], format: &UidlFormat) -> Result<Vec<String>, StorageError> {
         let _inside = self.store.enter()?;
         let adopted = self.store.read(|index| index.uidls(self.id))?;
-        let validity = self.uid_validity().get();
+        let validity = self.uid_validity();
+        let columns = self.columns.read();
         let uidl = |uid: &Uid| match adopted.binary_search_by_key(&uid.get(), |(known, _)| *known) {
             Ok(at) => adopted[at].1.clone(),
-            Err(_) => format!("{:08x}{validity:08x}", uid.get()),
+            Err(_) => format.identifier(*uid, validity, &columns.file_of(*uid).unwrap_or_default()),
         };
         Ok(uids.iter().map(uidl).collect())
     }

@@ -3,6 +3,7 @@
 //! Invariants, each with the test that guards it:
 //! - the file is what IMAP sends: every line ends with CRLF, however the bytes were split (`bare_line_feeds_are_repaired_however_the_bytes_are_split`)
 //! - dropped, it leaves nothing behind (`a_dropped_message_leaves_nothing_behind`)
+//! - what several mailboxes share is written once (`a_shared_message_is_one_file_with_a_name_in_each_mailbox`)
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -31,7 +32,13 @@ pub struct Staged {
     name: Option<String>,
     written: u64,
     after_cr: bool,
+    /// The file is a link to whole and durable bytes; `buffer` holds them if they were in memory.
+    linked: bool,
 }
+
+/// A message that is whole and durable in a `tmp/` folder, for links from several mailboxes; its own file goes with this value.
+#[derive(Debug)]
+pub struct SharedFile(Complete);
 
 /// A staged message whose bytes are durable.
 #[derive(Debug)]
@@ -45,7 +52,7 @@ pub(crate) struct Complete {
 impl Staged {
     pub(crate) fn new(store: Arc<Store>, folder: Arc<RecursiveRwLock<PathBuf>>, size_hint: u64) -> Staged {
         let capacity = usize::try_from(size_hint).unwrap_or(usize::MAX).min(MEMORY_BYTES_MAX);
-        Staged { store, folder, buffer: Vec::with_capacity(capacity), file: None, name: None, written: 0, after_cr: false }
+        Staged { store, folder, buffer: Vec::with_capacity(capacity), file: None, name: None, written: 0, after_cr: false, linked: false }
     }
     /// Adds bytes; a bare LF becomes CRLF, so that the file is what IMAP sends. Blocking.
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), StorageError> {
@@ -80,8 +87,32 @@ impl Staged {
         self.len() == 0
     }
 
+    /// A message whose bytes are those of `shared`, without writing them again. Blocking; an error says that a copy is needed.
+    pub(crate) fn link(store: Arc<Store>, folder: Arc<RecursiveRwLock<PathBuf>>, shared: &SharedFile) -> Result<Staged, StorageError> {
+        let SharedFile(Complete { staged: original, content }) = shared;
+        let mut staged = Staged::new(store, folder, 0);
+        staged.name = Some(staged.store.scratch());
+        let path = staged.path();
+        if let Err(error) = staged.store.filesystem.link(&original.path(), &path) {
+            staged.name = None;
+            return Err(staged.store.io("can't link", path)(error));
+        }
+        staged.written = original.written;
+        staged.buffer = content.clone().unwrap_or_default();
+        staged.linked = true;
+        Ok(staged)
+    }
+    /// Makes the bytes durable, so that several mailboxes can have them. Blocking.
+    pub fn share(self) -> Result<SharedFile, StorageError> {
+        self.complete().map(SharedFile)
+    }
+
     /// Makes the bytes durable.
     pub(crate) fn complete(mut self) -> Result<Complete, StorageError> {
+        if self.linked {
+            let content = std::mem::take(&mut self.buffer);
+            return Ok(Complete { staged: self, content: (!content.is_empty()).then_some(content) });
+        }
         let in_memory = self.file.is_none();
         let content = self.spill_keeping()?;
         if let Some(file) = self.file.take() {
@@ -101,6 +132,9 @@ impl Staged {
 
     /// Moves what is in memory to the file, for a message that has to wait for others. Blocking.
     pub fn leave_memory(&mut self) -> Result<(), StorageError> {
+        if self.linked {
+            self.buffer = Vec::new();
+        }
         self.spill_keeping().map(drop)
     }
 
@@ -112,6 +146,9 @@ impl Staged {
     }
     /// Writes the buffer into the file, which it makes if need be, and gives it back.
     fn spill_keeping(&mut self) -> Result<Vec<u8>, StorageError> {
+        if self.linked {
+            return Ok(Vec::new());
+        }
         if self.file.is_none() {
             self.name = Some(self.store.scratch());
             let path = self.path();

@@ -14,6 +14,7 @@ mod reload;
 mod same_user;
 mod sandbox;
 mod start;
+mod tls;
 mod transfer;
 mod writer;
 

@@ -79,6 +79,23 @@ fn a_session_goes_on_in_tls_after_starttls() -> Result<()> {
 }
 
 #[test]
+fn commands_smuggled_in_behind_starttls_are_never_carried_out() -> Result<()> {
+    let site = Site::shared()?;
+    let mut imap = Imap::connect(&site.nodes[1].imap)?;
+    // Somebody on the way adds commands to the packet with STARTTLS, in the hope that they are obeyed inside TLS.
+    let injected = format!("a STARTTLS\r\nevil LOGIN {} \"{}\"\r\nevil2 SELECT INBOX\r\n", site.user.name, site.user.password);
+    imap.wire().send(injected.as_bytes())?;
+    imap.finish("a")?.ok()?;
+    imap.wire().start_tls()?;
+    // Replies to them would come before this one, and a login would make it OK.
+    imap.wire().send(b"b SELECT INBOX\r\n")?;
+    let line = String::from_utf8(imap.wire().line()?)?;
+    ensure!(line.starts_with("b NO ") || line.starts_with("b BAD "), "{line}");
+    imap.command(&format!("LOGIN {} \"{}\"", site.user.name, site.user.password))?.ok()?;
+    imap.logout()
+}
+
+#[test]
 fn the_imaps_door_speaks_tls_from_the_first_byte() -> Result<()> {
     let site = Site::shared()?;
     let mut imap = Imap::connect_tls(&site.nodes[1].imaps)?;

@@ -2,3 +2,5 @@
 
 mod bad_input;
 mod delivery;
+mod doors;
+mod many;

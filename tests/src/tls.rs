@@ -2,13 +2,14 @@
 
 use std::{net::TcpStream, sync::Arc, time::Duration};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::{
     ClientConfig, ClientConnection, DigitallySignedStruct, Error, SignatureScheme,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature},
 };
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 
 /// How long a handshake on loopback may take.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(20);
@@ -24,11 +25,54 @@ pub fn trusting_client() -> Result<Arc<ClientConfig>> {
     Ok(Arc::new(config))
 }
 
+/// An authority that signs clients' certificates.
+pub struct Authority {
+    pem: String,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+impl Authority {
+    /// A new one.
+    pub fn new() -> Result<Authority> {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate()?;
+        let pem = params.self_signed(&key)?.pem();
+        Ok(Authority { pem, issuer: Issuer::new(params, key) })
+    }
+
+    /// Its certificate, for servers.
+    pub fn pem(&self) -> &str {
+        &self.pem
+    }
+
+    /// Settings of a client with a certificate for `name`, which trusts every server.
+    pub fn client(&self, name: &str) -> Result<Arc<ClientConfig>> {
+        let key = KeyPair::generate()?;
+        let certificate = CertificateParams::new([name.to_owned()])?.signed_by(&key, &self.issuer)?;
+        let private = PrivateKeyDer::try_from(key.serialize_der()).map_err(|error| anyhow!(error))?;
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let config = ClientConfig::builder_with_provider(provider.clone())
+            .with_safe_default_protocol_versions()?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(TrustAll(provider)))
+            .with_client_auth_cert(vec![certificate.der().clone()], private)?;
+        Ok(Arc::new(config))
+    }
+}
+
 /// The certificate (DER) that a server shows.
 pub fn certificate(address: &str) -> Result<Vec<u8>> {
+    certificate_for(address, "localhost", &[])
+}
+
+/// The same for a client that asks for `name` and says that it speaks `protocols` (ALPN).
+pub fn certificate_for(address: &str, name: &str, protocols: &[&str]) -> Result<Vec<u8>> {
     let mut tcp = TcpStream::connect(address)?;
     tcp.set_read_timeout(Some(HANDSHAKE_LIMIT))?;
-    let mut connection = ClientConnection::new(trusting_client()?, ServerName::try_from("localhost")?)?;
+    let mut client = ClientConfig::clone(&*trusting_client()?);
+    client.alpn_protocols = protocols.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
+    let mut connection = ClientConnection::new(Arc::new(client), ServerName::try_from(name.to_owned())?)?;
     connection.complete_io(&mut tcp)?;
     let chain = connection.peer_certificates().context("the server showed no certificate")?;
     Ok(chain.first().context("the server's chain is empty")?.to_vec())

@@ -5,6 +5,7 @@
 //!
 //! Invariants, each with the test that guards it:
 //! - one opens what it was made for and nothing else, until it is revoked (`an_app_password_is_for_its_user_and_its_protocols`)
+//! - the day of the last use is shown, and noted once an hour at most (`the_last_use_is_noted_and_goes_with_the_password`)
 //! - a line that can't be read hides no other (`a_line_that_cannot_be_read_is_no_password`)
 
 use std::{
@@ -18,6 +19,7 @@ use std::{
 use affinity::UserName;
 use anyhow::{Context, bail};
 use arc_swap::ArcSwap;
+use moka::sync::Cache;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 use tracing::warn;
@@ -32,6 +34,10 @@ use crate::client::Protocol;
 
 /// How often the file is looked at for changes, one request each on NFS.
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
+/// How often a use is noted: one small write on the shared directory.
+const NOTE_INTERVAL: Duration = Duration::from_secs(60 * 60);
+/// Uses remembered, so that they are not noted again.
+const NOTED_MAX: u64 = 100_000;
 /// App passwords of one user at most: each costs a hash at a login with one.
 pub const PER_USER_MAX: usize = 50;
 /// No `0`, `1`, `l`, `o`: people copy them from a screen.
@@ -84,6 +90,7 @@ pub struct AppPasswords {
     file: PathBuf,
     present: ArcSwap<Present>,
     looked: Mutex<Option<Instant>>,
+    noted: Cache<(UserName, u32), ()>,
 }
 
 #[derive(Default)]
@@ -95,7 +102,8 @@ struct Present {
 impl AppPasswords {
     /// A file that may not be there yet; it is read when it is first needed.
     pub fn new(file: PathBuf) -> AppPasswords {
-        AppPasswords { file, present: ArcSwap::default(), looked: Mutex::new(None) }
+        let noted = Cache::builder().max_capacity(NOTED_MAX).time_to_live(NOTE_INTERVAL).build();
+        AppPasswords { file, present: ArcSwap::default(), looked: Mutex::new(None), noted }
     }
 
     /// Which of the user's app passwords this is, if it is one and opens `protocol`.
@@ -119,7 +127,18 @@ impl AppPasswords {
         let present = self.present.load_full();
         let own = present.by_user.get(user)?;
         let opens = |app: &&AppPassword| app.protocols.is_empty() || app.protocols.contains(&protocol);
-        own.iter().filter(opens).take(PER_USER_MAX).find(|app| app.stored.verify(password) == Ok(true)).map(|app| app.id)
+        let id = own.iter().filter(opens).take(PER_USER_MAX).find(|app| app.stored.verify(password) == Ok(true)).map(|app| app.id)?;
+        if self.noted.get(&(user.clone(), id)).is_none() {
+            self.noted.insert((user.clone(), id), ());
+            let marker = marker(&self.file, user, id);
+            // Nobody waits for it: a login is worth more than its date.
+            tokio::task::spawn_blocking(move || {
+                if let Err(error) = note(&marker) {
+                    warn!(file = %marker.display(), %error, "the use of an app password is not noted");
+                }
+            });
+        }
+        Some(id)
     }
 
     fn look(&self) {
@@ -134,6 +153,25 @@ impl AppPasswords {
             Err(error) => warn!(file = %self.file.display(), %error, "the app passwords stay as they were"),
         }
     }
+}
+
+/// The empty file whose modification time is the last use of an app password.
+fn marker(file: &Path, user: &UserName, id: u32) -> PathBuf {
+    file.with_file_name("app-passwords-used").join(format!("{},{id}", user.encoded()))
+}
+
+fn note(marker: &Path) -> io::Result<()> {
+    if let Some(folder) = marker.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    let file = fs::File::options().create(true).write(true).truncate(false).open(marker)?;
+    file.set_modified(affinity::clock::wall_clock())
+}
+
+/// When an app password was used last, to the hour; `None`: never.
+pub fn last_used(file: &Path, app: &AppPassword) -> Option<jiff::Timestamp> {
+    let used = fs::metadata(marker(file, &app.user, app.id)).and_then(|marker| marker.modified()).ok()?;
+    jiff::Timestamp::try_from(used).ok()
 }
 
 fn read(file: &Path) -> io::Result<Present> {
@@ -204,7 +242,14 @@ pub fn add(file: &Path, user: &UserName, protocols: &[Protocol], label: &str) ->
         lines.push(format!("{user}:{id}:{protocols}:{stored}:{day}:{label}"));
         Ok(())
     })?;
+    forget_use(file, user, id);
     Ok((id, password))
+}
+
+/// A number may be given again: its last use was another's.
+fn forget_use(file: &Path, user: &UserName, id: u32) {
+    // Where it stays, a date is shown that is too old: no harm.
+    fs::remove_file(marker(file, user, id)).ok();
 }
 
 /// Ends one; nodes notice within seconds.
@@ -216,7 +261,9 @@ pub fn revoke(file: &Path, user: &UserName, id: u32) -> anyhow::Result<()> {
             bail!("{user} has no app password {id}: `berth user app-password list {user}` shows all");
         }
         Ok(())
-    })
+    })?;
+    forget_use(file, user, id);
+    Ok(())
 }
 
 #[cfg(test)]
@@ -250,6 +297,33 @@ mod tests {
         assert_eq!(found("ada", Protocol::Imap, &imap_only).await, None);
         assert_eq!(found("ada", Protocol::Imap, &any).await, Some(2));
         assert_eq!(add(&file, &user("ada"), &[], "").unwrap().0, 3, "a number is not given again while later ones are there");
+    }
+
+    #[tokio::test]
+    async fn the_last_use_is_noted_and_goes_with_the_password() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("app-passwords");
+        let (id, password) = add(&file, &user("ada"), &[], "").unwrap();
+        let used = || list(&file, &user("ada")).unwrap().first().and_then(|app| last_used(&file, app));
+        assert_eq!(used(), None);
+        let apps = Arc::new(AppPasswords::new(file.clone()));
+        assert_eq!(apps.find(&user("ada"), Protocol::Imap, random().as_bytes()).await, None);
+        assert_eq!(used(), None, "a wrong one is no use");
+        assert_eq!(apps.find(&user("ada"), Protocol::Imap, password.as_bytes()).await, Some(id));
+        for _ in 0..1_000 {
+            if used().is_some() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert!(used().is_some_and(|used| now().duration_since(used).as_secs().abs() < 3_600));
+        let marker = marker(&file, &user("ada"), id);
+        fs::remove_file(&marker).unwrap();
+        assert_eq!(apps.find(&user("ada"), Protocol::Imap, password.as_bytes()).await, Some(id));
+        assert!(!marker.exists(), "it is noted once an hour");
+        note(&marker).unwrap();
+        revoke(&file, &user("ada"), id).unwrap();
+        assert!(!marker.exists());
     }
 
     #[tokio::test]

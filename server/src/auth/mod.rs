@@ -28,13 +28,12 @@ pub mod scheme;
 pub mod source;
 
 use std::{
-    collections::BTreeSet,
     path::PathBuf,
     sync::{Arc, OnceLock},
     time::Duration,
 };
 
-use affinity::{Address, NameRules, Tag, UserName};
+use affinity::{Address, NameRules, UserName, Wish};
 use anyhow::Context;
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
@@ -220,9 +219,10 @@ impl Authenticator {
         client.is_private() || self.inner.state.load().section.allow_plaintext
     }
 
-    /// What a node must have to serve `user`, as far as that is in memory: a login or a delivery has asked the sources a moment before.
-    pub fn tags(&self, user: &UserName) -> BTreeSet<Tag> {
-        self.inner.state.load().sources.known(user).map(|record| record.tags.clone()).unwrap_or_default()
+    /// Where a user's record wants them, as far as that is in memory: a login or a delivery has asked the sources a moment before.
+    pub fn wish(&self, user: &UserName) -> Wish {
+        let record = self.inner.state.load().sources.known(user);
+        record.map(|record| Wish { pin: record.pin.clone(), tags: record.tags.clone() }).unwrap_or_default()
     }
 
     /// Whether there is this user.

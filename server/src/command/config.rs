@@ -1,5 +1,7 @@
 //! `berth config`: is it right, and what is it?
 
+pub mod tls;
+
 use std::io::{self, Write};
 
 use affinity::Root;
@@ -10,7 +12,7 @@ use super::ConfigFile;
 use crate::{
     auth::Authenticator,
     config::{Config, EXAMPLE},
-    tls::TlsAcceptor,
+    tls::Tls,
 };
 
 /// Check the configuration, or show it
@@ -65,15 +67,14 @@ fn check_files(config: &Config, out: &mut impl Write) -> anyhow::Result<()> {
     )?;
     let users = Authenticator::open(&config.auth, config.passwd_file());
     tell("users", users.map(|auth| auth.describe().join(", ")))?;
-    match (&config.tls.certificate, &config.tls.key) {
-        (Some(certificate), Some(key)) => {
-            tell(
-                "certificate",
-                TlsAcceptor::load_for(certificate, key, config.tls.client_ca.as_deref())
-                    .map(|_| format!("{} and its key", certificate.display())),
-            )?;
+    match Tls::load(&config.tls) {
+        Ok(None) => tell("certificate", Ok("none: clients can't use TLS".to_owned()))?,
+        Ok(Some(tls)) => {
+            for certificate in tls.certificates() {
+                tell("certificate", Ok(format!("{} and its key", certificate.files.certificate.display())))?;
+            }
         }
-        _ => tell("certificate", Ok("none: clients can't use TLS".to_owned()))?,
+        Err(error) => tell("certificate", Err(error))?,
     }
     if wrong > 0 { bail!("a node with this configuration would not start") } else { Ok(()) }
 }

@@ -68,6 +68,8 @@ pub enum Request {
     },
     /// Settings on the shared directory were changed: every node is to read them now.
     Settings,
+    /// The certificates that clients are shown.
+    Tls,
 }
 
 impl Request {
@@ -76,7 +78,7 @@ impl Request {
             Request::Move { .. } => MOVE_WAIT,
             Request::Quota { recount: true, .. } => RECOUNT_WAIT,
             Request::Quota { recount: false, .. } | Request::Session { .. } => MOVE_WAIT,
-            Request::Who { .. } | Request::Nodes | Request::Kick { .. } | Request::Settings => ANSWER_WAIT,
+            Request::Who { .. } | Request::Nodes | Request::Kick { .. } | Request::Settings | Request::Tls => ANSWER_WAIT,
         }
     }
 }
@@ -133,6 +135,13 @@ pub struct QuotaRow {
 pub struct SettingsReply {
     /// Nodes that did not say that they read them: they do so within ten beats.
     pub silent: Vec<String>,
+}
+
+/// The answer to [`Request::Tls`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TlsReply {
+    /// SHA-256 of each that is served, in hexadecimal.
+    pub fingerprints: Vec<String>,
 }
 
 /// The answer to [`Request::Who`].

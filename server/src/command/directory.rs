@@ -91,7 +91,8 @@ impl Wishes {
     }
     /// One user's.
     pub fn of(&self, user: &UserName) -> Wish {
-        Wish { pin: self.pins.get(user).cloned(), tags: self.users.as_ref().map(|users| users.tags(user)).unwrap_or_default() }
+        let recorded = self.users.as_ref().map(|users| users.wish(user)).unwrap_or_default();
+        Wish { pin: self.pins.get(user).cloned().or(recorded.pin), tags: recorded.tags }
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use storage::{Layout, MailboxName, SpecialUse};
 
-use super::{Config, explain::Written};
+use super::{Address, Config, explain::Written};
 use crate::{
     auth::{oauth::algorithm, sasl::Mechanism, scheme::Scheme},
     sandbox::Sandbox,
@@ -16,6 +16,9 @@ const IDLE_TIMEOUT_MIN: Duration = Duration::from_secs(30 * 60);
 const LINE_BYTES_MIN: u64 = 1024;
 /// RFC 5321 §4.5.3.1.8: an LMTP server takes this many at least.
 const RECIPIENTS_MIN: usize = 100;
+/// Senders give up after five days or so.
+const SUPPRESS_DUPLICATES_MAX: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
 /// A setting that can't be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
@@ -34,13 +37,10 @@ impl Config {
         self.check_mail(&mut say);
         self.check_auth(&mut say);
         self.check_limits(&mut say);
+        self.pop3.check(&mut say);
         self.quota.check(&mut say);
         self.expiry.check(&mut say);
-        match (&self.tls.certificate, &self.tls.key) {
-            (Some(_), None) => say("tls.certificate", "has no `tls.key` beside it: name the file with the private key".to_owned()),
-            (None, Some(_)) => say("tls.key", "has no `tls.certificate` beside it: name the file with the certificate chain".to_owned()),
-            _ => {}
-        }
+        self.tls.check(&mut say);
         let lists =
             [("lmtp.allow", &self.lmtp.allow), ("lmtp.trusted", &self.lmtp.trusted), ("listen.proxy_from", &self.listen.proxy_from)];
         for (key, networks) in lists {
@@ -49,6 +49,7 @@ impl Config {
             }
         }
         self.check_proxies(&mut say);
+        self.check_lmtp(&mut say);
         if let Err(error) = tracing_subscriber::EnvFilter::builder().parse(&self.log.level) {
             say("log.level", format!("{:?} is not a level: {error}", self.log.level));
         }
@@ -109,14 +110,35 @@ impl Config {
         if listen.proxy_from.is_empty() && !listen.proxy_on.is_empty() {
             say("listen.proxy_on", "needs `listen.proxy_from`: the networks of the load balancers that connect there".to_owned());
         }
-        let doors = [&listen.imap, &listen.imaps, &listen.pop3, &listen.pop3s, &listen.lmtp];
+        let doors = [&listen.imap, &listen.imaps, &listen.pop3, &listen.pop3s];
+        let is_lmtp = |address| [&listen.lmtp, &listen.sent].iter().any(|addresses| addresses.contains(&Address::Tcp(address)));
         for address in &listen.proxy_on {
-            if !doors.iter().any(|addresses| addresses.contains(address)) {
+            if !is_lmtp(*address) && !doors.iter().any(|addresses| addresses.contains(address)) {
                 say(
                     "listen.proxy_on",
-                    format!("{address} is not among the addresses of imap, imaps, pop3, pop3s or lmtp: write it as it stands there"),
+                    format!("{address} is not among the addresses of imap, imaps, pop3, pop3s, lmtp or sent: write it as it stands there"),
                 );
             }
+        }
+    }
+
+    fn check_lmtp(&self, say: &mut impl FnMut(&'static str, String)) {
+        let lmtp = &self.lmtp;
+        if !lmtp.allow_certificates.is_empty() && self.tls.client_ca.is_none() {
+            let text = "needs `tls.client_ca` (and `tls.certificate`): the authority whose certificates are believed";
+            say("lmtp.allow_certificates", text.to_owned());
+        }
+        if MailboxName::parse(&lmtp.sent_mailbox).is_err() {
+            say("lmtp.sent_mailbox", format!("{:?} can't be a mailbox", lmtp.sent_mailbox));
+        }
+        if lmtp.parallel_per_user == 0 {
+            say("lmtp.parallel_per_user", "must be 1 at least".to_owned());
+        }
+        if lmtp.suppress_duplicates > SUPPRESS_DUPLICATES_MAX {
+            say("lmtp.suppress_duplicates", "must be 7 days at most: what is remembered is in memory".to_owned());
+        }
+        if lmtp.mode().is_none() {
+            say("lmtp.socket_mode", format!("{:?} is not a mode in octal, as in \"0660\"", lmtp.socket_mode));
         }
     }
 

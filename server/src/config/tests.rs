@@ -29,10 +29,12 @@ fn the_example_is_the_defaults() {
     // What is switched off says the default too, apart from settings whose default is "not set".
     let mut all = parse(&example_with_all_settings()).unwrap();
     all.node = defaults.node.clone();
-    all.tls = TlsSection::default();
+    all.tls = TlsSection { certificate: None, key: None, client_ca: None, ..all.tls };
     all.auth.passwd_file = None;
     all.auth.anonymous_user = None;
     all.mail.control = None;
+    all.lmtp.socket_user = None;
+    all.lmtp.socket_group = None;
     all.mail.inbox = None;
     assert_eq!(all, defaults);
 }
@@ -41,7 +43,7 @@ fn the_example_is_the_defaults() {
 fn the_example_has_every_setting() {
     let example: toml::Table = example_with_all_settings().parse().unwrap();
     // serde lists the settings of a table when it refuses one: that list can't be out of date.
-    for section in ["node", "listen", "mail", "auth", "auth.names", "tls", "limits", "lmtp", "quota", "expiry", "log"] {
+    for section in ["node", "listen", "mail", "auth", "auth.names", "tls", "limits", "lmtp", "pop3", "quota", "expiry", "log"] {
         let error = toml::from_str::<Config>(&format!("[{section}]\nno-such-setting = 1\n")).unwrap_err();
         let known: Vec<&str> = error.message().split('`').skip(1).step_by(2).skip(1).collect();
         assert!(known.len() > 1, "{section}: {error}");
@@ -96,7 +98,7 @@ fn a_misspelt_setting_is_named_with_its_line_and_the_likely_one() {
     );
     assert_eq!(
         error("[node]\nroot = \"/srv/berth\"\n[tls]\nqqq = 1\n").lines().next().unwrap(),
-        "berth.toml, line 4, column 1: unknown setting `qqq`, known here are `certificate`, `key`, `client_ca`"
+        "berth.toml, line 4, column 1: unknown setting `qqq`, known here are `certificate`, `key`, `client_ca`, `min_version`, `warn_before`, `sni`"
     );
 }
 

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     client::Client,
     lmtp::{
-        delivery::{self, Addressee, Envelope, Outcome},
+        delivery::{Addressee, Delivery, Envelope, Outcome},
         message::Message,
         reply,
     },
@@ -35,11 +35,14 @@ struct Job {
     client: Client,
     envelope: Envelope,
     message: Message,
+    /// For the recipients that this node holds.
+    here: Delivery,
 }
 
 /// Delivers one message to every recipient, each at its holder, local and remote at the same time; the outcomes are in the order of `to`.
 pub async fn deliver(node: &Arc<Node>, client: &Client, envelope: &Envelope, to: &[Addressee], message: &Message) -> Vec<Outcome> {
-    let job = Job { node: node.clone(), client: client.clone(), envelope: envelope.clone(), message: message.clone() };
+    let here = Delivery::new(node.deliveries.clone(), &node.config(), client.clone(), envelope.clone(), message.clone(), to.len());
+    let job = Job { node: node.clone(), client: client.clone(), envelope: envelope.clone(), message: message.clone(), here };
     let mut outcomes: Vec<Option<Outcome>> = vec![None; to.len()];
     let mut open: Vec<(usize, Router<'_>)> =
         to.iter().enumerate().map(|(index, addressee)| (index, Router::new(node, addressee.user.clone(), Use::Delivery))).collect();
@@ -58,11 +61,7 @@ pub async fn deliver(node: &Arc<Node>, client: &Client, envelope: &Envelope, to:
                     let (job, addressee, permits) = (job.clone(), addressee.clone(), permits.clone());
                     work.spawn(async move {
                         let _permit = permits.acquire_owned().await;
-                        let settings = job.node.config().lmtp.clone();
-                        vec![(
-                            index,
-                            Round::Done(delivery::store(&held, &job.client, &job.envelope, &addressee, &job.message, &settings).await),
-                        )]
+                        vec![(index, Round::Done(job.here.store(&held, &addressee).await))]
                     });
                 }
                 Ok(Route::There { node, placement }) => {

@@ -1,20 +1,19 @@
 //! Where a user belongs, as seen from this node: by pins, tags, weights, and who takes users at all.
 
 use std::{
-    collections::BTreeSet,
     fmt,
     sync::atomic::{AtomicBool, Ordering},
 };
 
-use affinity::{HolderId, Keeper, Peer, Tag, UserName, Wish, placement};
+use affinity::{HolderId, Keeper, Peer, UserName, Wish, placement};
 
-/// What a node must have to serve a user.
-type TagsOf = dyn Fn(&UserName) -> BTreeSet<Tag> + Send + Sync;
+/// What a user's record wishes.
+type WishOf = dyn Fn(&UserName) -> Wish + Send + Sync;
 
 /// What it takes to place users.
 pub struct Placing {
     keeper: Keeper,
-    tags_of: Box<TagsOf>,
+    wish_of: Box<WishOf>,
     /// The node leaves.
     leaving: AtomicBool,
     /// An operator drains it.
@@ -32,10 +31,10 @@ impl fmt::Debug for Placing {
 }
 
 impl Placing {
-    /// `tags_of` says what a node must have to serve a user.
-    pub fn new(keeper: Keeper, tags_of: impl Fn(&UserName) -> BTreeSet<Tag> + Send + Sync + 'static) -> Placing {
+    /// `wish_of` gives what a user's record says.
+    pub fn new(keeper: Keeper, wish_of: impl Fn(&UserName) -> Wish + Send + Sync + 'static) -> Placing {
         let [leaving, draining, unfit, keeping] = std::array::from_fn(|_| AtomicBool::new(false));
-        Placing { keeper, tags_of: Box::new(tags_of), leaving, draining, unfit, keeping }
+        Placing { keeper, wish_of: Box::new(wish_of), leaving, draining, unfit, keeping }
     }
 
     /// This node takes nobody from now on: it ends.
@@ -67,9 +66,10 @@ impl Placing {
         self.is_draining() || self.unfit.load(Ordering::SeqCst)
     }
 
-    /// What operators wish for a user.
+    /// What operators wish for a user: `berth pin` comes before the record.
     pub fn wish(&self, user: &UserName) -> Wish {
-        Wish { pin: self.keeper.pin_of(user), tags: (self.tags_of)(user) }
+        let recorded = (self.wish_of)(user);
+        Wish { pin: self.keeper.pin_of(user).or(recorded.pin), tags: recorded.tags }
     }
 
     /// The node that a user without a holder is to go to; `None`: none that may have them is up.
@@ -86,7 +86,7 @@ impl Placing {
 
     /// Whether this node may have the user: it has every tag that they need.
     pub fn permits(&self, user: &UserName) -> bool {
-        let tags = (self.tags_of)(user);
+        let tags = (self.wish_of)(user).tags;
         tags.is_empty() || {
             let me = self.keeper.me();
             tags.is_subset(&self.keeper.settings(&me.node).tags())
@@ -102,7 +102,7 @@ impl Placing {
 
     /// For people: which nodes may have the user.
     pub fn needs(&self, user: &UserName) -> String {
-        let tags: Vec<String> = (self.tags_of)(user).into_iter().map(String::from).collect();
+        let tags: Vec<String> = (self.wish_of)(user).tags.into_iter().map(String::from).collect();
         format!("no node with the tags of {user} ({}) is up", tags.join(", "))
     }
 }

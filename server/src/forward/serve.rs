@@ -18,7 +18,7 @@ use crate::{
     client::Client,
     connection::Connection,
     lmtp::{
-        delivery::{self, Addressee, Envelope, Outcome},
+        delivery::{Addressee, Delivery, Envelope, Outcome},
         message::{Message, Spool},
         reply,
     },
@@ -124,14 +124,13 @@ async fn deliver(
     bytes: u64,
 ) -> io::Result<()> {
     let message = timeout(MESSAGE_TIMEOUT, receive(node, stream, bytes)).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+    let delivery = Delivery::new(node.deliveries.clone(), &node.config(), client, envelope, message, to.len());
     let mut storing = JoinSet::new();
     for (index, addressee) in to.into_iter().enumerate() {
-        let (node, client, envelope, message) = (node.clone(), client.clone(), envelope.clone(), message.clone());
+        let (node, delivery) = (node.clone(), delivery.clone());
         storing.spawn(async move {
             let reply = match open(&node, &addressee.user, Use::Delivery).await {
-                Ok(held) => {
-                    DeliveryReply::Done(delivery::store(&held, &client, &envelope, &addressee, &message, &node.config().lmtp).await)
-                }
+                Ok(held) => DeliveryReply::Done(delivery.store(&held, &addressee).await),
                 Err(NotHere::Redirect(redirect)) => DeliveryReply::NotMine(redirect),
                 Err(NotHere::Error(RouteError::Storage(error))) => DeliveryReply::Done(reply::storage_error(&error)),
                 Err(NotHere::Error(_)) => {

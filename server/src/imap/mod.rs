@@ -43,7 +43,8 @@ const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
 /// A fresh client connection: greets, answers what may be asked before login, and hands the connection over after it (`forward::enter`).
 pub async fn accept(node: Arc<Node>, connection: Connection) -> End {
     let limits = node.config().limits.clone();
-    let mut door = Door::new(&node.auth, node.tls.as_ref(), &limits);
+    let tls = node.tls.as_ref().map(|tls| tls.acceptor(Protocol::Imap));
+    let mut door = Door::new(&node.auth, tls.as_ref(), &limits);
     let mut connection = door.greet(connection);
     loop {
         let (admitted, login, tag) = match door.admit(connection).await {

@@ -4,6 +4,8 @@ mod attributes;
 mod binary;
 pub mod command;
 pub mod delivery;
+mod duplicates;
+mod gates;
 pub mod message;
 mod receive;
 pub mod reply;
@@ -12,67 +14,89 @@ pub mod wire;
 
 use std::{net::IpAddr, sync::Arc};
 
+pub use self::delivery::{Deliveries, Profile};
+
 use storage::MailboxName;
 
 use self::{
     delivery::{Addressee, Envelope, Outcome},
     message::Message,
     reply::Reply,
-    session::{Backend, Settings},
+    session::{Access, Backend, Settings},
 };
 use crate::{
     auth::{AuthError, Recipient},
-    client::Client,
+    client::{Client, Protocol},
     connection::Connection,
     forward,
     node::Node,
     session::End,
-    tls::TlsAcceptor,
+    tls::{TlsAcceptor, TlsFacts},
 };
 
 /// A connection of a mail transfer agent, until QUIT.
-pub async fn accept(node: Arc<Node>, connection: Connection) -> End {
-    session::run(&node, connection).await
+///
+/// `admits`: by where it comes from, it may deliver.
+pub async fn accept(node: Arc<Node>, connection: Connection, profile: Profile, admits: bool) -> End {
+    session::run(&Door { node, profile, admits }, connection).await
 }
 
-impl Backend for Arc<Node> {
+/// One listener's view of the node, for one client.
+struct Door {
+    node: Arc<Node>,
+    profile: Profile,
+    admits: bool,
+}
+
+impl Backend for Door {
     fn settings(&self) -> Settings {
-        let config = self.config();
+        let config = self.node.config();
         Settings {
             node: config.node.name.clone(),
             message_bytes_max: config.limits.message_bytes.as_u64(),
             recipients_max: config.limits.recipients,
             bad_commands_max: config.limits.bad_commands,
             spool_dir: config.node.local_dir.clone(),
+            profile: self.profile,
         }
     }
 
-    fn may_deliver(&self, client: &Client) -> bool {
-        // LMTP has no authentication: this list is who may put mail into mailboxes.
-        self.config().lmtp.allows(client.address.ip())
+    fn access(&self, tls: Option<&TlsFacts>) -> Access {
+        // LMTP has no authentication: these lists are who may put mail into mailboxes.
+        let config = self.node.config();
+        match tls {
+            _ if self.admits => Access::Granted,
+            Some(facts) if config.lmtp.allows_certificate(&facts.certificate_names) => Access::Granted,
+            None if !config.lmtp.allow_certificates.is_empty() && self.node.tls.is_some() => Access::NeedsCertificate,
+            _ => Access::Refused,
+        }
     }
 
     fn trusts(&self, peer: IpAddr) -> bool {
-        self.config().lmtp.trusts(peer)
+        self.node.config().lmtp.trusts(peer)
     }
 
     fn tls(&self) -> Option<TlsAcceptor> {
-        self.tls.clone()
+        Some(self.node.tls.as_ref()?.acceptor(Protocol::Lmtp))
     }
 
     async fn recipient(&self, address: &str) -> Result<Option<Recipient>, AuthError> {
-        self.auth.recipient(address).await
+        self.node.auth.recipient(address).await
     }
 
     fn over_quota(&self, recipient: &Recipient, bytes: u64) -> Option<Reply> {
         // Where a detail's mail goes is decided by its holder: it is the detail's mailbox or INBOX.
         let detail = recipient.detail.as_deref().and_then(|detail| MailboxName::parse(detail).ok());
-        let targets: Vec<MailboxName> = detail.into_iter().chain([MailboxName::inbox()]).collect();
-        let is_full = self.accounts.is_full(&recipient.user, &targets, bytes);
-        is_full.then(|| reply::over_quota(self.config().lmtp.over_quota))
+        let lmtp = self.node.config().lmtp.clone();
+        let targets: Vec<MailboxName> = match self.profile {
+            Profile::Inbox => detail.into_iter().chain([MailboxName::inbox()]).collect(),
+            Profile::Sent => MailboxName::parse(&lmtp.sent_mailbox).into_iter().collect(),
+        };
+        let is_full = self.node.accounts.is_full(&recipient.user, &targets, bytes);
+        is_full.then(|| reply::over_quota(lmtp.over_quota))
     }
 
     async fn deliver(&self, client: &Client, envelope: &Envelope, to: &[Addressee], message: &Message) -> Vec<Outcome> {
-        forward::deliver(self, client, envelope, to, message).await
+        forward::deliver(&self.node, client, envelope, to, message).await
     }
 }

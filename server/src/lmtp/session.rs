@@ -22,7 +22,7 @@ use bytes::BufMut;
 use super::{
     attributes::{Attribute, Said},
     command::{self, Command, MailFrom, RcptTo},
-    delivery::{Addressee, Envelope, Outcome},
+    delivery::{Addressee, Envelope, Outcome, Profile},
     message::Message,
     receive::{Receiver, too_large},
     reply::{self, Reply},
@@ -33,7 +33,7 @@ use crate::{
     connection::{Connection, ConnectionError},
     lines::{Line, LineReader},
     session::End,
-    tls::TlsAcceptor,
+    tls::{TlsAcceptor, TlsFacts},
 };
 
 /// How long a client may be silent, between commands and inside a message (RFC 5321 §4.5.3.2.7: 5 minutes at least).
@@ -54,14 +54,27 @@ pub struct Settings {
     pub bad_commands_max: usize,
     /// Node-local folder for large messages.
     pub spool_dir: PathBuf,
+    /// What becomes of messages.
+    pub profile: Profile,
+}
+
+/// Whether a client may deliver.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Yes.
+    Granted,
+    /// Not before it has shown a certificate.
+    NeedsCertificate,
+    /// No.
+    Refused,
 }
 
 /// What a session asks of its node.
 pub trait Backend: Sync {
     /// The present settings.
     fn settings(&self) -> Settings;
-    /// Whether this client's network may deliver.
-    fn may_deliver(&self, client: &Client) -> bool;
+    /// Whether this client may deliver, by where it comes from or by the certificate that it showed.
+    fn access(&self, tls: Option<&TlsFacts>) -> Access;
     /// Whether what this address says of the clients before it is believed (XCLIENT, XFORWARD).
     fn trusts(&self, peer: IpAddr) -> bool;
     /// `None`: STARTTLS is not offered.
@@ -83,23 +96,21 @@ pub trait Backend: Sync {
 /// Serves a connection until it ends.
 pub async fn run<B: Backend>(backend: &B, mut connection: Connection) -> End {
     let settings = backend.settings();
-    if !backend.may_deliver(&connection.client) {
+    if backend.access(connection.tls.as_deref()) == Access::Refused {
         let text = format!("{} does not take mail from {}", settings.node, connection.client.address.ip().to_canonical());
         Reply::new(554, "5.7.1", text).write(connection.output());
         connection.close().await;
         return End::because("its network is not in [lmtp] allow");
     }
     Reply::new(220, "", format!("{} Berth LMTP ready", settings.node)).write(connection.output());
-    let peer = connection.client.address.ip();
-    let mut session = Session { backend, peer, lhlo: None, forwarded: Vec::new(), transaction: None, bad_commands: 0 };
+    let mut session = Session::new(backend, connection.client.address.ip());
     loop {
         match session.converse(&mut connection).await {
             Ok(Leave::StartTls(acceptor)) => match connection.start_tls(&acceptor, HANDSHAKE_MAX).await {
                 Ok(secured) => {
                     connection = secured;
                     // RFC 3207 §4.2: nothing said in plain text counts any more.
-                    session =
-                        Session { backend, peer, lhlo: None, forwarded: Vec::new(), transaction: None, bad_commands: session.bad_commands };
+                    session = Session { bad_commands: session.bad_commands, ..Session::new(backend, session.peer) };
                 }
                 Err(error) => return End::because(format!("STARTTLS: {error}")),
             },
@@ -143,7 +154,12 @@ enum Leave {
     StartTls(TlsAcceptor),
 }
 
-impl<B: Backend> Session<'_, B> {
+impl<'a, B: Backend> Session<'a, B> {
+    /// Nothing was said yet.
+    fn new(backend: &'a B, peer: IpAddr) -> Session<'a, B> {
+        Session { backend, peer, lhlo: None, forwarded: Vec::new(), transaction: None, bad_commands: 0 }
+    }
+
     async fn converse(&mut self, connection: &mut Connection) -> Result<Leave, ConnectionError> {
         let mut lines = LineReader::new(command::LINE_BYTES_MAX);
         loop {
@@ -182,7 +198,7 @@ impl<B: Backend> Session<'_, B> {
                     continue;
                 }
                 Ok(Command::SmtpHello) => Err(Reply::new(500, "5.5.1", "This is LMTP: say LHLO")),
-                Ok(Command::Mail(mail)) => self.mail(mail),
+                Ok(Command::Mail(mail)) => self.mail(connection, mail),
                 Ok(Command::Rcpt(rcpt)) => self.rcpt(rcpt).await,
                 Ok(Command::Rset) => {
                     self.transaction = None;
@@ -275,7 +291,18 @@ impl<B: Backend> Session<'_, B> {
         Ok(Reply::new(220, "", format!("{} Berth LMTP ready", self.backend.settings().node)))
     }
 
-    fn mail(&mut self, mail: MailFrom) -> Result<Reply, Reply> {
+    fn mail(&mut self, connection: &mut Connection, mail: MailFrom) -> Result<Reply, Reply> {
+        match self.backend.access(connection.tls.as_deref()) {
+            Access::Granted => connection.logged_in(),
+            Access::NeedsCertificate => {
+                return Err(Reply::new(530, "5.7.0", "Say STARTTLS first, and show a certificate that may deliver here"));
+            }
+            Access::Refused => {
+                let text =
+                    format!("{} does not take mail from {} with this certificate", self.backend.settings().node, self.peer.to_canonical());
+                return Err(Reply::new(554, "5.7.1", text));
+            }
+        }
         if self.lhlo.is_none() {
             return Err(Reply::new(503, "5.5.1", "Say LHLO first"));
         }
@@ -401,7 +428,8 @@ impl<B: Backend> Session<'_, B> {
             (true, false) => "UTF8LMTP",
             (true, true) => "UTF8LMTPS",
         };
-        Envelope { sender: mail.sender, lhlo: self.lhlo.clone().unwrap_or_default(), with: with.to_owned() }
+        let profile = self.backend.settings().profile;
+        Envelope { sender: mail.sender, lhlo: self.lhlo.clone().unwrap_or_default(), with: with.to_owned(), profile }
     }
 }
 

@@ -136,6 +136,10 @@ async fn answer(node: &Arc<Node>, question: Question) -> Result<Value, String> {
         // It is no question: see `serve`.
         Question::Session { .. } => return Err("a session begins with its own line".to_owned()),
         Question::Quota { user, recount } => serde_json::to_value(quota::of(node, &user_of(&user)?, recount).await?),
+        Question::Tls => {
+            let served = node.tls.iter().flat_map(|tls| tls.certificates());
+            serde_json::to_value(control::TlsReply { fingerprints: served.map(|served| served.facts.fingerprint.clone()).collect() })
+        }
         Question::Settings => serde_json::to_value(control::SettingsReply { silent: operate::settings_everywhere(node).await }),
     };
     value.map_err(|error| error.to_string())

@@ -1,11 +1,15 @@
 //! Accepts clients: limits, PROXY header, TLS, then the protocol; one log line at the start and one at the end of each connection.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::BytesMut;
 use tokio::{
-    io::AsyncWriteExt,
-    net::{TcpListener, TcpStream},
+    io::{AsyncWrite, AsyncWriteExt},
+    net::{TcpListener, TcpStream, UnixStream},
     time::timeout,
 };
 use tracing::{Instrument, field::Empty};
@@ -14,12 +18,15 @@ use super::{
     Node,
     admission::{Admitted, Stranger},
     proxy::{self, Proxied, ProxyError},
+    socket::{Accepted, Socket},
     traffic::Counted,
 };
 use crate::{
     client::{Client, Protocol, SessionId},
     connection::{Connection, Stream},
-    imap, lmtp, pop3,
+    imap,
+    lmtp::{self, Profile},
+    pop3,
     session::End,
 };
 
@@ -64,13 +71,15 @@ pub struct Door {
     pub security: Security,
     /// Whether load balancers connect here (`listen.proxy_on`).
     pub proxied: bool,
+    /// What becomes of what is delivered here.
+    pub profile: Profile,
 }
 
 /// Accepts until the node stops.
-pub async fn run(node: Arc<Node>, listener: TcpListener, door: Door) {
+pub async fn run(node: Arc<Node>, listener: Socket, door: Door) {
     let protocol = door.protocol;
     loop {
-        let (tcp, address) = tokio::select! {
+        let accepted = tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
@@ -82,15 +91,23 @@ pub async fn run(node: Arc<Node>, listener: TcpListener, door: Door) {
             },
             () = node.stop_listening.cancelled() => return,
         };
-        let address = SocketAddr::new(address.ip().to_canonical(), address.port());
-        match node.admission.admit(node.config().limits.connections) {
-            Ok(admitted) => {
-                let node = node.clone();
+        let admitted = node.admission.admit(node.config().limits.connections);
+        let node = node.clone();
+        match (accepted, admitted) {
+            (Accepted::Tcp(tcp, address), Ok(admitted)) => {
+                let address = SocketAddr::new(address.ip().to_canonical(), address.port());
                 node.tasks.clone().spawn(arrival(node, tcp, address, door, admitted));
             }
-            Err(reason) => {
+            (Accepted::Unix(stream), Ok(admitted)) => {
+                node.tasks.clone().spawn(neighbour(node, stream, door, admitted));
+            }
+            (Accepted::Tcp(tcp, address), Err(reason)) => {
                 tracing::warn!(%protocol, client = %address, reason, "connection refused");
                 tokio::spawn(refuse(tcp, door));
+            }
+            (Accepted::Unix(stream), Err(reason)) => {
+                tracing::warn!(%protocol, client = "this host", reason, "connection refused");
+                tokio::spawn(refuse(stream, door));
             }
         }
     }
@@ -134,32 +151,52 @@ async fn arrival(node: Arc<Node>, mut tcp: TcpStream, peer: SocketAddr, door: Do
     let client = Client { session: SessionId::random(), address, local, ingress: node.keeper.me().node, tls: None };
     let span = tracing::info_span!("session", session = %client.session, node = %client.ingress, %protocol, client = %address, user = Empty, holder = Empty);
     let proxy = proxied.then(|| tracing::field::display(peer));
-    connection(node, tcp, client, door, proxy).instrument(span).await;
+    let admits = node.config().lmtp.allows(address.ip());
+    connection(node, tcp, client, door, admits, proxy).instrument(span).await;
     drop(admitted);
 }
 
-/// One client until it closes.
-async fn connection(node: Arc<Node>, tcp: TcpStream, mut client: Client, door: Door, proxy: Option<impl tracing::Value>) {
+/// Somebody on this host who may open the socket file: its permissions are who may deliver.
+async fn neighbour(node: Arc<Node>, stream: UnixStream, door: Door, admitted: Admitted) {
+    let here = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let client = Client { session: SessionId::random(), address: here, local: here, ingress: node.keeper.me().node, tls: None };
+    let pid = stream.peer_cred().ok().and_then(|peer| peer.pid());
+    let span = tracing::info_span!("session", session = %client.session, node = %client.ingress, protocol = %door.protocol, client = "this host", pid, user = Empty, holder = Empty);
+    connection(node, stream, client, door, true, None::<&str>).instrument(span).await;
+    drop(admitted);
+}
+
+/// One client until it closes. `admits`: who it is suffices to deliver.
+async fn connection(
+    node: Arc<Node>,
+    stream: impl Stream + 'static,
+    mut client: Client,
+    door: Door,
+    admits: bool,
+    proxy: Option<impl tracing::Value>,
+) {
     let started = tokio::time::Instant::now();
     tracing::info!(local = %client.local, proxy, "connection start");
-    let (counted, traffic) = Counted::new(tcp);
+    let (counted, traffic) = Counted::new(stream);
     let limits = node.config().limits.clone();
-    // LMTP has no login: who may deliver is listed.
-    let stranger = (door.protocol != Protocol::Lmtp).then(|| node.admission.stranger(limits.connections_before_login));
+    // LMTP has no login: whoever is listed is nobody's stranger.
+    let stranger = (door.protocol != Protocol::Lmtp || !admits).then(|| node.admission.stranger(limits.connections_before_login));
     let room_wanted = stranger.as_ref().map(Stranger::room_wanted).unwrap_or_default();
     let serve = async {
         let mut facts = None;
         let stream: Box<dyn Stream> = match (door.security, &node.tls) {
             (Security::Plain, _) => Box::new(counted),
-            (Security::ImplicitTls, Some(tls)) => match timeout(limits.login_timeout, tls.accept(Box::new(counted))).await {
-                Ok(Ok((stream, agreed))) => {
-                    client.tls = Some(agreed.text.clone());
-                    facts = Some(Arc::new(agreed));
-                    stream
+            (Security::ImplicitTls, Some(tls)) => {
+                match timeout(limits.login_timeout, tls.acceptor(door.protocol).accept(Box::new(counted))).await {
+                    Ok(Ok((stream, agreed))) => {
+                        client.tls = Some(agreed.text.clone());
+                        facts = Some(Arc::new(agreed));
+                        stream
+                    }
+                    Ok(Err(error)) => return End::because(format!("TLS handshake failed: {error}")),
+                    Err(_) => return End::because("TLS handshake took too long"),
                 }
-                Ok(Err(error)) => return End::because(format!("TLS handshake failed: {error}")),
-                Err(_) => return End::because("TLS handshake took too long"),
-            },
+            }
             (Security::ImplicitTls, None) => return End::because("no certificate is configured"),
         };
         let mut connection = Connection::new(stream, client, BytesMut::new(), limits.write_timeout).of_a_stranger(stranger);
@@ -167,7 +204,7 @@ async fn connection(node: Arc<Node>, tcp: TcpStream, mut client: Client, door: D
         match door.protocol {
             Protocol::Imap => imap::accept(node.clone(), connection).await,
             Protocol::Pop3 => pop3::accept(node.clone(), connection).await,
-            Protocol::Lmtp => lmtp::accept(node.clone(), connection).await,
+            Protocol::Lmtp => lmtp::accept(node.clone(), connection, door.profile, admits).await,
         }
     };
     let end = tokio::select! {
@@ -184,7 +221,7 @@ async fn connection(node: Arc<Node>, tcp: TcpStream, mut client: Client, door: D
 }
 
 /// Says why, where the protocol has a word for it, and closes.
-async fn refuse(mut tcp: TcpStream, door: Door) {
+async fn refuse(mut stream: impl AsyncWrite + Unpin, door: Door) {
     let text: &[u8] = match (door.security, door.protocol) {
         // A TLS client would not understand plain text.
         (Security::ImplicitTls, _) => b"",
@@ -193,5 +230,5 @@ async fn refuse(mut tcp: TcpStream, door: Door) {
         (Security::Plain, Protocol::Lmtp) => b"421 4.3.2 too many connections, please try again later\r\n",
     };
     // The client may be gone; there is nobody else to tell.
-    drop(timeout(Duration::from_secs(5), tcp.write_all(text)).await);
+    drop(timeout(Duration::from_secs(5), stream.write_all(text)).await);
 }

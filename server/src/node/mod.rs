@@ -1,13 +1,14 @@
 //! One running node: what all its sessions share, and its life from join to leave.
 //!
-//! - `listener.rs` accepts clients, `admission.rs` counts them, `proxy.rs` reads who is behind a load balancer, `probe.rs` tells balancers how this node is
+//! - `socket.rs` listens, `listener.rs` accepts clients, `admission.rs` counts them, `proxy.rs` reads who is behind a load balancer, `probe.rs` tells balancers how this node is
 //! - `sessions.rs` lists who is served here, `control.rs` answers `berth nodes` and `berth who`
-//! - `expiry.rs` removes old messages
+//! - `expiry.rs` removes old messages, `certificates.rs` warns of certificates that end
 //! - `operate.rs` does what operators ask of nodes, `health.rs` looks for what keeps this one from serving
 //! - `quota.rs` knows users' quotas and tells when one fills up
 //! - `reload.rs` follows changes of configuration, users and certificates
 
 pub mod admission;
+pub mod certificates;
 pub mod control;
 pub mod expiry;
 pub mod health;
@@ -18,6 +19,7 @@ pub mod proxy;
 pub mod quota;
 pub mod reload;
 pub mod sessions;
+pub mod socket;
 pub mod traffic;
 
 use std::{
@@ -38,18 +40,20 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     auth::Authenticator,
     client::Protocol,
-    config::Config,
+    config::{Address, Config},
     forward::{RouteError, accounts::Accounts, identity::Identity, link, link::Links, placing::Placing, waiting::Waiting},
+    lmtp::{Deliveries, Profile},
     node::{
         admission::Admission,
         health::Health,
         listener::{Door, Security},
         probe::Speaks,
         sessions::Sessions,
+        socket::{Activated, Socket},
     },
     pop3::MaildropLocks,
     sandbox,
-    tls::TlsAcceptor,
+    tls::Tls,
 };
 
 /// How often accounts are asked for due background work.
@@ -74,7 +78,7 @@ pub struct Node {
     /// Logins and recipients.
     pub auth: Authenticator,
     /// `None`: no certificate is configured, STARTTLS is not offered.
-    pub tls: Option<TlsAcceptor>,
+    pub tls: Option<Tls>,
     /// Membership and leases.
     pub keeper: Keeper,
     /// Accounts open here.
@@ -87,6 +91,8 @@ pub struct Node {
     pub sessions: Sessions,
     /// POP3's exclusive access.
     pub maildrop_locks: MaildropLocks,
+    /// Deliveries that are under way, and those of late.
+    pub deliveries: Arc<Deliveries>,
     /// Connections, counted.
     pub admission: Admission,
     /// What keeps this node from serving.
@@ -132,10 +138,7 @@ async fn start(config: Config, config_file: &Path) -> anyhow::Result<Arc<Node>> 
     std::fs::create_dir_all(&local_dir).with_context(|| format!("can't make the local folder {} (node.local_dir)", local_dir.display()))?;
     health::check::raise_descriptor_limit(config.limits.connections);
     let root = Root::open(&config.node.root, config.node.cluster_id.as_deref())?;
-    let tls = match (&config.tls.certificate, &config.tls.key) {
-        (Some(certificate), Some(key)) => Some(TlsAcceptor::load_for(certificate, key, config.tls.client_ca.as_deref())?),
-        _ => None,
-    };
+    let tls = Tls::load(&config.tls)?;
     let auth = Authenticator::open(&config.auth, config.passwd_file())?
         .of_cluster(&root.cluster().cluster_id)
         .with_app_passwords(config.app_password_file());
@@ -149,15 +152,22 @@ async fn start(config: Config, config_file: &Path) -> anyhow::Result<Arc<Node>> 
         (&config.listen.imaps, Protocol::Imap, Security::ImplicitTls),
         (&config.listen.pop3, Protocol::Pop3, Security::Plain),
         (&config.listen.pop3s, Protocol::Pop3, Security::ImplicitTls),
-        (&config.listen.lmtp, Protocol::Lmtp, Security::Plain),
     ] {
         for address in addresses {
             if security == Security::ImplicitTls && tls.is_none() {
                 tracing::warn!(%address, %protocol, "not listening: TLS needs [tls] certificate and key");
                 continue;
             }
-            let door = Door { protocol, security, proxied: config.listen.takes_proxies(*address) };
-            listeners.push((listener::bind(*address)?, door));
+            let door = Door { protocol, security, proxied: config.listen.takes_proxies(*address), profile: Profile::Inbox };
+            listeners.push((Socket::Tcp(listener::bind(*address)?), door));
+        }
+    }
+    let mut activated = Activated::from_environment();
+    for (addresses, profile) in [(&config.listen.lmtp, Profile::Inbox), (&config.listen.sent, Profile::Sent)] {
+        for address in addresses {
+            let proxied = matches!(address, Address::Tcp(address) if config.listen.takes_proxies(*address));
+            let door = Door { protocol: Protocol::Lmtp, security: Security::Plain, proxied, profile };
+            listeners.extend(socket::open(address, &config.lmtp, &mut activated)?.into_iter().map(|socket| (socket, door)));
         }
     }
     let mut probes = Vec::new();
@@ -186,7 +196,7 @@ async fn start(config: Config, config_file: &Path) -> anyhow::Result<Arc<Node>> 
     let health = Health::default();
     let placing = Placing::new(keeper.clone(), {
         let auth = auth.clone();
-        move |user| auth.tags(user)
+        move |user| auth.wish(user)
     });
     let node = Arc::new(Node {
         accounts: Arc::new(Accounts::new(keeper.clone(), placing, health.evidence(), Arc::new(storage), config.limits.parallel_moves)),
@@ -199,6 +209,7 @@ async fn start(config: Config, config_file: &Path) -> anyhow::Result<Arc<Node>> 
         waiting: Waiting::default(),
         sessions: Sessions::default(),
         maildrop_locks: MaildropLocks::default(),
+        deliveries: Arc::default(),
         admission: Admission::default(),
         health,
         tasks: TaskTracker::new(),
@@ -213,8 +224,8 @@ async fn start(config: Config, config_file: &Path) -> anyhow::Result<Arc<Node>> 
     tokio::spawn(operate::greet(node.clone()));
     control::listen(node.clone(), local_dir.join("control.sock")).await?;
     for (listener, door) in listeners {
-        let address = listener.local_addr()?;
-        tracing::info!(protocol = %door.protocol, %address, tls = door.security == Security::ImplicitTls, "listening");
+        let address = listener.name();
+        tracing::info!(protocol = %door.protocol, address, tls = door.security == Security::ImplicitTls, "listening");
         tokio::spawn(listener::run(node.clone(), listener, door));
     }
     for (listener, speaks) in probes {
@@ -223,6 +234,7 @@ async fn start(config: Config, config_file: &Path) -> anyhow::Result<Arc<Node>> 
     }
     tokio::spawn(housekeeping(node.clone()));
     tokio::spawn(expiry::run(node.clone()));
+    tokio::spawn(certificates::follow(node.clone()));
     Ok(node)
 }
 

@@ -17,8 +17,11 @@ use tokio::{
     sync::mpsc,
 };
 
-use super::Node;
-use crate::config::Config;
+use super::{Node, certificates};
+use crate::{
+    config::{Config, TlsSection},
+    tls::{self, Tls},
+};
 
 /// Several changes of one file come together.
 const SETTLE: Duration = Duration::from_millis(200);
@@ -29,11 +32,8 @@ const POLL: Duration = Duration::from_secs(15);
 pub async fn follow(node: Arc<Node>) {
     let Ok(mut hangup) = signal(SignalKind::hangup()) else { return };
     let (changed, mut changes) = mpsc::channel::<()>(1);
-    let files = watched(&node);
-    let watcher = watch(&files, changed);
-    if let Err(error) = &watcher {
-        tracing::warn!(%error, "files can't be watched for changes: they are polled");
-    }
+    let mut files = watched(&node);
+    let mut watching = watch(&files, changed.clone());
     let mut poll = tokio::time::interval(POLL);
     let mut seen = states(files.clone()).await;
     loop {
@@ -50,6 +50,14 @@ pub async fn follow(node: Arc<Node>) {
         if forced || now != seen {
             seen = now;
             reload(&node).await;
+            let new = watched(&node);
+            if new != files {
+                files = new;
+                // The old one ends here.
+                drop(watching);
+                watching = watch(&files, changed.clone());
+                seen = states(files.clone()).await;
+            }
         }
     }
 }
@@ -57,13 +65,20 @@ pub async fn follow(node: Arc<Node>) {
 fn watched(node: &Node) -> Vec<PathBuf> {
     let config = node.config();
     let mut files = vec![node.config_file.clone(), config.passwd_file()];
-    files.extend(config.tls.certificate.clone());
-    files.extend(config.tls.key.clone());
+    files.extend(tls::files(&config.tls));
     files
 }
 
 /// Watches the folders: editors and certificate tools replace files.
-fn watch(files: &[PathBuf], changed: mpsc::Sender<()>) -> notify::Result<notify::RecommendedWatcher> {
+fn watch(files: &[PathBuf], changed: mpsc::Sender<()>) -> Option<notify::RecommendedWatcher> {
+    let watching = try_watch(files, changed);
+    if let Err(error) = &watching {
+        tracing::warn!(%error, "files can't be watched for changes: they are polled");
+    }
+    watching.ok()
+}
+
+fn try_watch(files: &[PathBuf], changed: mpsc::Sender<()>) -> notify::Result<notify::RecommendedWatcher> {
     let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
         if event.is_ok_and(|event| !event.kind.is_access()) {
             // One that waits already is enough.
@@ -98,6 +113,20 @@ fn state(file: &Path) -> Option<(u64, Option<SystemTime>)> {
     Some((metadata.len(), metadata.modified().ok()))
 }
 
+fn reload_tls(tls: &Tls, section: &TlsSection, all: &mut bool) -> bool {
+    match tls.reload(section) {
+        Ok(()) => {
+            certificates::warn(tls, section);
+            true
+        }
+        Err(error) => {
+            *all = false;
+            tracing::error!(error = format!("{error:#}"), "certificates not reloaded: the old ones stay");
+            false
+        }
+    }
+}
+
 async fn reload(node: &Arc<Node>) {
     let file = node.config_file.clone();
     let node = node.clone();
@@ -117,7 +146,17 @@ async fn reload(node: &Arc<Node>) {
                     all = false;
                     tracing::error!(error = format!("{error:#}"), "users not reloaded: the old ones stay");
                 }
+                let tls = match &node.tls {
+                    Some(tls) => reload_tls(tls, &new.tls, &mut all).then(|| new.tls.clone()),
+                    None => {
+                        if new.tls.certificate.is_some() {
+                            tracing::warn!("the first certificate of [tls] takes effect at the next start");
+                        }
+                        None
+                    }
+                };
                 let effective = Config {
+                    tls: tls.unwrap_or_else(|| old.tls.clone()),
                     listen: old.listen.clone(),
                     node: old.node.clone(),
                     mail: crate::config::MailSection { linger: new.mail.linger, ..old.mail.clone() },
@@ -128,13 +167,10 @@ async fn reload(node: &Arc<Node>) {
             Err(error) => {
                 all = false;
                 tracing::error!(error = format!("{error:#}"), "configuration not reloaded: the old one stays");
+                if let Some(tls) = &node.tls {
+                    reload_tls(tls, &node.config().tls, &mut all);
+                }
             }
-        }
-        if let Some(tls) = &node.tls
-            && let Err(error) = tls.reload()
-        {
-            all = false;
-            tracing::error!(error = format!("{error:#}"), "certificates not reloaded: the old ones stay");
         }
         if all {
             tracing::info!("configuration, users and certificates reloaded");

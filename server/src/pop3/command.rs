@@ -48,6 +48,10 @@ pub enum Command {
     Rset,
     /// NOOP.
     Noop,
+    /// UTF8 (RFC 6856).
+    Utf8,
+    /// LANG (RFC 6856): list all, or speak this one.
+    Lang(Option<String>),
     /// QUIT.
     Quit,
 }
@@ -113,6 +117,8 @@ pub fn parse(line: &[u8]) -> Result<Command, Wrong> {
         }
         b"RSET" => Command::Rset,
         b"NOOP" => Command::Noop,
+        b"UTF8" => Command::Utf8,
+        b"LANG" => Command::Lang(arguments.next().map(str::to_owned)),
         b"QUIT" => Command::Quit,
         _ => return Err("The command is not known"),
     };
@@ -142,6 +148,8 @@ mod tests {
         assert_eq!(parse(b"Retr 1"), Ok(Command::Retr(MessageNumber(1))));
         assert_eq!(parse(b"TOP 1 10"), Ok(Command::Top(MessageNumber(1), 10)));
         assert_eq!(parse(b"UIDL "), Ok(Command::Uidl(None)));
+        assert_eq!(parse(b"utf8"), Ok(Command::Utf8));
+        assert_eq!(parse(b"LANG MUL"), Ok(Command::Lang(Some("MUL".into()))));
         assert_eq!(parse(b"AUTH"), Ok(Command::Mechanisms));
         assert_eq!(parse(b"AUTH plain ="), Ok(Command::Auth { mechanism: "plain".into(), initial_response: Some("=".into()) }));
     }
@@ -178,6 +186,8 @@ mod tests {
             "PASS",
             "PASS ",
             "AUTH a b c",
+            "UTF8 x",
+            "LANG a b",
         ] {
             assert!(parse(line.as_bytes()).is_err(), "{line}");
         }

@@ -4,18 +4,52 @@
 //! - two sessions never have one user's maildrop (`a_maildrop_has_one_session_at_a_time`)
 //! - however a session ends, its maildrop is free again: the lock is a value that frees it when dropped
 
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
-use affinity::UserName;
+use affinity::{Clock, SystemClock, UserName};
 use parking_lot::Mutex;
 
+/// Users whose last login is remembered before those of long ago are forgotten.
+const FORGET_ABOVE: usize = 4096;
+
 /// The maildrops that are in use on this node.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct MaildropLocks {
     locked: Arc<Mutex<HashSet<UserName>>>,
+    logins: Mutex<HashMap<UserName, Duration>>,
+    clock: Arc<dyn Clock>,
+}
+
+impl Default for MaildropLocks {
+    fn default() -> MaildropLocks {
+        MaildropLocks { locked: Arc::default(), logins: Mutex::default(), clock: Arc::new(SystemClock::new()) }
+    }
 }
 
 impl MaildropLocks {
+    /// Counts a login; how long it should have waited, where it came less than `delay` after the last one that was let in. Kept in memory: a new
+    /// holder lets everybody in.
+    pub fn too_soon(&self, user: &UserName, delay: Duration) -> Option<Duration> {
+        if delay.is_zero() {
+            return None;
+        }
+        let now = self.clock.now();
+        let mut logins = self.logins.lock();
+        if logins.len() >= FORGET_ABOVE {
+            logins.retain(|_, last| now.saturating_sub(*last) < delay);
+        }
+        let left = logins.get(user).map_or(Duration::ZERO, |last| delay.saturating_sub(now.saturating_sub(*last)));
+        if left.is_zero() {
+            logins.insert(user.clone(), now);
+            return None;
+        }
+        Some(left)
+    }
+
     /// `None`: another session has it.
     pub fn try_lock(&self, user: &UserName) -> Option<MaildropLock> {
         let free = self.locked.lock().insert(user.clone());
@@ -40,6 +74,20 @@ impl Drop for MaildropLock {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_user_logs_in_again_after_the_delay_and_not_before() {
+        let clock = affinity::TestClock::default();
+        let locks = MaildropLocks { clock: Arc::new(clock.clone()), ..MaildropLocks::default() };
+        let (ada, delay) = (UserName::normalise("ada").unwrap(), Duration::from_secs(60));
+        assert_eq!(locks.too_soon(&ada, delay), None);
+        clock.advance(Duration::from_secs(59));
+        assert_eq!(locks.too_soon(&ada, delay), Some(Duration::from_secs(1)));
+        assert_eq!(locks.too_soon(&UserName::normalise("grace").unwrap(), delay), None);
+        clock.advance(Duration::from_secs(1));
+        assert_eq!(locks.too_soon(&ada, delay), None, "a refused login is no login");
+        assert_eq!(locks.too_soon(&ada, Duration::ZERO), None);
+    }
 
     #[test]
     fn a_maildrop_has_one_session_at_a_time() {

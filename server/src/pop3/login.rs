@@ -33,6 +33,10 @@ pub struct Settings {
     pub login_timeout: Duration,
     /// Wrong commands and failed logins before the connection is closed.
     pub bad_commands_max: usize,
+    /// See [`Offers`].
+    pub login_delay_s: u64,
+    /// See [`Offers`].
+    pub expire_days: Option<u64>,
 }
 
 /// What a session asks of its node before the login.
@@ -64,6 +68,8 @@ pub struct Authorization<'a, G> {
     gate: &'a G,
     /// What USER said.
     user: Option<String>,
+    /// Whether UTF8 was said.
+    utf8: bool,
     deadline: Instant,
     bad_commands: usize,
 }
@@ -72,7 +78,7 @@ impl<'a, G: Gate> Authorization<'a, G> {
     /// A fresh connection, greeted.
     pub fn greet(gate: &'a G, connection: &mut Connection) -> Authorization<'a, G> {
         reply::ok(connection.output(), "Berth ready.");
-        Authorization { gate, user: None, deadline: Instant::now() + gate.settings().login_timeout, bad_commands: 0 }
+        Authorization { gate, user: None, utf8: false, deadline: Instant::now() + gate.settings().login_timeout, bad_commands: 0 }
     }
 
     /// The login was right, but the maildrop can't be served now.
@@ -132,6 +138,15 @@ impl<'a, G: Gate> Authorization<'a, G> {
                     self.mechanisms(connection);
                     continue;
                 }
+                Ok(Command::Utf8) => {
+                    self.utf8 = true;
+                    reply::ok(connection.output(), "UTF-8 is sent as it is");
+                    continue;
+                }
+                Ok(Command::Lang(range)) => match reply::language(connection.output(), range.as_deref()) {
+                    Ok(()) => continue,
+                    Err(text) => text,
+                },
                 Ok(Command::User(_) | Command::Pass(_) | Command::Auth { .. }) if !self.gate.allows_password(&connection.client) => {
                     self.user = None;
                     if offers(self.gate, &connection.client, None).tls {
@@ -185,6 +200,10 @@ impl<'a, G: Gate> Authorization<'a, G> {
     fn start_tls(&self, connection: &mut Connection) -> Result<TlsAcceptor, &'static str> {
         if connection.client.tls.is_some() {
             return Err("TLS is active already");
+        }
+        if self.utf8 {
+            // RFC 6856 §2.1: a protocol error.
+            return Err("STLS comes before UTF8");
         }
         let acceptor = self.gate.tls().ok_or("STLS is not offered")?;
         reply::ok(connection.output(), "Begin TLS");
@@ -257,7 +276,10 @@ enum Leave {
 
 /// What can be used on this connection.
 pub fn offers<G: Gate>(gate: &G, client: &Client, tls: Option<&TlsFacts>) -> Offers {
+    let settings = gate.settings();
     Offers {
+        login_delay_s: settings.login_delay_s,
+        expire_days: settings.expire_days,
         passwords: gate.allows_password(client),
         mechanisms: gate.mechanisms(client, tls),
         tls: client.tls.is_none() && gate.tls().is_some(),

@@ -2,17 +2,18 @@
 //!
 //! Invariants, each with the test that guards it:
 //! - message numbers stay, whatever other sessions and deliveries do (`numbers_stay_while_mail_comes_and_goes`)
+//! - a message that POP3 hid stays for IMAP, and hidden from POP3 (`with_a_flag_for_deleted_messages_they_stay_for_imap`)
 //! - whoever is told that QUIT is done may log in at once (`the_maildrop_is_free_before_quit_is_answered`)
-//! - +OK to QUIT only once the removals are durable and the lease is still ours (`Inbox::remove`)
+//! - +OK to QUIT only once the removals are durable and the lease is still ours (`Inbox::update`)
 
 use std::{future::Future, sync::Arc};
 
-use index::Uid;
+use index::{Flag, FlagSet, KeywordId, Uid};
 use parking_lot::Mutex;
-use storage::{Account, Mailbox, MailboxName, MessageReader, StorageError};
+use storage::{Account, Mailbox, MailboxName, MessageReader, StorageError, StoreOperation, UidlFormat};
 
 use super::MaildropLock;
-use crate::forward::Held;
+use crate::{config::Pop3Section, forward::Held};
 
 /// What a session asks of its maildrop. Positions count from 0 and never change.
 pub trait Maildrop: Sync {
@@ -26,17 +27,35 @@ pub trait Maildrop: Sync {
     fn open(&self, position: usize) -> impl Future<Output = Result<Self::Message, StorageError>> + Send;
     /// Reads `length` bytes from `offset`; fewer only at the end.
     fn read(&self, message: &Self::Message, offset: u64, length: usize) -> impl Future<Output = Result<Vec<u8>, StorageError>> + Send;
-    /// Removes messages for good; those that are gone already are no error.
-    fn remove(&self, positions: Vec<usize>) -> impl Future<Output = Result<(), StorageError>> + Send;
+    /// QUIT: marks messages as seen, and removes (or hides) others; those that are gone already are no error.
+    fn update(&self, seen: Vec<usize>, removed: Vec<usize>) -> impl Future<Output = Result<(), StorageError>> + Send;
     /// Gives up the exclusive access (RFC 1939 §6: before the answer to QUIT, so that the client may log in again at once).
     fn release(&self);
     /// Resolves, with a text for the client, when the session has to end. Safe to cancel.
     fn taken_away(&self) -> impl Future<Output = String> + Send;
 }
 
+/// What sessions do to messages, by the settings.
+#[derive(Debug, Clone)]
+pub struct Rules {
+    format: UidlFormat,
+    mark_seen: bool,
+    /// The keyword of messages that POP3 does not show any more; `None`: they are removed.
+    deleted_flag: Option<String>,
+}
+
+impl Rules {
+    /// As the settings say.
+    pub fn new(settings: &Pop3Section) -> Rules {
+        let deleted_flag = Some(settings.deleted_flag.clone()).filter(|flag| !flag.is_empty());
+        Rules { format: settings.format(), mark_seen: settings.mark_seen, deleted_flag }
+    }
+}
+
 /// The INBOX as it was when it was opened. Its calls block.
 #[derive(Debug, Clone)]
 pub struct Inbox {
+    rules: Arc<Rules>,
     mailbox: Arc<Mailbox>,
     uids: Arc<[Uid]>,
     sizes: Arc<[u64]>,
@@ -44,19 +63,23 @@ pub struct Inbox {
 
 impl Inbox {
     /// Takes the snapshot.
-    pub fn open(account: &Arc<Account>) -> Result<Inbox, StorageError> {
+    pub fn open(account: &Arc<Account>, rules: Rules) -> Result<Inbox, StorageError> {
         let mailbox = account.mailbox(&MailboxName::inbox())?;
         mailbox.refresh(false)?;
-        let (uids, sizes) = {
+        let keywords = mailbox.keywords();
+        let hidden = rules.deleted_flag.as_ref().and_then(|flag| keywords.iter().position(|known| known.eq_ignore_ascii_case(flag)));
+        let hidden = hidden.and_then(KeywordId::new).map(Flag::Keyword);
+        let shown: Vec<(Uid, u64)> = {
             let columns = mailbox.read();
-            let sizes: Vec<u64> = (0..columns.len()).map(|position| columns.row(position).size).collect();
-            (Arc::from(columns.uids()), sizes.into())
+            let rows = (0..columns.len()).map(|position| columns.row(position));
+            rows.filter(|row| hidden.is_none_or(|hidden| !row.flags.contains(hidden))).map(|row| (row.uid, row.size)).collect()
         };
-        Ok(Inbox { mailbox, uids, sizes })
+        let (uids, sizes): (Vec<Uid>, Vec<u64>) = shown.into_iter().unzip();
+        Ok(Inbox { rules: Arc::new(rules), mailbox, uids: uids.into(), sizes: sizes.into() })
     }
 
     fn identifiers(&self) -> Result<Vec<String>, StorageError> {
-        self.mailbox.uidl(&self.uids)
+        self.mailbox.uidl(&self.uids, &self.rules.format)
     }
 
     fn open_message(&self, position: usize) -> Result<Arc<MessageReader>, StorageError> {
@@ -64,9 +87,25 @@ impl Inbox {
         self.mailbox.open_message(*uid).map(Arc::new)
     }
 
-    fn remove(&self, positions: &[usize]) -> Result<(), StorageError> {
-        let uids: Vec<Uid> = positions.iter().filter_map(|position| self.uids.get(*position).copied()).collect();
-        self.mailbox.remove(&uids)?;
+    fn update(&self, seen: &[usize], removed: &[usize]) -> Result<(), StorageError> {
+        let uids =
+            |positions: &[usize]| -> Vec<Uid> { positions.iter().filter_map(|position| self.uids.get(*position).copied()).collect() };
+        let (seen, removed) = (uids(seen), uids(removed));
+        if self.rules.mark_seen && !seen.is_empty() {
+            self.mailbox.store(&seen, StoreOperation::Add(FlagSet::EMPTY.with(Flag::Seen)), None)?;
+        }
+        if removed.is_empty() {
+            return Ok(());
+        }
+        match &self.rules.deleted_flag {
+            Some(name) => {
+                let flag = Flag::Keyword(self.mailbox.keyword(name)?);
+                self.mailbox.store(&removed, StoreOperation::Add(FlagSet::EMPTY.with(flag)), None)?;
+            }
+            None => {
+                self.mailbox.remove(&removed)?;
+            }
+        }
         Ok(())
     }
 }
@@ -88,8 +127,8 @@ pub struct HeldInbox {
 
 impl HeldInbox {
     /// Takes the snapshot, under the exclusive access.
-    pub async fn open(held: Held, lock: MaildropLock) -> Result<HeldInbox, StorageError> {
-        let inbox = held.run(Inbox::open).await?;
+    pub async fn open(held: Held, lock: MaildropLock, rules: Rules) -> Result<HeldInbox, StorageError> {
+        let inbox = held.run(|account| Inbox::open(account, rules)).await?;
         Ok(HeldInbox { held, inbox, lock: Mutex::new(Some(lock)) })
     }
 }
@@ -112,9 +151,9 @@ impl Maildrop for HeldInbox {
         let message = Arc::clone(message);
         self.held.run(move |_| read_piece(&message, offset, length)).await
     }
-    async fn remove(&self, positions: Vec<usize>) -> Result<(), StorageError> {
+    async fn update(&self, seen: Vec<usize>, removed: Vec<usize>) -> Result<(), StorageError> {
         let inbox = self.inbox.clone();
-        self.held.run(move |_| inbox.remove(&positions)).await
+        self.held.run(move |_| inbox.update(&seen, &removed)).await
     }
     fn release(&self) {
         drop(self.lock.lock().take());

@@ -1,4 +1,4 @@
-//! POP3 (RFC 1939, 2449, 2595, 3206, 5034).
+//! POP3 (RFC 1939, 2449, 2595, 3206, 5034, 6856).
 //!
 //! `login` is the AUTHORIZATION state on whatever node the client reached; `transaction` is the rest, on the holder of the
 //! user's lease. Nothing is removed before QUIT.
@@ -13,10 +13,12 @@ pub mod wire;
 
 use std::sync::Arc;
 
+use storage::MailboxName;
+
 pub use self::lock::{MaildropLock, MaildropLocks};
 use self::{
     login::{Authorization, Gate},
-    maildrop::HeldInbox,
+    maildrop::{HeldInbox, Rules},
 };
 use crate::{
     auth::{AuthError, Conversation, Login, sasl::Mechanism},
@@ -27,6 +29,9 @@ use crate::{
     session::End,
     tls::{TlsAcceptor, TlsFacts},
 };
+
+/// One day.
+const DAY_S: u64 = 24 * 60 * 60;
 
 /// A fresh client connection: the AUTHORIZATION state; hands the connection over after login (`forward::enter`).
 pub async fn accept(node: Arc<Node>, mut connection: Connection) -> End {
@@ -61,7 +66,14 @@ pub async fn serve(node: Arc<Node>, mut connection: Connection, held: Held, prea
         connection.close().await;
         return End::because("another POP3 session has the maildrop");
     };
-    let inbox = match HeldInbox::open(held, lock).await {
+    let pop3 = node.config().pop3.clone();
+    if let Some(left) = node.maildrop_locks.too_soon(&preamble.user, pop3.login_delay) {
+        reply::err(connection.output(), &format!("[LOGIN-DELAY] The next login may come in {} seconds", left.as_secs() + 1));
+        connection.close().await;
+        return End::because("the last login was too short a time ago (pop3.login_delay)");
+    }
+    let rules = Rules::new(&pop3);
+    let inbox = match HeldInbox::open(held, lock, rules).await {
         Ok(inbox) => inbox,
         Err(error) => {
             tracing::warn!(session = %preamble.client.session, user = %preamble.user, %error, "a maildrop could not be opened");
@@ -77,12 +89,19 @@ pub async fn serve(node: Arc<Node>, mut connection: Connection, held: Held, prea
 
 impl Gate for Arc<Node> {
     fn settings(&self) -> login::Settings {
-        let limits = &self.config().limits;
-        login::Settings { login_timeout: limits.login_timeout, bad_commands_max: limits.bad_commands }
+        let config = self.config();
+        let inbox = MailboxName::inbox();
+        let expires = config.expiry.parsed().iter().find(|rule| rule.names(&inbox)).map(|rule| rule.age().as_secs() / DAY_S);
+        login::Settings {
+            login_timeout: config.limits.login_timeout,
+            bad_commands_max: config.limits.bad_commands,
+            login_delay_s: config.pop3.login_delay.as_secs(),
+            expire_days: expires,
+        }
     }
 
     fn tls(&self) -> Option<TlsAcceptor> {
-        self.tls.clone()
+        Some(self.tls.as_ref()?.acceptor(Protocol::Pop3))
     }
 
     fn allows_password(&self, client: &Client) -> bool {

@@ -41,12 +41,39 @@ pub struct Offers {
     pub mechanisms: Vec<Mechanism>,
     /// STLS.
     pub tls: bool,
+    /// Shortest time between logins, in seconds; 0: none.
+    pub login_delay_s: u64,
+    /// After how many days messages go by themselves; `None`: never.
+    pub expire_days: Option<u64>,
+}
+
+/// Answers LANG (RFC 6856 §3): English is all there is.
+pub fn language(out: &mut BytesMut, range: Option<&str>) -> Result<(), &'static str> {
+    match range {
+        None => {
+            ok(out, "Language listing follows:");
+            out.put_slice(b"en English\r\n.\r\n");
+            Ok(())
+        }
+        Some(range) if range == "*" || range.eq_ignore_ascii_case("en") => {
+            ok(out, "en English it is");
+            Ok(())
+        }
+        Some(_) => Err("That language is not spoken here: LANG lists those that are"),
+    }
 }
 
 /// Writes the answer to CAPA (RFC 2449 §5), the same in both states.
 pub fn capabilities(out: &mut BytesMut, offers: &Offers) {
     ok(out, "Capabilities follow");
-    out.put_slice(b"TOP\r\nUIDL\r\nRESP-CODES\r\nAUTH-RESP-CODE\r\nPIPELINING\r\n");
+    out.put_slice(b"TOP\r\nUIDL\r\nRESP-CODES\r\nAUTH-RESP-CODE\r\nPIPELINING\r\nUTF8\r\nLANG\r\n");
+    match offers.expire_days {
+        Some(days) => out.put_slice(format!("EXPIRE {days}\r\n").as_bytes()),
+        None => out.put_slice(b"EXPIRE NEVER\r\n"),
+    }
+    if offers.login_delay_s > 0 {
+        out.put_slice(format!("LOGIN-DELAY {}\r\n", offers.login_delay_s).as_bytes());
+    }
     if offers.passwords {
         out.put_slice(b"USER\r\n");
     }
@@ -116,6 +143,18 @@ mod tests {
         assert!(auth_error(&AuthError::Unavailable("x".into())).starts_with("[SYS/TEMP] "));
         assert!(auth_error(&AuthError::NotAllowed("x".into())).starts_with("[SYS/PERM] "));
         assert!(auth_error(&AuthError::WrongCredentials).starts_with("[AUTH] "));
+    }
+
+    #[test]
+    fn english_is_spoken_and_nothing_else() {
+        let said = |range| {
+            let mut out = BytesMut::new();
+            language(&mut out, range).map(|()| String::from_utf8(out.to_vec()).unwrap())
+        };
+        assert_eq!(said(None).unwrap(), "+OK Language listing follows:\r\nen English\r\n.\r\n");
+        assert!(said(Some("EN")).unwrap().starts_with("+OK en "));
+        assert!(said(Some("*")).unwrap().starts_with("+OK en "));
+        assert!(said(Some("MUL")).is_err() && said(Some("e")).is_err());
     }
 
     #[test]

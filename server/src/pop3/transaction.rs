@@ -1,6 +1,7 @@
 //! The TRANSACTION and UPDATE states (RFC 1939 §5 and §6), on the holder.
 //!
 //! Invariants, each with the test that guards it:
+//! - 100,000 messages are listed and removed in one session (`a_hundred_thousand_messages_take_one_session`)
 //! - nothing is removed before QUIT, and nothing at all without one (`only_quit_removes_messages`)
 //! - a message is streamed with bounded memory: the piece that is sent, the one read ahead, and the output up to its high water mark
 //! - a session ends early only between commands, never inside a message (`a_session_that_is_taken_away_ends_between_commands`)
@@ -41,7 +42,9 @@ pub struct Settings {
 pub async fn run<M: Maildrop>(maildrop: &M, mut connection: Connection, settings: Settings) -> End {
     reply::ok(connection.output(), "Logged in.");
     let deleted = vec![false; maildrop.sizes().len()];
-    let mut session = Transaction { maildrop, settings, deleted, identifiers: None, bad_commands: 0 };
+    let totals = (maildrop.sizes().len(), maildrop.sizes().iter().sum());
+    let seen = vec![false; deleted.len()];
+    let mut session = Transaction { maildrop, settings, deleted, seen, totals, identifiers: None, bad_commands: 0 };
     match session.converse(&mut connection).await {
         Ok(end) => {
             connection.close().await;
@@ -57,6 +60,10 @@ struct Transaction<'a, M> {
     settings: Settings,
     /// By position.
     deleted: Vec<bool>,
+    /// Retrieved whole.
+    seen: Vec<bool>,
+    /// Number and bytes of the messages that are not marked for removal.
+    totals: (usize, u64),
     /// Asked for once: they don't change.
     identifiers: Option<Vec<String>>,
     bad_commands: usize,
@@ -132,7 +139,7 @@ impl<M: Maildrop> Transaction<'_, M> {
     async fn answer(&mut self, connection: &mut Connection, command: Command) -> Answered {
         match command {
             Command::Stat => {
-                let (count, bytes) = self.totals();
+                let (count, bytes) = self.totals;
                 reply::ok(connection.output(), &format!("{count} {bytes}"));
             }
             Command::List(Some(number)) => {
@@ -144,25 +151,33 @@ impl<M: Maildrop> Transaction<'_, M> {
             Command::Retr(number) => {
                 let (position, size) = self.message(number)?;
                 self.send(connection, position, &format!("{size} octets"), None).await?;
+                if let Some(seen) = self.seen.get_mut(position) {
+                    *seen = true;
+                }
             }
             Command::Top(number, lines) => {
                 let (position, _) = self.message(number)?;
                 self.send(connection, position, "The top of the message follows", Some(Top::new(lines))).await?;
             }
             Command::Dele(number) => {
-                let (position, _) = self.message(number)?;
+                let (position, size) = self.message(number)?;
                 if let Some(deleted) = self.deleted.get_mut(position) {
                     *deleted = true;
+                    self.totals = (self.totals.0 - 1, self.totals.1 - size);
                 }
                 reply::ok(connection.output(), "Marked for removal");
             }
             Command::Rset => {
                 self.deleted.fill(false);
-                let (count, bytes) = self.totals();
+                let sizes = self.maildrop.sizes();
+                self.totals = (sizes.len(), sizes.iter().sum());
+                let (count, bytes) = self.totals;
                 reply::ok(connection.output(), &format!("maildrop has {count} messages ({bytes} octets)"));
             }
             Command::Noop => reply::ok(connection.output(), "Done"),
             Command::Capa => reply::capabilities(connection.output(), &self.settings.offers),
+            Command::Lang(range) => reply::language(connection.output(), range.as_deref()).map_err(Refusal::Wrong)?,
+            Command::Utf8 => return Err(Refusal::Wrong("UTF8 comes before the login")),
             Command::User(_) | Command::Pass(_) | Command::Mechanisms | Command::Auth { .. } | Command::Stls => {
                 return Err(Refusal::Wrong("You are logged in already"));
             }
@@ -188,12 +203,8 @@ impl<M: Maildrop> Transaction<'_, M> {
         sizes.zip(&self.deleted).filter(|(_, deleted)| !**deleted).map(|(message, _)| message)
     }
 
-    fn totals(&self) -> (usize, u64) {
-        self.remaining().fold((0, 0), |(count, bytes), (_, size)| (count + 1, bytes + size))
-    }
-
     async fn list(&self, connection: &mut Connection) -> Answered {
-        let (count, bytes) = self.totals();
+        let (count, bytes) = self.totals;
         reply::ok(connection.output(), &format!("{count} messages ({bytes} octets)"));
         for (position, size) in self.remaining() {
             connection.output().put_slice(format!("{} {size}\r\n", MessageNumber::of(position)).as_bytes());
@@ -252,14 +263,23 @@ impl<M: Maildrop> Transaction<'_, M> {
 
     /// The UPDATE state.
     async fn quit(&self, connection: &mut Connection) -> End {
-        let positions: Vec<usize> = self.deleted.iter().enumerate().filter_map(|(position, deleted)| deleted.then_some(position)).collect();
+        let set = |marks: &[bool]| -> Vec<usize> {
+            marks.iter().enumerate().filter_map(|(position, marked)| marked.then_some(position)).collect()
+        };
+        let (seen, positions) = (set(&self.seen), set(&self.deleted));
         if positions.is_empty() {
+            if !seen.is_empty()
+                && let Err(error) = self.maildrop.update(seen, positions).await
+            {
+                // The client asked for nothing of it.
+                tracing::warn!(session = %connection.client.session, %error, "retrieved messages are not marked as seen");
+            }
             self.maildrop.release();
             reply::ok(connection.output(), "Bye");
             return End::logout();
         }
         let count = positions.len();
-        let removed = self.maildrop.remove(positions).await;
+        let removed = self.maildrop.update(seen, positions).await;
         self.maildrop.release();
         match removed {
             Ok(()) => {

@@ -84,7 +84,7 @@ fn what_dovecot_left_stays() {
     let picture_before = picture(&inbox);
     assert!(picture_before.messages.values().all(|(_, size, date, _)| (*size, *date) == (17, 1_000_000_000)));
     assert!(inbox.read().highest_modseq().get() > 1_700_000_000, "above what any earlier server can have told");
-    let uidls = inbox.uidl(inbox.read().uids()).unwrap();
+    let uidls = inbox.uidl(inbox.read().uids(), &crate::UidlFormat::default()).unwrap();
     assert_eq!(uidls, ["old-uidl", "1500000002.M2P2.host,S=17,W=17", "0000000c499602d2", "00000028499602d2"]);
     let archive = held.open("Archive/2026");
     assert_eq!((archive.uid_validity().get(), uids(&archive)), (1_234_567_891, vec![1]));
@@ -109,7 +109,7 @@ fn what_dovecot_left_stays() {
         let held = user.open(Handover::Clean);
         let inbox = held.inbox();
         assert_eq!(picture(&inbox), picture_before);
-        assert_eq!(inbox.uidl(inbox.read().uids()).unwrap(), uidls);
+        assert_eq!(inbox.uidl(inbox.read().uids(), &crate::UidlFormat::default()).unwrap(), uidls);
         assert!(append(&held.open("Sent"), "x", FlagSet::EMPTY).unwrap().uid > uid(1));
         held.close().unwrap();
     }
@@ -147,7 +147,10 @@ fn what_courier_left_stays() {
     let check = |held: &Held| {
         let inbox = held.inbox();
         assert_eq!((inbox.uid_validity().get(), uids(&inbox)), (1_234_567_890, vec![4, 8, 9]));
-        assert_eq!(inbox.uidl(inbox.read().uids()).unwrap(), ["UID3-1111111111", "00000008499602d2", "UID11-1111111111"]);
+        assert_eq!(
+            inbox.uidl(inbox.read().uids(), &crate::UidlFormat::default()).unwrap(),
+            ["UID3-1111111111", "00000008499602d2", "UID11-1111111111"]
+        );
         let names = inbox.keywords();
         let keywords = |number| {
             let flags = inbox.read().get(uid(number)).unwrap().flags;
@@ -232,7 +235,7 @@ fn handed_back_and_taken_over_again_all_stays() {
     append(&inbox, "later", FlagSet::of(&[Flag::Seen])).unwrap();
     inbox.remove(&[uid(9)]).unwrap();
     let before = picture(&inbox);
-    let uidls = inbox.uidl(inbox.read().uids()).unwrap();
+    let uidls = inbox.uidl(inbox.read().uids(), &crate::UidlFormat::default()).unwrap();
     let modseq = inbox.read().highest_modseq();
     held.set_subscribed(&name("Sent"), true).unwrap();
     held.close().unwrap();
@@ -256,7 +259,7 @@ fn handed_back_and_taken_over_again_all_stays() {
     let held = user.open(Handover::Clean);
     let inbox = held.inbox();
     assert_eq!(picture(&inbox), before);
-    assert_eq!(inbox.uidl(inbox.read().uids()).unwrap(), uidls);
+    assert_eq!(inbox.uidl(inbox.read().uids(), &crate::UidlFormat::default()).unwrap(), uidls);
     assert!(inbox.read().highest_modseq() > modseq);
 }
 

@@ -138,6 +138,31 @@ fn a_dropped_message_leaves_nothing_behind() {
 }
 
 #[test]
+fn a_shared_message_is_one_file_with_a_name_in_each_mailbox() {
+    use std::os::unix::fs::MetadataExt;
+    let mut user = User::new();
+    let held = user.open(Handover::Clean);
+    let inbox = held.inbox();
+    for bytes in [100, 2 << 20] {
+        let mut staged = inbox.stage(0).unwrap();
+        staged.write(&vec![b'x'; bytes]).unwrap();
+        let shared = staged.share().unwrap();
+        let uids: Vec<_> = (0..3).map(|_| inbox.append(inbox.stage_shared(&shared).unwrap().unwrap(), SEEN, None).unwrap().uid).collect();
+        // One that is given up leaves the others alone.
+        drop(inbox.stage_shared(&shared).unwrap().unwrap());
+        drop(shared);
+        assert_eq!(std::fs::read_dir(user.maildir().join("tmp")).unwrap().count(), 0);
+        for uid in &uids {
+            assert_eq!(inbox.open_message(*uid).unwrap().read_all().unwrap().len(), bytes);
+            assert_eq!(inbox.read().get(*uid).unwrap().size, bytes as u64);
+        }
+    }
+    let entries = std::fs::read_dir(user.maildir().join("cur")).unwrap().map(|entry| entry.unwrap().metadata().unwrap());
+    let links: Vec<u64> = entries.map(|file| file.nlink()).collect();
+    assert_eq!(links, [3; 6], "six names of two files");
+}
+
+#[test]
 fn parallel_appends_become_visible_in_uid_order() {
     let mut user = User::new();
     let held = user.open(Handover::Clean);
@@ -301,7 +326,7 @@ fn uidls_come_from_uid_and_uidvalidity() {
     let held = user.open(Handover::Clean);
     let inbox = held.inbox();
     append(&inbox, "one", SEEN).unwrap();
-    assert_eq!(inbox.uidl(&[uid(1)]).unwrap(), [format!("00000001{:08x}", inbox.uid_validity().get())]);
+    assert_eq!(inbox.uidl(&[uid(1)], &crate::UidlFormat::default()).unwrap(), [format!("00000001{:08x}", inbox.uid_validity().get())]);
 }
 
 #[test]

@@ -91,7 +91,7 @@ fn work(user: &User, held: &Held, damage: &[Damage], forget: bool) {
         let sent = once_again("SELECT", || held.account.mailbox(&name("Sent")));
         once_again("STORE", || inbox.store(&[uid(2)], StoreOperation::Replace(flags(number)), None));
         once_again("FETCH", || inbox.rendered(&[uid(1), uid(2)]));
-        once_again("UIDL", || inbox.uidl(&[uid(1)]));
+        once_again("UIDL", || inbox.uidl(&[uid(1)], &crate::UidlFormat::default()));
         append(&inbox, "more", FlagSet::EMPTY).unwrap();
         let copied = once_again("COPY", || inbox.copy_to(&[uid(1)], &sent));
         assert_eq!(sent.open_message(copied.pairs[0].1).unwrap().read_all().unwrap(), message("1"));

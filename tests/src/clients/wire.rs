@@ -4,12 +4,13 @@ use std::{
     collections::VecDeque,
     io::{self, Read, Write},
     net::{SocketAddr, TcpStream},
+    sync::Arc,
     time::Duration,
 };
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress};
-use rustls::{ClientConnection, StreamOwned};
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use rustls_pki_types::ServerName;
 
 use crate::{tls, wait::Deadline};
@@ -73,10 +74,15 @@ impl Wire {
 
     /// Goes on in TLS. Anything that the server sent ahead of it is an error.
     pub fn start_tls(&mut self) -> Result<()> {
+        self.start_tls_as(tls::trusting_client()?)
+    }
+
+    /// The same with other settings, such as a certificate of the client's own.
+    pub fn start_tls_as(&mut self, settings: Arc<ClientConfig>) -> Result<()> {
         ensure!(self.input.is_empty(), "the server sent plain text ahead of TLS: {:?}", String::from_utf8_lossy(&self.input));
         let Some(Stream::Plain(socket)) = self.stream.take() else { bail!("TLS is on already") };
         socket.set_read_timeout(Some(self.patience))?;
-        let connection = ClientConnection::new(tls::trusting_client()?, ServerName::try_from("localhost")?)?;
+        let connection = ClientConnection::new(settings, ServerName::try_from("localhost")?)?;
         let mut stream = StreamOwned::new(connection, socket);
         while stream.conn.is_handshaking() {
             stream.conn.complete_io(&mut stream.sock).context("TLS handshake")?;

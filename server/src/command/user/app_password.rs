@@ -88,19 +88,22 @@ pub(super) fn run(command: &AppPasswordCommand) -> anyhow::Result<()> {
         }
         AppPasswordCommand::List { name, config, json } => {
             let (config, user) = open(config, name)?;
-            let own = app_passwords::list(&config.app_password_file(), &user)?;
+            let file = config.app_password_file();
+            let own = app_passwords::list(&file, &user)?;
             let names = |protocols: &[Protocol]| protocols.iter().map(ToString::to_string).collect::<Vec<_>>();
             if *json {
                 for app in &own {
-                    let line = json!({ "user": user, "id": app.id, "protocols": names(&app.protocols), "created": app.created, "label": app.label });
+                    let line = json!({ "user": user, "id": app.id, "protocols": names(&app.protocols), "created": app.created, "used": app_passwords::last_used(&file, app).map(|used| used.to_string()), "label": app.label });
                     writeln!(out, "{line}")?;
                 }
             } else {
                 let row = |app: &app_passwords::AppPassword| {
                     let protocols = if app.protocols.is_empty() { "all".to_owned() } else { names(&app.protocols).join(",") };
-                    vec![app.id.to_string(), protocols, app.created.clone(), app.label.clone()]
+                    let used = app_passwords::last_used(&file, app)
+                        .map_or_else(|| "never".to_owned(), |used| used.strftime("%Y-%m-%d").to_string());
+                    vec![app.id.to_string(), protocols, app.created.clone(), used, app.label.clone()]
                 };
-                table::print(&mut out, &["ID", "PROTOCOLS", "CREATED", "LABEL"], &own.iter().map(row).collect::<Vec<_>>())?;
+                table::print(&mut out, &["ID", "PROTOCOLS", "CREATED", "USED", "LABEL"], &own.iter().map(row).collect::<Vec<_>>())?;
             }
         }
         AppPasswordCommand::Revoke { name, id, config } => {

@@ -1,7 +1,6 @@
 //! Accounts under a real keeper on a temporary directory.
 
 use std::{
-    collections::BTreeSet,
     net::{IpAddr, Ipv4Addr},
     path::Path,
 };
@@ -53,7 +52,7 @@ impl House {
             settle_after: Duration::ZERO,
             suspended_wait: Duration::ZERO,
         };
-        let placing = Placing::new(keeper.clone(), |_| BTreeSet::new());
+        let placing = Placing::new(keeper.clone(), |_| affinity::Wish::default());
         Arc::new(Accounts::new(keeper, placing, Arc::default(), Arc::new(settings), 8))
     }
 

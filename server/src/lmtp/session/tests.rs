@@ -9,7 +9,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::*;
-use crate::config::OverQuota;
+use crate::{
+    client::Protocol,
+    config::OverQuota,
+    tls::{Tls, section},
+};
 
 struct Delivered {
     client: SocketAddr,
@@ -23,6 +27,8 @@ struct FakeNode {
     message_bytes_max: Option<u64>,
     spool_dir: Option<PathBuf>,
     tls: Option<TlsAcceptor>,
+    /// Who may deliver, in TLS or without; default: everybody.
+    access: Option<fn(bool) -> Access>,
     delivered: Mutex<Vec<Delivered>>,
 }
 
@@ -34,10 +40,11 @@ impl Backend for FakeNode {
             recipients_max: 3,
             bad_commands_max: 3,
             spool_dir: self.spool_dir.clone().unwrap_or_default(),
+            profile: Profile::default(),
         }
     }
-    fn may_deliver(&self, client: &Client) -> bool {
-        client.address.ip().is_loopback()
+    fn access(&self, tls: Option<&TlsFacts>) -> Access {
+        self.access.map_or(Access::Granted, |access| access(tls.is_some()))
     }
     fn trusts(&self, peer: IpAddr) -> bool {
         peer == "127.0.0.9".parse::<IpAddr>().unwrap()
@@ -138,7 +145,10 @@ async fn the_example_of_rfc_2033_goes_as_the_rfc_says() {
     );
     let delivered = node.delivered.lock().unwrap();
     let Delivered { envelope, to, bytes, .. } = &delivered[0];
-    assert_eq!(*envelope, Envelope { sender: "chris@bar.com".into(), lhlo: "foo.edu".into(), with: "LMTP".into() });
+    assert_eq!(
+        *envelope,
+        Envelope { sender: "chris@bar.com".into(), lhlo: "foo.edu".into(), with: "LMTP".into(), profile: Profile::Inbox }
+    );
     assert_eq!(to.iter().map(|to| to.user.as_str()).collect::<Vec<_>>(), ["pat", "full"]);
     assert_eq!(String::from_utf8_lossy(bytes), "Blah blah blah...\r\n.etc. etc. etc.\r\n");
 }
@@ -359,7 +369,7 @@ async fn recipients_after_a_refused_mail_do_not_count_as_wrong() {
 #[tokio::test]
 async fn networks_that_may_not_deliver_are_told_so() {
     let (mut client, connection) = connection("192.0.2.7:9");
-    run(&FakeNode::default(), connection).await;
+    run(&FakeNode { access: Some(|_| Access::Refused), ..FakeNode::default() }, connection).await;
     let mut said = String::new();
     client.read_to_string(&mut said).await.unwrap();
     assert_eq!(said, "554 5.7.1 node-a does not take mail from 192.0.2.7\r\n");
@@ -391,7 +401,8 @@ pub(crate) fn tls() -> (TlsAcceptor, TlsConnector) {
         .unwrap()
         .with_root_certificates(roots)
         .with_no_client_auth();
-    (TlsAcceptor::load(&certificate, &key).unwrap(), TlsConnector::from(Arc::new(config)))
+    let tls = Tls::load(&section(&certificate, &key)).unwrap().unwrap();
+    (tls.acceptor(Protocol::Lmtp), TlsConnector::from(Arc::new(config)))
 }
 
 /// Says `plain` in one piece, reads replies up to `begin`, then goes on in TLS.
@@ -402,6 +413,34 @@ pub(crate) async fn upgrade(mut client: DuplexStream, connector: TlsConnector, p
         said.push(client.read_u8().await.unwrap());
     }
     connector.connect(ServerName::try_from("mail.example.org").unwrap(), client).await.unwrap()
+}
+
+#[tokio::test]
+async fn without_a_certificate_nothing_is_delivered_where_one_is_needed() {
+    for (granted, expected) in [(false, "554 5.7.1 node-a does not take mail from 127.0.0.1 with this certificate"), (true, "250 2.1.0 OK")]
+    {
+        let (acceptor, connector) = tls();
+        let access: fn(bool) -> Access = match granted {
+            true => |in_tls| if in_tls { Access::Granted } else { Access::NeedsCertificate },
+            false => |in_tls| if in_tls { Access::Refused } else { Access::NeedsCertificate },
+        };
+        let node = FakeNode { tls: Some(acceptor), access: Some(access), ..FakeNode::default() };
+        let (client, connection) = connection("127.0.0.1:9");
+        let talk = async {
+            let plain = "LHLO a\r\nMAIL FROM:<a@b>\r\nRCPT TO:<ada@a>\r\nSTARTTLS\r\n";
+            let mut client = upgrade(client, connector, plain, "220 2.0.0 Begin TLS\r\n").await;
+            client.write_all(b"LHLO a\r\nMAIL FROM:<a@b>\r\nQUIT\r\n").await.unwrap();
+            let mut said = String::new();
+            client.read_to_string(&mut said).await.unwrap();
+            said
+        };
+        let (_, said) = tokio::join!(run(&node, connection), talk);
+        let lines: Vec<&str> = said.lines().collect();
+        assert_eq!(lines[lines.len() - 2], expected, "{said}");
+    }
+    let node = FakeNode { access: Some(|_| Access::NeedsCertificate), ..FakeNode::default() };
+    let said = talk(&node, "LHLO a\r\nMAIL FROM:<a@b>\r\nRCPT TO:<ada@a>\r\n").await;
+    assert!(said.contains(&"530 5.7.0 Say STARTTLS first, and show a certificate that may deliver here".to_owned()), "{said:?}");
 }
 
 #[tokio::test]

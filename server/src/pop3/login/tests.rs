@@ -31,7 +31,7 @@ struct FakeGate {
 
 impl Gate for FakeGate {
     fn settings(&self) -> Settings {
-        Settings { login_timeout: Duration::from_secs(60), bad_commands_max: 3 }
+        Settings { login_timeout: Duration::from_secs(60), bad_commands_max: 3, login_delay_s: 0, expire_days: None }
     }
     fn tls(&self) -> Option<TlsAcceptor> {
         self.tls.clone()
@@ -178,6 +178,9 @@ async fn capa_tells_what_there_is() {
             "RESP-CODES",
             "AUTH-RESP-CODE",
             "PIPELINING",
+            "UTF8",
+            "LANG",
+            "EXPIRE NEVER",
             "USER",
             "SASL PLAIN LOGIN",
             "IMPLEMENTATION Berth",
@@ -264,4 +267,14 @@ async fn passwords_are_refused_with_a_hint_at_stls() {
     let (said, _) = talk(&gate, "USER mrose\r\nCAPA\r\n").await;
     assert_eq!(said[0], "-ERR [AUTH] Passwords are not taken over this connection: use STLS first");
     assert!(said.contains(&"STLS".to_owned()), "{said:?}");
+}
+
+#[tokio::test]
+async fn utf8_and_languages_are_agreed_before_the_login() {
+    let gate = FakeGate { passwords: true, tls: Some(tls().0) };
+    let (said, _) = talk(&gate, "UTF8\r\nSTLS\r\nLANG\r\nLANG en\r\nLANG MUL\r\n").await;
+    assert_eq!(said[0], "+OK UTF-8 is sent as it is");
+    assert_eq!(said[1], "-ERR STLS comes before UTF8");
+    assert_eq!(said[2..5], ["+OK Language listing follows:", "en English", "."]);
+    assert!(said[5].starts_with("+OK en ") && said[6].starts_with("-ERR "), "{said:?}");
 }

@@ -14,6 +14,7 @@ struct FakeMaildrop {
     messages: Vec<Vec<u8>>,
     sizes: Vec<u64>,
     removed: Mutex<Vec<usize>>,
+    seen: Mutex<Vec<usize>>,
     fails: bool,
     released: std::sync::atomic::AtomicBool,
     taken: watch::Sender<Option<String>>,
@@ -25,6 +26,7 @@ impl FakeMaildrop {
             messages: messages.iter().map(|message| message.as_bytes().to_vec()).collect(),
             sizes: messages.iter().map(|message| message.len() as u64).collect(),
             removed: Mutex::default(),
+            seen: Mutex::default(),
             fails: false,
             released: std::sync::atomic::AtomicBool::new(false),
             taken: watch::channel(None).0,
@@ -48,11 +50,12 @@ impl Maildrop for FakeMaildrop {
         let rest = &self.messages[*message][usize::try_from(offset).unwrap()..];
         Ok(rest[..length.min(rest.len())].to_vec())
     }
-    async fn remove(&self, positions: Vec<usize>) -> Result<(), StorageError> {
+    async fn update(&self, seen: Vec<usize>, removed: Vec<usize>) -> Result<(), StorageError> {
         if self.fails {
             return Err(StorageError::NotAllowed("the disk is gone"));
         }
-        self.removed.lock().unwrap().extend(positions);
+        self.seen.lock().unwrap().extend(seen);
+        self.removed.lock().unwrap().extend(removed);
         Ok(())
     }
     fn release(&self) {
@@ -77,7 +80,10 @@ fn connection() -> (DuplexStream, Connection) {
     (theirs, Connection::new(Box::new(ours), client, bytes::BytesMut::new(), Duration::from_secs(10)))
 }
 
-const SETTINGS: Settings = Settings { offers: Offers { passwords: true, mechanisms: Vec::new(), tls: false }, bad_commands_max: 3 };
+const SETTINGS: Settings = Settings {
+    offers: Offers { passwords: true, mechanisms: Vec::new(), tls: false, login_delay_s: 0, expire_days: None },
+    bad_commands_max: 3,
+};
 
 /// All that is said to a client that sends `script` in one piece, after the login's own reply.
 async fn talk(maildrop: &FakeMaildrop, script: &str) -> String {
@@ -240,4 +246,46 @@ async fn a_silent_client_is_disconnected_after_ten_minutes_without_removals() {
     run(&maildrop, connection, SETTINGS).await;
     assert_eq!(started.elapsed(), Duration::from_secs(600));
     assert!(maildrop.removed.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn only_what_was_sent_whole_is_seen() {
+    let maildrop = FakeMaildrop::of(&["a\r\n", "b\r\n", ""]);
+    talk(&maildrop, "RETR 2\r\nRETR 3\r\nTOP 1 5\r\nLIST\r\nQUIT\r\n").await;
+    assert_eq!(*maildrop.seen.lock().unwrap(), [1]);
+}
+
+#[tokio::test]
+async fn a_hundred_thousand_messages_take_one_session() {
+    const COUNT: usize = 100_000;
+    let message = "a\r\n";
+    let maildrop = FakeMaildrop::of(&vec![message; COUNT]);
+    // STAT after each DELE: were each a walk over all messages, this would take minutes.
+    let script: String = (1..=COUNT).map(|number| format!("DELE {number}\r\nSTAT\r\n")).collect();
+    let (mut client, connection) = connection();
+    let talk = async {
+        client.write_all(b"STAT\r\nLIST\r\nUIDL\r\n").await.unwrap();
+        let mut listed = String::new();
+        while !listed.ends_with("100000 uid-99999\r\n.\r\n") {
+            let mut chunk = [0; 65536];
+            let read = client.read(&mut chunk).await.unwrap();
+            assert!(read > 0, "{}", listed.len());
+            listed.push_str(std::str::from_utf8(&chunk[..read]).unwrap());
+        }
+        let (mut reader, mut writer) = tokio::io::split(client);
+        let send = async {
+            writer.write_all(script.as_bytes()).await.unwrap();
+            writer.write_all(b"QUIT\r\n").await.unwrap();
+            // Its half stays open until the other end has said goodbye.
+            writer
+        };
+        let mut said = String::new();
+        let (_writer, _) = tokio::join!(send, reader.read_to_string(&mut said));
+        (listed, said)
+    };
+    let (end, (listed, said)) = tokio::join!(run(&maildrop, connection, SETTINGS), talk);
+    assert_eq!(end, End::logout());
+    assert!(listed.contains(&format!("+OK {COUNT} {}\r\n", COUNT * message.len())), "{}", &listed[..200]);
+    assert!(said.ends_with("+OK Bye, 100000 messages removed\r\n"));
+    assert_eq!(maildrop.removed.lock().unwrap().len(), COUNT);
 }
