@@ -172,7 +172,7 @@ fn with_header(address: &str, header: &[u8]) -> Result<Wire> {
 }
 
 /// Everything that is answered to `request`.
-fn ask(address: &str, request: &[u8]) -> Result<String> {
+pub(super) fn ask(address: &str, request: &[u8]) -> Result<String> {
     let mut socket = TcpStream::connect(address)?;
     socket.set_read_timeout(Some(SOON))?;
     socket.write_all(request)?;

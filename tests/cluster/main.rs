@@ -3,6 +3,7 @@
 mod balancer;
 mod expiry;
 mod full;
+mod health;
 mod index;
 mod kill;
 mod limits;

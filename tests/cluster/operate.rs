@@ -28,7 +28,7 @@ fn nodes(cluster: &Cluster) -> Result<Value> {
 }
 
 /// Every lease in the shared directory: user → holder's node, or `free`.
-fn leases(cluster: &Cluster) -> Result<BTreeMap<String, String>> {
+pub(super) fn leases(cluster: &Cluster) -> Result<BTreeMap<String, String>> {
     let mut found = BTreeMap::new();
     for bucket in std::fs::read_dir(cluster.root.join("leases"))? {
         for user in std::fs::read_dir(bucket?.path())? {

@@ -29,6 +29,8 @@ pub const PROGRAMS: &[Program] = &[
     Program { name: "gsasl", package: "gsasl" },
     Program { name: "fail2ban-regex", package: "fail2ban" },
     Program { name: "systemd-analyze", package: "systemd" },
+    Program { name: "unshare", package: "util-linux" },
+    Program { name: "mount", package: "mount" },
 ];
 
 /// What a comparison with Dovecot needs beside; no test of Berth does.

@@ -1,6 +1,7 @@
 //! What keeps this node from serving: looked at in the background, shown by `berth nodes`, and said on the shared directory, so that nobody is
 //! placed on a node that can serve nobody.
 //!
+//! - `trial.rs` and `mount.rs` say at a start what the mount is good for (`berth doctor` shows the same)
 //! - `check.rs` looks at file systems and the clock, `evidence.rs` at the errors of the mail store, `fitness.rs` decides what follows
 //!
 //! A node that is unfit gives its users up as one that is drained, wherever another node takes them, once all had time to find out whether the trouble
@@ -11,6 +12,8 @@
 pub mod check;
 mod evidence;
 mod fitness;
+pub mod mount;
+pub mod trial;
 
 use std::{
     path::{Path, PathBuf},

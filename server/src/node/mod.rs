@@ -233,6 +233,7 @@ async fn start(config: Config, config_file: &Path) -> anyhow::Result<Arc<Node>> 
         tokio::spawn(probe::run(node.clone(), listener, speaks));
     }
     tokio::spawn(housekeeping(node.clone()));
+    tokio::spawn(health::trial::at_start(node.clone()));
     tokio::spawn(expiry::run(node.clone()));
     tokio::spawn(certificates::follow(node.clone()));
     Ok(node)

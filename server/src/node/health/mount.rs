@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Finding, Grade, finding};
+use super::trial::{Finding, Grade, finding};
 
 /// One mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,7 +14,7 @@ struct Mount {
 }
 
 /// Looks at the mount that holds `path`.
-pub(super) fn check(path: &Path) -> Vec<Finding> {
+pub fn check(path: &Path) -> Vec<Finding> {
     let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
     match std::fs::read_to_string("/proc/self/mountinfo") {
         Ok(text) => match mount_of(&text, &path) {
@@ -39,6 +39,26 @@ fn parse(line: &str) -> Option<Mount> {
     let (kind, source, options) = (fields.next()?, fields.next()?, fields.next()?);
     let options = own.split(',').chain(options.split(',')).map(str::to_owned).collect();
     Some(Mount { point: PathBuf::from(unescaped(point)), kind: kind.to_owned(), source: unescaped(source), options })
+}
+
+/// How many delegations this client gave back to the server of the mount that holds `path`; `None`: it is not NFS 4, or nobody counts.
+pub fn delegations_returned(path: &Path) -> Option<u64> {
+    let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let mount = mount_of(&std::fs::read_to_string("/proc/self/mountinfo").ok()?, &path)?;
+    returned(&std::fs::read_to_string("/proc/self/mountstats").ok()?, &mount.point)
+}
+
+/// `device SOURCE mounted on POINT with fstype nfs4 …`, then a line for each operation: `DELEGRETURN: 3 3 0 …`, the first number being how many.
+fn returned(mountstats: &str, point: &Path) -> Option<u64> {
+    let is_point = |line: &str| {
+        let mounted = line
+            .strip_prefix("device ")
+            .and_then(|line| line.split_once(" mounted on "))
+            .and_then(|(_, rest)| rest.split_once(" with fstype "));
+        mounted.map(|(at, kind)| Path::new(&unescaped(at)) == point && kind.starts_with("nfs4"))
+    };
+    let own = mountstats.lines().skip_while(|line| is_point(line) != Some(true)).skip(1).take_while(|line| is_point(line).is_none());
+    own.filter_map(|line| line.trim().strip_prefix("DELEGRETURN:")).find_map(|counts| counts.split_whitespace().next()?.parse().ok())
 }
 
 /// Space, tab, newline and backslash are written as three octal digits.
@@ -87,10 +107,6 @@ fn judge(mount: &Mount) -> Vec<Finding> {
     if version == "4.0" {
         option(Grade::Note, "vers=4.0", "4.2 keeps replies, so that a resent request is not carried out twice; mount with vers=4.2");
     }
-    if version.starts_with('4') {
-        let text = "this version hands out read delegations: programs other than Berth that read the shared directory can make it wait 100 s if their host dies";
-        findings.push(finding(Grade::Good, "delegations", text));
-    }
     if !findings.iter().any(|one| one.grade != Grade::Good) {
         findings.insert(0, finding(Grade::Good, "mount", format!("{what}, version {version}, no option that breaks or slows anything")));
     } else {
@@ -128,5 +144,22 @@ mod tests {
             assert!(bad.iter().any(|one| one.grade == grade && one.found.starts_with(option)), "{option} {bad:?}");
         }
         assert_eq!(judged("/home")[0].grade, Grade::Note, "a local file system serves one host");
+    }
+
+    #[test]
+    fn returned_delegations_are_counted_by_mount() {
+        let stats = "\
+device proc mounted on /proc with fstype proc
+device files:/berth mounted on /srv/berth with fstype nfs4 statvers=1.1
+\topts:\trw,vers=4.2
+\tper-op statistics
+\t        NULL: 1 1 0 44 24 0 0 0 0
+\t DELEGRETURN: 7 7 0 1 2 3 4 5 0
+device files:/mail mounted on /srv/berth/mail\\040box with fstype nfs4 statvers=1.1
+\t DELEGRETURN: 0 0 0 0 0 0 0 0 0
+device files:/old mounted on /old with fstype nfs statvers=1.1
+";
+        let of = |point: &str| returned(stats, Path::new(point));
+        assert_eq!([of("/srv/berth"), of("/srv/berth/mail box"), of("/old"), of("/proc")], [Some(7), Some(0), None, None]);
     }
 }
