@@ -8,12 +8,18 @@ use std::{
 use super::Roll;
 use crate::{HolderId, Timings, names::NodeFile};
 
+/// Listings that tell how long one usually takes.
+const USUAL_LISTINGS: usize = 4;
+
 /// What this node observed of every node in `nodes/`, itself included.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Watch {
     me: HolderId,
     pub(crate) observed: BTreeMap<HolderId, Observed>,
     pub(crate) last_ended: Option<Duration>,
+    last_began: Duration,
+    /// How long the last listings took, the latest last.
+    took: Vec<Duration>,
     /// A listing failed since the last one that did not.
     interrupted: bool,
 }
@@ -25,6 +31,8 @@ pub struct Observed {
     pub beat: u64,
     /// Over how much time of successful listings it has not changed.
     pub unchanged_for: Duration,
+    /// The last listing was not the first that showed it.
+    pub(crate) again: bool,
     /// How long that may be before the node is fenced.
     pub patience: Duration,
     /// It was longer.
@@ -45,7 +53,7 @@ pub enum Sighting {
 impl Watch {
     /// Nothing seen yet.
     pub fn new(me: HolderId) -> Watch {
-        Watch { me, observed: BTreeMap::new(), last_ended: None, interrupted: false }
+        Watch { me, observed: BTreeMap::new(), last_ended: None, last_began: Duration::ZERO, took: Vec::new(), interrupted: false }
     }
     /// Everybody, as of the last listing.
     pub fn observed(&self) -> &BTreeMap<HolderId, Observed> {
@@ -69,6 +77,11 @@ impl Watch {
         self.observed.keys().any(|holder| roll.beat_of(holder).is_none())
     }
 
+    /// What every one of the last listings took at least; nothing is known of it at first.
+    fn usual(&self) -> Duration {
+        if self.took.len() < USUAL_LISTINGS { Duration::ZERO } else { self.took.iter().min().copied().unwrap_or_default() }
+    }
+
     /// `nodes/` was listed.
     ///
     /// Time counts from the *end* of the listing that first showed a beat (the beat may have been written while the listing was on its way)
@@ -78,11 +91,21 @@ impl Watch {
         let gap = since(roll.began);
         // So long without a listing (also one that hung), and it was the server that was away, or ourselves: everybody starts anew. A quarter,
         // since a client that tried for some time in vain tries again only after as long or twice that: of a shorter outage nobody dies.
-        let was_away = since(roll.ended) > timings.dead_after() / 4;
+        let outage = timings.dead_after() / 4;
+        // Where every listing takes so long, the server is not away but slow: what counts as an outage grows, and patience with it.
+        let usual = self.usual().min(timings.dead_after() * 3 / 16);
+        let is_slow = timings.beat() + usual > outage;
+        let was_away = since(roll.ended) > if is_slow { timings.beat() + usual * 2 } else { outage };
         // A client that lost its server finds it again up to 10 s (measured) after another one did: after an outage, patience doubles.
-        let patience = if was_away { timings.dead_after() * 2 } else { timings.dead_after() };
+        let patience = if was_away || is_slow { timings.dead_after() * 2 } else { timings.dead_after() };
+        let whole = if self.interrupted { Duration::ZERO } else { roll.began.saturating_sub(self.last_began) };
         let counted = if self.interrupted { Duration::ZERO } else { gap };
+        self.took.push(roll.ended.saturating_sub(roll.began));
+        if self.took.len() > USUAL_LISTINGS {
+            self.took.remove(0);
+        }
         self.last_ended = Some(roll.ended);
+        self.last_began = roll.began;
         self.interrupted = false;
 
         let mut sightings = Vec::new();
@@ -93,7 +116,11 @@ impl Watch {
                     sightings.push(Sighting::Up(holder.clone()));
                 }
                 Some(observed) if was_away || observed.beat != beat => *observed = Observed::new(beat, patience),
-                Some(observed) => observed.unchanged_for += counted,
+                Some(observed) => {
+                    observed.unchanged_for += if observed.again { whole } else { counted };
+                    observed.again = true;
+                    observed.patience = observed.patience.max(patience);
+                }
             }
         }
         if roll.is_proof(timings.beat()) {
@@ -115,7 +142,7 @@ impl Watch {
 
 impl Observed {
     fn new(beat: u64, patience: Duration) -> Observed {
-        Observed { beat, unchanged_for: Duration::ZERO, patience, suspect: false }
+        Observed { beat, unchanged_for: Duration::ZERO, again: false, patience, suspect: false }
     }
 }
 
@@ -197,6 +224,47 @@ mod tests {
             assert!(!observer.suspects(second * 1000, second * 1000, 4), "{second}");
         }
         assert!(observer.suspects(10_000, 10_000, 4));
+    }
+
+    /// How long after its last beat a peer is suspect where each listing takes `takes` milliseconds; `None`: not within two minutes.
+    fn suspected_after(takes: u64) -> Option<u64> {
+        let mut observer = Observer::new();
+        let mut now = 0;
+        for beat in 0..20 {
+            observer.sees(now, now + takes, beat);
+            now += takes + 1000;
+        }
+        let last_beat = now - 1000;
+        while now < last_beat + 120_000 {
+            if observer.suspects(now, now + takes, 19) {
+                return Some(now + takes - last_beat);
+            }
+            now += takes + 1000;
+        }
+        None
+    }
+
+    #[test]
+    fn a_slow_server_makes_a_failover_later_and_not_endless() {
+        assert_eq!(suspected_after(0), Some(8000));
+        assert_eq!(suspected_after(200), Some(8400));
+        assert_eq!(suspected_after(900), Some(9500), "the listings' own time counts as well");
+        for takes in [1100, 1500, 2500] {
+            let after = suspected_after(takes);
+            assert!(after.is_some_and(|after| (16_000..24_000).contains(&after)), "{takes}: {after:?}");
+        }
+        assert_eq!(suspected_after(4000), None, "that is an outage each time");
+    }
+
+    #[test]
+    fn one_slow_listing_is_no_slow_server() {
+        let mut observer = Observer::new();
+        for second in 0..10 {
+            observer.sees(second * 1000, second * 1000, 4);
+        }
+        assert!(observer.watch.suspects().len() == 1);
+        observer.sees(10_000, 11_500, 4);
+        assert!(observer.watch.suspects().is_empty(), "an outage for all that is known: everybody starts anew");
     }
 
     #[test]
