@@ -136,3 +136,56 @@ fn when_a_link_breaks_its_clients_are_told_and_others_go_on() -> Result<()> {
     })?;
     local.logout()
 }
+
+#[test]
+fn slow_readers_on_a_link_stall_nobody_and_take_bounded_memory() -> Result<()> {
+    const SLOW: usize = 24;
+    const MESSAGE: usize = 1 << 20;
+    /// Of each of them; sockets hold up to some 10 MiB of it.
+    const FETCHES: usize = 16;
+    /// What each stream of a link may hold at the ingress.
+    const HELD_EACH: u64 = 256 * 1024;
+    /// What all streams of a link may hold beyond that (32 MiB), what honest sessions take, and what the allocator keeps.
+    const BESIDE: u64 = (32 + 24) << 20;
+    let cluster = Cluster::start(&Demo { nodes: 2, users: 16, dir: None })?;
+    let doors = &cluster.nodes[0].doors;
+    let mut relayed = Vec::new();
+    for user in &cluster.users {
+        open(doors, user)?.logout()?;
+        if cluster.holder(&user.name)? == 1 {
+            relayed.push(user);
+        }
+    }
+    let [slow, honest, ..] = relayed.as_slice() else { tests::bail!("fewer than two users are on the second node") };
+    let message = format!("Subject: large\r\n\r\n{}", "0123456789abcdef0123456789abcdef\r\n".repeat(MESSAGE / 34));
+    open(doors, slow)?.append("INBOX", "", message.as_bytes())?;
+    open(doors, honest)?.append("INBOX", "", b"Subject: small\r\n\r\nsmall\r\n")?;
+    let ingress = cluster.nodes[0].process;
+    let before = ingress.resident_bytes()?;
+
+    let mut readers = Vec::new();
+    for _ in 0..SLOW {
+        let mut imap = open(doors, slow)?;
+        let tags = (0..FETCHES).map(|_| imap.send("FETCH 1 BODY.PEEK[]")).collect::<Result<Vec<_>>>()?;
+        readers.push((imap, tags));
+    }
+    let mut most = 0;
+    for _ in 0..40 {
+        let started = wait::now();
+        let mut imap = open(doors, honest)?;
+        ensure!(imap.bodies()?.len() == 1, "the small message is gone");
+        imap.logout()?;
+        ensure!(started.elapsed() < NOTICED, "an honest session took {:?}", started.elapsed());
+        most = most.max(ingress.resident_bytes()?);
+    }
+    let grown = most.saturating_sub(before);
+    eprintln!("{SLOW} slow readers made the ingress grow by {grown} bytes");
+    ensure!(grown < HELD_EACH * SLOW as u64 + BESIDE, "the ingress grew by {grown} bytes");
+    // Slow is not broken: whoever reads on gets all of it.
+    let (imap, tags) = &mut readers[0];
+    for tag in tags {
+        let reply = imap.finish(tag)?.ok()?;
+        ensure!(reply.messages()?.len() == 1, "a message is missing");
+    }
+    Ok(())
+}

@@ -40,7 +40,7 @@ const STREAMS_MAX: usize = 65_536;
 const OPEN_QUEUE: usize = 256;
 /// By how much the windows of all streams of a link may grow together beyond the 256 KiB that each begins with: what readers that have become slow can
 /// make this node hold.
-const WINDOWS_BYTES: usize = 256 * 1024 * 1024;
+const WINDOWS_BYTES: usize = 32 * 1024 * 1024;
 /// Largest frame: few enough for one stream to cost little, small enough for the others not to wait.
 const FRAME_BYTES: usize = 64 * 1024;
 /// What is read from the network at once: rustls alone would ask for 4 KiB each time.
