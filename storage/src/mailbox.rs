@@ -247,6 +247,10 @@ impl Mailbox {
         let appended = self.append_all(vec![(staged, flags, internal_date)])?;
         appended.into_iter().next().ok_or(StorageError::Expunged)
     }
+    /// Whether its messages are on a file server: reading many at once hides the round trips.
+    pub fn is_remote(&self) -> bool {
+        self.store.is_remote
+    }
     /// UIDs expunged after `since` as far as remembered, ascending; `None`: `since` is older than memory reaches, so every absent UID counts (RFC 7162 §3.2.10). Blocking.
     pub fn expunged_since(&self, since: u64) -> Result<Option<Vec<Uid>>, StorageError> {
         self.store.twice(|| self.try_expunged_since(since))

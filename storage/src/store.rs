@@ -21,7 +21,7 @@ use parking_lot::{Mutex, RecursiveRwLock, RecursiveRwLockReadGuard, RecursiveRwL
 use crate::{
     Account, AccountPaths, StorageError, StorageSettings,
     commits::{Commits, Failure},
-    filesystem::Filesystem,
+    filesystem::{Filesystem, is_remote},
     maildir::filename,
     quota::Quota,
 };
@@ -44,6 +44,8 @@ pub(crate) struct Store {
     pub settings: Arc<StorageSettings>,
     pub filesystem: Arc<dyn Filesystem>,
     pub quota: Quota,
+    /// Whether the account is on a file server.
+    pub is_remote: bool,
     clock: SystemClock,
     phase: AtomicU8,
     activity: RecursiveRwLock<()>,
@@ -74,6 +76,7 @@ impl Store {
             settings,
             filesystem,
             quota: Quota::default(),
+            is_remote: is_remote(index.folder()),
             clock: SystemClock::new(),
             phase: AtomicU8::new(OPEN),
             activity: RecursiveRwLock::new(()),

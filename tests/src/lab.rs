@@ -276,6 +276,10 @@ impl Lab {
 }
 
 impl Node {
+    /// Another server's place: a host of the lab without a configuration of ours.
+    pub fn at(host: &str, address: &str) -> Node {
+        Node { name: host.to_owned(), address: address.to_owned(), config: String::new(), log: PathBuf::new() }
+    }
     /// Where it takes IMAP.
     pub fn imap(&self) -> String {
         format!("{}:143", self.address)

@@ -20,6 +20,7 @@ use std::{fmt::Debug, io, path::Path};
 
 pub use faulty::{Failure, Faulty};
 pub use shared::Shared;
+pub(crate) use shared::is_remote;
 
 /// An entry of a listing.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -59,7 +60,7 @@ pub trait OpenFile: Send + Sync + Debug {
 
 /// What the store asks of a file system. Every call blocks.
 pub trait Filesystem: Send + Sync + Debug {
-    /// Makes a file that must not be there yet.
+    /// Makes a file under a name that nothing else ever has: the epoch of the lease is part of it.
     fn create(&self, path: &Path) -> io::Result<Box<dyn NewFile>>;
     /// Adds bytes at the end of a file that is there, without waiting until they are durable.
     fn append(&self, path: &Path, bytes: &[u8]) -> io::Result<()>;

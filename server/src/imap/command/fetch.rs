@@ -42,9 +42,10 @@ use crate::{
 
 /// Rows looked at while the mailbox's lock is held once, and rendered by one call.
 const BATCH_MESSAGES: usize = 256;
-/// How many groups of messages are read at once: those of a whole batch, to hide a file server's latency.
-const AHEAD_READS: usize = 24;
-/// Most messages that one call reads, one after the other: on a local disk, changing threads costs more than reading a message.
+/// How many groups of messages are read at once: those of a whole batch on a local disk, enough to hide a file server's latency.
+const AHEAD_READS: usize = 32;
+/// Most messages that one call reads, one after the other: on a local disk, changing threads costs more than reading a message. On a file server each is
+/// read by itself.
 const GROUP_MESSAGES: usize = 16;
 /// How many bytes reading ahead may hold for one session.
 const AHEAD_BYTES: u64 = 4 * 1024 * 1024;
@@ -347,7 +348,7 @@ impl<'a, H: Holding> Ahead<'a, H> {
             if uids.is_empty() {
                 return;
             }
-            self.group = (self.group * 2).min(GROUP_MESSAGES);
+            self.group = if self.mailbox.is_remote() { 1 } else { (self.group * 2).min(GROUP_MESSAGES) };
             let (mailbox, request) = (Arc::clone(self.mailbox), Arc::clone(self.request));
             let read = move |_: &_| Ok(uids.into_iter().map(|uid| request.prepare(&mailbox, uid)).collect());
             self.reading.push_back(Box::pin(self.held.run(read)));

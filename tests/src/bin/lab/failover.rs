@@ -192,7 +192,7 @@ impl Sender {
 }
 
 fn strike(lab: &Lab, cluster: &Cluster, fault: Fault, node: &Node) -> Result<()> {
-    let crash = ["sh", "-c", "pkill -9 -x berth; while pgrep -x berth >/dev/null; do sleep 0.01; done"];
+    let crash = ["sh", "-c", "pkill -9 -x berth || exit 1; while pgrep -x berth >/dev/null; do sleep 0.01; done"];
     match fault {
         Fault::Crash => lab.exec(&node.name, &crash).map(drop),
         Fault::CrashAndRestart => {
