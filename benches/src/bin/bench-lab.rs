@@ -48,7 +48,8 @@ const fn single(name: &'static str, unit: &'static str) -> Measure {
     Measure { name, unit, more_is_better: false, goal: Some(1.0) }
 }
 
-const DELIVER: Measure = bulk("LMTP, 16 connections, all messages", "ms");
+const DELIVER: Measure = bulk("LMTP, 16 connections, all messages to one user", "ms");
+const DELIVER_MANY: Measure = bulk("LMTP, 16 connections, all messages to 50 users", "ms");
 const FETCH: Measure = bulk("FETCH of all bodies, host's cache empty", "ms");
 const COPY: Measure = bulk("COPY of all messages", "ms");
 const SELECT_NEW: Measure = single("SELECT of the second mailbox, never seen before", "ms");
@@ -153,7 +154,9 @@ impl Server<'_> {
 
         // The mailboxes are there, as they usually are.
         self.login("user1")?.command("CREATE Copies")?;
-        delayed(DELIVER, &mut || self.deliver(arguments.messages))?;
+        self.storm()?;
+        delayed(DELIVER_MANY, &mut || self.deliver(arguments.messages, |number| format!("user{}", number % STORM + 4)))?;
+        delayed(DELIVER, &mut || self.deliver(arguments.messages, |_| "user1".to_owned()))?;
         let mut session = self.select("user1")?;
         self.forget()?;
         delayed(FETCH, &mut || session.command("FETCH 1:* (BODY.PEEK[])").map(drop))?;
@@ -194,11 +197,11 @@ impl Server<'_> {
         session.command("SELECT INBOX")?;
         Ok(session)
     }
-    fn deliver(&self, messages: usize) -> Result<()> {
+    fn deliver(&self, messages: usize, to: impl Fn(usize) -> String + Sync) -> Result<()> {
         together(messages, |numbers| {
             let mut lmtp = Client::lmtp(&self.node.lmtp())?;
             while let Some(number) = numbers() {
-                lmtp.deliver("user1@localhost", &corpus::data(corpus::message(number)))?;
+                lmtp.deliver(&format!("{}@localhost", to(number)), &corpus::data(corpus::message(number)))?;
             }
             Ok(())
         })
