@@ -12,6 +12,7 @@ pub mod frames;
 pub mod held;
 pub mod identity;
 pub mod link;
+pub mod opened;
 pub mod placing;
 pub mod pump;
 pub mod route;
@@ -24,6 +25,7 @@ use serde::{Deserialize, Serialize};
 
 pub use deliver::deliver;
 pub use held::Held;
+pub use opened::Opened;
 pub use route::RouteError;
 pub use session::enter;
 

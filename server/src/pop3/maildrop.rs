@@ -10,10 +10,13 @@ use std::{future::Future, sync::Arc};
 
 use index::{Flag, FlagSet, KeywordId, Uid};
 use parking_lot::Mutex;
-use storage::{Account, Mailbox, MailboxName, MessageReader, StorageError, StoreOperation, UidlFormat};
+use storage::{Account, Mailbox, MailboxName, StorageError, StoreOperation, UidlFormat};
 
 use super::MaildropLock;
-use crate::{config::Pop3Section, forward::Held};
+use crate::{
+    config::Pop3Section,
+    forward::{Held, Opened},
+};
 
 /// What a session asks of its maildrop. Positions count from 0 and never change.
 pub trait Maildrop: Sync {
@@ -82,9 +85,9 @@ impl Inbox {
         self.mailbox.uidl(&self.uids, &self.rules.format)
     }
 
-    fn open_message(&self, position: usize) -> Result<Arc<MessageReader>, StorageError> {
+    fn open_message(&self, position: usize) -> Result<Arc<Opened>, StorageError> {
         let uid = self.uids.get(position).ok_or(StorageError::Expunged)?;
-        self.mailbox.open_message(*uid).map(Arc::new)
+        self.mailbox.open_message(*uid).map(|reader| Arc::new(Opened::new(reader)))
     }
 
     fn update(&self, seen: &[usize], removed: &[usize]) -> Result<(), StorageError> {
@@ -110,7 +113,7 @@ impl Inbox {
     }
 }
 
-fn read_piece(message: &MessageReader, offset: u64, length: usize) -> Result<Vec<u8>, StorageError> {
+fn read_piece(message: &Opened, offset: u64, length: usize) -> Result<Vec<u8>, StorageError> {
     let mut piece = vec![0; length];
     let count = message.read_at(offset, &mut piece)?;
     piece.truncate(count);
@@ -134,7 +137,7 @@ impl HeldInbox {
 }
 
 impl Maildrop for HeldInbox {
-    type Message = Arc<MessageReader>;
+    type Message = Arc<Opened>;
 
     fn sizes(&self) -> &[u64] {
         &self.inbox.sizes
@@ -143,11 +146,11 @@ impl Maildrop for HeldInbox {
         let inbox = self.inbox.clone();
         self.held.run(move |_| inbox.identifiers()).await
     }
-    async fn open(&self, position: usize) -> Result<Arc<MessageReader>, StorageError> {
+    async fn open(&self, position: usize) -> Result<Arc<Opened>, StorageError> {
         let inbox = self.inbox.clone();
         self.held.run(move |_| inbox.open_message(position)).await
     }
-    async fn read(&self, message: &Arc<MessageReader>, offset: u64, length: usize) -> Result<Vec<u8>, StorageError> {
+    async fn read(&self, message: &Arc<Opened>, offset: u64, length: usize) -> Result<Vec<u8>, StorageError> {
         let message = Arc::clone(message);
         self.held.run(move |_| read_piece(&message, offset, length)).await
     }

@@ -24,7 +24,7 @@ async fn pooled<T: Send + 'static>(work: impl FnOnce() -> Result<T, StorageError
 }
 
 impl Maildrop for PooledInbox {
-    type Message = Arc<MessageReader>;
+    type Message = Arc<Opened>;
 
     fn sizes(&self) -> &[u64] {
         &self.0.sizes
@@ -33,11 +33,11 @@ impl Maildrop for PooledInbox {
         let inbox = self.0.clone();
         pooled(move || inbox.identifiers()).await
     }
-    async fn open(&self, position: usize) -> Result<Arc<MessageReader>, StorageError> {
+    async fn open(&self, position: usize) -> Result<Arc<Opened>, StorageError> {
         let inbox = self.0.clone();
         pooled(move || inbox.open_message(position)).await
     }
-    async fn read(&self, message: &Arc<MessageReader>, offset: u64, length: usize) -> Result<Vec<u8>, StorageError> {
+    async fn read(&self, message: &Arc<Opened>, offset: u64, length: usize) -> Result<Vec<u8>, StorageError> {
         let message = Arc::clone(message);
         pooled(move || read_piece(&message, offset, length)).await
     }

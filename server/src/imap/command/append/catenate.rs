@@ -92,11 +92,12 @@ fn each_chunk(prepared: &Prepared, part: &Part, take: &mut dyn FnMut(&[u8]) -> R
         Part::Owned(bytes) => take(bytes),
         Part::Held(range) => take(prepared.raw.get(Range::clone(range)).unwrap_or_default()),
         Part::Streamed(range) => {
+            let Some(reader) = &prepared.reader else { return Err(StorageError::Expunged) };
             let mut chunk = vec![0; CHUNK_BYTES];
             let mut at = range.start;
             while at < range.end {
                 let wanted = usize::try_from(range.end - at).unwrap_or(CHUNK_BYTES).min(CHUNK_BYTES);
-                let got = prepared.reader.read_at(at, chunk.get_mut(..wanted).unwrap_or_default())?;
+                let got = reader.read_at(at, chunk.get_mut(..wanted).unwrap_or_default())?;
                 if got == 0 {
                     return Err(StorageError::Expunged); // shorter than it was: nothing may be stored of it
                 }

@@ -12,6 +12,8 @@ use storage::{
     mime::{Found, Section, SectionText, Structure, UnknownEncoding, select_fields},
 };
 
+use crate::forward::Opened;
+
 /// Messages up to this size are read whole: one or two requests, whatever is wanted of them.
 pub const READ_WHOLE_BYTES: u64 = 256 * 1024;
 /// How much of a large message is read at once.
@@ -76,8 +78,8 @@ pub struct Prepared {
     pub parts: Vec<Part>,
     /// If [`Request::body_structure`].
     pub body_structure: Option<Vec<u8>>,
-    /// For [`Part::Streamed`].
-    pub reader: Arc<MessageReader>,
+    /// Where a part is [`Part::Streamed`].
+    pub reader: Option<Arc<Opened>>,
 }
 
 impl Request {
@@ -112,7 +114,7 @@ impl Request {
 
     /// Opens a message and reads what is wanted.
     pub fn prepare(&self, mailbox: &Mailbox, uid: Uid) -> Result<Prepared, StorageError> {
-        let reader = Arc::new(mailbox.open_message(uid)?);
+        let reader = mailbox.open_message(uid)?;
         if self.streams(reader.len()) {
             return self.prepare_streamed(reader);
         }
@@ -122,7 +124,7 @@ impl Request {
         let raw = reader.read_all()?;
         if self.is_whole() {
             let parts = self.sections.iter().map(|wanted| held_part(Some(Found::Range(0..raw.len())), wanted.partial)).collect();
-            return Ok(Prepared { parts, body_structure: None, reader, raw });
+            return Ok(Prepared { parts, body_structure: None, reader: None, raw });
         }
         let structure = Structure::parse(&raw);
         let part = |wanted: &Wanted| match wanted.form {
@@ -131,10 +133,10 @@ impl Request {
         };
         let parts = self.sections.iter().map(part).collect();
         let body_structure = self.body_structure.then(|| structure.body_structure(false));
-        Ok(Prepared { parts, body_structure, reader, raw })
+        Ok(Prepared { parts, body_structure, reader: None, raw })
     }
 
-    fn prepare_streamed(&self, reader: Arc<MessageReader>) -> Result<Prepared, StorageError> {
+    fn prepare_streamed(&self, reader: MessageReader) -> Result<Prepared, StorageError> {
         let size = reader.len();
         let raw = if self.sections.iter().any(|wanted| wanted.section.text != SectionText::Whole) { header(&reader)? } else { Vec::new() };
         let header_bytes = raw.len() as u64;
@@ -146,7 +148,9 @@ impl Request {
             SectionText::HeaderFieldsNot(names) => held_part(Some(Found::Owned(select_fields(&raw, names, true))), wanted.partial),
             SectionText::Mime => Part::Nil, // only parts have one (RFC 3501 §6.4.5)
         });
-        Ok(Prepared { parts: parts.collect(), body_structure: None, raw, reader })
+        let parts: Vec<Part> = parts.collect();
+        let streams = parts.iter().any(|part| matches!(part, Part::Streamed(_)));
+        Ok(Prepared { parts, body_structure: None, raw, reader: streams.then(|| Arc::new(Opened::new(reader))) })
     }
 }
 

@@ -3,7 +3,7 @@
 //! - As many bytes follow as were announced, or the connection ends (`cut_off`).
 //! - No NUL is sent in a literal, which may not have one (`a_nul_never_reaches_a_client`).
 
-use std::{ops::Range, sync::Arc};
+use std::ops::Range;
 
 use super::body::{CHUNK_BYTES, Part, Prepared};
 use crate::{
@@ -100,7 +100,7 @@ async fn read_chunk<H: Holding>(held: &H, prepared: &Prepared, range: Range<u64>
     if range.is_empty() {
         return Ok(Vec::new());
     }
-    let reader = Arc::clone(&prepared.reader);
+    let Some(reader) = prepared.reader.clone() else { return Ok(Vec::new()) };
     let length = usize::try_from(range.end - range.start).unwrap_or(CHUNK_BYTES).min(CHUNK_BYTES);
     let read = held.run(move |_| {
         let mut chunk = vec![0; length];
