@@ -134,8 +134,8 @@ impl UidlFormat {
             let value = match variable {
                 Variable::Uid => number(uid.get()),
                 Variable::UidValidity => number(validity.get()),
-                // Without our own field: adopted files have it, and an earlier server did not know of it.
-                Variable::File => Base { uid: None, ..Base::parse(identity(file)) }.print(),
+                // Without our own fields: adopted files have them, and an earlier server did not know of them.
+                Variable::File => Base { uid: None, email_id: None, ..Base::parse(identity(file)) }.print(),
                 Variable::Unique => Base::parse(identity(file)).unique,
             };
             let value = match case {
@@ -175,6 +175,7 @@ mod tests {
             ("UID%u-%v", "UID26-1763748000"),
             ("%f", "1763748000.M52P9.node-A,S=123,W=130"),
             ("%g", "1763748000.M52P9.node-A"),
+            ("%v-%u%%", "1763748000-26%"),
             ("%Lg", "1763748000.m52p9.node-a"),
             ("%08UXu%%%v", "0000001A%1763748000"),
         ] {
@@ -184,6 +185,14 @@ mod tests {
             made("%08Xu%08Xv", ""),
             UidlFormat::default().identifier(Uid::new(26).unwrap(), UidValidity::new(1_763_748_000).unwrap(), "")
         );
+    }
+
+    #[test]
+    fn what_is_added_to_an_adopted_file_does_not_change_its_identifier() {
+        let before = made("%f", "cur/1763748000.M52P9.node-A,S=123,W=130:2,");
+        assert_eq!(before, "1763748000.M52P9.node-A,S=123,W=130");
+        let added = "cur/1763748000.M52P9.node-A,S=123,W=130,U=26,G=6311c02917d8ccc6309955dc3a758bbc:2,S";
+        assert_eq!(made("%f", added), before);
     }
 
     #[test]

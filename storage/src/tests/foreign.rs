@@ -55,7 +55,7 @@ fn new_mail_of_another_program_is_noticed() {
     assert!(changes.has_changed().unwrap());
     assert_eq!(inbox.read().uids(), [uid(1), uid(2)]);
     held.run_background_work().unwrap();
-    assert!(user.files("").iter().any(|file| file.starts_with("cur/") && file.contains(",U=2:2,")), "{:?}", user.files(""));
+    assert!(user.files("").iter().any(|file| file.starts_with("cur/") && file.contains(",U=2,")), "{:?}", user.files(""));
     inbox.refresh(true).unwrap();
     assert_eq!(inbox.read().uids(), [uid(1), uid(2)]);
 }
@@ -155,7 +155,7 @@ fn many_mailboxes_are_taken_over_and_counted_together() {
     let validities: std::collections::BTreeSet<_> = statuses.iter().map(|status| status.uid_validity).collect();
     assert_eq!(validities.len(), 300, "each has its own");
     held.run_background_work().unwrap();
-    assert!(user.files(".m007")[0].contains(",U=1:2,"), "{:?}", user.files(".m007"));
+    assert!(user.files(".m007")[0].contains(",U=1,"), "{:?}", user.files(".m007"));
     held.unload(Duration::ZERO);
     assert_eq!(held.statuses(&names[..300]).unwrap().into_iter().map(Result::unwrap).collect::<Vec<_>>(), statuses);
     held.close().unwrap();
