@@ -8,6 +8,8 @@ pub mod connection;
 pub mod deflate;
 pub mod demo;
 pub mod forward;
+#[doc(hidden)]
+pub mod fuzz;
 pub mod imap;
 pub mod lines;
 pub mod lmtp;

@@ -21,6 +21,8 @@ mod commits;
 pub mod error;
 mod expiry;
 pub mod filesystem;
+#[doc(hidden)]
+pub mod fuzz;
 mod heal;
 mod hierarchy;
 pub mod layout;
