@@ -27,6 +27,7 @@ pub const PROGRAMS: &[Program] = &[
     Program { name: "slapd", package: "slapd" },
     Program { name: "pg_ctlcluster", package: "postgresql" },
     Program { name: "gsasl", package: "gsasl" },
+    Program { name: "pamtester", package: "pamtester" },
     Program { name: "fail2ban-regex", package: "fail2ban" },
     Program { name: "systemd-analyze", package: "systemd" },
     Program { name: "unshare", package: "util-linux" },

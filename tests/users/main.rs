@@ -1,6 +1,7 @@
 //! Who may log in: sources of users, SASL and tokens against real servers and clients that we did not write.
 
 mod guessing;
+mod pam;
 mod sasl;
 mod sources;
 

@@ -80,7 +80,7 @@ impl AuthSection {
     pub fn users_files(&self) -> Vec<PathBuf> {
         let file = |source: &SourceSection| match source {
             SourceSection::PasswdFile(section) => section.file.clone(),
-            SourceSection::Static(_) | SourceSection::Sql(_) | SourceSection::Ldap(_) => None,
+            SourceSection::Static(_) | SourceSection::Sql(_) | SourceSection::Ldap(_) | SourceSection::Command(_) => None,
         };
         self.source.iter().filter_map(file).collect()
     }
@@ -101,7 +101,7 @@ impl AuthSection {
                     files.extend(section.bind_password_file.clone());
                     files.extend(section.ca_file.clone());
                 }
-                SourceSection::PasswdFile(_) | SourceSection::Static(_) => {}
+                SourceSection::PasswdFile(_) | SourceSection::Static(_) | SourceSection::Command(_) => {}
             }
         }
         if let Some(oauth) = &self.oauth {
@@ -125,6 +125,8 @@ pub enum SourceSection {
     Sql(SqlSection),
     /// A directory.
     Ldap(LdapSection),
+    /// A program that checks passwords.
+    Command(CommandSection),
 }
 
 /// `type = "passwd-file"`
@@ -145,6 +147,29 @@ pub struct StaticSection {
     pub password: Option<String>,
     /// Fields of the record.
     pub fields: BTreeMap<String, String>,
+}
+
+/// `type = "command"`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CommandSection {
+    /// The program with its arguments.
+    pub program: Vec<String>,
+    /// Names, or `*@domain` for all of a domain, or `*`: whom it is asked about.
+    pub users: Vec<String>,
+    /// Fields of the record.
+    pub fields: BTreeMap<String, String>,
+    /// How many run at once.
+    pub at_once: usize,
+    /// How long one may take before it is killed.
+    #[serde(with = "humantime_serde")]
+    pub timeout: Duration,
+}
+
+impl Default for CommandSection {
+    fn default() -> Self {
+        CommandSection { program: Vec::new(), users: Vec::new(), fields: BTreeMap::new(), at_once: 4, timeout: Duration::from_secs(10) }
+    }
 }
 
 /// Which database.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use storage::{Layout, MailboxName, SpecialUse};
 
-use super::{Address, Config, explain::Written};
+use super::{Address, Config, auth::SourceSection, explain::Written};
 use crate::{
     auth::{oauth::algorithm, sasl::Mechanism, scheme::Scheme},
     sandbox::Sandbox,
@@ -84,6 +84,9 @@ impl Config {
         }
         if self.node.sandbox != Sandbox::Off && !self.quota.warning_command.is_empty() {
             say("node.sandbox", "runs no programs, but `quota.warning_command` is one: take one of them out".to_owned());
+        }
+        if self.node.sandbox != Sandbox::Off && self.auth.source.iter().any(|source| matches!(source, SourceSection::Command(_))) {
+            say("node.sandbox", "runs no programs, but a source of users (type = \"command\") is one: take one of them out".to_owned());
         }
         if self.node.local_dir.starts_with(&self.node.root) && self.node.root.is_absolute() {
             say("node.local_dir", "lies in the shared directory, but is for this host alone: choose a local folder".to_owned());

@@ -63,7 +63,7 @@ fn the_example_has_every_setting_of_sources_and_tokens() {
     let examples: String = EXAMPLE.lines().filter_map(|line| line.strip_prefix("#:")).map(|line| format!("{}\n", line.trim())).collect();
     let head = "[node]\nname = \"a\"\nroot = \"/srv/berth\"\nadvertise = [\"a:8143\"]\n";
     let config = parse(&format!("{head}{examples}")).unwrap();
-    assert_eq!(config.auth.source.len(), 4);
+    assert_eq!(config.auth.source.len(), 5);
     let table: toml::Table = examples.parse().unwrap();
     let known = |section: &str| {
         let error = toml::from_str::<Config>(&format!("{head}{section}\nno-such-setting = 1\n")).unwrap_err();

@@ -7,6 +7,7 @@
 
 pub mod bounded;
 pub mod fixed;
+pub mod helper;
 pub mod ldap;
 pub mod sql;
 pub mod template;
@@ -24,7 +25,7 @@ use anyhow::Context;
 use moka::{Expiry, sync::Cache};
 use tracing::warn;
 
-use self::{fixed::Fixed, ldap::Ldap, sql::Sql, users_file::UsersFile};
+use self::{fixed::Fixed, helper::Helper, ldap::Ldap, sql::Sql, users_file::UsersFile};
 use super::{
     record::{Fields, UserRecord},
     scheme::{Scheme, StoredPassword},
@@ -91,6 +92,7 @@ enum Kind {
     Fixed(Fixed),
     Sql(Sql),
     Ldap(Ldap),
+    Helper(Helper),
 }
 
 struct Source {
@@ -154,6 +156,10 @@ impl Sources {
                 }
                 SourceSection::Static(fixed) => ("static".to_owned(), Kind::Fixed(Fixed::new(fixed, &section.names, scheme)?), false),
                 SourceSection::Sql(sql) => (format!("sql {:?}", sql.driver).to_lowercase(), Kind::Sql(Sql::new(sql)?), true),
+                SourceSection::Command(command) => {
+                    let name = format!("command {}", command.program.first().map_or("", String::as_str));
+                    (name, Kind::Helper(Helper::new(command, &section.names, scheme)?), false)
+                }
                 SourceSection::Ldap(ldap) => (format!("ldap {}", ldap.urls.join(" ")), Kind::Ldap(Ldap::new(ldap)?), true),
             };
             let remembered = (remote && !section.cache_ttl.is_zero()).then(|| {
@@ -176,12 +182,13 @@ impl Sources {
     }
 
     /// Asks the source that has `account` whether this is its password, where that source checks passwords itself.
-    pub async fn check(&self, account: &Account, at: &str, password: &[u8], _asker: &Asker) -> Result<bool, Down> {
+    pub async fn check(&self, account: &Account, at: &str, password: &[u8], asker: &Asker) -> Result<bool, Down> {
         let Some(source) = self.list.get(account.source) else {
             return Err(Down { source_name: "?".to_owned(), why: "the sources have changed".to_owned() });
         };
         match &source.kind {
             Kind::Ldap(ldap) => ldap.check(at, password).await.map_err(|why| Down { source_name: source.name.clone(), why }),
+            Kind::Helper(helper) => helper.check(at, password, asker).await.map_err(|why| Down { source_name: source.name.clone(), why }),
             Kind::UsersFile(_) | Kind::Fixed(_) | Kind::Sql(_) => Ok(false),
         }
     }
@@ -191,6 +198,7 @@ impl Sources {
         self.list.iter().find_map(|source| match &source.kind {
             Kind::UsersFile(file) => file.users().get(user).map(|entry| Arc::clone(&entry.record)),
             Kind::Fixed(fixed) => fixed.find(user).map(|(record, _)| record),
+            Kind::Helper(helper) => helper.find(user).map(|(record, _)| record),
             Kind::Sql(_) | Kind::Ldap(_) => source.remembered.as_ref()?.get(user)?.map(|account| account.record),
         })
     }
@@ -239,6 +247,7 @@ impl Source {
         let found: Result<Option<(Arc<UserRecord>, Credential)>, String> = match &self.kind {
             Kind::UsersFile(file) => Ok(file.find(&asker.user).await),
             Kind::Fixed(fixed) => Ok(fixed.find(&asker.user)),
+            Kind::Helper(helper) => Ok(helper.find(&asker.user)),
             Kind::Sql(sql) => sql.find(asker).await.map(|row| row.map(|fields| reading.stored(&asker.user, fields, &self.name))),
             Kind::Ldap(ldap) => ldap.find(asker).await.map(|entry| {
                 entry.map(|entry| {
