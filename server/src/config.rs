@@ -169,6 +169,8 @@ pub struct MailSection {
     /// How often an open mailbox is compared with its folder for changes by other programs.
     #[serde(with = "humantime_serde")]
     pub rescan_interval: Duration,
+    /// Mailboxes whose folders are watched at once for changes by other programs on this host; 0: none.
+    pub watches: usize,
     /// Mailboxes made for a new user: name = special use (or "").
     pub auto_create: BTreeMap<String, String>,
 }
@@ -308,6 +310,7 @@ impl Default for MailSection {
             linger: Duration::from_secs(15 * 60),
             write_back_after: Duration::from_secs(1),
             rescan_interval: Duration::from_secs(120),
+            watches: 2048,
             auto_create: special.iter().map(|name| ((*name).to_owned(), format!("\\{name}"))).collect(),
         }
     }

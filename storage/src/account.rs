@@ -174,6 +174,7 @@ impl Account {
         let store = Arc::new(Store::new(paths, lease, settings, filesystem, opened.index));
         if handover == Handover::Unclean || opened.copied {
             store.change(|change| change.taken_over_uncleanly())?;
+            store.wait_for_dead_client();
         }
         let account = Arc::new(Account {
             store,
@@ -225,12 +226,16 @@ impl Account {
     /// Writes due flags to file names and batched rows to the index; called every second or so by the holder for accounts with work. Blocking.
     pub fn run_background_work(&self) -> Result<(), StorageError> {
         let _inside = self.store.enter()?;
+        // What was told first, then what can wait; names wait for a dead client's delegations.
+        let names = !self.store.may_wait_for_dead_client();
         let mut busy = self.loaded();
         busy.retain(|mailbox| mailbox.has_work());
-        let worked = parallel::for_each(parallel::MAILBOXES, &busy, |mailbox| mailbox.work());
+        let worked = parallel::for_each(parallel::MAILBOXES, &busy, |mailbox| mailbox.work(names));
         drop(busy);
         self.unload(UNUSED_AFTER);
-        self.empty_trash();
+        if names {
+            self.empty_trash();
+        }
         let quota = [self.count_some(), self.maildirsize.lock().keep(&self.store, false)];
         let rest = quota.into_iter().chain([self.store.checkpoint_when_due(), self.store.rest_when_unused()]);
         worked.into_iter().chain(rest).find(Result::is_err).unwrap_or(Ok(()))

@@ -15,6 +15,7 @@ mod debris;
 mod expunge;
 mod flags;
 mod load;
+mod noticed;
 mod reader;
 mod render;
 mod scan;
@@ -26,7 +27,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicBool, AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
 };
 
@@ -38,11 +39,7 @@ pub(crate) use load::relocate;
 pub use reader::MessageReader;
 pub(crate) use scan::Look;
 
-use crate::{
-    Columns, MailboxName, Row, SharedFile, Staged, StorageError, UidlFormat, Usage,
-    maildir::{ceiling::Ceiling, filename::KEYWORD_LETTERS},
-    store::Store,
-};
+use crate::{Columns, MailboxName, Row, SharedFile, Staged, StorageError, UidlFormat, Usage, maildir::ceiling::Ceiling, store::Store};
 use state::State;
 
 /// The numbers of STATUS.
@@ -130,6 +127,8 @@ pub struct Mailbox {
     keywords: RwLock<Arc<Vec<String>>>,
     changes: watch::Sender<u64>,
     deleted: AtomicBool,
+    /// Of what the file of keywords without letters says; 0: not known.
+    further_written: AtomicU64,
     /// `tmp/` was looked through since the mailbox was opened.
     tidied: AtomicBool,
     /// Messages from this UID on are \\Recent to the next session.
@@ -279,7 +278,7 @@ impl Mailbox {
     }
     /// Whether a flag can be kept for ever (PERMANENTFLAGS) and new keywords can be made.
     pub fn accepts_new_keywords(&self) -> bool {
-        self.keywords.read().len() < usize::from(KEYWORD_LETTERS)
+        self.keywords.read().len() < usize::from(KeywordId::COUNT)
     }
 
     /// Has the ledger say what is visible here, while nobody is inside the store; whether it said otherwise.

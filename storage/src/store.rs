@@ -31,6 +31,9 @@ const COMMITS_PER_CHECKPOINT: u32 = 250;
 
 /// How long an index that nobody asks keeps its caches.
 const UNUSED_AFTER: Duration = Duration::from_secs(120);
+/// A server that gave a lost host a read delegation makes everybody else's rename or unlink of that file wait, and lookups beside it, until the host's
+/// lease has run out: 103 s were measured. So long nothing is renamed or removed in the background after an unclean takeover.
+const DEAD_CLIENT_HOLDS: Duration = Duration::from_secs(110);
 
 const OPEN: u8 = 0;
 const CLOSING: u8 = 1;
@@ -55,6 +58,8 @@ pub(crate) struct Store {
     pub damaged: AtomicBool,
     /// Makes a damaged index anew; known once the account is open.
     healer: OnceLock<Weak<Account>>,
+    /// Time since opening until which a dead client's delegations may be in force.
+    quiet_until: Mutex<Duration>,
     commits: AtomicU32,
     /// When the index was last asked, in milliseconds since opening, and whether its memory was given back since.
     used: AtomicU64,
@@ -85,6 +90,7 @@ impl Store {
             reader: Mutex::new(None),
             damaged: AtomicBool::new(false),
             healer: OnceLock::new(),
+            quiet_until: Mutex::default(),
             commits: AtomicU32::new(0),
             used: AtomicU64::new(0),
             resting: AtomicBool::new(false),
@@ -299,6 +305,16 @@ impl Store {
     /// Time since the account was opened.
     pub fn now(&self) -> Duration {
         self.clock.now()
+    }
+    /// The holder before died: where other hosts share the files, its client may have been lost with delegations.
+    pub fn wait_for_dead_client(&self) {
+        if self.filesystem.is_remote(&self.paths.maildir) {
+            *self.quiet_until.lock() = self.now() + DEAD_CLIENT_HOLDS;
+        }
+    }
+    /// Whether a rename or removal in the background may have to wait, and lookups with it: no client shall. What was told is durable in the index.
+    pub fn may_wait_for_dead_client(&self) -> bool {
+        self.now() < *self.quiet_until.lock()
     }
     /// The unique part of a new file's name, and when it was made (Unix seconds).
     pub fn unique(&self, internal_date: Option<i64>) -> (String, i64, i64) {

@@ -2,16 +2,18 @@
 
 use std::{
     fs,
+    os::unix::fs::FileExt,
     path::{Path, PathBuf},
 };
 
+use serde_json::Value;
 use tests::{
-    Result,
+    Context, Result, berth,
     cluster::{Cluster, Demo},
-    ensure, mail,
+    ensure, mail, process,
 };
 
-use super::open;
+use super::{holder_and_other, open};
 
 #[test]
 fn without_its_index_a_mailbox_keeps_uids_flags_and_uidvalidity() -> Result<()> {
@@ -53,6 +55,51 @@ fn without_its_index_a_mailbox_keeps_uids_flags_and_uidvalidity() -> Result<()> 
     }
     let (_, uid) = imap.append("INBOX", "", &mail::message("index", 11))?;
     ensure!(uid > 10, "UID {uid} was given again");
+    imap.logout()
+}
+
+#[test]
+fn an_operator_checks_and_rebuilds_an_index_through_any_node_while_sessions_go_on() -> Result<()> {
+    let cluster = Cluster::start(&Demo { nodes: 2, users: 1, dir: None })?;
+    let user = cluster.users[0].clone();
+    let mut imap = open(&cluster.nodes[0].doors, &user)?;
+    for number in 0..50 {
+        imap.append("INBOX", "", &mail::message("index", number))?;
+    }
+    imap.select("INBOX")?;
+    imap.command("STORE 1:20 +FLAGS.SILENT (\\Seen)")?.ok()?;
+    let (flags, bodies) = (imap.flags()?, imap.bodies()?);
+    let (_, other) = holder_and_other(&cluster, &user)?;
+    let config = cluster.nodes[other].config.to_str().context("a path that is not UTF-8")?;
+    let index = |what: &str| berth::run(&["index", what, &user.name, "--json", "--config", config]);
+    let sound = |what: &str| -> Result<()> {
+        let output = index(what)?;
+        ensure!(output.status.success(), "{}", process::said(&output));
+        let said: Value = serde_json::from_slice(&output.stdout)?;
+        ensure!(said["mailboxes"].as_u64() >= Some(1) && said["damage"].is_null(), "{said}");
+        Ok(())
+    };
+    sound("check")?;
+    sound("rebuild")?;
+    sound("check")?;
+    // Every page but the first.
+    let folder = folders_named("index", &cluster.root.join("mail"))?.pop().context("no index")?;
+    let epoch = fs::read_dir(folder)?.next().context("no epoch")??.path();
+    for name in ["index.db", "index.db-wal"] {
+        let file = fs::File::options().write(true).open(epoch.join(name))?;
+        let length = file.metadata()?.len();
+        for at in (4096..length.max(4096)).step_by(512) {
+            file.write_all_at(b"damage", at)?;
+        }
+    }
+    let output = index("check")?;
+    let said = process::said(&output);
+    ensure!(!output.status.success() && said.contains("damaged"), "{said}");
+    imap.command("NOOP")?;
+    sound("check")?;
+    imap.select("INBOX")?;
+    ensure!(imap.flags()? == flags && imap.bodies()? == bodies, "something was lost");
+    imap.append("INBOX", "", &mail::message("index", 51))?;
     imap.logout()
 }
 

@@ -3,3 +3,4 @@
 mod adopt;
 mod postfix;
 mod readers;
+mod writers;

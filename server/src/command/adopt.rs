@@ -1,10 +1,14 @@
 //! `berth adopt` and `berth release-to`: mail of another server is taken over in place, and handed back.
 
-use std::io::{self, IsTerminal, Write};
+use std::{
+    io::{self, IsTerminal, Write},
+    path::Path,
+};
 
 use affinity::{Root, UserName};
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
+use serde_json::{Value, json};
 use storage::{
     AccountPaths,
     adopt::{self, MailboxReport, Report, Server},
@@ -30,6 +34,9 @@ pub struct AdoptArgs {
     /// Only check; change nothing
     #[arg(long)]
     dry_run: bool,
+    /// Print JSON, one line a user
+    #[arg(long)]
+    json: bool,
     #[command(flatten)]
     config: ConfigFile,
 }
@@ -66,7 +73,7 @@ pub(super) fn adopt(args: &AdoptArgs) -> anyhow::Result<()> {
     let mut problems = 0;
     for (number, user) in users.iter().enumerate() {
         progress(&format!("{}/{} {user}", number + 1, users.len()));
-        problems += adopt_one(&places.of(user)?, user, args.dry_run).with_context(|| format!("can't check the mail of {user}"))?;
+        problems += adopt_one(&places.of(user)?, user, args).with_context(|| format!("can't check the mail of {user}"))?;
     }
     progress("");
     let said = match problems {
@@ -78,7 +85,7 @@ pub(super) fn adopt(args: &AdoptArgs) -> anyhow::Result<()> {
 }
 
 /// Prints what is found; how many problems there are.
-fn adopt_one(paths: &AccountPaths, user: &UserName, dry_run: bool) -> anyhow::Result<usize> {
+fn adopt_one(paths: &AccountPaths, user: &UserName, args: &AdoptArgs) -> anyhow::Result<usize> {
     let mut seen = 0;
     let report = adopt::check(paths, &mut |mailbox| {
         seen += 1;
@@ -86,29 +93,67 @@ fn adopt_one(paths: &AccountPaths, user: &UserName, dry_run: bool) -> anyhow::Re
     })?;
     progress("");
     let Some(report) = report else {
+        if args.json {
+            println!("{}", json!({ "user": user.as_str(), "maildir": null }));
+            return Ok(0);
+        }
         println!("{user}: no Maildir {}", paths.maildir.display());
         return Ok(0);
     };
-    let returned = !dry_run && report.is_released && adopt::take_back(paths)?;
+    let returned = !args.dry_run && report.is_released && adopt::take_back(paths)?;
+    let problems = report.problems.len() + report.mailboxes.iter().map(|mailbox| mailbox.problems.len()).sum::<usize>();
+    if args.json {
+        println!("{}", as_json(user, &paths.maildir, &report, returned));
+        return Ok(problems);
+    }
     print_report(&mut io::stdout().lock(), user, &report)?;
     match (report.is_released, returned) {
         (true, true) => println!("{user}: was handed back; is taken over again when opened next"),
         (true, false) => println!("{user}: was handed back; `berth adopt {user}` takes it over again"),
         _ => {}
     }
-    Ok(report.problems.len() + report.mailboxes.iter().map(|mailbox| mailbox.problems.len()).sum::<usize>())
+    Ok(problems)
+}
+
+fn server_name(is_ours: bool, server: Option<Server>) -> Option<&'static str> {
+    match (is_ours, server) {
+        (true, _) => Some("Berth"),
+        (false, Some(Server::Dovecot)) => Some("Dovecot"),
+        (false, Some(Server::Courier)) => Some("Courier"),
+        (false, None) => None,
+    }
+}
+
+fn as_json(user: &UserName, maildir: &Path, report: &Report, returned: bool) -> Value {
+    let mailboxes = report.mailboxes.iter().map(|mailbox| {
+        json!({
+            "mailbox": mailbox.name.as_str(),
+            "from": server_name(mailbox.is_ours, mailbox.server),
+            "messages": mailbox.messages,
+            "keep_uid": mailbox.with_uid,
+            "keep_uidl": mailbox.with_uidl,
+            "keywords": mailbox.keywords,
+            "to_be_read": mailbox.to_be_read,
+            "uidvalidity": mailbox.numbers.map(|(validity, _)| validity),
+            "uidnext": mailbox.numbers.map(|(_, next)| next),
+            "problems": mailbox.problems,
+        })
+    });
+    json!({
+        "user": user.as_str(),
+        "maildir": maildir,
+        "mailboxes": mailboxes.collect::<Vec<_>>(),
+        "was_released": report.is_released,
+        "taken_back": returned,
+        "problems": report.problems,
+    })
 }
 
 fn print_report(out: &mut impl Write, user: &UserName, report: &Report) -> io::Result<()> {
     let mut rows: Vec<Vec<String>> = Vec::new();
     for mailbox in &report.mailboxes {
         let MailboxReport { name, is_ours, server, messages, with_uid, with_uidl, to_be_read, keywords, numbers, .. } = mailbox;
-        let from = match (is_ours, server) {
-            (true, _) => "Berth",
-            (false, Some(Server::Dovecot)) => "Dovecot",
-            (false, Some(Server::Courier)) => "Courier",
-            (false, None) => "-",
-        };
+        let from = server_name(*is_ours, *server).unwrap_or("-");
         let validity = numbers.map_or_else(|| "new".to_owned(), |(validity, _)| validity.to_string());
         let counts = [*messages, *with_uid, *with_uidl, *keywords, *to_be_read].map(|count| count.to_string());
         rows.push([name.to_string(), from.to_owned()].into_iter().chain(counts).chain([validity]).collect());

@@ -17,6 +17,8 @@ const ANSWER_WAIT: Duration = Duration::from_secs(8);
 const MOVE_WAIT: Duration = Duration::from_secs(90);
 /// Every folder of a user is listed, and what other programs brought is read.
 pub const RECOUNT_WAIT: Duration = Duration::from_secs(600);
+/// A million rows are read or written within some minutes, also where the file server is slow.
+pub const INDEX_WAIT: Duration = Duration::from_secs(15 * 60);
 /// Longest answer: some 100,000 sessions.
 const ANSWER_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
@@ -53,6 +55,13 @@ pub enum Request {
         /// To which node.
         to: String,
     },
+    /// Check a user's index, or make it anew, on its holder.
+    Index {
+        /// Whose.
+        user: String,
+        /// Make it anew.
+        rebuild: bool,
+    },
     /// Go on as an IMAP session of this user, logged in: the answer is that of a login with the tag `login`.
     Session {
         /// Whose mail.
@@ -77,6 +86,7 @@ impl Request {
         match self {
             Request::Move { .. } => MOVE_WAIT,
             Request::Quota { recount: true, .. } => RECOUNT_WAIT,
+            Request::Index { .. } => INDEX_WAIT,
             Request::Quota { recount: false, .. } | Request::Session { .. } => MOVE_WAIT,
             Request::Who { .. } | Request::Nodes | Request::Kick { .. } | Request::Settings | Request::Tls => ANSWER_WAIT,
         }
@@ -97,6 +107,19 @@ pub struct KickReply {
 pub struct MoveReply {
     /// The lease's generation now.
     pub epoch: u64,
+}
+
+/// The answer to [`Request::Index`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IndexReply {
+    /// Who did it.
+    pub node: String,
+    /// Mailboxes that were looked at or written.
+    pub mailboxes: usize,
+    /// How long it took.
+    pub milliseconds: u64,
+    /// What was found; it is repaired by the next use.
+    pub damage: Option<String>,
 }
 
 /// The answer to [`Request::Quota`].

@@ -10,6 +10,7 @@ pub mod control;
 pub mod demo;
 mod directory;
 pub mod doctor;
+mod index;
 mod init;
 pub mod leases;
 mod manual;
@@ -82,6 +83,7 @@ enum Command {
     Leases(leases::LeasesArgs),
     Doctor(doctor::DoctorArgs),
     Tls(config::tls::TlsArgs),
+    Index(index::IndexArgs),
     Config(config::ConfigArgs),
     Completions(manual::CompletionsArgs),
     Man(manual::ManArgs),
@@ -175,6 +177,7 @@ impl Command {
             Command::Leases(args) => leases::run(&args),
             Command::Doctor(args) => doctor::run(&args),
             Command::Tls(args) => config::tls::run(&args),
+            Command::Index(args) => index::run(&args),
             Command::Config(args) => config::run(&args),
             Command::Completions(args) => manual::completions(&args),
             Command::Man(args) => manual::man(&args),
@@ -246,6 +249,7 @@ mod tests {
             "berth who",
             "berth who ada --root /srv/berth --json",
             "berth adopt --all --dry-run",
+            "berth adopt --all --dry-run --json",
             "berth adopt ada@example.org --config /tmp/berth.toml",
             "berth release-to dovecot ada",
             "berth who --node mail2 --protocol imap",
@@ -281,6 +285,8 @@ mod tests {
             "berth doctor --root /srv/berth --json",
             "berth tls show --json",
             "berth tls show --config /tmp/berth.toml",
+            "berth index check ada@example.org",
+            "berth index rebuild ada --json",
             "berth config check",
             "berth config show --default",
             "berth completions bash",
@@ -301,6 +307,7 @@ mod tests {
             ("berth release-to cyrus ada", 2),
             ("berth user add ada --file a --config b", 2),
             ("berth who --root /a --config /b", 2),
+            ("berth index check", 2),
             ("berth kick", 2),
             ("berth quota", 2),
             ("berth import ada", 2),

@@ -63,6 +63,13 @@ pub enum Request {
         /// Whom.
         user: UserName,
     },
+    /// Check this user's index, or make it anew. Answered by [`AtHolder`] with a [`crate::command::control::IndexReply`].
+    Index {
+        /// Whose.
+        user: UserName,
+        /// Make it anew.
+        rebuild: bool,
+    },
     /// What does this user of yours hold? Answered by [`AtHolder`].
     Quota {
         /// Whose.

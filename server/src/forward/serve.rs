@@ -22,7 +22,7 @@ use crate::{
         message::{Message, Spool},
         reply,
     },
-    node::{Node, operate, quota, traffic::Counted},
+    node::{Node, index, operate, quota, traffic::Counted},
 };
 
 /// How long a node may take to say what it wants on a stream that it opened.
@@ -52,6 +52,14 @@ pub async fn stream(node: Arc<Node>, mut stream: RelayStream) {
         Request::End { filter, why } => frames::write(&mut stream, &node.sessions.end(&filter, &why)).await,
         Request::Move { user, to } => frames::write(&mut stream, &operate::hand_over(&node, &user, to).await).await,
         Request::Take { user } => frames::write(&mut stream, &operate::take(&node, &user).await).await,
+        Request::Index { user, rebuild } => {
+            let answer = match open(&node, &user, Use::Delivery).await {
+                Ok(held) => AtHolder::Done(index::report(&node, &held, rebuild).await),
+                Err(NotHere::Redirect(redirect)) => AtHolder::NotMine(redirect),
+                Err(NotHere::Error(error)) => AtHolder::Done(Err(error.to_string())),
+            };
+            frames::write(&mut stream, &answer).await
+        }
         Request::Quota { user, recount } => {
             let answer = match open(&node, &user, Use::Delivery).await {
                 Ok(held) => AtHolder::Done(quota::report(&node, &held, recount).await),

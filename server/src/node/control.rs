@@ -20,7 +20,7 @@ use tokio::{
 use tracing::Instrument;
 
 use super::{
-    Node, operate, quota,
+    Node, index, operate, quota,
     sessions::{SessionFilter, SessionLine},
 };
 use crate::{
@@ -135,6 +135,7 @@ async fn answer(node: &Arc<Node>, question: Question) -> Result<Value, String> {
         }
         // It is no question: see `serve`.
         Question::Session { .. } => return Err("a session begins with its own line".to_owned()),
+        Question::Index { user, rebuild } => serde_json::to_value(index::of(node, &user_of(&user)?, rebuild).await?),
         Question::Quota { user, recount } => serde_json::to_value(quota::of(node, &user_of(&user)?, recount).await?),
         Question::Tls => {
             let served = node.tls.iter().flat_map(|tls| tls.certificates());

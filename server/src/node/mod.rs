@@ -8,10 +8,12 @@
 //! - `reload.rs` follows changes of configuration, users and certificates
 
 pub mod admission;
+pub mod at_holder;
 pub mod certificates;
 pub mod control;
 pub mod expiry;
 pub mod health;
+pub mod index;
 pub mod listener;
 pub mod operate;
 pub mod probe;
@@ -241,6 +243,7 @@ async fn start(config: Config, config_file: &Path) -> anyhow::Result<Arc<Node>> 
 
 /// What the store wants to know of the configuration.
 fn storage_settings(config: &Config, settle_after: Duration) -> anyhow::Result<StorageSettings> {
+    storage::watch::limit(config.mail.watches);
     let mut auto_create = Vec::new();
     for (name, special_use) in &config.mail.auto_create {
         let name = MailboxName::parse(name).with_context(|| format!("mail.auto_create: {name:?} can't be a mailbox"))?;

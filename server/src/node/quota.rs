@@ -19,17 +19,14 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::{Node, operate};
+use super::{
+    Node,
+    at_holder::{self, Answer},
+};
 use crate::{
     command::control::{self, QuotaReply, QuotaRow},
     config::Config,
-    forward::{
-        Held,
-        accounts::Quotas,
-        frames::{AtHolder, Request},
-        held::Use,
-        route::{Route, Router},
-    },
+    forward::{Held, accounts::Quotas, frames::Request},
 };
 
 /// How long a holder may take to open an account that nobody has, and to count what its index lost.
@@ -107,19 +104,11 @@ fn arguments(user: &UserName, crossing: &Crossing) -> Vec<String> {
 
 /// What a user holds, as the holder says; whom nobody holds is opened by whoever is to have them.
 pub async fn of(node: &Arc<Node>, user: &UserName, recount: bool) -> Result<QuotaReply, String> {
-    let mut router = Router::new(node, user.clone(), Use::Delivery);
-    loop {
-        match router.next().await.map_err(|error| error.to_string())? {
-            Route::Here(held) => return report(node, &held, recount).await,
-            Route::There { node: holder, placement } => {
-                let limit = if recount { control::RECOUNT_WAIT } else { ANSWER_LIMIT };
-                match operate::ask::<AtHolder<QuotaReply>>(node, &holder, &Request::Quota { user: user.clone(), recount }, limit).await {
-                    Ok(AtHolder::Done(answer)) => return answer,
-                    Ok(AtHolder::NotMine(redirect)) => router.not_mine(redirect).map_err(|error| error.to_string())?,
-                    Err(reason) => router.unreachable(placement, reason),
-                }
-            }
-        }
+    let request = || Request::Quota { user: user.clone(), recount };
+    let limit = if recount { control::RECOUNT_WAIT } else { ANSWER_LIMIT };
+    match at_holder::ask(node, user, request, limit).await? {
+        Answer::Here(held) => report(node, &held, recount).await,
+        Answer::There(reply) => Ok(reply),
     }
 }
 

@@ -5,7 +5,7 @@ use std::{
     path::Path,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -37,6 +37,7 @@ struct State {
     goes_on: AtomicU64,
     /// The error's number (errno).
     errno: i32,
+    remote: AtomicBool,
     /// What happens before the call with this number, once.
     event: Mutex<Option<(u64, Event)>>,
     /// What happens between a listing and its caller.
@@ -70,6 +71,7 @@ impl Faulty {
             fails_at: number(),
             goes_on: number(),
             errno,
+            remote: AtomicBool::default(),
             event: Mutex::default(),
             after_listing: Mutex::default(),
         };
@@ -89,6 +91,10 @@ impl Faulty {
     /// Lets `event` happen after every listing of a folder, before the caller has it.
     pub fn after_listing(&self, event: impl FnMut(&Path) + Send + 'static) {
         *self.state.after_listing.lock() = Some(ListingEvent(Box::new(event)));
+    }
+    /// Says from now on that it is one of a file server.
+    pub fn pretend_remote(&self) {
+        self.state.remote.store(true, Ordering::SeqCst);
     }
     /// No more failures.
     pub fn heal(&self) {
@@ -177,6 +183,9 @@ impl Filesystem for Faulty {
     }
     fn attributes(&self, path: &Path) -> io::Result<Attributes> {
         Shared.attributes(path)
+    }
+    fn is_remote(&self, _folder: &Path) -> bool {
+        self.state.remote.load(Ordering::SeqCst)
     }
     fn sync_folder(&self, folder: &Path) -> io::Result<()> {
         self.state.changing()?;

@@ -80,6 +80,8 @@ pub trait Filesystem: Send + Sync + Debug {
     fn list(&self, folder: &Path) -> io::Result<Vec<Entry>>;
     /// Attributes as the server says them now.
     fn attributes(&self, path: &Path) -> io::Result<Attributes>;
+    /// Whether other hosts may keep files here from being renamed or removed: those that were lost with a delegation.
+    fn is_remote(&self, folder: &Path) -> bool;
     /// Makes renames in a folder durable (local file systems).
     fn sync_folder(&self, folder: &Path) -> io::Result<()>;
 }

@@ -144,6 +144,9 @@ impl Filesystem for Shared {
             changed: nanoseconds(stat.stx_ctime.tv_sec, stat.stx_ctime.tv_nsec),
         })
     }
+    fn is_remote(&self, folder: &Path) -> bool {
+        keeps_names_by_itself(folder).unwrap_or(false)
+    }
     fn sync_folder(&self, folder: &Path) -> io::Result<()> {
         // Opening a folder that was just changed is a request.
         if keeps_names_by_itself(folder)? {

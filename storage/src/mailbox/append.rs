@@ -11,7 +11,10 @@ use super::{
 use crate::{
     Staged, StorageError, Usage,
     filesystem::remove_quietly,
-    maildir::filename::{Base, FileName, nameable},
+    maildir::{
+        filename::{Base, FileName},
+        further::without_letters,
+    },
     parallel,
     staged::Complete,
 };
@@ -104,12 +107,20 @@ impl Mailbox {
         for (position, ((complete, flags, date), rendering)) in completed.iter().zip(renderings).enumerate() {
             let (unique, internal_date, save_date) = self.store.unique(*date);
             let size = complete.staged.len();
-            let flags = nameable(*flags).intersection(known);
+            let flags = flags.intersection(known);
             let base = Base { unique, disk_size: Some(size), size: Some(size), uid: Some(in_flight.uid(position)), email_id: None };
             let file = format!("cur/{}", FileName { base, flags, unknown_flags: String::new() }.print());
             renames.push((complete.staged.path(), folder.join(&file)));
             let pending = Pending { disk_size: size, rendering };
-            new.push(NewMessage { flags, size, internal_date, save_date, file, pending, write_back_due: false });
+            new.push(NewMessage {
+                flags,
+                size,
+                internal_date,
+                save_date,
+                file,
+                pending,
+                write_back_due: !without_letters(flags).is_empty(),
+            });
         }
         let filesystem = self.store.filesystem.as_ref();
         let renamed = parallel::for_each(at_once, &renames, |(from, to)| {

@@ -1,6 +1,11 @@
 //! STORE and keywords: durable in the index with one commit; names follow in the background.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    hash::{DefaultHasher, Hash, Hasher},
+    path::Path,
+    sync::{Arc, atomic::Ordering},
+};
 
 use index::{FlagSet, KeywordId, Uid};
 use parking_lot::Mutex;
@@ -10,7 +15,9 @@ use crate::{
     Columns, StorageError,
     filesystem::{read_small, replace_small},
     maildir::{
-        filename::{KEYWORD_LETTERS, nameable},
+        beside,
+        filename::KEYWORD_LETTERS,
+        further::{Further, without_letters},
         keywords::{self, KEYWORDS_BYTES_MAX, KEYWORDS_FILE},
     },
 };
@@ -99,7 +106,7 @@ impl Mailbox {
         let mut names = self.read_keywords(&folder)?;
         let position = match names.iter().position(|known| known.eq_ignore_ascii_case(name)) {
             Some(position) => position,
-            None if names.len() >= usize::from(KEYWORD_LETTERS) => return Err(StorageError::TooManyKeywords),
+            None if names.len() >= usize::from(KeywordId::COUNT) => return Err(StorageError::TooManyKeywords),
             None => {
                 names.push(name.to_owned());
                 names.len() - 1
@@ -121,7 +128,14 @@ impl Mailbox {
     /// Takes the file's keywords over.
     pub(super) fn load_keywords(&self, folder: &std::path::Path) -> Result<(), StorageError> {
         let mut state = self.state.lock();
-        let names = self.read_keywords(folder)?;
+        let mut names = self.read_keywords(folder)?;
+        let further = self.read_further(folder)?;
+        if !further.names.is_empty() {
+            keywords::extend_to(&mut names, usize::from(KEYWORD_LETTERS) - 1);
+            names.truncate(usize::from(KEYWORD_LETTERS));
+            names.extend(further.names);
+            names.truncate(usize::from(KeywordId::COUNT));
+        }
         if names == **self.keywords.read() {
             return Ok(());
         }
@@ -141,11 +155,54 @@ impl Mailbox {
     fn set_keywords(&self, state: &mut super::State, folder: &std::path::Path, names: Vec<String>) -> Result<(), StorageError> {
         let (path, scratch) = (folder.join(KEYWORDS_FILE), folder.join("tmp").join(self.store.scratch()));
         self.store.ensure_not_abandoned()?;
-        replace_small(self.store.filesystem.as_ref(), &path, &scratch, keywords::print(&names).as_bytes())
-            .map_err(self.store.io("can't write", path))?;
+        let (lettered, further) = names.split_at(names.len().min(usize::from(KEYWORD_LETTERS)));
+        if self.keywords().len() < lettered.len() {
+            replace_small(self.store.filesystem.as_ref(), &path, &scratch, keywords::print(lettered).as_bytes())
+                .map_err(self.store.io("can't write", path))?;
+        }
+        self.write_further(folder, further)?;
         let highest = self.columns.read().highest_modseq();
         self.commit(state, highest, |change| change.set_keywords(self.id, &names))?;
         *self.keywords.write() = Arc::new(names);
+        Ok(())
+    }
+}
+
+/// Keywords without letters.
+impl Mailbox {
+    /// What the file beside the mail says of this mailbox.
+    pub(super) fn read_further(&self, folder: &Path) -> Result<Further, StorageError> {
+        let filesystem = self.store.filesystem.as_ref();
+        let read = filesystem.list(folder).and_then(|entries| beside::KEYWORDS.read(filesystem, folder, &entries));
+        let further = Further::parse(&read.map_err(self.store.io("can't read the keywords in", folder))?.unwrap_or_default());
+        Ok(if further.uid_validity == self.uid_validity().get() { further } else { Further::default() })
+    }
+    /// Brings the file up to date with what messages have now. Before their flags count as written back.
+    pub(super) fn keep_further(&self, folder: &Path) -> Result<(), StorageError> {
+        let names = self.keywords();
+        self.write_further(folder, names.get(usize::from(KEYWORD_LETTERS)..).unwrap_or_default())
+    }
+    fn write_further(&self, folder: &Path, names: &[String]) -> Result<(), StorageError> {
+        if names.is_empty() {
+            return Ok(());
+        }
+        let messages = {
+            let columns = self.columns.read();
+            let flags = (0..columns.len()).map(|position| (columns.row(position).uid.get(), without_letters(columns.flags(position))));
+            flags.filter(|(_, flags)| !flags.is_empty()).collect()
+        };
+        let content = Further { uid_validity: self.uid_validity().get(), names: names.to_vec(), messages }.print();
+        let mut hasher = DefaultHasher::new();
+        content.hash(&mut hasher);
+        let hash = hasher.finish().max(1);
+        if self.further_written.load(Ordering::SeqCst) == hash {
+            return Ok(());
+        }
+        let scratch = folder.join("tmp").join(self.store.scratch());
+        beside::KEYWORDS
+            .write(self.store.filesystem.as_ref(), folder, &scratch, content.as_bytes())
+            .map_err(self.store.io("can't write the keywords in", folder))?;
+        self.further_written.store(hash, Ordering::SeqCst);
         Ok(())
     }
 }
@@ -171,7 +228,7 @@ impl StoreRequest {
                 StoreOperation::Add(flags) => before.union(flags),
                 StoreOperation::Remove(flags) => before.difference(flags),
             };
-            let flags = nameable(flags).intersection(known);
+            let flags = flags.intersection(known);
             if flags != before {
                 changes.insert(*uid, flags);
             }

@@ -5,7 +5,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicBool, AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -84,6 +84,7 @@ impl Mailbox {
             keywords: RwLock::new(Arc::new(keywords)),
             changes: watch::Sender::new(columns.highest_modseq().get()),
             deleted: AtomicBool::new(false),
+            further_written: AtomicU64::new(0),
             tidied: AtomicBool::new(false),
             recent_from: AtomicU32::new(state.record.first_recent),
             object_id: OnceLock::new(),
@@ -221,16 +222,14 @@ impl Mailbox {
         !self.is_deleted() && (!self.is_at_rest() || !self.tidied.load(Ordering::SeqCst) || !self.is_reserved_ahead())
     }
     /// What can be done without anybody waiting for it. What fails is tried again, and keeps nothing else from being done.
-    pub(crate) fn work(&self) -> Result<(), StorageError> {
-        let steps = [
-            // What was told first, then what can wait.
-            self.flush_rows(),
-            self.reserve_ahead(),
-            self.write_back(self.store.settings.write_back_after),
-            self.remove_files(),
-            self.settle_takeover(),
-            self.tidy(),
-        ];
+    /// `names`: files may be renamed and removed.
+    pub(crate) fn work(&self, names: bool) -> Result<(), StorageError> {
+        // What was told first, then what can wait.
+        let mut steps = vec![self.flush_rows(), self.reserve_ahead()];
+        if names {
+            steps.extend([self.write_back(self.store.settings.write_back_after), self.remove_files(), self.tidy()]);
+        }
+        steps.push(self.settle_takeover());
         steps.into_iter().find(Result::is_err).unwrap_or(Ok(()))
     }
     /// Everything that is due, for closing.

@@ -20,7 +20,7 @@ use crate::{
     StorageError, Usage, adopt,
     filesystem::read_small,
     maildir::{
-        filename::{Base, FileName, identity},
+        filename::{Base, FileName, KEYWORD_LETTERS, identity},
         scan::{Found, Known, Plan, assign, compare, found},
         uidlist::{UIDLIST_BYTES_MAX, UidList, own_file},
     },
@@ -92,6 +92,7 @@ impl Mailbox {
         let mut new = found(listed, &plan.new);
         if matches!(look, Look::Opening(ScanDue::Takeover | ScanDue::Rebuild)) {
             self.apply_adopted_list(folder, &mut new)?;
+            self.apply_further(folder, &mut new)?;
         }
         let letters = new.iter().map(|found| found.flags).chain(plan.renamed.iter().map(|(.., flags)| *flags));
         if let Some(highest) = letters.flat_map(|flags| flags.keywords().last()).max() {
@@ -141,6 +142,20 @@ impl Mailbox {
                 if !stays || found.flags.keywords().next().is_none() {
                     found.flags = found.flags.union(*keywords);
                 }
+            }
+        }
+        Ok(())
+    }
+
+    /// Files whose names say a UID have the keywords without letters that the file beside the mail says.
+    fn apply_further(&self, folder: &Path, new: &mut [Found]) -> Result<(), StorageError> {
+        if self.keywords.read().len() <= usize::from(KEYWORD_LETTERS) {
+            return Ok(());
+        }
+        let further = self.read_further(folder)?;
+        for found in new {
+            if let Some(flags) = found.uid.and_then(|uid| further.messages.get(&uid.get())) {
+                found.flags = found.flags.union(*flags);
             }
         }
         Ok(())

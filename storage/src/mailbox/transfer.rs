@@ -18,7 +18,10 @@ use super::{
 use crate::{
     EmailId, Row, StorageError, Usage,
     filesystem::{Filesystem, remove_quietly},
-    maildir::filename::{Base, FileName},
+    maildir::{
+        filename::{Base, FileName},
+        further::without_letters,
+    },
     parallel,
 };
 
@@ -100,7 +103,7 @@ impl Mailbox {
                 save_date,
                 file: format!("cur/{name}"),
                 pending: Pending { disk_size, rendering },
-                write_back_due: !complete,
+                write_back_due: !complete || !without_letters(flags).is_empty(),
             });
             pairs.push((row.uid, uid));
         }

@@ -116,6 +116,7 @@ impl Mailbox {
 
     /// `false`: some files were not where we thought.
     fn round(&self, folder: &Path, jobs: &[Job]) -> Result<bool, StorageError> {
+        self.keep_further(folder)?;
         let filesystem = self.store.filesystem.as_ref();
         let outcomes = parallel::for_each(self.store.settings.parallel_operations, jobs, |job| {
             if job.from == job.to {

@@ -70,7 +70,8 @@ fn flag_of(letter: char) -> Option<Flag> {
 }
 
 /// The flags that a file name can carry.
-pub(crate) fn nameable(flags: FlagSet) -> FlagSet {
+#[cfg(test)]
+fn nameable(flags: FlagSet) -> FlagSet {
     flags.keywords().filter(|id| id.position() >= usize::from(KEYWORD_LETTERS)).fold(flags, |set, id| set.without(Flag::Keyword(id)))
 }
 

@@ -268,7 +268,7 @@ fn keywords_are_kept_by_name() {
     inbox.copy_to(&[uid(1)], &sent).unwrap();
     assert_eq!(*sent.keywords(), ["other", "$Junk"]);
     assert_eq!(sent.read().row(0).flags.keywords().map(|id| id.position()).collect::<Vec<_>>(), [1]);
-    for number in inbox.keywords().len()..26 {
+    for number in inbox.keywords().len()..usize::from(index::KeywordId::COUNT) {
         inbox.keyword(&format!("k{number}")).unwrap();
     }
     assert!(!inbox.accepts_new_keywords());

@@ -154,18 +154,47 @@ fn whatever_fails_once_before_a_holder_dies_nothing_acknowledged_is_lost() {
     run(Failure::Once, true);
 }
 
+/// What a client is told of each: `server::imap::reply`, `server::lmtp::reply`.
 #[test]
-fn no_space_is_said_as_such() {
+fn every_refusal_of_the_file_system_is_said_as_what_it_is_and_leaves_no_debris() {
     const ENOSPC: i32 = 28;
-    let mut user = User::new();
-    user.faulty = crate::filesystem::Faulty::new(ENOSPC);
-    let held = user.open(Handover::Clean);
-    let inbox = held.inbox();
-    for call in 1..=4 {
-        user.faulty.fail_at(call, Failure::Once);
-        assert!(matches!(append(&inbox, "x", FlagSet::EMPTY), Err(StorageError::NoSpace { .. })));
+    const EDQUOT: i32 = 122;
+    const ESTALE: i32 = 116;
+    const EROFS: i32 = 30;
+    for errno in [ENOSPC, EDQUOT, EIO, ESTALE, EROFS] {
+        let mut user = User::new();
+        user.faulty = crate::filesystem::Faulty::new(errno);
+        let held = user.open(Handover::Clean);
+        let inbox = held.inbox();
+        append(&inbox, "first", FlagSet::EMPTY).unwrap();
+        let check = |error: StorageError| {
+            assert_eq!(matches!(error, StorageError::NoSpace { .. }), errno == ENOSPC || errno == EDQUOT, "{errno}: {error}");
+            assert_eq!(
+                (error.is_over_quota(), error.may_pass()),
+                (errno == EDQUOT, ![ENOSPC, EDQUOT].contains(&errno)),
+                "{errno}: {error}"
+            );
+        };
+        let sent = held.open("Sent");
+        for call in 1..=4 {
+            user.faulty.fail_at(call, Failure::Once);
+            check(append(&inbox, "x", FlagSet::EMPTY).unwrap_err());
+            user.faulty.fail_at(call, Failure::Once);
+            held.create(&name("x"), CreateOptions::default()).map(drop).unwrap_or_else(check);
+            held.delete(&name("x")).unwrap_or_default();
+            user.faulty.fail_at(call, Failure::Once);
+            held.set_subscribed(&name("Sent"), call % 2 == 0).unwrap_or_else(check);
+            user.faulty.fail_at(call, Failure::Once);
+            inbox.copy_to(&[uid(1)], &sent).map(drop).unwrap_or_else(check);
+        }
+        user.faulty.heal();
+        append(&inbox, "fits", FlagSet::EMPTY).unwrap();
+        held.run_background_work().unwrap();
+        assert_eq!(inbox.read().len(), 2);
+        for file in user.everything() {
+            let file = file.strip_prefix(user.maildir().parent().unwrap()).unwrap().display().to_string();
+            let debris = file.contains("tmp/") || file.contains("berth-creating") || file.contains("berth-deleted");
+            assert!(!debris, "{errno}: {file}");
+        }
     }
-    user.faulty.heal();
-    assert_eq!(append(&inbox, "fits", FlagSet::EMPTY).map(|appended| inbox.read().position(appended.uid)).unwrap(), Some(0));
-    assert_eq!(std::fs::read_dir(user.maildir().join("tmp")).unwrap().count(), 0);
 }

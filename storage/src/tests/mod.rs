@@ -10,6 +10,7 @@ mod foreign;
 mod layouts;
 mod object_ids;
 mod quota;
+mod size;
 mod survival;
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};

@@ -5,6 +5,7 @@ use index::{Flag, FlagSet};
 use proptest::prelude::*;
 
 use super::*;
+
 use crate::{CreateOptions, StoreOperation, filesystem::Shared, maildir::ceiling::Marks};
 
 /// One thing that a client does; numbers are taken modulo what there is.
@@ -293,4 +294,60 @@ fn a_late_rename_of_a_dead_holder_gets_a_uid_of_its_own() {
     held.run_background_work().unwrap();
     let uids: Vec<u32> = inbox.read().uids().iter().map(|uid| uid.get()).collect();
     assert_eq!(uids, [1, after.get(), after.get() + 1], "the second scan found it");
+}
+
+/// A lost host's delegations make renames and removals wait: so they wait themselves, but for closing.
+#[test]
+fn after_an_unclean_takeover_names_wait_where_a_dead_client_may_hold_files() {
+    let mut user = User::new();
+    let held = user.open(Handover::Clean);
+    for subject in ["one", "two"] {
+        append(&held.inbox(), subject, FlagSet::EMPTY).unwrap();
+    }
+    user.die(held);
+    user.faulty.pretend_remote();
+    let held = user.open(Handover::Unclean);
+    let inbox = held.inbox();
+    let before = user.files("");
+    inbox.store(&[uid(1)], crate::StoreOperation::Add(FlagSet::of(&[Flag::Seen])), None).unwrap();
+    inbox.remove(&[uid(2)]).unwrap();
+    held.run_background_work().unwrap();
+    assert_eq!(user.files(""), before);
+    assert!(user.index().join("1").exists());
+    held.close().unwrap();
+    let after = user.files("");
+    assert!(after.len() == 1 && after[0].ends_with(":2,S"), "{after:?}");
+}
+
+/// More keywords than there are letters.
+#[test]
+fn keywords_beyond_the_letters_survive_the_index() {
+    let mut user = User::new();
+    let held = user.open(Handover::Clean);
+    let inbox = held.inbox();
+    let count = index::KeywordId::COUNT;
+    for number in 0..count {
+        inbox.keyword(&format!("keyword{number}")).unwrap();
+    }
+    assert!(matches!(inbox.keyword("one-more"), Err(StorageError::TooManyKeywords)));
+    assert!(!inbox.accepts_new_keywords());
+    let flag = |name: &str| Flag::Keyword(inbox.keyword(name).unwrap());
+    let all = (0..count).fold(FlagSet::EMPTY, |flags, number| flags.with(flag(&format!("keyword{number}"))));
+    append(&inbox, "one", all).unwrap();
+    append(&inbox, "two", FlagSet::of(&[flag("keyword3")])).unwrap();
+    inbox.store(&[uid(2)], crate::StoreOperation::Add(FlagSet::of(&[flag("keyword40"), flag("keyword26")])), None).unwrap();
+    let copied = inbox.copy_to(&[uid(2)], &held.open("Sent")).unwrap();
+    inbox.store(&[uid(1)], crate::StoreOperation::Remove(FlagSet::of(&[flag("keyword55")])), None).unwrap();
+    let before = (picture(&inbox), picture(&held.open("Sent")));
+    assert_eq!(before.1.messages[&copied.pairs[0].1.get()].0.keywords().count(), 3);
+    held.close().unwrap();
+    for _ in 0..2 {
+        user.delete_index();
+        let held = user.open(Handover::Clean);
+        assert_eq!((picture(&held.inbox()), picture(&held.open("Sent"))), before);
+        held.close().unwrap();
+    }
+    let files: Vec<String> = user.everything().iter().filter_map(|path| path.file_name()?.to_str().map(str::to_owned)).collect();
+    let beside: Vec<&String> = files.iter().filter(|file| file.starts_with("berth-keywords,")).collect();
+    assert_eq!(beside.len(), 1, "the newest, where letters did not suffice: {beside:?}");
 }

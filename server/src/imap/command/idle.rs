@@ -22,11 +22,15 @@ const STILL_HERE: Duration = Duration::from_secs(120);
 /// The only line that may come is DONE; a longer one need not be kept.
 const DONE_BYTES_MAX: usize = 64;
 
+/// Other programs do several things in a row, and ours are known from memory a moment after they happened.
+const SETTLE: Duration = Duration::from_millis(100);
+
 enum Event {
     Input,
     Changed,
     StillHere,
     Rescan,
+    Noticed,
 }
 
 /// IDLE, with or without a selected mailbox.
@@ -36,6 +40,13 @@ pub async fn idle<H: Holding>(session: &mut Session<H>, state: &mut State) -> Re
     let mut rescan = interval(session.settings.rescan_interval.max(Duration::from_secs(1)));
     still_here.reset();
     rescan.reset();
+    let mut watching = match state {
+        State::Selected(selected) => {
+            let mailbox = selected.mailbox.clone();
+            session.held.run(move |_| Ok(mailbox.watch())).await?
+        }
+        _ => None,
+    };
     let silence = sleep(session.settings.idle_timeout);
     tokio::pin!(silence);
     loop {
@@ -58,11 +69,19 @@ pub async fn idle<H: Holding>(session: &mut Session<H>, state: &mut State) -> Re
             () = changed(state) => Event::Changed,
             _ = still_here.tick() => Event::StillHere,
             _ = rescan.tick() => Event::Rescan,
+            () = noticed(&mut watching) => Event::Noticed,
             () = &mut silence => return Err(Stop::Bye("Disconnected for inactivity".into())),
         };
         match event {
             Event::Input | Event::Changed => {}
             Event::StillHere => response::untagged(session.connection.output(), Condition::Ok, None, "Still here"),
+            Event::Noticed => {
+                if let (State::Selected(selected), Some(watching)) = (&*state, &watching) {
+                    sleep(SETTLE).await;
+                    let (mailbox, happened) = (selected.mailbox.clone(), watching.take());
+                    session.held.run(move |_| mailbox.look_at(&happened)).await?;
+                }
+            }
             Event::Rescan => {
                 if let State::Selected(selected) = state {
                     let mailbox = selected.mailbox.clone();
@@ -70,6 +89,14 @@ pub async fn idle<H: Holding>(session: &mut Session<H>, state: &mut State) -> Re
                 }
             }
         }
+    }
+}
+
+/// Resolves when the folder changes, by whomever; never where it is not watched. Safe to cancel.
+async fn noticed(watching: &mut Option<storage::watch::Watching>) {
+    match watching {
+        Some(watching) => watching.changed().await,
+        None => pending().await,
     }
 }
 
