@@ -49,7 +49,7 @@ fn read(folder: &Path) -> Result<Said, IndexError> {
     for record in index.mailboxes()? {
         let id = record.id;
         let mut messages = Vec::new();
-        let contents = index.contents(id, &mut |message| messages.push(message.clone()))?;
+        let contents = index.contents(id, &mut |_| (), &mut |message| messages.push(message.clone()))?;
         let mut rendered = Vec::new();
         // Nobody asks for what an expunged message was, whose row a damaged page may bring back.
         let uids: Vec<Uid> = messages.iter().map(|message| message.uid).collect();

@@ -117,7 +117,7 @@ impl UserIndex {
             return Err(IndexError::Damaged(format!("{astray} messages are beyond their mailbox's UIDNEXT or HIGHESTMODSEQ")));
         }
         for (checked, mailbox) in self.mailboxes()?.into_iter().enumerate() {
-            self.contents(mailbox.id, &mut |_| ())?;
+            self.contents(mailbox.id, &mut |_| (), &mut |_| ())?;
             self.check_the_rest(mailbox.id)?;
             progress(checked + 1);
         }

@@ -191,9 +191,15 @@ impl UserIndex {
         }
         Ok(mailboxes)
     }
-    /// One mailbox with all that it has but what was rendered; calls `visit` with its messages, by UID.
-    pub fn contents(&self, id: MailboxId, visit: &mut dyn FnMut(&MessageRecord)) -> Result<Option<Contents>, IndexError> {
+    /// One mailbox with all that it has but what was rendered. Calls `expect` with the number of its messages, then `visit` with each, by UID.
+    pub fn contents(
+        &self,
+        id: MailboxId,
+        expect: &mut dyn FnMut(usize),
+        visit: &mut dyn FnMut(&MessageRecord),
+    ) -> Result<Option<Contents>, IndexError> {
         let Some((record, counts)) = record_and_counts(&self.connection, id)? else { return Ok(None) };
+        expect(usize::try_from(counts.messages).unwrap_or(0));
         let mut messages = 0;
         let mut bytes: i64 = 0;
         self.each_message(id, &mut |message| {

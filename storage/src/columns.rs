@@ -141,6 +141,14 @@ impl Columns {
         }
         runs
     }
+    /// Makes room for so many more, so that columns that grow by turns leave no holes in memory.
+    pub(crate) fn reserve(&mut self, messages: usize) {
+        self.uids.reserve_exact(messages);
+        for column in [&mut self.flags, &mut self.modseqs, &mut self.sizes, &mut self.internal_dates, &mut self.save_dates] {
+            column.reserve(messages);
+        }
+        self.files.reserve(messages);
+    }
     /// Adds a message; its UID is above all others'.
     pub(crate) fn push(&mut self, row: Row, file: &str) {
         debug_assert!(self.uids.last().is_none_or(|last| *last < row.uid), "messages become visible in UID order");

@@ -8,6 +8,7 @@ mod index;
 mod kill;
 mod limits;
 mod logs;
+mod memory;
 mod operate;
 mod pause;
 mod quota;

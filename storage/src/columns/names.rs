@@ -52,6 +52,9 @@ pub(super) struct Names {
 }
 
 impl Names {
+    pub fn reserve(&mut self, more: usize) {
+        self.blocks.reserve_exact(more.div_ceil(BLOCK));
+    }
     pub fn push(&mut self, file: &str, facts: Facts) {
         let packed = self.pack(file, facts);
         self.push_packed(&packed);

@@ -23,6 +23,12 @@ impl Numbers {
             Numbers::Far(numbers) => numbers[position],
         }
     }
+    pub fn reserve(&mut self, more: usize) {
+        match self {
+            Numbers::Near { offsets, .. } => offsets.reserve_exact(more),
+            Numbers::Far(numbers) => numbers.reserve_exact(more),
+        }
+    }
     pub fn push(&mut self, number: u64) {
         if let Numbers::Near { base, offsets } = self {
             if offsets.is_empty() {

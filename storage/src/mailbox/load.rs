@@ -1,6 +1,7 @@
 //! Opens a mailbox: rows from the index, and the folder where the index can't be complete.
 
 use std::{
+    cell::RefCell,
     collections::BTreeMap,
     path::PathBuf,
     sync::{
@@ -27,9 +28,10 @@ use crate::{
 impl Mailbox {
     /// Opens the mailbox with row `id`.
     pub(crate) fn load(store: Arc<Store>, id: MailboxId, name: MailboxName, folder: PathBuf) -> Result<Arc<Mailbox>, StorageError> {
-        let mut columns = Columns::default();
+        let columns = RefCell::new(Columns::default());
         let contents = store.with_writer(|index| {
-            index.contents(id, &mut |message| {
+            let expect = &mut |messages| columns.borrow_mut().reserve(messages);
+            index.contents(id, expect, &mut |message| {
                 let row = Row {
                     uid: message.uid,
                     flags: message.flags,
@@ -38,9 +40,10 @@ impl Mailbox {
                     internal_date: message.internal_date,
                     save_date: message.save_date,
                 };
-                columns.push(row, &message.file);
+                columns.borrow_mut().push(row, &message.file);
             })
         })?;
+        let mut columns = columns.into_inner();
         let Some(Contents { mut record, keywords, removals, write_backs }) = contents else { return Err(StorageError::NoMailbox(name)) };
         let due = record.scan_due;
         let marks = Self::marks(&store, &record, &folder)?;
