@@ -171,6 +171,8 @@ pub struct MailSection {
     pub rescan_interval: Duration,
     /// Mailboxes whose folders are watched at once for changes by other programs on this host; 0: none.
     pub watches: usize,
+    /// What separates levels of mailbox names for IMAP clients: `/` or `.`.
+    pub separator: String,
     /// Mailboxes made for a new user: name = special use (or "").
     pub auto_create: BTreeMap<String, String>,
 }
@@ -311,6 +313,7 @@ impl Default for MailSection {
             write_back_after: Duration::from_secs(1),
             rescan_interval: Duration::from_secs(120),
             watches: 2048,
+            separator: "/".to_owned(),
             auto_create: special.iter().map(|name| ((*name).to_owned(), format!("\\{name}"))).collect(),
         }
     }

@@ -7,6 +7,7 @@ use storage::{Layout, MailboxName, SpecialUse};
 use super::{Address, Config, auth::SourceSection, explain::Written};
 use crate::{
     auth::{oauth::algorithm, sasl::Mechanism, scheme::Scheme},
+    imap::wire::enabled::Separator,
     sandbox::Sandbox,
 };
 
@@ -156,6 +157,13 @@ impl Config {
         }
         if let Err(why) = self.mail.layout.parse::<Layout>() {
             say("mail.layout", why);
+        }
+        match Separator::parse(&self.mail.separator) {
+            None => say("mail.separator", format!("{:?} is neither \"/\" nor \".\"", self.mail.separator)),
+            Some(Separator::Dot) if self.mail.layout == Layout::Fs.as_str() => {
+                say("mail.separator", "is \".\", which names in the layout fs may have inside a level: only \"/\" works there".to_owned());
+            }
+            Some(_) => {}
         }
         let inbox = self.mail.inbox.as_deref().map(|inbox| inbox.trim_end_matches('/'));
         if inbox.is_some_and(|inbox| ["cur", "new", "tmp"].iter().any(|inner| inbox.ends_with(&format!("/{inner}")))) {

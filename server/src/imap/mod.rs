@@ -27,6 +27,7 @@ use affinity::UserName;
 use self::{
     login::{Admission, Door},
     session::{Session, Settings},
+    wire::enabled::Separator,
 };
 use crate::{
     client::Protocol,
@@ -104,6 +105,7 @@ fn settings(config: &Config) -> Settings {
         nesting: limits.nesting,
         message_bytes: limits.message_bytes.as_u64(),
         refuse_8bit_headers: limits.refuse_8bit_headers,
+        separator: Separator::parse(&config.mail.separator).unwrap_or_default(),
         bad_commands: limits.bad_commands,
         idle_timeout: limits.idle_timeout,
         progress_interval: PROGRESS_INTERVAL,

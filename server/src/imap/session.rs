@@ -20,7 +20,7 @@ use crate::{
         view::Expunges,
         wire::{
             command::{Command, Search, Sort, Tagged, Thread},
-            enabled::{Awareness, Enabled},
+            enabled::{Awareness, Enabled, Separator},
             framing::{Framer, Limits, Step},
             parse::{self, Options, ParseError, ParseErrorKind},
             response::{self, Code, Condition},
@@ -43,6 +43,8 @@ pub struct Settings {
     pub message_bytes: u64,
     /// Whether APPEND refuses headers with characters beyond ASCII from clients that enabled nothing that allows them.
     pub refuse_8bit_headers: bool,
+    /// Between levels of mailbox names.
+    pub separator: Separator,
     /// Wrong commands in a row before the session is closed.
     pub bad_commands: usize,
     /// How long a client may be silent.
@@ -80,8 +82,10 @@ enum Next {
 impl<H: Holding> Session<H> {
     /// A session at its start.
     pub fn new(connection: Connection, held: H, settings: Settings) -> Session<H> {
-        let framer = Framer::new(settings.limits);
-        Session { connection, held, settings, framer, enabled: Enabled::NOTHING, tag: String::new(), commands: 0, bad_in_a_row: 0 }
+        let mut framer = Framer::new(settings.limits);
+        let enabled = Enabled { separator: settings.separator, ..Enabled::NOTHING };
+        framer.set_enabled(enabled);
+        Session { connection, held, settings, framer, enabled, tag: String::new(), commands: 0, bad_in_a_row: 0 }
     }
 
     /// Answers the login command, then every other until the session ends.
@@ -200,7 +204,7 @@ impl<H: Holding> Session<H> {
             Command::Id(fields) => Ok(command::id(&mut self.connection, fields.as_deref())),
             Command::Enable(names) => Ok(command::enable::enable(self, state, &names)),
             Command::Namespace => {
-                response::namespace(self.connection.output());
+                response::namespace(self.connection.output(), self.enabled.separator);
                 Ok(Reply::ok("Namespace completed"))
             }
             Command::Idle => command::idle::idle(self, state).await,

@@ -15,6 +15,7 @@ mod replace;
 mod rev2;
 mod savedate;
 mod search;
+mod separator;
 mod sessions;
 mod uid_only;
 
@@ -34,7 +35,7 @@ use tokio::{
 use super::{
     holding::Holding,
     session::{Session, Settings},
-    wire::framing::Limits,
+    wire::{enabled::Separator, framing::Limits},
 };
 use crate::{
     client::{Client, SessionId},
@@ -127,6 +128,7 @@ pub fn settings() -> Settings {
         nesting: 50,
         message_bytes: 10_000_000,
         refuse_8bit_headers: true,
+        separator: Separator::Slash,
         bad_commands: 5,
         idle_timeout: Duration::from_secs(1_800),
         progress_interval: Duration::from_secs(10),

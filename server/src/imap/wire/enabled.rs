@@ -1,6 +1,47 @@
 //! What a client enabled: how it writes, and what it wants to be told in which form.
 
+use std::borrow::Cow;
+
 use super::response::Names;
+
+/// What separates the levels of mailbox names for clients. Everywhere else, on disk and in memory, it is `/`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Separator {
+    /// `/`
+    #[default]
+    Slash,
+    /// `.`, as Courier's clients know it, and those of many Dovecots.
+    Dot,
+}
+
+impl Separator {
+    /// Reads the setting.
+    pub fn parse(text: &str) -> Option<Separator> {
+        [Separator::Slash, Separator::Dot].into_iter().find(|separator| separator.as_str() == text)
+    }
+    /// The character.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Separator::Slash => "/",
+            Separator::Dot => ".",
+        }
+    }
+    /// A name of ours as a client reads it.
+    pub fn written(self, name: &str) -> Cow<'_, str> {
+        match self {
+            Separator::Slash => name.into(),
+            Separator::Dot => name.replace('/', ".").into(),
+        }
+    }
+    /// What a client wrote, with `/` between levels.
+    pub fn read(self, name: &str) -> Result<Cow<'_, str>, &'static str> {
+        match self {
+            Separator::Slash => Ok(name.into()),
+            Separator::Dot if name.contains('/') => Err("levels are separated by \".\" here, and a name can't have \"/\""),
+            Separator::Dot => Ok(name.replace('.', "/").into()),
+        }
+    }
+}
 
 /// What ENABLE (RFC 5161) and the CONDSTORE enabling commands (RFC 7162 §3.1) switched on in one session. It only ever grows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,6 +54,8 @@ pub struct Enabled {
     pub utf8_accept: bool,
     /// UIDONLY (RFC 9586): sequence numbers are neither told nor taken.
     pub uid_only: bool,
+    /// By the settings: how names are written all along.
+    pub separator: Separator,
 }
 
 /// Which items unasked FETCH responses have.
@@ -28,7 +71,8 @@ pub enum Awareness {
 
 impl Enabled {
     /// A session at its start.
-    pub const NOTHING: Enabled = Enabled { awareness: Awareness::Plain, rev2: false, utf8_accept: false, uid_only: false };
+    pub const NOTHING: Enabled =
+        Enabled { awareness: Awareness::Plain, rev2: false, utf8_accept: false, uid_only: false, separator: Separator::Slash };
 
     /// Whether FETCH responses that tell of a change have MODSEQ.
     pub fn modseq(self) -> bool {
@@ -56,6 +100,6 @@ impl Enabled {
     }
     /// How mailbox names are written.
     pub fn names(self) -> Names {
-        if self.utf8() { Names::Utf8 } else { Names::ModifiedUtf7 }
+        Names { utf8: self.utf8(), separator: self.separator }
     }
 }

@@ -28,11 +28,16 @@ pub(super) async fn add<H: Holding>(
     mut content: Content,
 ) -> Result<(Staged, Content), Stop> {
     let bad = |why: &'static str| Reply::no(Code::Cannot, why).with(ReplyCode::BadUrl(url.to_owned()));
-    let Some(named) = url::parse(url, selected.map(MailboxName::as_str)) else {
+    let separator = session.enabled.separator;
+    let selected_name = selected.map(|name| separator.written(name.as_str()));
+    let Some(named) = url::parse(url, selected_name.as_deref()) else {
         return Err(bad("This is no URL of a message here").into());
     };
     let name = match &named.mailbox {
-        Some(name) => MailboxName::parse(name).map_err(|_| bad("No mailbox can be called so"))?,
+        Some(name) => {
+            let name = separator.read(name).ok().and_then(|name| MailboxName::parse(&name).ok());
+            name.ok_or_else(|| bad("No mailbox can be called so"))?
+        }
         None => selected.cloned().ok_or_else(|| bad("The URL names no mailbox, and none is selected"))?,
     };
     let room = session.settings.message_bytes.saturating_sub(content.bytes);

@@ -10,7 +10,10 @@ use super::{
     metadata::entries,
     name_text,
 };
-use crate::imap::wire::command::{Command, List};
+use crate::imap::wire::{
+    command::{Command, List},
+    enabled::Enabled,
+};
 
 /// Most patterns of one LIST: each is compared with every mailbox. Clients send one to three.
 const PATTERNS_MAX: usize = 32;
@@ -53,16 +56,16 @@ pub(super) fn command(cursor: &mut Cursor<'_>, verb: &str) -> Parsed<Command> {
 }
 
 fn reference(cursor: &mut Cursor<'_>) -> Parsed<String> {
-    Ok(matchable(cursor.astring("a reference name")?, cursor.options.enabled.utf8()))
+    Ok(matchable(cursor.astring("a reference name")?, cursor.options.enabled))
 }
 
 fn pattern(cursor: &mut Cursor<'_>) -> Parsed<String> {
-    Ok(matchable(cursor.list_mailbox("a mailbox name or pattern")?, cursor.options.enabled.utf8()))
+    Ok(matchable(cursor.list_mailbox("a mailbox name or pattern")?, cursor.options.enabled))
 }
 
 /// The name as mailbox names are kept: UTF-8 in NFC.
-fn matchable(name: Cow<'_, [u8]>, utf8: bool) -> String {
-    name_text(&name, utf8).map_or_else(|_| MATCHES_NOTHING.to_owned(), |text| text.nfc().collect())
+fn matchable(name: Cow<'_, [u8]>, enabled: Enabled) -> String {
+    name_text(&name, enabled).map_or_else(|_| MATCHES_NOTHING.to_owned(), |text| text.nfc().collect())
 }
 
 fn selection_options(cursor: &mut Cursor<'_>, list: &mut List) -> Parsed<()> {

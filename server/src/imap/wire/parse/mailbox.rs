@@ -93,7 +93,8 @@ fn count(set: &SequenceSet) -> u64 {
 fn create(cursor: &mut Cursor<'_>) -> Parsed<Command> {
     let name = cursor.astring("a mailbox name")?;
     // RFC 3501 §6.3.3: a separator at the end says that mailboxes below will follow; here every mailbox can have them.
-    let name = name.strip_suffix(b"/").filter(|name| !name.is_empty()).unwrap_or(&name);
+    let separator = cursor.options.enabled.separator.as_str().as_bytes();
+    let name = name.strip_suffix(separator).filter(|name| !name.is_empty()).unwrap_or(&name);
     let mailbox = mailbox_argument(name, cursor.options.enabled);
     let mut special_use = Vec::new();
     if cursor.more() {

@@ -201,7 +201,7 @@ impl Cursor<'_> {
 }
 
 fn mailbox_argument(name: &[u8], enabled: Enabled) -> MailboxArgument {
-    let text = match name_text(name, enabled.utf8()) {
+    let text = match name_text(name, enabled) {
         Ok(text) => text,
         Err(reason) => return MailboxArgument::Impossible(reason.to_owned()),
     };
@@ -213,9 +213,15 @@ fn mailbox_argument(name: &[u8], enabled: Enabled) -> MailboxArgument {
 }
 
 /// What a client wrote as (a part or pattern of) a mailbox name, in UTF-8; or why no mailbox can be called so.
-fn name_text(name: &[u8], utf8: bool) -> Result<String, &'static str> {
+fn name_text(name: &[u8], enabled: Enabled) -> Result<String, &'static str> {
     let text = std::str::from_utf8(name).map_err(|_| "the mailbox name is not valid UTF-8")?;
-    if utf8 {
+    // Decoded first: modified UTF-7 has no separator of its own, and "," instead of "/".
+    let text = decoded(text, enabled)?;
+    Ok(enabled.separator.read(&text)?.into_owned())
+}
+
+fn decoded(text: &str, enabled: Enabled) -> Result<String, &'static str> {
+    if enabled.utf8() {
         // RFC 6855 §3: names are UTF-8 then, so that `&` is an ordinary character.
         Ok(text.to_owned())
     } else if !text.is_ascii() {

@@ -33,7 +33,7 @@ mod tests {
     fn the_examples_of_rfc_5464_are_known_answers() {
         let written = |mailbox: &str, entries: &[(&str, Option<&[u8]>)]| {
             let mut out = BytesMut::new();
-            metadata(&mut out, mailbox, entries.iter().copied(), Names::ModifiedUtf7);
+            metadata(&mut out, mailbox, entries.iter().copied(), Names::default());
             String::from_utf8(out.to_vec()).unwrap()
         };
         assert_eq!(

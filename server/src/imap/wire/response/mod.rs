@@ -11,7 +11,10 @@ use bytes::{BufMut, BytesMut};
 use index::{ModSeq, Uid};
 
 use self::fetch::{SYSTEM_FLAGS, parenthesised, writable};
-use super::command::{PartialRange, StatusItem};
+use super::{
+    command::{PartialRange, StatusItem},
+    enabled::Separator,
+};
 
 mod code;
 mod fetch;
@@ -27,12 +30,11 @@ pub use quota::{Resource, quota, quota_root};
 
 /// How mailbox names are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Names {
-    /// RFC 3501 §5.1.3.
-    #[default]
-    ModifiedUtf7,
-    /// After ENABLE UTF8=ACCEPT.
-    Utf8,
+pub struct Names {
+    /// After ENABLE UTF8=ACCEPT, or as IMAP4rev2; else modified UTF-7 (RFC 3501 §5.1.3).
+    pub utf8: bool,
+    /// Between levels.
+    pub separator: Separator,
 }
 
 /// The word of a status response.
@@ -110,8 +112,10 @@ pub fn id(out: &mut BytesMut, fields: &[(&str, &str)]) {
     out.put_slice(b"\r\n");
 }
 /// `* NAMESPACE`: one personal namespace, nothing shared.
-pub fn namespace(out: &mut BytesMut) {
-    out.put_slice(b"* NAMESPACE ((\"\" \"/\")) NIL NIL\r\n");
+pub fn namespace(out: &mut BytesMut, separator: Separator) {
+    out.put_slice(b"* NAMESPACE ((\"\" ");
+    quoted(out, separator.as_str().as_bytes());
+    out.put_slice(b")) NIL NIL\r\n");
 }
 /// `* FLAGS (…)`: the system flags and the mailbox's keywords.
 pub fn flags(out: &mut BytesMut, keywords: &[String]) {
@@ -356,7 +360,9 @@ fn numbered(out: &mut BytesMut, value: u32, rest: &str) {
 fn list_line(out: &mut BytesMut, start: &str, line: ListLine<'_>, names: Names) {
     out.put_slice(start.as_bytes());
     parenthesised(out, line.attributes.iter().copied());
-    out.put_slice(b" \"/\" ");
+    out.put_u8(b' ');
+    quoted(out, names.separator.as_str().as_bytes());
+    out.put_u8(b' ');
     mailbox_name(out, line.mailbox, names);
     match line.old_name {
         Some(old) => {

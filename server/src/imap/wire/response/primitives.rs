@@ -59,11 +59,12 @@ pub fn astring(out: &mut BytesMut, bytes: &[u8]) {
 
 /// A mailbox name given in UTF-8.
 pub fn mailbox_name(out: &mut BytesMut, utf8: &str, names: Names) {
-    match names {
+    let utf8 = &*names.separator.written(utf8);
+    match names.utf8 {
         _ if utf8.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'&' || byte == b' ') => astring(out, utf8.as_bytes()),
-        Names::ModifiedUtf7 => astring(out, storage::names::encode_utf7(utf8).as_bytes()),
+        false => astring(out, storage::names::encode_utf7(utf8).as_bytes()),
         // RFC 6855 §3: quoted, the 8-bit bytes as they are.
-        Names::Utf8 => {
+        true => {
             out.put_u8(b'"');
             for character in utf8.chars() {
                 match character {
@@ -143,7 +144,7 @@ mod tests {
     #[test]
     fn forbidden_bytes_never_break_out_of_a_quoted_string() {
         assert_eq!(written(|out| quoted(out, b"a\r\nb\0\xff")), "\"a??b??\"");
-        assert_eq!(written(|out| mailbox_name(out, "ü\r\n\"x", Names::Utf8)), "\"ü\\\"x\"");
+        assert_eq!(written(|out| mailbox_name(out, "ü\r\n\"x", Names { utf8: true, ..Names::default() })), "\"ü\\\"x\"");
     }
 
     #[test]

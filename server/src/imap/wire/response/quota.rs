@@ -72,10 +72,10 @@ mod tests {
             ),
             (written(&|out| quota(out, "x", &[])), "* QUOTA \"x\" ()\r\n"),
             (
-                written(&|out| quota_root(out, "INBOX", ["#user/alice", "!partition/sda4"].into_iter(), Names::ModifiedUtf7)),
+                written(&|out| quota_root(out, "INBOX", ["#user/alice", "!partition/sda4"].into_iter(), Names::default())),
                 "* QUOTAROOT INBOX \"#user/alice\" \"!partition/sda4\"\r\n",
             ),
-            (written(&|out| quota_root(out, "comp.mail.mime", [].into_iter(), Names::ModifiedUtf7)), "* QUOTAROOT comp.mail.mime\r\n"),
+            (written(&|out| quota_root(out, "comp.mail.mime", [].into_iter(), Names::default())), "* QUOTAROOT comp.mail.mime\r\n"),
         ];
         for (written, expected) in examples {
             assert_eq!(written, expected);

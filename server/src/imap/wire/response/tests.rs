@@ -150,13 +150,13 @@ fn capabilities_ids_and_namespaces() {
         "* ID (\"name\" \"Berth\" \"support\" \"a \\\"b\\\"\")\r\n"
     );
     assert_eq!(judged(|out| id(out, &[])), "* ID NIL\r\n");
-    assert_eq!(judged(namespace), "* NAMESPACE ((\"\" \"/\")) NIL NIL\r\n");
+    assert_eq!(judged(|out| namespace(out, Separator::Slash)), "* NAMESPACE ((\"\" \"/\")) NIL NIL\r\n");
 }
 
 #[test]
 fn mailboxes_are_listed_under_encoded_names() {
     let line = |attributes, mailbox| ListLine { attributes, mailbox, ..ListLine::default() };
-    let seven = Names::ModifiedUtf7;
+    let seven = Names::default();
     assert_eq!(
         judged(|out| list(out, line(&["\\HasNoChildren", "\\Sent"], "Sent Items"), seven)),
         "* LIST (\\HasNoChildren \\Sent) \"/\" \"Sent Items\"\r\n"
@@ -164,7 +164,7 @@ fn mailboxes_are_listed_under_encoded_names() {
     assert_eq!(judged(|out| list(out, line(&["\\Noselect"], ""), seven)), "* LIST (\\Noselect) \"/\" \"\"\r\n");
     assert_eq!(judged(|out| list(out, line(&[], "Entwürfe/a&b"), seven)), "* LIST () \"/\" Entw&APw-rfe/a&-b\r\n");
     assert_eq!(
-        written(|out| list(out, line(&[], "Entwürfe & \"x\""), Names::Utf8)),
+        written(|out| list(out, line(&[], "Entwürfe & \"x\""), Names { utf8: true, ..Names::default() })),
         "* LIST () \"/\" \"Entwürfe & \\\"x\\\"\"\r\n".as_bytes()
     );
     assert_eq!(judged(|out| lsub(out, line(&[], "INBOX"), seven)), "* LSUB () \"/\" INBOX\r\n");
@@ -275,7 +275,7 @@ proptest! {
     #[test]
     fn any_mailbox_name_can_be_listed(name in "[^\\x00-\\x1f]{0,20}") {
         let line = ListLine { attributes: &[], mailbox: &name, ..ListLine::default() };
-        let bytes = written(|out| list(out, line, Names::ModifiedUtf7));
+        let bytes = written(|out| list(out, line, Names::default()));
         prop_assert!(matches!(ResponseCodec::default().decode(&bytes), Ok((b"", _))), "{}", String::from_utf8_lossy(&bytes));
     }
 }
