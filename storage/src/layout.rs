@@ -3,6 +3,7 @@
 //! Invariants, each with the test that guards it:
 //! - a name and its folder give each other back, in both layouts (`names_are_read_back_from_their_folders_in_both_layouts`)
 //! - no mailbox has a folder that something else has: `cur`, another server's files, ours (`what_has_another_meaning_is_no_mailbox`)
+//! - of two folders with one name, the one that we would make is the mailbox, and the other is said (`two_folders_of_one_name_are_one_mailbox`)
 //! - a tree of the other layout is never taken for an account without mail (`a_tree_of_the_other_layout_is_refused`)
 
 use std::{
@@ -14,7 +15,7 @@ use std::{
 use crate::{
     MailboxName, StorageError,
     filesystem::{Entry, Filesystem},
-    names::{FOLDER_BYTES_MAX, decode_utf7, encode_utf7},
+    names::{FOLDER_BYTES_MAX, encode_utf7, read_level},
     parallel,
 };
 
@@ -65,7 +66,7 @@ impl Layout {
             Layout::MaildirPlusPlus => MailboxName::from_folder(folder),
             Layout::Fs if folder.is_empty() => Some(MailboxName::inbox()),
             Layout::Fs => {
-                let levels: Vec<String> = folder.split('/').map(decode_utf7).collect::<Option<_>>()?;
+                let levels: Vec<String> = folder.split('/').map(read_level).collect::<Option<_>>()?;
                 // A slash inside a level can only come from modified UTF-7, and no folder has it.
                 let name = MailboxName::parse(&levels.join("/")).ok().filter(|name| !name.is_inbox())?;
                 (levels.len() == name.as_str().split('/').count()).then_some(name)
@@ -173,10 +174,27 @@ pub(crate) fn find(filesystem: &dyn Filesystem, paths: &AccountPaths, entries: &
             }
         }
     }
+    found.refuse_second_spellings(paths);
     Ok(found)
 }
 
 impl Folders {
+    /// A name can be spelled in several ways: decomposed letters, plain UTF-8.
+    fn refuse_second_spellings(&mut self, paths: &AccountPaths) {
+        let usual = |folder: &str, name: &MailboxName| paths.layout.folder(name).is_ok_and(|usual| usual == folder);
+        self.mailboxes.sort_by(|(a, a_name), (b, b_name)| (a_name, !usual(a, a_name), a).cmp(&(b_name, !usual(b, b_name), b)));
+        let mut mailboxes: Vec<(String, MailboxName)> = Vec::with_capacity(self.mailboxes.len());
+        for (folder, name) in std::mem::take(&mut self.mailboxes) {
+            match mailboxes.last().filter(|(_, last)| *last == name) {
+                Some((first, _)) => self.problems.push(format!(
+                    "{} is a second folder of the mailbox {name}, which is {first}: it stays where it is; give it another name",
+                    paths.maildir.join(&folder).display()
+                )),
+                None => mailboxes.push((folder, name)),
+            }
+        }
+        self.mailboxes = mailboxes;
+    }
     fn refuse(&mut self, paths: &AccountPaths, folder: &str) {
         self.problems.push(format!("{} is the name of no mailbox: it stays where it is", paths.maildir.join(folder).display()));
     }
@@ -269,7 +287,8 @@ mod tests {
             assert_eq!(Layout::Fs.name(folder), Some(name(mailbox)));
         }
         assert!(Layout::MaildirPlusPlus.folder(&name("Archive/20.26")).unwrap_err().to_string().contains("\".\""));
-        for folder in ["INBOX", "inbox", "a//b", "Entwürfe", "&AC8-"] {
+        assert_eq!(Layout::Fs.name("Entwürfe"), Some(name("Entwürfe")), "as Dovecot with UTF-8 writes it");
+        for folder in ["INBOX", "inbox", "a//b", "&AC8-"] {
             assert_eq!(Layout::Fs.name(folder), None, "{folder}");
         }
     }

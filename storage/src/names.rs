@@ -79,7 +79,7 @@ impl MailboxName {
         if folder.is_empty() {
             return Some(MailboxName::inbox());
         }
-        let levels = folder.strip_prefix('.')?.split('.').map(decode_utf7).collect::<Option<Vec<_>>>()?;
+        let levels = folder.strip_prefix('.')?.split('.').map(read_level).collect::<Option<Vec<_>>>()?;
         if levels.iter().any(|level| level.contains('/')) {
             return None; // modified UTF-7 writes it plainly, and no file name has it
         }
@@ -193,6 +193,11 @@ pub fn decode_utf7(encoded: &str) -> Option<String> {
     decoded.push_str(rest);
     // What encodes differently has a second spelling: needless or adjoining shifts, 8-bit characters outside of one.
     (encode_utf7(&decoded) == encoded).then_some(decoded)
+}
+
+/// One level of a folder's name: modified UTF-7, or, as Courier 5 and Dovecot with `UTF-8` write them, plain UTF-8, which the former never is.
+pub(crate) fn read_level(level: &str) -> Option<String> {
+    if level.is_ascii() { decode_utf7(level) } else { Some(level.to_owned()) }
 }
 
 fn is_direct(c: char) -> bool {
@@ -321,11 +326,11 @@ mod tests {
             (".inbox", "INBOX is the Maildir"),
             (".&AC8-", "a slash in base64"),
             (".&AAA-", "NUL"),
-            (".Entwürfe", "8-bit"),
             (".a&b", "not modified UTF-7"),
         ] {
             assert_eq!(MailboxName::from_folder(folder), None, "{folder}: {why}");
         }
+        assert_eq!(MailboxName::from_folder(".Entwürfe.Tom & Jérôme").unwrap().as_str(), "Entwürfe/Tom & Jérôme", "Courier 5");
         let decomposed = format!(".{}", encode_utf7("Entwu\u{308}rfe"));
         assert_eq!(MailboxName::from_folder(&decomposed).unwrap().as_str(), "Entwürfe");
     }

@@ -82,6 +82,9 @@ impl Account {
         {
             return Err(self.store.io("can't open", maildir)(io::Error::other(why)));
         }
+        for problem in &found.problems {
+            tracing::warn!(user = %self.store.lease.user(), problem, "a folder is left out");
+        }
         let records = self.store.with_writer(|index| index.mailboxes())?;
         let incomplete = records.iter().filter(|record| matches!(record.scan_due, ScanDue::Rebuild | ScanDue::Takeover));
         self.uncounted.lock().extend(incomplete.map(|record| record.id));

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use super::filename::identity;
-use crate::{MailboxName, names::decode_utf7};
+use crate::{MailboxName, names::read_level};
 
 /// The folder with the keywords of a mailbox's messages.
 pub(crate) const KEYWORDS_FOLDER: &str = "courierimapkeywords";
@@ -98,7 +98,7 @@ pub(crate) fn parse_subscriptions(file: &[u8]) -> BTreeSet<MailboxName> {
     let text = String::from_utf8_lossy(file);
     let names = text.lines().filter_map(|line| {
         let name = line.strip_prefix("INBOX.").unwrap_or(line);
-        let levels: Option<Vec<String>> = name.split('.').map(decode_utf7).collect();
+        let levels: Option<Vec<String>> = name.split('.').map(read_level).collect();
         MailboxName::parse(&levels?.join("/")).ok()
     });
     names.collect()

@@ -175,6 +175,102 @@ fn what_courier_left_stays() {
     assert_eq!(held.inbox().read().get(uid(4)).unwrap().flags, FlagSet::EMPTY);
 }
 
+/// What Courier 5.0.13 (Debian 12) left after APPEND, CREATE, SUBSCRIBE, STORE with keywords, EXPUNGE, COPY, and a POP3 session.
+fn real_courier() -> User {
+    const ONE: &str = "Subject: one\r\nFrom: a@example.org\r\n\r\nHello one\r\n";
+    const TWO: &str = "Subject: two\r\nFrom: a@example.org\r\n\r\nHello two\r\n";
+    const RIGHTS: &str = "owner aceilrstwx\nadministrators aceilrstwx\n";
+    tree(&[
+        ("cur/1795318457.M863831P6318V000000000000FE00I000000000098E083_0.vm,S=48:2,S", ONE),
+        ("cur/1795318459.M121341P6318V000000000000FE00I000000000098E0B2_1.vm,S=48:2,FS", TWO),
+        (
+            "courierimapuiddb",
+            "1 795318459 4\n1 1795318457.M863831P6318V000000000000FE00I000000000098E083_0.vm,S=48\n\
+             2 1795318459.M121341P6318V000000000000FE00I000000000098E0B2_1.vm,S=48\n",
+        ),
+        ("courierimapsubscribed", "INBOX.Lists\nINBOX.Lists.Entwürfe\n"),
+        (
+            "courierimapkeywords/:list",
+            "todo\nlater\n$Label1\n\n1795318457.M863831P6318V000000000000FE00I000000000098E083_0.vm,S=48:2 0\n\
+             1795318459.M121341P6318V000000000000FE00I000000000098E0B2_1.vm,S=48:1\n",
+        ),
+        ("courierimapkeywords/.5984395.1795318457.M863831P6318V000000000000FE00I000000000098E083_0.vm,S=48", "$Label1\ntodo\n"),
+        ("courierimapkeywords/.5984395.1795318459.M121341P6318V000000000000FE00I000000000098E0B2_1.vm,S=48", "later\n"),
+        (
+            "courierpop3dsizelist",
+            "/3 3 1795318563\n1795318457.M863831P6318V000000000000FE00I000000000098E083_0.vm,S=48:2,S 48 1:1795318563:0\n\
+             1795318459.M121341P6318V000000000000FE00I000000000098E0B2_1.vm,S=48:2,FS 48 2:1795318563:0\n",
+        ),
+        ("courierimaphieracl/Lists.Entw&APw-rfe", RIGHTS),
+        (".Lists/cur/1795318466.M635257P6318V000000000000FE00I000000000098E199_3.vm,S=48:2,S", ONE),
+        (".Lists/cur/1795318466.M635311P6318V000000000000FE00I000000000098E19C_4.vm,S=48:2,FS", TWO),
+        (
+            ".Lists/courierimapuiddb",
+            "1 795318462 3\n1 1795318466.M635257P6318V000000000000FE00I000000000098E199_3.vm,S=48\n\
+             2 1795318466.M635311P6318V000000000000FE00I000000000098E19C_4.vm,S=48\n",
+        ),
+        (
+            ".Lists/courierimapkeywords/:list",
+            "todo\nlater\n$Label1\n\n1795318466.M635257P6318V000000000000FE00I000000000098E199_3.vm,S=48:2 0\n\
+             1795318466.M635311P6318V000000000000FE00I000000000098E19C_4.vm,S=48:1\n",
+        ),
+        (".Lists/courierimapkeywords/1795318466.M635257P6318V000000000000FE00I000000000098E199_3.vm,S=48", "$Label1\ninlist\ntodo\n"),
+        (".Lists/courierimapkeywords/.5984395.1795318466.M635257P6318V000000000000FE00I000000000098E199_3.vm,S=48", "$Label1\ntodo\n"),
+        (".Lists/courierimapacl", RIGHTS),
+        (".Lists/maildirfolder", ""),
+        (".Lists.Entwürfe/courierimapuiddb", "1 795318464 1\n"),
+        (".Lists.Entwürfe/courierimapacl", RIGHTS),
+    ])
+}
+
+#[test]
+fn what_a_real_courier_left_stays() {
+    let mut user = real_courier();
+    let problems = crate::adopt::check(&user.paths(), &mut |_| ()).unwrap().unwrap();
+    assert!(problems.problems.is_empty() && problems.mailboxes.iter().all(|mailbox| mailbox.problems.is_empty()), "{problems:?}");
+    for _ in 0..2 {
+        let held = user.open(Handover::Clean);
+        let entries = held.list().unwrap();
+        let subscribed: Vec<&str> = entries.iter().filter(|entry| entry.subscribed).map(|entry| entry.name.as_str()).collect();
+        assert_eq!(subscribed, ["Lists", "Lists/Entwürfe"]);
+        let keywords = |mailbox: &Mailbox, number| {
+            let names = mailbox.keywords();
+            let flags = mailbox.read().get(uid(number)).unwrap().flags;
+            flags.keywords().map(|id| names[id.position()].clone()).collect::<std::collections::BTreeSet<_>>()
+        };
+        let set = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        let (inbox, lists) = (held.inbox(), held.open("Lists"));
+        assert_eq!((inbox.uid_validity().get(), uids(&inbox)), (795_318_459, vec![1, 2]));
+        assert_eq!((keywords(&inbox, 1), keywords(&inbox, 2)), (set(&["todo", "$Label1"]), set(&["later"])));
+        assert!(inbox.read().get(uid(2)).unwrap().flags.contains(Flag::Flagged));
+        assert_eq!(inbox.uidl(&[uid(1), uid(2)], &crate::UidlFormat::default()).unwrap(), ["UID1-1795318563", "UID2-1795318563"]);
+        assert_eq!((lists.uid_validity().get(), uids(&lists)), (795_318_462, vec![1, 2]));
+        assert_eq!((keywords(&lists, 1), keywords(&lists, 2)), (set(&["todo", "$Label1", "inlist"]), set(&["later"])));
+        let drafts = held.open("Lists/Entwürfe");
+        assert_eq!(drafts.uid_validity().get(), 795_318_464);
+        let appended = append(&drafts, "x", FlagSet::EMPTY).unwrap().uid;
+        drafts.remove(&[appended]).unwrap();
+        assert!(append(&inbox, "x", FlagSet::EMPTY).unwrap().uid >= uid(4), "3 was expunged");
+        let last = *inbox.read().uids().last().unwrap();
+        inbox.remove(&[last]).unwrap();
+        held.close().unwrap();
+        user.delete_index();
+    }
+}
+
+#[test]
+fn two_folders_of_one_name_are_one_mailbox() {
+    let mut user = tree(&[
+        (".Entwürfe/cur/1500000001.M1P1.host,S=17,W=17:2,", MESSAGE),
+        (".Entw&APw-rfe/cur/1500000002.M2P2.host,S=17,W=17:2,", MESSAGE),
+        (".Entw&APw-rfe/cur/1500000003.M3P3.host,S=17,W=17:2,", MESSAGE),
+    ]);
+    let report = crate::adopt::check(&user.paths(), &mut |_| ()).unwrap().unwrap();
+    assert!(report.problems.iter().any(|problem| problem.contains("second folder")), "{report:?}");
+    let held = user.open(Handover::Clean);
+    assert_eq!(held.open("Entwürfe").read().len(), 2);
+}
+
 #[test]
 fn control_files_elsewhere_are_read() {
     let mut user = tree(&[("cur/1500000001.M1P1.host,S=17,W=17:2,b", MESSAGE), (".Work/cur/1500000002.M2P2.host,S=17,W=17:2,", MESSAGE)]);
