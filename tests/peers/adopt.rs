@@ -284,3 +284,49 @@ fn there_and_back(place: &Place) -> Result<()> {
     ensure!(fetchmail(fetchmail_home.path(), again.doors(), &user)? == 0, "fetchmail took messages again");
     Ok(())
 }
+
+#[test]
+fn dovecot_believes_the_maildirsize_that_berth_kept() -> Result<()> {
+    need!("dovecot");
+    let mut cluster = Cluster::start(&Demo { nodes: 1, users: 1, ..Demo::default() })?;
+    cluster.configure("[quota]\nrules = [\"*:bytes=10M:messages=1000\"]\n")?;
+    let (doors, user) = (cluster.doors()[0].clone(), cluster.users[0].clone());
+    let mut lmtp = Lmtp::connect(&doors.lmtp)?;
+    for message in mail::messages("maildirsize", 20).values() {
+        lmtp.deliver_ok("ada@tests.example", &[&user.address()], message)?;
+    }
+    let mut imap = Imap::login(&doors.imap, &user.name, &user.password)?;
+    imap.select("INBOX")?;
+    imap.command("STORE 1:3 +FLAGS (\\Deleted)")?.ok()?;
+    imap.command("EXPUNGE")?.ok()?;
+    let ours = quota(&mut imap)?;
+    ensure!(ours[2..] == [17, 1000], "{ours:?}");
+    imap.logout()?;
+    cluster.stop()?;
+
+    let home = cluster.root.join("mail/_/user1/Maildir");
+    let written = fs::read_to_string(home.join("maildirsize"))?;
+    let settings = "mail_plugins = quota\nprotocol imap {\n  mail_plugins = quota imap_quota\n}\n\
+                    plugin {\n  quota = maildir:User quota\n  quota_rule = *:bytes=10M:messages=1000\n}\n";
+    let dovecot = Dovecot::start_with(std::slice::from_ref(&user), settings)?;
+    copy_tree(&home, &dovecot.mail().join("user1"), Some(8))?;
+    chown(dovecot.mail(), Some(8), Some(8))?;
+    let mut imap = wait::until("Dovecot's answer", LIMIT, || Imap::login(&dovecot.doors().imap, &user.name, &user.password))?;
+    let theirs = quota(&mut imap).with_context(|| dovecot.log())?;
+    ensure!(theirs == ours, "Dovecot: {theirs:?}, Berth: {ours:?}; {written:?}");
+    let after = fs::read_to_string(dovecot.mail().join("user1/maildirsize"))?;
+    ensure!(after == written, "Dovecot counted anew: {after:?} instead of {written:?}");
+    imap.logout()
+}
+
+/// STORAGE in KiB, its limit, messages, their limit.
+fn quota(imap: &mut Imap) -> Result<Vec<u64>> {
+    let reply = imap.command("GETQUOTAROOT INBOX")?.ok()?;
+    let line = reply.all("QUOTA").next().context("no QUOTA")?;
+    let items = line.values.last().context("no list")?.list()?;
+    let number = |name: &str, at: usize| -> Result<u64> {
+        let position = items.iter().position(|item| item.text().is_ok_and(|text| text == name)).with_context(|| format!("no {name}"))?;
+        items.get(position + at).context("no number")?.number()
+    };
+    Ok(vec![number("STORAGE", 1)?, number("STORAGE", 2)?, number("MESSAGE", 1)?, number("MESSAGE", 2)?])
+}
