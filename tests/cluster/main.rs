@@ -8,7 +8,6 @@ mod index;
 mod kill;
 mod limits;
 mod logs;
-mod memory;
 mod operate;
 mod pause;
 mod quota;

@@ -11,6 +11,7 @@ mod fetch;
 mod idle;
 mod login;
 mod mailboxes;
+mod memory;
 mod rev2;
 mod search;
 mod store;

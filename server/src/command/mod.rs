@@ -10,7 +10,6 @@ pub mod control;
 pub mod demo;
 mod directory;
 pub mod doctor;
-mod index;
 mod init;
 pub mod leases;
 mod manual;
@@ -83,7 +82,7 @@ enum Command {
     Leases(leases::LeasesArgs),
     Doctor(doctor::DoctorArgs),
     Tls(config::tls::TlsArgs),
-    Index(index::IndexArgs),
+    Index(user::index::IndexArgs),
     Config(config::ConfigArgs),
     Completions(manual::CompletionsArgs),
     Man(manual::ManArgs),
@@ -177,7 +176,7 @@ impl Command {
             Command::Leases(args) => leases::run(&args),
             Command::Doctor(args) => doctor::run(&args),
             Command::Tls(args) => config::tls::run(&args),
-            Command::Index(args) => index::run(&args),
+            Command::Index(args) => user::index::run(&args),
             Command::Config(args) => config::run(&args),
             Command::Completions(args) => manual::completions(&args),
             Command::Man(args) => manual::man(&args),

@@ -1,6 +1,7 @@
 //! `berth user`: the users file, and what sources say of users.
 
 mod app_password;
+pub mod index;
 mod probe;
 
 use std::{

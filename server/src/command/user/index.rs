@@ -11,7 +11,7 @@ use anyhow::bail;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::{
+use crate::command::{
     control::{IndexReply, Request},
     moves::progress::Progress,
     place::{Place, normalise},
@@ -46,7 +46,7 @@ struct UserArgs {
     place: Place,
 }
 
-pub(super) fn run(args: &IndexArgs) -> anyhow::Result<()> {
+pub(in crate::command) fn run(args: &IndexArgs) -> anyhow::Result<()> {
     let (args, rebuild) = match &args.what {
         What::Check(args) => (args, false),
         What::Rebuild(args) => (args, true),
