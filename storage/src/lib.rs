@@ -39,7 +39,7 @@ mod store;
 #[cfg(test)]
 mod tests;
 mod uidl;
-pub mod watch;
+pub use mailbox::inotify as watch;
 
 pub use account::{Account, CreateOptions, MailboxEntry, SpecialUse, StorageSettings};
 pub use columns::{Columns, Row};

@@ -14,6 +14,7 @@ mod append;
 mod debris;
 mod expunge;
 mod flags;
+pub mod inotify;
 mod load;
 mod noticed;
 mod reader;
