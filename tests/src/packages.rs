@@ -32,6 +32,8 @@ pub const PROGRAMS: &[Program] = &[
     Program { name: "systemd-analyze", package: "systemd" },
     Program { name: "unshare", package: "util-linux" },
     Program { name: "mount", package: "mount" },
+    // For the build of jemalloc.
+    Program { name: "make", package: "make" },
 ];
 
 /// What a comparison with Dovecot needs beside; no test of Berth does.

@@ -53,6 +53,7 @@ fn chaos_options(arguments: &[String]) -> Result<chaos::Options> {
         time: Duration::try_from_secs_f64(minutes * 60.0).context("--minutes takes a number")?,
         out: option(arguments, "--out")?.map_or_else(env::temp_dir, Into::into),
         boot: arguments.iter().any(|argument| argument == "--boot"),
+        if_possible: arguments.iter().any(|argument| argument == "--if-possible"),
         vers: option(arguments, "--vers")?.unwrap_or_else(|| "4.2".into()),
     })
 }
