@@ -5,6 +5,7 @@
 pub mod accounts;
 pub mod client;
 pub mod corpus;
+pub mod idle;
 pub mod large;
 pub mod scaling;
 pub mod servers;

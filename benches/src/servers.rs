@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+use serde_json::Value;
 use tests::{
     cluster::{Cluster, Demo},
     peers::dovecot::Dovecot,
@@ -50,6 +51,17 @@ pub fn berth_direct_and_relayed(cluster: &Cluster, rounds: usize) -> Result<Vec<
     );
     let server = |name, users| Server { name, doors: first.doors.clone(), users, processes: processes.clone() };
     Ok(vec![server("Berth", direct), server("Berth, relayed", relayed)])
+}
+
+/// Logs everybody in once, so that each has a holder, and gives those of one node.
+pub fn placed_on(cluster: &Cluster, node: &str) -> Result<Vec<User>> {
+    for user in &cluster.users {
+        Client::login(&cluster.nodes[0].doors.imap, None, &user.name, &user.password)?.command("LOGOUT")?;
+    }
+    let said: Value = serde_json::from_str(&cluster.command(&["who", "--json", "--node", node])?)?;
+    let held = said["held"].as_array().context("no leases in what berth who says")?;
+    let is_there = |user: &&User| held.iter().any(|held| held["user"] == user.name.as_str() && held["node"] == node);
+    Ok(cluster.users.iter().filter(is_there).cloned().collect())
 }
 
 /// A cluster with `users` users.

@@ -10,7 +10,7 @@ const SETTLE_LIMIT: Duration = Duration::from_secs(10);
 /// Two looks that differ by less than this have settled.
 const SETTLED_WITHIN: u64 = 256 * 1024;
 /// Clock ticks per second in /proc: `USER_HZ`, the same on every Linux.
-pub const TICKS_PER_SECOND: u64 = 100;
+const TICKS_PER_SECOND: u64 = 100;
 
 /// CPU time of these processes and all their descendants, those that ended and were waited for included.
 pub fn cpu(roots: &[Process]) -> Result<Duration> {
@@ -22,6 +22,17 @@ pub fn cpu(roots: &[Process]) -> Result<Duration> {
         ticks += fields.split(' ').skip(11).take(4).filter_map(|field| field.parse::<u64>().ok()).sum::<u64>();
     }
     Ok(Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND))
+}
+
+/// CPU time of each process alone.
+pub fn each_cpu(processes: &[Process]) -> Result<Vec<Duration>> {
+    let used = |process: &Process| -> Result<Duration> {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", process.pid()))?;
+        let (_, rest) = stat.rsplit_once(") ").context("no name in stat")?;
+        let ticks: u64 = rest.split(' ').skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
+        Ok(Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND))
+    };
+    processes.iter().map(used).collect()
 }
 
 /// Bytes of these processes and all their descendants (proportional set size: shared pages count once), once that holds still.

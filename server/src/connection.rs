@@ -23,7 +23,7 @@ use tokio::{
 use crate::{
     client::Client,
     deflate::Deflated,
-    node::admission::Stranger,
+    node::admission::{InCheck, Stranger},
     tls::{TlsAcceptor, TlsFacts},
 };
 
@@ -114,6 +114,11 @@ impl Connection {
     /// The client is somebody: the connection no longer has to make room for others.
     pub fn logged_in(&mut self) {
         self.stranger = None;
+    }
+
+    /// The client waits for a password to be checked, until the guard is dropped.
+    pub fn in_check(&self) -> Option<InCheck> {
+        self.stranger.as_ref().map(Stranger::in_check)
     }
 
     /// What was read and not used yet; take bytes from its front.

@@ -4,6 +4,7 @@ mod balancer;
 mod expiry;
 mod full;
 mod health;
+mod hostile;
 mod index;
 mod kill;
 mod limits;

@@ -3,7 +3,7 @@
 use std::{
     net::{Ipv4Addr, SocketAddr, SocketAddrV4},
     sync::{
-        Arc,
+        Arc, LazyLock,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread,
@@ -11,6 +11,8 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow};
+use flate2::{Compress, Compression, FlushCompress};
+use rand::{RngExt as _, SeedableRng as _, rngs::StdRng, seq::SliceRandom as _};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpSocket, TcpStream},
@@ -18,7 +20,7 @@ use tokio::{
 };
 
 use crate::{
-    clients::imap::Imap,
+    clients::{imap::Imap, lmtp::Lmtp},
     site::{Doors, User},
     wait::{self, Deadline},
 };
@@ -45,15 +47,21 @@ pub enum Kind {
     SlowFetcher,
     /// Commands without a pause, answers read.
     Flood,
-    /// One wrong password after the other.
+    /// One wrong password after the other, for names that nobody has: each takes a hash all the same.
     WrongPasswords,
     /// A line that never ends.
     EndlessLine,
+    /// Logs in, switches compression on, sends a line without end: a thousand times as long as what is sent.
+    DeflateBomb,
+    /// The same with commands, whose answers nobody reads.
+    DeflateFlood,
+    /// Delivers a message byte by byte.
+    SlowDelivery,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Kind; 8] = [
+    pub const ALL: [Kind; 11] = [
         Kind::HalfHandshake,
         Kind::Silent,
         Kind::SlowWriter,
@@ -62,6 +70,9 @@ impl Kind {
         Kind::Flood,
         Kind::WrongPasswords,
         Kind::EndlessLine,
+        Kind::DeflateBomb,
+        Kind::DeflateFlood,
+        Kind::SlowDelivery,
     ];
 }
 
@@ -85,15 +96,17 @@ pub struct Counts {
 }
 
 impl Attack {
-    /// `count` connections to a node, of all kinds; `accomplice` can log in. Where one is closed another follows.
-    pub fn start(doors: &Doors, accomplice: &User, count: usize) -> Result<Attack> {
+    /// `count` connections to a node, of all kinds as the seed has it; `accomplices` can log in. Where one is closed another follows.
+    pub fn start(doors: &Doors, accomplices: &[User], count: usize, seed: u64) -> Result<Attack> {
         let (stop, counts) = (Arc::new(AtomicBool::new(false)), Arc::new(Counts::default()));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let target = Arc::new((doors.clone(), accomplice.clone()));
+        let mut kinds: Vec<Kind> = Kind::ALL.into_iter().cycle().take(count).collect();
+        kinds.shuffle(&mut StdRng::seed_from_u64(seed));
+        let target = Arc::new(Target { doors: doors.clone(), accomplices: accomplices.to_vec(), seed });
         let (stopped, counting) = (stop.clone(), counts.clone());
         let thread = thread::spawn(move || {
             runtime.block_on(async {
-                for (number, kind) in (0..count).zip(Kind::ALL.into_iter().cycle()) {
+                for (number, kind) in kinds.into_iter().enumerate() {
                     tokio::spawn(keep_at_it(number, kind, target.clone(), counting.clone()));
                 }
                 while !stopped.load(Ordering::Relaxed) {
@@ -128,22 +141,34 @@ impl Drop for Attack {
     }
 }
 
-async fn keep_at_it(number: usize, kind: Kind, target: Arc<(Doors, User)>, counts: Arc<Counts>) {
-    let (doors, accomplice) = &*target;
+struct Target {
+    doors: Doors,
+    accomplices: Vec<User>,
+    seed: u64,
+}
+
+async fn keep_at_it(number: usize, kind: Kind, target: Arc<Target>, counts: Arc<Counts>) {
+    let mut chance = StdRng::seed_from_u64(target.seed.wrapping_add(number as u64));
+    let door = match kind {
+        Kind::HalfHandshake => &target.doors.imaps,
+        Kind::SlowDelivery => &target.doors.lmtp,
+        _ => &target.doors.imap,
+    };
+    let Some(accomplice) = target.accomplices.get(number % target.accomplices.len().max(1)) else { return };
     loop {
-        match connect(number, if kind == Kind::HalfHandshake { &doors.imaps } else { &doors.imap }).await {
+        match connect(number, door).await {
             Ok(stream) => {
                 counts.made.fetch_add(1, Ordering::Relaxed);
                 counts.open.fetch_add(1, Ordering::Relaxed);
                 // However it ends: being thrown out is what is expected.
-                drop(attack(kind, stream, accomplice).await);
+                drop(attack(kind, stream, accomplice, &mut chance).await);
                 counts.open.fetch_sub(1, Ordering::Relaxed);
             }
             Err(_) => {
                 counts.failed.fetch_add(1, Ordering::Relaxed);
             }
         }
-        sleep(REST).await;
+        sleep(REST + Duration::from_millis(chance.random_range(0..500))).await;
     }
 }
 
@@ -155,7 +180,7 @@ async fn connect(number: usize, to: &str) -> Result<TcpStream> {
     timeout(Duration::from_secs(10), socket.connect(to.parse()?)).await.context("no answer")?.context("refused")
 }
 
-async fn attack(kind: Kind, mut stream: TcpStream, accomplice: &User) -> Result<()> {
+async fn attack(kind: Kind, mut stream: TcpStream, accomplice: &User, chance: &mut StdRng) -> Result<()> {
     match kind {
         Kind::HalfHandshake => {
             // A record header that announces more than follows.
@@ -204,7 +229,7 @@ async fn attack(kind: Kind, mut stream: TcpStream, accomplice: &User) -> Result<
         Kind::WrongPasswords => {
             let mut answers = [0; 1024];
             loop {
-                stream.write_all(format!("a LOGIN {} wrong{}\r\n", accomplice.name, rand::random::<u32>()).as_bytes()).await?;
+                stream.write_all(format!("a LOGIN guest{} wrong{}\r\n", chance.random::<u32>(), chance.random::<u32>()).as_bytes()).await?;
                 anyhow::ensure!(stream.read(&mut answers).await? > 0, "closed");
             }
         }
@@ -214,7 +239,50 @@ async fn attack(kind: Kind, mut stream: TcpStream, accomplice: &User) -> Result<
                 stream.write_all(&line).await?;
             }
         }
+        Kind::DeflateBomb => inflating(stream, accomplice, &BOMB).await,
+        Kind::DeflateFlood => inflating(stream, accomplice, &FLOOD).await,
+        Kind::SlowDelivery => {
+            let transaction = format!("LHLO hostile.example\r\nMAIL FROM:<>\r\nRCPT TO:<{}>\r\nDATA\r\n", accomplice.address());
+            stream.write_all(transaction.as_bytes()).await?;
+            loop {
+                stream.write_all(b"x").await?;
+                sleep(DRIP).await;
+            }
+        }
     }
+}
+
+static BOMB: LazyLock<Vec<u8>> = LazyLock::new(|| compressed(&vec![b'x'; 4 << 20]));
+static FLOOD: LazyLock<Vec<u8>> = LazyLock::new(|| compressed(&b"a NOOP\r\n".repeat(1 << 19)));
+
+/// What a fresh compressor makes refers to nothing before it, so it may be sent again and again.
+fn compressed(piece: &[u8]) -> Vec<u8> {
+    let mut compressed = Vec::with_capacity(piece.len() / 10);
+    let done = Compress::new(Compression::best(), false).compress_vec(piece, &mut compressed, FlushCompress::Sync);
+    if let Err(error) = done {
+        eprintln!("no bomb: {error}");
+    }
+    compressed
+}
+
+/// Logs in, switches compression on, and sends `compressed` for ever; reads nothing after that.
+async fn inflating(mut stream: TcpStream, accomplice: &User, compressed: &[u8]) -> Result<()> {
+    let login = format!("a LOGIN {} \"{}\"\r\n", accomplice.name, accomplice.password);
+    stream.write_all(login.as_bytes()).await?;
+    answered(&mut stream, b"\na OK ").await?;
+    stream.write_all(b"b COMPRESS DEFLATE\r\n").await?;
+    answered(&mut stream, b"b OK ").await?;
+    loop {
+        stream.write_all(compressed).await?;
+    }
+}
+
+async fn answered(stream: &mut TcpStream, words: &[u8]) -> Result<()> {
+    let mut said = Vec::new();
+    while !said.windows(words.len()).any(|window| window == words) {
+        anyhow::ensure!(said.len() < 16 * 1024 && stream.read_buf(&mut said).await? > 0, "refused");
+    }
+    Ok(())
 }
 
 async fn until_closed(stream: &mut TcpStream) -> Result<()> {
@@ -223,20 +291,64 @@ async fn until_closed(stream: &mut TcpStream) -> Result<()> {
     Ok(())
 }
 
-/// How long each visit of an honest client took, from connect to the answer of LOGOUT: sorted.
-pub fn honest_visits(doors: &Doors, user: &User, lasting: Duration, mut look: impl FnMut() -> Result<()>) -> Result<Vec<Duration>> {
-    let deadline = Deadline::after(lasting);
-    let mut took = Vec::new();
-    while !deadline.passed() {
-        let started = wait::now();
-        let mut imap = Imap::login(&doors.imap, &user.name, &user.password)?;
-        imap.select("INBOX")?;
-        imap.command("FETCH 1:* (FLAGS BODY.PEEK[])")?.ok()?;
-        imap.logout()?;
-        took.push(started.elapsed());
-        look()?;
-        thread::sleep(Duration::from_millis(20));
+/// What honest clients did, and how long each step took.
+#[derive(Debug, Default)]
+pub struct Honest {
+    /// From connect to the answer of LOGIN.
+    pub logins: Vec<Duration>,
+    /// SELECT, and FETCH of everything.
+    pub fetches: Vec<Duration>,
+    /// From connect to the last 250.
+    pub deliveries: Vec<Duration>,
+    /// What went wrong.
+    pub failures: Vec<String>,
+}
+
+impl Honest {
+    /// Everybody in turn logs in, fetches and gets a message, until `lasting` is over; `look` is called after each.
+    pub fn work(doors: &Doors, users: &[User], lasting: Duration, mut look: impl FnMut() -> Result<()>) -> Result<Honest> {
+        let deadline = Deadline::after(lasting);
+        let mut honest = Honest::default();
+        for user in users.iter().cycle() {
+            if deadline.passed() {
+                break;
+            }
+            if let Err(error) = honest.visit(doors, user) {
+                honest.failures.push(format!("{}: {error:#}", user.name));
+            }
+            look()?;
+            thread::sleep(Duration::from_millis(20));
+        }
+        [&mut honest.logins, &mut honest.fetches, &mut honest.deliveries].into_iter().for_each(|times| times.sort_unstable());
+        Ok(honest)
     }
-    took.sort_unstable();
-    Ok(took)
+
+    fn visit(&mut self, doors: &Doors, user: &User) -> Result<()> {
+        let started = wait::now();
+        let mut lmtp = Lmtp::connect(&doors.lmtp).context("LMTP")?;
+        lmtp.deliver_ok("ada@tests.example", &[&user.address()], b"Subject: small\r\n\r\nsmall\r\n").context("delivery")?;
+        self.deliveries.push(started.elapsed());
+        lmtp.quit().context("QUIT")?;
+        let started = wait::now();
+        let mut imap = Imap::login(&doors.imap, &user.name, &user.password).context("login")?;
+        self.logins.push(started.elapsed());
+        let started = wait::now();
+        imap.select("INBOX").context("SELECT")?;
+        imap.command("FETCH 1:* (FLAGS BODY.PEEK[])").and_then(|reply| reply.ok().map(drop)).context("FETCH")?;
+        self.fetches.push(started.elapsed());
+        // The mailbox stays small.
+        imap.command("STORE 1:* +FLAGS.SILENT (\\Deleted)")?.ok().context("STORE")?;
+        imap.command("EXPUNGE")?.ok().context("EXPUNGE")?;
+        imap.logout().context("LOGOUT")
+    }
+
+    /// Each step with its name and times, sorted.
+    pub fn steps(&self) -> [(&'static str, &[Duration]); 3] {
+        [("login", &self.logins), ("SELECT and FETCH", &self.fetches), ("delivery", &self.deliveries)]
+    }
+}
+
+/// The time within which `percent` of them were done.
+pub fn within(sorted: &[Duration], percent: usize) -> Duration {
+    sorted.get((sorted.len() * percent / 100).min(sorted.len().saturating_sub(1))).copied().unwrap_or_default()
 }

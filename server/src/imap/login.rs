@@ -235,7 +235,10 @@ impl<'a> Door<'a> {
         let mut from_client = initial;
         loop {
             connection.flush().await?;
-            match conversation.respond(from_client.as_deref()).await {
+            let check = connection.in_check();
+            let turn = conversation.respond(from_client.as_deref()).await;
+            drop(check);
+            match turn {
                 Turn::Done(decided) => return self.decided(connection, decided),
                 Turn::Malformed(reason) => return Err(Reply::bad(reason).into()),
                 Turn::Challenge(challenge) => response::challenge(connection.output(), &challenge),
@@ -262,7 +265,9 @@ impl<'a> Door<'a> {
 
     async fn verify(&self, connection: &mut Connection, user: &str, password: &[u8]) -> Result<Login, Stop> {
         connection.flush().await?;
+        let check = connection.in_check();
         let decided = self.auth.verify(user, password, &connection.client, Protocol::Imap).await;
+        drop(check);
         self.decided(connection, decided)
     }
 

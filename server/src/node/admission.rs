@@ -23,6 +23,8 @@ struct Counts {
     by_address: HashMap<IpAddr, usize>,
     /// Those that have not logged in, oldest first.
     strangers: BTreeMap<u64, CancellationToken>,
+    /// Of them, those whose password is being checked: they wait for us.
+    in_check: BTreeMap<u64, CancellationToken>,
     next: u64,
 }
 
@@ -39,6 +41,14 @@ pub struct Stranger {
     admission: Admission,
     number: u64,
     room_wanted: CancellationToken,
+}
+
+/// A stranger whose password is being checked, until dropped.
+#[derive(Debug)]
+#[must_use = "the check is over when the guard is dropped"]
+pub struct InCheck {
+    admission: Admission,
+    number: u64,
 }
 
 /// The address that limits count: an IPv6 address is counted with its /64, one host has all of that.
@@ -64,14 +74,21 @@ impl Admission {
     }
 
     /// Counts a connection that has yet to log in. Where there are `max` already, the oldest has to make room: whoever means to log in does so soon,
-    /// and nobody who holds connections open can keep others out.
+    /// and nobody who holds connections open can keep others out. Of those whose password is being checked none has to, unless they are half of all:
+    /// a flood of guesses makes honest checks wait, and these must not be cut meanwhile.
     pub fn stranger(&self, max: usize) -> Stranger {
         let room_wanted = CancellationToken::new();
         let mut counts = self.counts.lock();
         let number = counts.next;
         counts.next += 1;
         counts.strangers.insert(number, room_wanted.clone());
-        let oldest = if counts.strangers.len() > max { counts.strangers.pop_first() } else { None };
+        let oldest = if counts.strangers.len() + counts.in_check.len() <= max {
+            None
+        } else if counts.strangers.len() > max / 2 {
+            counts.strangers.pop_first()
+        } else {
+            counts.in_check.pop_first()
+        };
         drop(counts);
         if let Some((_, oldest)) = oldest {
             oldest.cancel();
@@ -120,11 +137,32 @@ impl Stranger {
     pub fn room_wanted(&self) -> CancellationToken {
         self.room_wanted.clone()
     }
+
+    /// Its password is being checked until the guard is dropped.
+    pub fn in_check(&self) -> InCheck {
+        let mut counts = self.admission.counts.lock();
+        if let Some(room_wanted) = counts.strangers.remove(&self.number) {
+            counts.in_check.insert(self.number, room_wanted);
+        }
+        drop(counts);
+        InCheck { admission: self.admission.clone(), number: self.number }
+    }
 }
 
 impl Drop for Stranger {
     fn drop(&mut self) {
-        self.admission.counts.lock().strangers.remove(&self.number);
+        let mut counts = self.admission.counts.lock();
+        counts.strangers.remove(&self.number);
+        counts.in_check.remove(&self.number);
+    }
+}
+
+impl Drop for InCheck {
+    fn drop(&mut self) {
+        let mut counts = self.admission.counts.lock();
+        if let Some(room_wanted) = counts.in_check.remove(&self.number) {
+            counts.strangers.insert(self.number, room_wanted);
+        }
     }
 }
 
@@ -163,5 +201,21 @@ mod tests {
         assert!(!tokens.iter().any(CancellationToken::is_cancelled), "who has logged in is no stranger");
         let _fifth = admission.stranger(3);
         assert_eq!(tokens.iter().map(CancellationToken::is_cancelled).collect::<Vec<_>>(), [false, true, false]);
+    }
+
+    #[test]
+    fn whose_password_is_being_checked_makes_no_room_unless_half_are() {
+        let admission = Admission::default();
+        let strangers: Vec<Stranger> = (0..6).map(|_| admission.stranger(6)).collect();
+        let cut = |strangers: &[Stranger]| strangers.iter().map(|stranger| stranger.room_wanted().is_cancelled()).collect::<Vec<_>>();
+        let checks: Vec<InCheck> = strangers.iter().take(2).map(Stranger::in_check).collect();
+        let newer: Vec<Stranger> = (0..1).map(|_| admission.stranger(6)).collect();
+        assert_eq!(cut(&strangers), [false, false, true, false, false, false], "the oldest of those who keep us waiting");
+        drop(checks);
+        let _newest = admission.stranger(6);
+        assert_eq!(cut(&strangers), [true, false, true, false, false, false], "the check is over");
+        let _checks: Vec<InCheck> = strangers.iter().chain(&newer).map(Stranger::in_check).collect();
+        let _one_more = admission.stranger(6);
+        assert_eq!(cut(&strangers), [true, true, true, false, false, false], "guesses keep nobody out either");
     }
 }

@@ -162,7 +162,7 @@ impl<'a, G: Gate> Authorization<'a, G> {
                     continue;
                 }
                 Ok(Command::Pass(password)) => match self.user.take() {
-                    Some(user) => match self.verify(&connection.client, &user, &password).await {
+                    Some(user) => match self.verify(connection, &user, &password).await {
                         Ok(login) => return Ok(Leave::Login(login)),
                         Err(text) => text,
                     },
@@ -221,8 +221,9 @@ impl<'a, G: Gate> Authorization<'a, G> {
         out.put_slice(b".\r\n");
     }
 
-    async fn verify(&self, client: &Client, login: &str, password: &[u8]) -> Result<Login, &'static str> {
-        self.gate.verify(login, password, client).await.map_err(|error| reply::auth_error(&error))
+    async fn verify(&self, connection: &Connection, login: &str, password: &[u8]) -> Result<Login, &'static str> {
+        let _check = connection.in_check();
+        self.gate.verify(login, password, &connection.client).await.map_err(|error| reply::auth_error(&error))
     }
 
     /// AUTH (RFC 5034 §4).
@@ -247,7 +248,10 @@ impl<'a, G: Gate> Authorization<'a, G> {
         };
         loop {
             connection.flush().await?;
-            match conversation.respond(response.as_deref()).await {
+            let check = connection.in_check();
+            let turn = conversation.respond(response.as_deref()).await;
+            drop(check);
+            match turn {
                 Turn::Done(decided) => return Ok(decided.map_err(|error| reply::auth_error(&error))),
                 Turn::Malformed(text) => return Ok(Err(text)),
                 Turn::Challenge(challenge) => {
