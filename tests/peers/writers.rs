@@ -84,6 +84,7 @@ fn an_idle_client_is_told(settings: &str, limit: Duration) -> Result<()> {
     ensure!(plain.wait_for("EXISTS", limit)?.number == Some(3));
     ensure!(resync.wait_for("EXISTS", limit)?.number == Some(3));
 
+    at_rest(&maildir, 3)?;
     neomutt(&maildir, "<first-entry><flag-message><sync-mailbox><quit>")?;
     plain.wait_for("FETCH", limit)?;
     resync.wait_for("FETCH", limit)?;
@@ -99,6 +100,18 @@ fn an_idle_client_is_told(settings: &str, limit: Duration) -> Result<()> {
     ensure!(plain.command("NOOP")?.ok().is_ok() && plain.select("INBOX")?.code_number("UIDNEXT")? == 4);
     plain.logout()?;
     resync.logout()
+}
+
+/// Waits until the server has given its own names to all messages: NeoMutt gives up its changes where a file is renamed while it runs.
+fn at_rest(maildir: &Path, messages: usize) -> Result<()> {
+    wait::until("the server's own names", LIMIT, || {
+        let names = |folder: &str| -> Result<Vec<String>> {
+            fs::read_dir(maildir.join(folder))?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
+        };
+        let (new, cur) = (names("new")?, names("cur")?);
+        ensure!(new.is_empty() && cur.len() == messages && cur.iter().all(|name| name.contains(",U=")), "new: {new:?}, cur: {cur:?}");
+        Ok(())
+    })
 }
 
 /// NeoMutt on the Maildir itself.
