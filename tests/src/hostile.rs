@@ -25,6 +25,9 @@ use crate::{
     wait::{self, Deadline},
 };
 
+/// After so many tries in a row a mail program says that the server is not there.
+const LOGIN_TRIES: usize = 5;
+
 /// Connections from one address: below `limits.connections_per_address`, so that what is met is not that limit alone.
 const CONNECTIONS_PER_ADDRESS: usize = 250;
 /// How long one who was thrown out waits before the next try.
@@ -330,7 +333,7 @@ impl Honest {
         self.deliveries.push(started.elapsed());
         lmtp.quit().context("QUIT")?;
         let started = wait::now();
-        let mut imap = Imap::login(&doors.imap, &user.name, &user.password).context("login")?;
+        let mut imap = log_in(doors, user).context("login")?;
         self.logins.push(started.elapsed());
         let started = wait::now();
         imap.select("INBOX").context("SELECT")?;
@@ -345,6 +348,17 @@ impl Honest {
     /// Each step with its name and times, sorted.
     pub fn steps(&self) -> [(&'static str, &[Duration]); 3] {
         [("login", &self.logins), ("SELECT and FETCH", &self.fetches), ("delivery", &self.deliveries)]
+    }
+}
+
+/// As mail programs do: who had to make room for others before the password was read connects again. The time of all tries counts.
+fn log_in(doors: &Doors, user: &User) -> Result<Imap> {
+    let mut tries = 1;
+    loop {
+        match Imap::login(&doors.imap, &user.name, &user.password) {
+            Err(_) if tries < LOGIN_TRIES => tries += 1,
+            outcome => return outcome,
+        }
     }
 }
 

@@ -59,10 +59,12 @@ impl Process {
 
     /// Whether it runs (a zombie does not).
     pub fn is_running(self) -> bool {
-        fs::read_to_string(format!("/proc/{}/stat", self.pid()))
+        let leads = fs::read_to_string(format!("/proc/{}/stat", self.pid()))
             .ok()
             .and_then(|stat| stat.rsplit_once(") ").map(|(_, rest)| !rest.starts_with(['Z', 'X'])))
-            .unwrap_or(false)
+            .unwrap_or(false);
+        // The first thread may have ended before the others, which still have the process's sockets.
+        leads || fs::read_dir(format!("/proc/{}/task", self.pid())).is_ok_and(|threads| threads.count() > 1)
     }
 
     /// Waits until it has ended.
