@@ -41,26 +41,26 @@ struct Arguments {
     no_dovecot: bool,
 }
 
-const fn bulk(name: &'static str, unit: &'static str) -> Measure {
-    Measure { name, unit, more_is_better: false, goal: Some(5.0) }
+const fn bulk(name: &'static str) -> Measure {
+    Measure { name, unit: "ms", more_is_better: false, goal: Some(5.0) }
 }
-const fn single(name: &'static str, unit: &'static str) -> Measure {
-    Measure { name, unit, more_is_better: false, goal: Some(1.0) }
+const fn single(name: &'static str) -> Measure {
+    Measure { name, unit: "ms", more_is_better: false, goal: Some(1.0) }
 }
 
-const DELIVER: Measure = bulk("LMTP, 16 connections, all messages to one user", "ms");
-const DELIVER_MANY: Measure = bulk("LMTP, 16 connections, all messages to 50 users", "ms");
-const FETCH: Measure = bulk("FETCH of all bodies, host's cache empty", "ms");
-const COPY: Measure = bulk("COPY of all messages", "ms");
-const SELECT_NEW: Measure = single("SELECT of the second mailbox, never seen before", "ms");
-const STORE: Measure = bulk("STORE on all of it", "ms");
-const EXPUNGE: Measure = bulk("EXPUNGE of half of it", "ms");
-const SELECT_WARM: Measure = single("SELECT of the rest, new session", "ms");
-const SELECT_COLD: Measure = single("login and SELECT of the rest, server and host's cache new", "ms");
-const LARGE_NEW: Measure = single("SELECT of the largest mailbox, never seen before", "ms");
-const LARGE_WARM: Measure = single("SELECT of it, new session", "ms");
-const LARGE_COLD: Measure = single("login and SELECT of it, server and host's cache new", "ms");
-const LOGINS: Measure = single("50 users log in together, SELECT and LOGOUT, server and host's cache new", "ms");
+const DELIVER: Measure = bulk("LMTP, 16 connections, all messages to one user");
+const DELIVER_MANY: Measure = bulk("LMTP, 16 connections, all messages to 50 users");
+const FETCH: Measure = bulk("FETCH of all bodies, host's cache empty");
+const COPY: Measure = bulk("COPY of all messages");
+const SELECT_NEW: Measure = single("SELECT of the second mailbox, never seen before");
+const STORE: Measure = bulk("STORE on all of it");
+const EXPUNGE: Measure = bulk("EXPUNGE of half of it");
+const SELECT_WARM: Measure = single("SELECT of the rest, new session");
+const SELECT_COLD: Measure = single("login and SELECT of the rest, server and host's cache new");
+const LARGE_NEW: Measure = single("SELECT of the largest mailbox, never seen before");
+const LARGE_WARM: Measure = single("SELECT of it, new session");
+const LARGE_COLD: Measure = single("login and SELECT of it, server and host's cache new");
+const LOGINS: Measure = single("50 users log in together, SELECT and LOGOUT, server and host's cache new");
 
 /// A server under test.
 struct Server<'a> {

@@ -26,6 +26,8 @@ use tokio::sync::watch;
 
 use crate::Mailbox;
 
+/// Where a mailbox has its messages.
+const WATCHED_FOLDERS: [&str; 2] = ["cur", "new"];
 /// Names that are kept between two looks; of more, the folder itself tells.
 const NAMES_MAX: usize = 64;
 
@@ -66,8 +68,9 @@ pub struct Watching {
 
 #[derive(Debug)]
 struct Watches {
+    /// Held while a folder begins or ends to be watched, or one end would undo the next beginning.
     watcher: Mutex<RecommendedWatcher>,
-    /// By mailbox folder.
+    /// By mailbox folder. The thread that hears events takes it: never held while the watcher, which waits for that thread, is called.
     mailboxes: Arc<Mutex<HashMap<PathBuf, Arc<Watched>>>>,
 }
 
@@ -93,13 +96,12 @@ impl Watching {
 
 impl Drop for Watching {
     fn drop(&mut self) {
-        let mut mailboxes = self.watches.mailboxes.lock();
+        let mut watcher = self.watches.watcher.lock();
         if self.watched.users.fetch_sub(1, Ordering::SeqCst) > 1 {
             return;
         }
-        mailboxes.remove(&self.folder);
-        drop(mailboxes);
-        self.watches.unwatch(&self.folder);
+        self.watches.mailboxes.lock().remove(&self.folder);
+        unwatch(&mut watcher, &self.folder);
     }
 }
 
@@ -110,6 +112,7 @@ pub(crate) fn watch(folder: &Path) -> Option<Watching> {
         return None;
     }
     let watches = WATCHES.get_or_init(Watches::new).as_ref()?;
+    let mut watcher = watches.watcher.lock();
     let mut mailboxes = watches.mailboxes.lock();
     if let Some(watched) = mailboxes.get(folder) {
         watched.users.fetch_add(1, Ordering::SeqCst);
@@ -124,13 +127,11 @@ pub(crate) fn watch(folder: &Path) -> Option<Watching> {
     let watched = Arc::new(Watched { users: AtomicUsize::new(1), changes, happened: Mutex::default() });
     mailboxes.insert(folder.to_owned(), Arc::clone(&watched));
     drop(mailboxes);
-    let mut watcher = watches.watcher.lock();
-    let begun = ["cur", "new"].iter().try_for_each(|name| watcher.watch(&folder.join(name), RecursiveMode::NonRecursive));
-    drop(watcher);
+    let begun = WATCHED_FOLDERS.iter().try_for_each(|name| watcher.watch(&folder.join(name), RecursiveMode::NonRecursive));
     if let Err(error) = begun {
         tracing::debug!(folder = %folder.display(), %error, "not watched");
         watches.mailboxes.lock().remove(folder);
-        watches.unwatch(folder);
+        unwatch(&mut watcher, folder);
         return None;
     }
     Some(Watching { watches, folder: folder.to_owned(), changes: receiver, watched })
@@ -152,12 +153,12 @@ impl Watches {
             }
         }
     }
-    fn unwatch(&self, folder: &Path) {
-        let mut watcher = self.watcher.lock();
-        for name in ["cur", "new"] {
-            // The folder may be gone, and its watch with it.
-            watcher.unwatch(&folder.join(name)).unwrap_or_default();
-        }
+}
+
+fn unwatch(watcher: &mut RecommendedWatcher, folder: &Path) {
+    for name in WATCHED_FOLDERS {
+        // The folder may be gone, and its watch with it.
+        watcher.unwatch(&folder.join(name)).unwrap_or_default();
     }
 }
 
