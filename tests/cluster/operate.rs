@@ -162,6 +162,38 @@ fn a_pin_is_followed_by_every_node_and_survives_restarts() -> Result<()> {
 }
 
 #[test]
+fn a_pin_in_the_users_file_counts_after_that_of_an_operator() -> Result<()> {
+    let cluster = Cluster::start(&Demo::default())?;
+    let user = cluster.users[0].clone();
+    let (recorded, other) = (cluster.nodes[1].doors.name.clone(), cluster.nodes[2].doors.name.clone());
+    let users = cluster.root.join("users");
+    let text = std::fs::read_to_string(&users)?;
+    let line = text.lines().find(|line| line.starts_with(&format!("{}:", user.name))).context("no such user")?;
+    let mut fields: Vec<&str> = line.split(':').collect();
+    fields.resize(7, "");
+    std::fs::write(&users, text.replace(line, &format!("{}:pin={recorded}", fields.join(":"))))?;
+    // Through another user, since nobody is to be placed before every node has read the file.
+    let bystander = cluster.users[1].clone();
+    wait::until("the pin to be read", AT_ONCE, || {
+        for node in &cluster.nodes {
+            open(&node.doors, &bystander)?.logout()?;
+        }
+        let said = whereabouts(&cluster, &user.name)?;
+        ensure!(said["preferred"] == recorded.as_str() && said["by"] == "pin", "{said}");
+        Ok(())
+    })?;
+    for node in &cluster.nodes {
+        open(&node.doors, &user)?.logout()?;
+        ensure!(cluster.holder(&user.name)? == 1, "through {}", node.doors.name);
+    }
+    cluster.command(&["pin", &user.name, &other])?;
+    ensure!(whereabouts(&cluster, &user.name)?["preferred"] == other.as_str());
+    cluster.command(&["unpin", &user.name])?;
+    ensure!(whereabouts(&cluster, &user.name)?["preferred"] == recorded.as_str());
+    Ok(())
+}
+
+#[test]
 fn a_user_with_tags_is_served_by_nodes_that_have_them_and_waits_for_one() -> Result<()> {
     let cluster = Cluster::start(&Demo { users: 6, ..Demo::default() })?;
     let [tagged, stranded, other] = [0, 1, 2].map(|index: usize| cluster.users[index].clone());
