@@ -52,6 +52,11 @@ impl Root {
         Ok(nodes)
     }
 
+    /// Who is in `nodes/`: one fresh listing.
+    pub fn holders(&self) -> Result<BTreeSet<HolderId>, AffinityError> {
+        Ok(self.node_files(&self.directory()?, NODES)?.into_iter().map(|file| file.holder).collect())
+    }
+
     /// Everybody who was fenced or left, with the last beat, sorted by name.
     pub fn fenced_nodes(&self) -> Result<Vec<(HolderId, u64)>, AffinityError> {
         let mut files = self.node_files(&self.directory()?, FENCED)?;

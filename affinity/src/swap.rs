@@ -158,7 +158,7 @@ impl SharedDirectory for MountedDirectory {
 }
 
 /// Reads a small shared file without leaving a read delegation behind.
-pub(crate) fn read_small(path: &Path) -> io::Result<Vec<u8>> {
+pub fn read_small(path: &Path) -> io::Result<Vec<u8>> {
     let mut content = Vec::new();
     open_undelegated(path, OFlags::RDONLY)?.take(SMALL_FILE_BYTES_MAX).read_to_end(&mut content)?;
     Ok(content)
@@ -168,6 +168,15 @@ pub(crate) fn read_small(path: &Path) -> io::Result<Vec<u8>> {
 pub(crate) fn write_durably(path: &Path, content: &[u8]) -> io::Result<()> {
     // Not O_EXCL: where O_DIRECT is refused the file may have been made nevertheless, and the second try must open it.
     let mut file = open_undelegated(path, OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC)?;
+    file.write_all(content)?;
+    file.sync_all()
+}
+
+/// Writes a small file that only this account may read, and syncs it.
+pub fn write_private(path: &Path, content: &[u8]) -> io::Result<()> {
+    // O_WRONLY takes no read delegation.
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC;
+    let mut file = File::from(rustix::fs::open(path, flags, Mode::from_raw_mode(0o600))?);
     file.write_all(content)?;
     file.sync_all()
 }

@@ -6,6 +6,7 @@
 //! - the example file is whole and true (`the_example_is_the_defaults`, `the_example_has_every_setting`)
 //! - two users never share a Maildir (`users_never_share_a_folder`)
 
+mod acme;
 pub mod address;
 pub mod auth;
 mod check;
@@ -32,6 +33,7 @@ use storage::{AccountPaths, Layout};
 
 use crate::{auth::UserRecord, sandbox::Sandbox};
 
+pub use acme::AcmeSection;
 pub use address::Address;
 pub use auth::AuthSection;
 pub use check::Problem;
@@ -132,6 +134,8 @@ pub struct ListenSection {
     pub health: Vec<SocketAddr>,
     /// Health answers in the words of HAProxy's agent check.
     pub health_agent: Vec<SocketAddr>,
+    /// Proofs that names are ours, for the authority of `tls.acme` (HTTP-01).
+    pub acme: Vec<SocketAddr>,
 }
 
 impl ListenSection {
@@ -293,6 +297,7 @@ impl Default for ListenSection {
             proxy_on: Vec::new(),
             health: Vec::new(),
             health_agent: Vec::new(),
+            acme: Vec::new(),
         }
     }
 }

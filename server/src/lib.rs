@@ -1,5 +1,6 @@
 //! The Berth mail server: every node takes any connection and forwards it to the holder of the user's lease.
 
+pub mod acme;
 pub mod auth;
 pub mod client;
 pub mod command;

@@ -1,5 +1,7 @@
 //! Client TLS: certificates from files, chosen by the name that a client asks for, reloaded without dropping a session.
 //!
+//! Certificates that the nodes get themselves ([`crate::acme`]) are files like any other; while there is none yet, a handshake fails.
+//!
 //! - `certificate.rs` reads files and says what they hold, `choice.rs` picks one for a handshake, `facts.rs` keeps what was agreed
 //!
 //! Invariants, each with the test that guards it:
@@ -15,7 +17,7 @@ mod facts;
 
 use std::{
     io,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, OnceLock},
 };
 
@@ -35,9 +37,10 @@ use self::{
     facts::{client_name, client_names, end_point},
 };
 use crate::{
+    acme::Folder,
     auth::sasl::scram::ChannelBindings,
     client::Protocol,
-    config::{CertificateFiles, MinVersion, TlsSection},
+    config::{AcmeSection, CertificateFiles, MinVersion, TlsSection},
     connection::Stream,
 };
 
@@ -62,14 +65,15 @@ pub struct TlsAcceptor {
 }
 
 impl Tls {
-    /// Loads all that `section` names; `None` where it names no certificate. Errors name the file.
-    pub fn load(section: &TlsSection) -> anyhow::Result<Option<Tls>> {
-        Ok(Present::load(section)?.map(|present| Tls { present: Arc::new(ArcSwap::from_pointee(present)) }))
+    /// Loads all that `section` names, and what nodes of the cluster in `root` got by ACME; `None` where it names no certificate. Errors name the file.
+    pub fn load(section: &TlsSection, root: &Path) -> anyhow::Result<Option<Tls>> {
+        Ok(Present::load(section, root, &[])?.map(|present| Tls { present: Arc::new(ArcSwap::from_pointee(present)) }))
     }
 
-    /// Loads the files again; on error the old certificates stay.
-    pub fn reload(&self, section: &TlsSection) -> anyhow::Result<()> {
-        let present = Present::load(section)?.context("[tls] names no certificate any more: TLS is switched off at the next start only")?;
+    /// Loads the files again; on error the old certificates stay. So does one by ACME until there is one for new names.
+    pub fn reload(&self, section: &TlsSection, root: &Path) -> anyhow::Result<()> {
+        let present = Present::load(section, root, &self.certificates())?
+            .context("[tls] names no certificate any more: TLS is switched off at the next start only")?;
         self.present.store(Arc::new(present));
         Ok(())
     }
@@ -85,18 +89,47 @@ impl Tls {
     }
 }
 
-/// The certificates of `section`, each read or not.
-pub fn read(section: &TlsSection) -> Vec<(CertificateFiles, anyhow::Result<Certificate>)> {
+/// A certificate of the settings, read or not.
+#[derive(Debug)]
+pub struct Read {
+    /// Its files.
+    pub files: CertificateFiles,
+    /// Whether the nodes got it themselves.
+    pub acme: bool,
+    /// What they hold.
+    pub certificate: anyhow::Result<Certificate>,
+}
+
+/// The certificates of `section`, the one for clients without a name first. One by ACME is among them once there is one.
+pub fn read(section: &TlsSection, root: &Path) -> anyhow::Result<Vec<Read>> {
     let provider = aws_lc_rs::default_provider();
-    section.certificate_files().into_iter().map(|files| (files.clone(), Certificate::load(&files, &provider))).collect()
+    let got = match &section.acme {
+        Some(acme) => {
+            newest(acme, root).with_context(|| format!("can't look for certificates by ACME in {}", root.join("acme").display()))?
+        }
+        None => None,
+    };
+    let got = got.map(|file| CertificateFiles { certificate: file.clone(), key: file });
+    let first = section.first().into_iter().map(|files| (files, false));
+    let all = first.chain(got.map(|files| (files, true))).chain(section.sni.iter().cloned().map(|files| (files, false)));
+    Ok(all.map(|(files, acme)| Read { certificate: Certificate::load(&files, acme, &provider), files, acme }).collect())
+}
+
+fn newest(section: &AcmeSection, root: &Path) -> io::Result<Option<PathBuf>> {
+    let folder = Folder::of(root, section)?;
+    Ok(folder.look()?.and_then(|seen| folder.certificate(&seen)))
 }
 
 impl Present {
-    fn load(section: &TlsSection) -> anyhow::Result<Option<Present>> {
-        let provider = Arc::new(aws_lc_rs::default_provider());
-        let certificates = read(section).into_iter().map(|(_, read)| read).collect::<anyhow::Result<Vec<_>>>()?;
-        if certificates.is_empty() {
+    fn load(section: &TlsSection, root: &Path, before: &[Arc<Certificate>]) -> anyhow::Result<Option<Present>> {
+        if !section.is_on() {
             return Ok(None);
+        }
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let read = read(section, root)?.into_iter().map(|read| read.certificate.map(Arc::new));
+        let mut certificates = read.collect::<anyhow::Result<Vec<_>>>()?;
+        if section.acme.is_some() && !certificates.iter().any(|certificate| certificate.acme) {
+            certificates.extend(before.iter().filter(|certificate| certificate.acme).cloned());
         }
         let certificates = Arc::new(Certificates::new(certificates));
         let clients = match &section.client_ca {
@@ -169,7 +202,7 @@ impl TlsAcceptor {
 /// Every file that `section` names, to be watched for changes.
 pub fn files(section: &TlsSection) -> Vec<PathBuf> {
     let own = section.certificate_files().into_iter().flat_map(|files| [files.certificate, files.key]);
-    own.chain(section.client_ca.clone()).collect()
+    own.chain(section.client_ca.clone()).chain(section.acme.iter().filter_map(|acme| acme.ca_file.clone())).collect()
 }
 
 /// Installs the one cryptography provider of the process. Call first in `main`.

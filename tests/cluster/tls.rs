@@ -1,5 +1,7 @@
 //! Certificates that come, change and are told of while a node runs.
 
+mod acme;
+
 use std::{fs, time::Duration};
 
 use serde_json::Value;

@@ -29,6 +29,7 @@ pub const PROGRAMS: &[Program] = &[
     Program { name: "gsasl", package: "gsasl" },
     Program { name: "pamtester", package: "pamtester" },
     Program { name: "fail2ban-regex", package: "fail2ban" },
+    Program { name: "pebble", package: "pebble" },
     Program { name: "systemd-analyze", package: "systemd" },
     Program { name: "unshare", package: "util-linux" },
     Program { name: "mount", package: "mount" },

@@ -46,6 +46,13 @@ impl Authority {
         &self.pem
     }
 
+    /// A certificate and key, as PEM, for a server of this name.
+    pub fn server(&self, name: &str) -> Result<(String, String)> {
+        let key = KeyPair::generate()?;
+        let certificate = CertificateParams::new([name.to_owned()])?.signed_by(&key, &self.issuer)?;
+        Ok((certificate.pem(), key.serialize_pem()))
+    }
+
     /// Settings of a client with a certificate for `name`, which trusts every server.
     pub fn client(&self, name: &str) -> Result<Arc<ClientConfig>> {
         let key = KeyPair::generate()?;

@@ -67,9 +67,12 @@ fn check_files(config: &Config, out: &mut impl Write) -> anyhow::Result<()> {
     )?;
     let users = Authenticator::open(&config.auth, config.passwd_file());
     tell("users", users.map(|auth| auth.describe().join(", ")))?;
-    match Tls::load(&config.tls) {
+    match Tls::load(&config.tls, &config.node.root) {
         Ok(None) => tell("certificate", Ok("none: clients can't use TLS".to_owned()))?,
         Ok(Some(tls)) => {
+            if tls.certificates().is_empty() {
+                tell("certificate", Ok("none yet: the first node that runs gets one by ACME".to_owned()))?;
+            }
             for certificate in tls.certificates() {
                 tell("certificate", Ok(format!("{} and its key", certificate.files.certificate.display())))?;
             }

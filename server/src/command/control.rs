@@ -19,6 +19,8 @@ const MOVE_WAIT: Duration = Duration::from_secs(90);
 pub const RECOUNT_WAIT: Duration = Duration::from_secs(600);
 /// A million rows are read or written within some minutes, also where the file server is slow.
 pub const INDEX_WAIT: Duration = Duration::from_secs(15 * 60);
+/// An order has ten minutes, and one may be under way already.
+pub const ORDER_WAIT: Duration = Duration::from_secs(21 * 60);
 /// Longest answer: some 100,000 sessions.
 const ANSWER_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
@@ -79,6 +81,8 @@ pub enum Request {
     Settings,
     /// The certificates that clients are shown.
     Tls,
+    /// Get a new certificate by ACME now.
+    Renew,
 }
 
 impl Request {
@@ -87,6 +91,7 @@ impl Request {
             Request::Move { .. } => MOVE_WAIT,
             Request::Quota { recount: true, .. } => RECOUNT_WAIT,
             Request::Index { .. } => INDEX_WAIT,
+            Request::Renew => ORDER_WAIT,
             Request::Quota { recount: false, .. } | Request::Session { .. } => MOVE_WAIT,
             Request::Who { .. } | Request::Nodes | Request::Kick { .. } | Request::Settings | Request::Tls => ANSWER_WAIT,
         }
@@ -120,6 +125,13 @@ pub struct IndexReply {
     pub milliseconds: u64,
     /// What was found; it is repaired by the next use.
     pub damage: Option<String>,
+}
+
+/// The answer to [`Request::Renew`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RenewReply {
+    /// Why none was ordered; `null`: a new certificate is served.
+    pub nothing: Option<String>,
 }
 
 /// The answer to [`Request::Quota`].

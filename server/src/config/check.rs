@@ -50,6 +50,9 @@ impl Config {
             }
         }
         self.check_proxies(&mut say);
+        if !self.listen.acme.is_empty() && self.tls.acme.is_none() {
+            say("listen.acme", "needs [tls.acme]: for which names is a certificate wanted?".to_owned());
+        }
         self.check_lmtp(&mut say);
         if let Err(error) = tracing_subscriber::EnvFilter::builder().parse(&self.log.level) {
             say("log.level", format!("{:?} is not a level: {error}", self.log.level));
@@ -64,10 +67,10 @@ impl Config {
             let text = "this host has no name of its own, and two nodes must not have the same: set it";
             found.push(Problem { key: "node.name", text: text.to_owned() });
         }
-        if self.tls.certificate.is_none() {
+        if !self.tls.is_on() {
             for (key, addresses) in [("listen.imaps", &self.listen.imaps), ("listen.pop3s", &self.listen.pop3s)] {
                 if written.has(key) && !addresses.is_empty() {
-                    found.push(Problem { key, text: "needs `tls.certificate` and `tls.key`".to_owned() });
+                    found.push(Problem { key, text: "needs `tls.certificate` and `tls.key`, or [tls.acme]".to_owned() });
                 }
             }
         }

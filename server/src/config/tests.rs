@@ -52,7 +52,7 @@ fn the_example_has_every_setting() {
             table = table[part].as_table().unwrap();
         }
         // Tables that most nodes don't have: the next test has them.
-        for key in known.into_iter().filter(|key| *key != "oauth") {
+        for key in known.into_iter().filter(|key| !["oauth", "acme"].contains(key) || section == "listen") {
             assert!(table.contains_key(key), "config.example.toml lacks {key} in [{section}]");
         }
     }
@@ -77,6 +77,9 @@ fn the_example_has_every_setting_of_sources_and_tokens() {
             assert!(source.get(&key).is_some(), "config.example.toml lacks {key} of {kind}");
         }
     }
+    for key in known("[tls.acme]") {
+        assert!(table["tls"]["acme"].get(&key).is_some(), "config.example.toml lacks {key} in [tls.acme]");
+    }
     for key in known("[auth.oauth]") {
         assert!(table["auth"]["oauth"].get(&key).is_some(), "config.example.toml lacks {key} in [auth.oauth]");
     }
@@ -98,7 +101,7 @@ fn a_misspelt_setting_is_named_with_its_line_and_the_likely_one() {
     );
     assert_eq!(
         error("[node]\nroot = \"/srv/berth\"\n[tls]\nqqq = 1\n").lines().next().unwrap(),
-        "berth.toml, line 4, column 1: unknown setting `qqq`, known here are `certificate`, `key`, `client_ca`, `min_version`, `warn_before`, `sni`"
+        "berth.toml, line 4, column 1: unknown setting `qqq`, known here are `certificate`, `key`, `client_ca`, `min_version`, `warn_before`, `sni`, `acme`"
     );
 }
 

@@ -4,7 +4,9 @@ use std::{path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-/// Without a certificate, no TLS listener and no STARTTLS.
+use super::AcmeSection;
+
+/// Without a certificate (or `acme`), no TLS listener and no STARTTLS.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TlsSection {
@@ -21,6 +23,8 @@ pub struct TlsSection {
     pub warn_before: Duration,
     /// Further certificates, for clients that ask for the names in them.
     pub sni: Vec<CertificateFiles>,
+    /// A certificate that the nodes get and renew themselves.
+    pub acme: Option<AcmeSection>,
 }
 
 /// A certificate and its key.
@@ -53,15 +57,25 @@ impl Default for TlsSection {
             min_version: MinVersion::default(),
             warn_before: Duration::from_secs(14 * 24 * 60 * 60),
             sni: Vec::new(),
+            acme: None,
         }
     }
 }
 
 impl TlsSection {
-    /// Every certificate that is named, the one for clients without a name first.
+    /// The certificate for clients that ask for no name, unless that is the one of `acme`.
+    pub fn first(&self) -> Option<CertificateFiles> {
+        self.certificate.clone().zip(self.key.clone()).map(|(certificate, key)| CertificateFiles { certificate, key })
+    }
+
+    /// Every certificate that is named.
     pub fn certificate_files(&self) -> Vec<CertificateFiles> {
-        let first = self.certificate.clone().zip(self.key.clone()).map(|(certificate, key)| CertificateFiles { certificate, key });
-        first.into_iter().chain(self.sni.iter().cloned()).collect()
+        self.first().into_iter().chain(self.sni.iter().cloned()).collect()
+    }
+
+    /// Whether there is, or will be, a certificate for clients.
+    pub fn is_on(&self) -> bool {
+        self.certificate.is_some() || self.acme.is_some()
     }
 
     /// What serde can't say.
@@ -69,11 +83,14 @@ impl TlsSection {
         match (&self.certificate, &self.key) {
             (Some(_), None) => say("tls.certificate", "has no `tls.key` beside it: name the file with the private key".to_owned()),
             (None, Some(_)) => say("tls.key", "has no `tls.certificate` beside it: name the file with the certificate chain".to_owned()),
-            (None, None) if !self.sni.is_empty() => {
-                let text = "needs `tls.certificate` and `tls.key`: what clients are shown that ask for none of these names";
+            (None, None) if !self.sni.is_empty() && self.acme.is_none() => {
+                let text = "needs `tls.certificate` and `tls.key` (or [tls.acme]): what clients are shown that ask for none of these names";
                 say("tls.sni", text.to_owned());
             }
             _ => {}
+        }
+        if let Some(acme) = &self.acme {
+            acme.check(say);
         }
     }
 }

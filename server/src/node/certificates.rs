@@ -23,7 +23,7 @@ pub async fn follow(node: Arc<Node>) {
 /// One line for each certificate that there is something to say about.
 pub fn warn(tls: &Tls, section: &TlsSection) {
     for certificate in tls.certificates() {
-        if let Some(warning) = certificate.facts.warning(affinity::clock::wall_clock(), section.warn_before) {
+        if let Some(warning) = certificate.warning(affinity::clock::wall_clock(), section.warn_before) {
             let (file, names) = (certificate.files.certificate.display(), certificate.facts.names.join(" "));
             tracing::warn!(%file, names, "a certificate {warning}");
         }

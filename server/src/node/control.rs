@@ -24,6 +24,7 @@ use super::{
     sessions::{SessionFilter, SessionLine},
 };
 use crate::{
+    acme::renewal::{self, Outcome},
     client::{Client, SessionId},
     command::control::{self, HeldRow, KickReply, MoveReply, NodeRow, NodesReply, Request as Question, SessionRow},
     connection::Connection,
@@ -140,6 +141,16 @@ async fn answer(node: &Arc<Node>, question: Question) -> Result<Value, String> {
         Question::Tls => {
             let served = node.tls.iter().flat_map(|tls| tls.certificates());
             serde_json::to_value(control::TlsReply { fingerprints: served.map(|served| served.facts.fingerprint.clone()).collect() })
+        }
+        Question::Renew => {
+            // An asker that goes away must not leave half an order.
+            let node = node.clone();
+            let looked = tokio::spawn(async move { renewal::look(&node, true).await }).await.map_err(|error| error.to_string())?;
+            let nothing = match looked.map_err(|error| format!("{error:#}"))? {
+                Outcome::Renewed => None,
+                Outcome::Nothing(why) => Some(why),
+            };
+            serde_json::to_value(control::RenewReply { nothing })
         }
         Question::Settings => serde_json::to_value(control::SettingsReply { silent: operate::settings_everywhere(node).await }),
     };

@@ -40,6 +40,7 @@ use tokio::{sync::broadcast::error::RecvError, time::MissedTickBehavior};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    acme::{Renewal, renewal},
     auth::Authenticator,
     client::Protocol,
     config::{Address, Config},
@@ -81,6 +82,8 @@ pub struct Node {
     pub auth: Authenticator,
     /// `None`: no certificate is configured, STARTTLS is not offered.
     pub tls: Option<Tls>,
+    /// The certificate that nodes get themselves.
+    pub renewal: Renewal,
     /// Membership and leases.
     pub keeper: Keeper,
     /// Accounts open here.
@@ -140,7 +143,8 @@ async fn start(config: Config, config_file: &Path) -> anyhow::Result<Arc<Node>> 
     std::fs::create_dir_all(&local_dir).with_context(|| format!("can't make the local folder {} (node.local_dir)", local_dir.display()))?;
     health::check::raise_descriptor_limit(config.limits.connections);
     let root = Root::open(&config.node.root, config.node.cluster_id.as_deref())?;
-    let tls = Tls::load(&config.tls)?;
+    let tls = Tls::load(&config.tls, root.path())?;
+    let renewal = Renewal::new(&root);
     let auth = Authenticator::open(&config.auth, config.passwd_file())?
         .of_cluster(&root.cluster().cluster_id)
         .with_app_passwords(config.app_password_file());
@@ -173,7 +177,9 @@ async fn start(config: Config, config_file: &Path) -> anyhow::Result<Arc<Node>> 
         }
     }
     let mut probes = Vec::new();
-    for (addresses, speaks) in [(&config.listen.health, Speaks::Http), (&config.listen.health_agent, Speaks::Agent)] {
+    for (addresses, speaks) in
+        [(&config.listen.health, Speaks::Http), (&config.listen.health_agent, Speaks::Agent), (&config.listen.acme, Speaks::Acme)]
+    {
         for address in addresses {
             probes.push((listener::bind(*address)?, speaks));
         }
@@ -206,6 +212,7 @@ async fn start(config: Config, config_file: &Path) -> anyhow::Result<Arc<Node>> 
         config_file: config_file.to_owned(),
         auth,
         tls,
+        renewal,
         keeper,
         links: Links::new(identity),
         waiting: Waiting::default(),
@@ -238,6 +245,7 @@ async fn start(config: Config, config_file: &Path) -> anyhow::Result<Arc<Node>> 
     tokio::spawn(health::trial::at_start(node.clone()));
     tokio::spawn(expiry::run(node.clone()));
     tokio::spawn(certificates::follow(node.clone()));
+    tokio::spawn(renewal::follow(node.clone()));
     Ok(node)
 }
 

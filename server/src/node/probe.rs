@@ -11,6 +11,8 @@
 //! A trouble leaves a node in the balancer: what keeps it from serving mail does not keep it from relaying, and a file server that is full is every
 //! node's trouble at once (`a_trouble_leaves_a_node_in_the_balancer`).
 //!
+//! At `listen.acme` it answers what an authority asks for (`acme::answers`), within the same bounds.
+//!
 //! Anybody who reaches the address may ask, so the answer says no more than that, and what askers can take is bounded.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
@@ -48,6 +50,8 @@ pub enum Speaks {
     Http,
     /// One line of HAProxy's agent check, whatever is sent.
     Agent,
+    /// HTTP/1, for an authority that asks for proof (ACME).
+    Acme,
 }
 
 /// How a node is, as far as a load balancer has to know.
@@ -145,14 +149,22 @@ async fn answer(node: &Arc<Node>, mut tcp: TcpStream, speaks: Speaks) {
                 Err(error) => Err(error.to_string()),
             }
         }
-        Speaks::Http => http1::Builder::new()
+        Speaks::Http | Speaks::Acme => http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(ASKER_TIMEOUT)
             .keep_alive(false)
             .max_buf_size(REQUEST_BYTES_MAX)
             .serve_connection(
                 TokioIo::new(tcp),
-                service_fn(|request| async move { Ok::<_, Infallible>(respond(&request, Condition::of(node))) }),
+                service_fn(|request: Request<Incoming>| async move {
+                    Ok::<_, Infallible>(match speaks {
+                        Speaks::Acme => {
+                            let (status, text) = node.renewal.answers.respond(request.method(), request.uri().path()).await;
+                            said(status, text.into(), HeaderValue::from_static("application/octet-stream"))
+                        }
+                        Speaks::Http | Speaks::Agent => respond(&request, Condition::of(node)),
+                    })
+                }),
             )
             .await
             .map_err(|error| error.to_string()),
@@ -169,9 +181,13 @@ fn respond(request: &Request<Incoming>, condition: Condition) -> Response<Full<B
         (_, "/" | "/health") => (StatusCode::METHOD_NOT_ALLOWED, "ask with GET, HEAD or OPTIONS\n"),
         _ => (StatusCode::NOT_FOUND, "there is only /health\n"),
     };
-    let mut response = Response::new(Full::new(Bytes::from_static(text.as_bytes())));
+    said(status, Bytes::from_static(text.as_bytes()), HeaderValue::from_static("text/plain; charset=utf-8"))
+}
+
+fn said(status: StatusCode, text: Bytes, kind: HeaderValue) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(text));
     *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response.headers_mut().insert(CONTENT_TYPE, kind);
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }

@@ -113,8 +113,8 @@ fn state(file: &Path) -> Option<(u64, Option<SystemTime>)> {
     Some((metadata.len(), metadata.modified().ok()))
 }
 
-fn reload_tls(tls: &Tls, section: &TlsSection, all: &mut bool) -> bool {
-    match tls.reload(section) {
+fn reload_tls(node: &Node, tls: &Tls, section: &TlsSection, all: &mut bool) -> bool {
+    match tls.reload(section, &node.config().node.root) {
         Ok(()) => {
             certificates::warn(tls, section);
             true
@@ -147,9 +147,9 @@ async fn reload(node: &Arc<Node>) {
                     tracing::error!(error = format!("{error:#}"), "users not reloaded: the old ones stay");
                 }
                 let tls = match &node.tls {
-                    Some(tls) => reload_tls(tls, &new.tls, &mut all).then(|| new.tls.clone()),
+                    Some(tls) => reload_tls(&node, tls, &new.tls, &mut all).then(|| new.tls.clone()),
                     None => {
-                        if new.tls.certificate.is_some() {
+                        if new.tls.is_on() {
                             tracing::warn!("the first certificate of [tls] takes effect at the next start");
                         }
                         None
@@ -168,7 +168,7 @@ async fn reload(node: &Arc<Node>) {
                 all = false;
                 tracing::error!(error = format!("{error:#}"), "configuration not reloaded: the old one stays");
                 if let Some(tls) = &node.tls {
-                    reload_tls(tls, &node.config().tls, &mut all);
+                    reload_tls(&node, tls, &node.config().tls, &mut all);
                 }
             }
         }

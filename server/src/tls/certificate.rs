@@ -1,6 +1,7 @@
 //! One certificate with its key, as files hold it and as a handshake needs it.
 
 use std::{
+    io::{self, Read},
     net::{Ipv4Addr, Ipv6Addr},
     path::Path,
     sync::Arc,
@@ -8,6 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, anyhow, bail};
+use rustix::fs::OFlags;
 use rustls::{crypto::CryptoProvider, sign::CertifiedKey};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem, pem::PemObject};
 use serde::{Deserialize, Serialize};
@@ -16,6 +18,8 @@ use x509_parser::{certificate::X509Certificate, extensions::GeneralName, prelude
 
 use crate::config::CertificateFiles;
 
+/// Longest file that is read: bundles of authorities have some hundred KiB.
+const PEM_BYTES_MAX: u64 = 4 * 1024 * 1024;
 /// One day.
 const DAY_S: i64 = 24 * 60 * 60;
 
@@ -74,7 +78,8 @@ impl Facts {
     }
 }
 
-fn seconds(time: SystemTime) -> i64 {
+/// Since 1970.
+pub fn seconds(time: SystemTime) -> i64 {
     time.duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
 }
 
@@ -100,14 +105,29 @@ fn plain(text: &str) -> String {
 pub struct Certificate {
     /// Where it came from.
     pub files: CertificateFiles,
+    /// Whether the nodes got it themselves.
+    pub acme: bool,
     /// What it says.
     pub facts: Facts,
     pub(super) certified: Arc<CertifiedKey>,
 }
 
 impl Certificate {
+    /// What there is to warn of, and what to do.
+    pub fn warning(&self, now: SystemTime, warn_before: Duration) -> Option<String> {
+        if !self.acme {
+            return self.facts.warning(now, warn_before);
+        }
+        // Half the time between the first try to renew it and its end: shorter for certificates of a few days.
+        let life = self.facts.not_after.saturating_sub(self.facts.not_before);
+        let late = Duration::from_secs(u64::try_from(life / 6).unwrap_or(0));
+        self.facts
+            .warning(now, warn_before.min(late))
+            .map(|_| format!("by ACME is not renewed and has {} days left: the log of the nodes says why", self.facts.days_left(now)))
+    }
+
     /// Reads both files; the error names the one that is wrong.
-    pub fn load(files: &CertificateFiles, provider: &CryptoProvider) -> anyhow::Result<Certificate> {
+    pub fn load(files: &CertificateFiles, acme: bool, provider: &CryptoProvider) -> anyhow::Result<Certificate> {
         let CertificateFiles { certificate, key } = files;
         let unusable = || format!("can't use the certificate {}", certificate.display());
         let chain = read_chain(certificate).with_context(unusable)?;
@@ -115,14 +135,10 @@ impl Certificate {
             Some(own) => Facts::read(own).with_context(unusable)?,
             None => bail!("{}: it is empty", unusable()),
         };
-        let private = PrivateKeyDer::from_pem_file(key)
-            .map_err(|error| match error {
-                pem::Error::NoItemsFound => anyhow!("no unencrypted private key in it (PEM, as in -----BEGIN PRIVATE KEY-----)"),
-                other => anyhow!(other),
-            })
-            .with_context(|| format!("can't use the key {}", key.display()))?;
+        let unusable_key = || format!("can't use the key {}", key.display());
+        let private = read_key(&read(key).with_context(unusable_key)?).with_context(unusable_key)?;
         match CertifiedKey::from_der(chain, private, provider) {
-            Ok(certified) => Ok(Certificate { files: files.clone(), facts, certified: Arc::new(certified) }),
+            Ok(certified) => Ok(Certificate { files: files.clone(), acme, facts, certified: Arc::new(certified) }),
             Err(rustls::Error::InconsistentKeys(_)) => bail!(
                 "the key {} does not belong to the first certificate in {}: name the matching files, the server's own certificate first",
                 key.display(),
@@ -133,9 +149,34 @@ impl Certificate {
     }
 }
 
+/// Whether chain and key are in it and belong together.
+pub fn check_pem(pem: &[u8]) -> anyhow::Result<()> {
+    let (chain, key) = (parse_chain(pem)?, read_key(pem)?);
+    CertifiedKey::from_der(chain, key, &rustls::crypto::aws_lc_rs::default_provider())?;
+    Ok(())
+}
+
+/// Without a delegation: other nodes read, replace and remove files on the shared directory as well.
+fn read(file: &Path) -> io::Result<Vec<u8>> {
+    let mut content = Vec::new();
+    affinity::open_undelegated(file, OFlags::RDONLY)?.take(PEM_BYTES_MAX).read_to_end(&mut content)?;
+    Ok(content)
+}
+
+fn read_key(pem: &[u8]) -> anyhow::Result<PrivateKeyDer<'static>> {
+    PrivateKeyDer::from_pem_slice(pem).map_err(|error| match error {
+        pem::Error::NoItemsFound => anyhow!("no unencrypted private key in it (PEM, as in -----BEGIN PRIVATE KEY-----)"),
+        other => anyhow!(other),
+    })
+}
+
 /// The certificates of a PEM file.
 pub(super) fn read_chain(file: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
-    let chain = CertificateDer::pem_file_iter(file)?.collect::<Result<Vec<_>, _>>()?;
+    parse_chain(&read(file)?)
+}
+
+fn parse_chain(pem: &[u8]) -> anyhow::Result<Vec<CertificateDer<'static>>> {
+    let chain = CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>()?;
     if chain.is_empty() {
         bail!("no certificate in it (PEM, as in -----BEGIN CERTIFICATE-----)");
     }

@@ -17,7 +17,7 @@ use rustls::{
 
 use super::certificate::Certificate;
 
-/// Certificates with the names that they are for; never empty.
+/// Certificates with the names that they are for; empty while the first by ACME is ordered.
 #[derive(Debug)]
 pub(super) struct Certificates {
     pub all: Vec<Arc<Certificate>>,
@@ -25,14 +25,14 @@ pub(super) struct Certificates {
 }
 
 impl Certificates {
-    pub fn new(all: Vec<Certificate>) -> Certificates {
+    pub fn new(all: Vec<Arc<Certificate>>) -> Certificates {
         let mut by_name: HashMap<String, Vec<usize>> = HashMap::new();
         for (index, certificate) in all.iter().enumerate() {
             for name in &certificate.facts.names {
                 by_name.entry(name.clone()).or_default().push(index);
             }
         }
-        Certificates { all: all.into_iter().map(Arc::new).collect(), by_name }
+        Certificates { all, by_name }
     }
 
     fn choose(&self, name: Option<&str>, understood: &[SignatureScheme]) -> Option<&Arc<Certificate>> {

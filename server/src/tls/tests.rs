@@ -24,7 +24,7 @@ fn write(name: &str, certificate: &Path, key: &Path) {
 }
 
 fn load(certificate: &Path, key: &Path) -> Tls {
-    Tls::load(&section(certificate, key)).unwrap().unwrap()
+    Tls::load(&section(certificate, key), Path::new("/")).unwrap().unwrap()
 }
 
 /// A handshake of a client that trusts exactly the certificate in `trusted`; gives what the server knows of it.
@@ -71,11 +71,11 @@ async fn a_reload_is_seen_by_the_next_handshake() {
     let clone = tls.clone().acceptor(Protocol::Imap);
     write("mail.example.org", &certificate, &key);
     assert!(handshake(&clone, &certificate, &rustls::version::TLS13).await.is_err(), "the old certificate is still served");
-    tls.reload(&section(&certificate, &key)).unwrap();
+    tls.reload(&section(&certificate, &key), Path::new("/")).unwrap();
     handshake(&clone, &certificate, &rustls::version::TLS13).await.unwrap();
 
     fs::write(&key, "nonsense").unwrap();
-    assert!(tls.reload(&section(&certificate, &key)).is_err());
+    assert!(tls.reload(&section(&certificate, &key), Path::new("/")).is_err());
     handshake(&clone, &certificate, &rustls::version::TLS13).await.unwrap();
 }
 
@@ -90,7 +90,7 @@ async fn a_clients_certificate_names_the_user() {
     fs::write(&authority_file, authority.self_signed(&authority_key).unwrap().pem()).unwrap();
     let issuer = Issuer::new(authority, authority_key);
     let with_authority = TlsSection { client_ca: Some(authority_file), ..section(&certificate, &key) };
-    let acceptor = Tls::load(&with_authority).unwrap().unwrap().acceptor(Protocol::Imap);
+    let acceptor = Tls::load(&with_authority, Path::new("/")).unwrap().unwrap().acceptor(Protocol::Imap);
     for (address, common_name, expected) in [(Some("ada@example.org"), "Ada", "ada@example.org"), (None, "bob", "bob")] {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, common_name);
@@ -122,7 +122,7 @@ async fn a_clients_certificate_names_the_user() {
 fn a_key_of_another_certificate_is_refused_by_name() {
     let (_one, certificate, _) = files("mail.example.org");
     let (_other, _, key) = files("mail.example.org");
-    let error = Tls::load(&section(&certificate, &key)).err().unwrap().to_string();
+    let error = Tls::load(&section(&certificate, &key), Path::new("/")).err().unwrap().to_string();
     let expected = format!("the key {} does not belong to the first certificate in {}", key.display(), certificate.display());
     assert!(error.starts_with(&expected), "{error}");
 }
@@ -130,7 +130,7 @@ fn a_key_of_another_certificate_is_refused_by_name() {
 #[test]
 fn files_that_cannot_be_used_are_named() {
     let (folder, certificate, key) = files("mail.example.org");
-    let said = |certificate: &Path, key: &Path| format!("{:#}", Tls::load(&section(certificate, key)).err().unwrap());
+    let said = |certificate: &Path, key: &Path| format!("{:#}", Tls::load(&section(certificate, key), Path::new("/")).err().unwrap());
     let missing = folder.path().join("none.pem");
     assert!(said(&missing, &key).starts_with(&format!("can't use the certificate {}: ", missing.display())));
     assert!(said(&certificate, &missing).starts_with(&format!("can't use the key {}: ", missing.display())));
@@ -177,7 +177,7 @@ async fn a_client_is_shown_the_certificate_of_the_name_it_asks_for() {
     let (first, net, any) = (make(&["mail.example.org"]), make(&["mail.example.net", "MX.example.net"]), make(&["*.example.net"]));
     let trusted = [&first, &net, &any].map(|files| files.certificate.clone());
     let settings = TlsSection { sni: vec![any.clone(), net.clone()], ..section(&first.certificate, &first.key) };
-    let tls = Tls::load(&settings).unwrap().unwrap();
+    let tls = Tls::load(&settings, Path::new("/")).unwrap().unwrap();
     for (name, expected) in [
         ("mail.example.org", Some(&first)),
         ("mail.example.net", Some(&net)),
@@ -199,7 +199,7 @@ async fn a_client_is_shown_the_certificate_of_the_name_it_asks_for() {
         }
     }
     // A reload brings further certificates.
-    tls.reload(&section(&net.certificate, &net.key)).unwrap();
+    tls.reload(&section(&net.certificate, &net.key), Path::new("/")).unwrap();
     assert!(ask(&tls.acceptor(Protocol::Pop3), "mail.example.net", &[], &trusted).await.is_ok());
     assert!(ask(&tls.acceptor(Protocol::Pop3), "mail.example.org", &[], &trusted).await.is_err());
 }
@@ -229,7 +229,7 @@ async fn a_client_of_another_protocol_is_refused() {
 async fn below_the_minimum_version_there_is_no_handshake() {
     let (_folder, certificate, key) = files("mail.example.org");
     for (min_version, with_1_2) in [(MinVersion::Tls12, true), (MinVersion::Tls13, false)] {
-        let tls = Tls::load(&TlsSection { min_version, ..section(&certificate, &key) }).unwrap().unwrap();
+        let tls = Tls::load(&TlsSection { min_version, ..section(&certificate, &key) }, Path::new("/")).unwrap().unwrap();
         let acceptor = tls.acceptor(Protocol::Imap);
         assert_eq!(handshake(&acceptor, &certificate, &TLS12).await.is_ok(), with_1_2);
         assert!(handshake(&acceptor, &certificate, &TLS13).await.is_ok());

@@ -2,6 +2,7 @@
 
 pub mod databases;
 pub mod dovecot;
+pub mod pebble;
 pub mod postfix;
 pub mod readers;
 

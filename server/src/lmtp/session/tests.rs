@@ -1,6 +1,9 @@
 //! Whole conversations over an in-memory stream, with users and deliveries made up.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    path::Path,
+    sync::{Arc, Mutex},
+};
 
 use affinity::UserName;
 use rustls::{ClientConfig, RootCertStore, pki_types::ServerName};
@@ -401,7 +404,7 @@ pub(crate) fn tls() -> (TlsAcceptor, TlsConnector) {
         .unwrap()
         .with_root_certificates(roots)
         .with_no_client_auth();
-    let tls = Tls::load(&section(&certificate, &key)).unwrap().unwrap();
+    let tls = Tls::load(&section(&certificate, &key), Path::new("/")).unwrap().unwrap();
     (tls.acceptor(Protocol::Lmtp), TlsConnector::from(Arc::new(config)))
 }
 

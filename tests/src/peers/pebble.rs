@@ -1,0 +1,118 @@
+//! A private certificate authority that speaks ACME (Pebble), and the names that it looks up.
+
+use std::{
+    fs::{self, File},
+    net::TcpStream,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+
+use crate::{packages, process::Guarded, tls::Authority, wait};
+
+/// How long it may take to listen.
+const START_LIMIT: Duration = Duration::from_secs(60);
+
+/// A running Pebble, with a name server that has 127.0.0.1 for every name.
+#[derive(Debug)]
+pub struct Pebble {
+    pebble: Guarded,
+    _names: Guarded,
+    address: String,
+    authority: PathBuf,
+    log: PathBuf,
+}
+
+/// Where it listens, and where it asks for proofs.
+#[derive(Debug)]
+pub struct Ports {
+    /// host:port of its directory.
+    pub directory: String,
+    /// host:port of its name server.
+    pub names: String,
+    /// host:port where names can be changed.
+    pub management: String,
+    /// The port of every name that HTTP-01 asks.
+    pub http: u16,
+}
+
+impl Pebble {
+    /// Starts one whose certificates are valid for `validity`; its files are in `folder`.
+    pub fn start(folder: &Path, ports: &Ports, validity: Duration) -> Result<Pebble> {
+        fs::create_dir_all(folder)?;
+        let (authority, log) = (folder.join("authority.pem"), folder.join("pebble.log"));
+        let own = Authority::new()?;
+        fs::write(&authority, own.pem())?;
+        let (certificate, key) = own.server("localhost")?;
+        fs::write(folder.join("own.pem"), certificate)?;
+        fs::write(folder.join("own-key.pem"), key)?;
+        let (http, listen, seconds) = (ports.http, &ports.directory, validity.as_secs());
+        let config = serde_json::json!({ "pebble": {
+            "listenAddress": listen, "managementListenAddress": "", "httpPort": http, "tlsPort": 1, "ocspResponderURL": "",
+            "certificate": folder.join("own.pem"), "privateKey": folder.join("own-key.pem"),
+            "externalAccountBindingRequired": false, "certificateValidityPeriod": seconds,
+        } });
+        let settings = folder.join("pebble.json");
+        fs::write(&settings, config.to_string())?;
+
+        let mut names = command("pebble-challtestsrv", &log)?;
+        names.args([
+            "-http01",
+            "",
+            "-https01",
+            "",
+            "-tlsalpn01",
+            "",
+            "-defaultIPv6",
+            "",
+            "-dns01",
+            &ports.names,
+            "-management",
+            &ports.management,
+        ]);
+        let names = Guarded::start("pebble-challtestsrv", &mut names)?;
+        let mut pebble = command("pebble", &log)?;
+        pebble.args(["-dnsserver", &ports.names, "-config"]).arg(&settings).env("PEBBLE_VA_NOSLEEP", "1").env("PEBBLE_AUTHZREUSE", "0");
+        let mut pebble = Guarded::start("pebble", &mut pebble)?;
+        wait::until("pebble to listen", START_LIMIT, || {
+            pebble.check_running().with_context(|| fs::read_to_string(&log).unwrap_or_default())?;
+            TcpStream::connect(&ports.directory).map(drop)?;
+            Ok(())
+        })?;
+        Ok(Pebble { pebble, _names: names, address: ports.directory.clone(), authority, log })
+    }
+
+    /// `[tls.acme]` for it.
+    pub fn settings(&self, name: &str) -> Result<String> {
+        let port = self.address.rsplit_once(':').context("no port")?.1;
+        Ok(format!(
+            "[tls.acme]\nnames = [\"{name}\"]\nagree_to_terms = true\ndirectory = \"https://localhost:{port}/dir\"\nca_file = {:?}\ncontact = \"postmaster@berth.test\"\n",
+            self.authority
+        ))
+    }
+
+    /// Stands still.
+    pub fn pause(&self) -> Result<()> {
+        self.pebble.process()?.pause()
+    }
+
+    /// Goes on.
+    pub fn resume(&self) -> Result<()> {
+        self.pebble.process()?.resume()
+    }
+
+    /// What it said.
+    pub fn log(&self) -> Result<String> {
+        Ok(fs::read_to_string(&self.log)?)
+    }
+}
+
+fn command(name: &str, log: &Path) -> Result<Command> {
+    let program = packages::find(name).with_context(|| format!("{name} is not installed"))?;
+    let log = File::options().create(true).append(true).open(log)?;
+    let mut command = Command::new(program);
+    command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+    Ok(command)
+}
