@@ -20,6 +20,7 @@ mod log;
 mod mailboxes;
 mod messages;
 mod open;
+mod previews;
 
 use std::path::{Path, PathBuf};
 

@@ -15,7 +15,7 @@ const APPLICATION_ID: i64 = 0x4272_7468;
 /// The first version that can be read; earlier ones are rebuilt.
 const FIRST_VERSION: i64 = 4;
 /// The schema of that version and the migrations since, in order; `user_version` is the version after the last one that was applied.
-const MIGRATIONS: &[&str] = &[include_str!("schema/0004_checked.sql")];
+const MIGRATIONS: &[&str] = &[include_str!("schema/0004_checked.sql"), include_str!("schema/0005_preview.sql")];
 /// Page cache of one connection in KiB: a 10,000-message mailbox's rows fit, and a thousand open accounts stay within a few gigabytes.
 const CACHE_KIB: i64 = 2_048;
 /// Prepared statements kept: more than this crate has.

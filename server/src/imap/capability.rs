@@ -23,6 +23,7 @@ pub const AFTER_LOGIN: &[&str] = &[
     "REPLACE",
     "SAVEDATE",
     "OBJECTID",
+    "PREVIEW",
     "INPROGRESS",
     "UNSELECT",
     "COMPRESS=DEFLATE",

@@ -2,7 +2,7 @@
 
 use index::{Change, IndexError, MailboxRecord, MessageRecord, Uid};
 
-use super::{Mailbox, state::Rendering};
+use super::{Mailbox, render::Made, state::Rendering};
 use crate::{StorageError, maildir::filename::FileName};
 
 impl Mailbox {
@@ -46,7 +46,9 @@ impl Mailbox {
                     file,
                 };
                 change.insert_message(self.id, &message)?;
-                if let Some(Rendering::Ready(rendered)) = pending.map(|pending| &pending.rendering) {
+                if let Some(Rendering::Ready(made)) = pending.map(|pending| &pending.rendering) {
+                    let Made { rendered, preview } = made.as_ref();
+                    change.insert_preview(self.id, row.uid, preview)?;
                     change.insert_rendered(self.id, row.uid, [&rendered.envelope, &rendered.body_structure, &rendered.headers])?;
                 }
             }

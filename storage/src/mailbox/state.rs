@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 use index::{Change, FlagSet, IndexError, MailboxId, MailboxRecord, MessageRecord, ModSeq, Uid};
 use parking_lot::MutexGuard;
 
-use super::{Mailbox, Rendered};
+use super::{Mailbox, render::Made};
 use crate::{Row, StorageError};
 
 /// Rows that may wait for the index; then whoever brings the next one writes them.
@@ -80,7 +80,7 @@ pub(super) struct Pending {
 pub(super) enum Rendering {
     /// On demand.
     Later,
-    Ready(Arc<Rendered>),
+    Ready(Arc<Made>),
     /// It is a copy of a message that may have it.
     CopyOf(MailboxId, Uid),
 }
@@ -202,10 +202,15 @@ impl Mailbox {
         for row in &prepared.rows {
             change.insert_message(self.id, row)?;
             match state.pending.get(&row.uid.get()).map(|pending| &pending.rendering) {
-                Some(Rendering::Ready(rendered)) => {
+                Some(Rendering::Ready(made)) => {
+                    let Made { rendered, preview } = made.as_ref();
+                    change.insert_preview(self.id, row.uid, preview)?;
                     change.insert_rendered(self.id, row.uid, [&rendered.envelope, &rendered.body_structure, &rendered.headers])?;
                 }
-                Some(Rendering::CopyOf(mailbox, uid)) => change.copy_rendered((*mailbox, *uid), (self.id, row.uid))?,
+                Some(Rendering::CopyOf(mailbox, uid)) => {
+                    change.copy_rendered((*mailbox, *uid), (self.id, row.uid))?;
+                    change.copy_preview((*mailbox, *uid), (self.id, row.uid))?;
+                }
                 Some(Rendering::Later) | None => {}
             }
             if state.write_back.contains_key(&row.uid.get()) {

@@ -12,6 +12,7 @@ mod binary;
 mod decode;
 mod envelope;
 mod fields;
+mod preview;
 mod section;
 mod structure;
 #[cfg(test)]
@@ -145,6 +146,10 @@ impl<'a> Structure<'a> {
                 return;
             }
         }
+    }
+    /// The beginning of its text, at most 200 characters in one line (PREVIEW, RFC 8970); empty where there is nothing to read.
+    pub fn preview(&self) -> String {
+        preview::preview(self.raw, &self.parts)
     }
     /// The values of header field `name` (of the message itself) decoded to UTF-8: encoded-words decoded, unfolded.
     pub fn header_values(&self, name: &str) -> Vec<String> {

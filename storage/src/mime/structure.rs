@@ -264,6 +264,14 @@ impl MimeFields {
         }
         mime
     }
+    /// Whether the part is to be saved rather than shown (RFC 2183 §2.2).
+    pub fn is_attachment(&self) -> bool {
+        self.disposition.as_ref().is_some_and(|(kind, _)| kind.eq_ignore_ascii_case(b"attachment"))
+    }
+    /// Whether it is text/html.
+    pub fn is_html(&self) -> bool {
+        self.media.as_ref().is_some_and(|media| media.is_text() && media.sub.eq_ignore_ascii_case(b"html"))
+    }
     /// What a leaf is for IMAP. What the grammar gives a structure that it has not (RFC 9051 §9, body-type-basic) goes by another name.
     pub fn leaf_media(&self) -> Media {
         let mut media = match &self.media {

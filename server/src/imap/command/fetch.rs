@@ -156,6 +156,7 @@ fn wanted(item: &FetchItem) -> Option<Wanted> {
         | FetchItem::SaveDate
         | FetchItem::EmailId
         | FetchItem::ThreadId
+        | FetchItem::Preview { .. }
         | FetchItem::Rfc822Size
         | FetchItem::Envelope
         | FetchItem::Body
@@ -254,10 +255,12 @@ async fn deliver<H: Holding>(
     told: &mut Told,
 ) -> Result<(), Stop> {
     let mut rendered = render(&session.held, selected, plan, &batch).await?;
+    let mut previews = previews(&session.held, selected, plan, &batch).await?.into_iter();
     let (connection, held) = (&mut session.connection, &session.held);
     let keywords = selected.mailbox.keywords();
     let mut ahead = Ahead::new(held, &selected.mailbox, &plan.request, batch.iter().map(|message| message.row).collect());
     while let Some(message) = batch.pop_front() {
+        let preview = previews.next().flatten();
         let rendered = match rendered.as_mut().map(VecDeque::pop_front) {
             None => None,
             Some(Some(Some(rendered))) => Some(rendered),
@@ -267,12 +270,18 @@ async fn deliver<H: Holding>(
                 continue;
             }
         };
+        if preview.is_none() && plan.items.contains(&FetchItem::Preview { lazy: false }) {
+            ahead.skip().await?;
+            told.missing = true;
+            continue;
+        }
         let Some(prepared) = ahead.next().await? else {
             told.missing = true;
             continue;
         };
         told.unknown_encoding |= prepared.as_ref().is_some_and(|prepared| prepared.parts.contains(&Part::UnknownEncoding));
-        let response = Response { plan, message, keywords: &keywords, recent: selected.view.is_recent(message.row.uid) };
+        let response =
+            Response { plan, message, keywords: &keywords, recent: selected.view.is_recent(message.row.uid), preview: preview.as_deref() };
         response.send(connection, held, rendered.as_ref(), prepared.as_ref()).await?;
         if response.tells_all() && message.row.modseq.get() > selected.view.highest_modseq() {
             told.known.push((message.row.uid, message.row.modseq));
@@ -295,6 +304,22 @@ async fn render<H: Holding>(
     let uids: Vec<Uid> = batch.iter().map(|message| message.row.uid).collect();
     let mailbox = Arc::clone(&selected.mailbox);
     Ok(Some(held.run(move |_| mailbox.rendered(&uids)).await?.into()))
+}
+
+/// The previews of a batch, if they are asked for. Those of messages that are gone are left out with them.
+async fn previews<H: Holding>(
+    held: &H,
+    selected: &Selected,
+    plan: &Plan,
+    batch: &VecDeque<Message>,
+) -> Result<Vec<Option<Arc<str>>>, Stop> {
+    let make = plan.items.contains(&FetchItem::Preview { lazy: false });
+    if !make && !plan.items.contains(&FetchItem::Preview { lazy: true }) {
+        return Ok(Vec::new());
+    }
+    let uids: Vec<Uid> = batch.iter().map(|message| message.row.uid).collect();
+    let mailbox = Arc::clone(&selected.mailbox);
+    Ok(held.run(move |_| mailbox.previews(&uids, make)).await?)
 }
 
 /// Reads message files ahead of the client, in order.
@@ -387,6 +412,8 @@ struct Response<'a> {
     message: Message,
     keywords: &'a [String],
     recent: bool,
+    /// If it was asked for, and is there.
+    preview: Option<&'a str>,
 }
 
 impl Response<'_> {
@@ -443,6 +470,7 @@ impl Response<'_> {
                         writer.email_id(out, id);
                     }
                 }
+                (FetchItem::Preview { .. }, _) => writer.preview(out, self.preview),
                 (FetchItem::ThreadId, _) => writer.no_thread_id(out),
                 (FetchItem::Rfc822Size, _) => writer.size(out, row.size),
                 (FetchItem::ModSeq, _) => writer.modseq(out, row.modseq),

@@ -9,6 +9,7 @@ mod mailboxes;
 mod messages;
 mod metadata;
 mod object_id;
+mod preview;
 mod qresync;
 mod quota;
 mod replace;

@@ -317,6 +317,10 @@ pub enum FetchItem {
     /// RFC 8474.
     EmailId,
     ThreadId,
+    /// RFC 8970; `lazy`: NIL where it would have to be made.
+    Preview {
+        lazy: bool,
+    },
     Rfc822Size,
     Envelope,
     /// `BODY` without a section.

@@ -5,6 +5,7 @@ mod envelopes;
 mod generated;
 mod hostile;
 mod odd_mail;
+mod previews;
 mod sections;
 mod structures;
 

@@ -1,4 +1,4 @@
-//! FETCH (RFC 3501 §6.4.5, RFC 7162 §3.1.4, RFC 9394 §3.3).
+//! FETCH (RFC 3501 §6.4.5, RFC 7162 §3.1.4, RFC 8970 §6, RFC 9394 §3.3).
 
 use storage::mime::{Section, SectionText};
 
@@ -79,6 +79,7 @@ fn item(cursor: &mut Cursor<'_>, items: &mut Vec<FetchItem>) -> Parsed<()> {
         "FLAGS" => FetchItem::Flags,
         "INTERNALDATE" => FetchItem::InternalDate,
         "SAVEDATE" => FetchItem::SaveDate,
+        "PREVIEW" => FetchItem::Preview { lazy: preview_is_lazy(cursor)? },
         "EMAILID" => FetchItem::EmailId,
         "THREADID" => FetchItem::ThreadId,
         "RFC822.SIZE" => FetchItem::Rfc822Size,
@@ -92,6 +93,21 @@ fn item(cursor: &mut Cursor<'_>, items: &mut Vec<FetchItem>) -> Parsed<()> {
         _ => return Err(cursor.expected_at(start, "a FETCH item such as FLAGS or BODY[]")),
     };
     push(items, simple)
+}
+
+/// Reads ` (LAZY)` if it is next.
+fn preview_is_lazy(cursor: &mut Cursor<'_>) -> Parsed<bool> {
+    if !cursor.rest().starts_with(b" (") {
+        return Ok(false);
+    }
+    cursor.space()?;
+    let mut lazy = false;
+    cursor.parenthesised("a list of modifiers", |cursor| {
+        let start = cursor.position();
+        lazy = true;
+        if cursor.word() == "LAZY" { Ok(()) } else { Err(cursor.expected_at(start, "LAZY")) }
+    })?;
+    if lazy { Ok(true) } else { Err(Fail::new("the list of modifiers is empty")) }
 }
 
 /// Keeps each item once: a second answer would say nothing new.

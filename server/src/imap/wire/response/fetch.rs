@@ -4,7 +4,7 @@ use bytes::{BufMut, BytesMut};
 use index::{Flag, FlagSet, ModSeq, Uid};
 use storage::EmailId;
 
-use super::primitives::{literal_header, number};
+use super::primitives::{literal_header, nstring, number};
 use crate::imap::wire::{date::write_date_time, enabled::Enabled, parse::is_atom_char};
 
 /// Writes one `* n FETCH (…)`. It does not hold the buffer, so that a long literal can be sent piece by piece between two calls.
@@ -55,6 +55,11 @@ impl FetchWriter {
     /// `THREADID NIL`: messages are not put into threads beforehand (RFC 8474 §5.2).
     pub fn no_thread_id(&mut self, out: &mut BytesMut) {
         self.item(out, "THREADID NIL");
+    }
+    /// `PREVIEW "…"`; `None`: NIL.
+    pub fn preview(&mut self, out: &mut BytesMut, preview: Option<&str>) {
+        self.item(out, "PREVIEW ");
+        nstring(out, preview.map(str::as_bytes));
     }
     /// `RFC822.SIZE n`.
     pub fn size(&mut self, out: &mut BytesMut, bytes: u64) {

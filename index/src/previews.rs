@@ -1,0 +1,94 @@
+//! Previews of messages (PREVIEW, RFC 8970), in a table of their own: lists of messages ask for them, nothing else does.
+
+use rusqlite::{OptionalExtension, params};
+
+use crate::{Change, IndexError, IndexReader, MailboxId, Uid, checksum::Sum};
+
+const TABLE: &str = "previews";
+
+/// A message's row id.
+fn id(mailbox: MailboxId, uid: Uid) -> i64 {
+    (mailbox.0 << 32) | i64::from(uid.get())
+}
+
+fn sum(preview: &str) -> Sum {
+    Sum::of(TABLE).text(preview)
+}
+
+impl IndexReader {
+    /// The previews of `uids`, in their order; `None`: there is none yet.
+    pub fn previews(&self, mailbox: MailboxId, uids: &[Uid]) -> Result<Vec<Option<String>>, IndexError> {
+        let mut statement = self.connection.prepare_cached("SELECT preview, sum - id FROM previews WHERE id = ?1")?;
+        let mut previews = Vec::with_capacity(uids.len());
+        for uid in uids {
+            let found: Option<(String, i64)> = statement.query_row([id(mailbox, *uid)], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+            if let Some((preview, stored)) = &found {
+                sum(preview).check(TABLE, *stored)?;
+            }
+            previews.push(found.map(|(preview, _)| preview));
+        }
+        Ok(previews)
+    }
+}
+
+impl Change<'_> {
+    /// Stores the preview of a message that is there; it goes with the message.
+    pub fn insert_preview(&mut self, mailbox: MailboxId, uid: Uid, preview: &str) -> Result<(), IndexError> {
+        let mut insert = self.connection.prepare_cached(
+            "INSERT OR REPLACE INTO previews (id, preview, sum) SELECT ?1, ?2, ?3 + ?1 WHERE EXISTS (SELECT 1 FROM messages WHERE id = ?1)",
+        )?;
+        insert.execute(params![id(mailbox, uid), preview, sum(preview).get()])?;
+        Ok(())
+    }
+    /// Takes over the preview of a copied message, if it is there.
+    pub fn copy_preview(&mut self, from: (MailboxId, Uid), to: (MailboxId, Uid)) -> Result<(), IndexError> {
+        let mut insert = self.connection.prepare_cached(
+            "INSERT OR REPLACE INTO previews (id, preview, sum) SELECT ?2, preview, sum - ?1 + ?2 FROM previews WHERE id = ?1",
+        )?;
+        insert.execute([id(from.0, from.1), id(to.0, to.1)])?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{FlagSet, MessageRecord, ModSeq, UserIndex, testing::mailbox};
+
+    #[test]
+    fn a_preview_is_read_back_copied_and_goes_with_its_message() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut index = UserIndex::open(folder.path()).unwrap();
+        let uid = |number| Uid::new(number).unwrap();
+        let mut change = index.begin().unwrap();
+        let id = change.insert_mailbox(&mailbox("")).unwrap();
+        for number in 1..4 {
+            let (size, file) = (12, format!("cur/{number}"));
+            let modseq = ModSeq::new(1).unwrap();
+            let record = MessageRecord {
+                uid: uid(number),
+                flags: FlagSet::EMPTY,
+                modseq,
+                size,
+                disk_size: size,
+                internal_date: 0,
+                save_date: 0,
+                file,
+            };
+            change.insert_message(id, &record).unwrap();
+        }
+        change.insert_preview(id, uid(1), "Gr\u{fc}\u{df}e").unwrap();
+        change.insert_preview(id, uid(9), "of nothing").unwrap();
+        change.copy_preview((id, uid(1)), (id, uid(2))).unwrap();
+        change.commit().unwrap();
+        let uids = [1, 2, 3, 9].map(uid);
+        let hello = Some("Gr\u{fc}\u{df}e".to_owned());
+        assert_eq!(index.reader().unwrap().previews(id, &uids).unwrap(), [hello.clone(), hello.clone(), None, None]);
+        let mut change = index.begin().unwrap();
+        change.expunge_between(id, (uid(1), uid(1)), ModSeq::new(2).unwrap()).unwrap();
+        change.commit().unwrap();
+        assert_eq!(index.reader().unwrap().previews(id, &uids).unwrap(), [None, hello, None, None]);
+        index.connection.execute("UPDATE previews SET preview = 'Grusse'", []).unwrap();
+        assert!(index.reader().unwrap().previews(id, &uids).unwrap_err().needs_rebuild());
+    }
+}
