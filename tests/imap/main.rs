@@ -15,6 +15,7 @@ mod memory;
 mod rev2;
 mod search;
 mod store;
+mod stress;
 
 use tests::{
     Result,

@@ -249,6 +249,17 @@ impl Imap {
         }
     }
 
+    /// Waits for the continuation request; untagged responses before it are added to `told`.
+    pub fn continued(&mut self, told: &mut Vec<Untagged>) -> Result<()> {
+        loop {
+            match self.response(Deadline::after(self.wire.patience()))? {
+                Response::Continue(_) => return Ok(()),
+                Response::Untagged(response) => told.push(response),
+                Response::Tagged { status, text, .. } => bail!("{status:?} {text:?} came instead of a continuation request"),
+            }
+        }
+    }
+
     /// Ends IDLE.
     pub fn done(&mut self, tag: &str) -> Result<Reply> {
         self.wire.send(b"DONE\r\n")?;
