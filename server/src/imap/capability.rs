@@ -46,6 +46,7 @@ pub const AFTER_LOGIN: &[&str] = &[
     "SEARCHRES",
     "PARTIAL",
     "WITHIN",
+    "FILTERS",
     "SORT",
     "SORT=DISPLAY",
     "ESORT",

@@ -44,6 +44,8 @@ pub enum ReplyCode {
     Copied(Copied),
     /// MAILBOXID.
     MailboxId(String),
+    /// UNDEFINED-FILTER.
+    UndefinedFilter(String),
     /// MODIFIED: sequence numbers or UIDs, ascending.
     Modified(Vec<u32>),
 }
@@ -90,6 +92,7 @@ impl ReplyCode {
             ReplyCode::BadUrl(url) => Code::BadUrl(url),
             ReplyCode::Copied(Copied { uid_validity, pairs }) => Code::CopyUid { validity: *uid_validity, pairs },
             ReplyCode::MailboxId(id) => Code::MailboxId(id),
+            ReplyCode::UndefinedFilter(name) => Code::UndefinedFilter(name),
             ReplyCode::Modified(numbers) => Code::Modified(numbers),
         }
     }

@@ -335,6 +335,7 @@ fn not_understood(error: &ParseError) -> Reply {
     match error.kind {
         ParseErrorKind::Bad => Reply::bad(text),
         ParseErrorKind::BadCharset(known) | ParseErrorKind::BadCharsetForSaving(known) => Reply::no(Code::BadCharset(known), text),
+        ParseErrorKind::BadCharsetForFilter(known) => Reply::bad(text).with(Code::BadCharset(known).into()),
         ParseErrorKind::UnknownUse => Reply::no(Code::UseAttr, text),
     }
 }

@@ -14,12 +14,17 @@ use crate::imap::{
     session::Session,
     wire::{
         command::{Depth, GetMetadata, MailboxArgument},
+        enabled::Enabled,
+        parse::{self, Options},
         response::{self, Code},
     },
 };
 
 /// The entry that shows the special use.
 const SPECIAL_USE: &str = "/private/specialuse";
+
+/// Where filters are kept.
+const FILTERS: &str = "/private/filters/values/";
 
 /// An entry as it is told, with its value.
 type Told = (String, Option<Vec<u8>>);
@@ -54,6 +59,12 @@ pub async fn set<H: Holding>(session: &mut Session<H>, mailbox: Option<MailboxAr
         if name.is_some() && entry.eq_ignore_ascii_case(SPECIAL_USE) {
             return Err(Reply::no(Code::Cannot, "The special use is given by CREATE").into());
         }
+        if let (None, Some(value)) = (&name, value)
+            && is_filter(entry)
+            && parse::search_keys(value, Options { enabled: Enabled::NOTHING, nesting: session.settings.nesting }).is_none()
+        {
+            return Err(Reply::no(Code::Cannot, "The value of a filter is not what SEARCH can look for").into());
+        }
         if value.as_ref().is_some_and(|value| value.len() > ANNOTATION_BYTES_MAX) {
             return Err(Reply::no(Code::MetadataMaxSize(ANNOTATION_BYTES_MAX as u64), "A value is too large").into());
         }
@@ -62,6 +73,11 @@ pub async fn set<H: Holding>(session: &mut Session<H>, mailbox: Option<MailboxAr
         Annotated::Done => Ok(Reply::ok("Setmetadata completed")),
         Annotated::TooMany => Err(Reply::no(Code::MetadataTooMany, "There are as many entries as there may be").into()),
     }
+}
+
+/// Whether the entry of the server holds search keys (RFC 5466 §3.2).
+fn is_filter(entry: &str) -> bool {
+    entry.get(..FILTERS.len()).is_some_and(|start| start.eq_ignore_ascii_case(FILTERS))
 }
 
 /// The annotations with what is worked out.

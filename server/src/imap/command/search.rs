@@ -20,6 +20,7 @@
 //! INTERNALDATE is printed in UTC, so its day is the UTC day; a Date field's day is the one written there.
 //! How deep keys nest is the parser's limit.
 
+pub mod filters;
 pub mod find;
 
 use std::{cell::OnceCell, ops::Range};
@@ -234,6 +235,8 @@ impl Query {
                 }
                 Err(NoEmailId) => Node::Constant(false),
             },
+            // What they stand for takes their place before (`filters.rs`).
+            SearchKey::Filter(_) => Node::Constant(false),
             // No message has one (RFC 8474 §5.2).
             SearchKey::ThreadId(_) => Node::Constant(false),
             SearchKey::Header { field, value } => {

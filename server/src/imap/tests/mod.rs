@@ -4,6 +4,7 @@ mod binary;
 mod catenate;
 mod compress;
 mod condstore;
+mod filters;
 mod login;
 mod mailboxes;
 mod messages;

@@ -542,6 +542,8 @@ pub enum SearchKey {
     /// RFC 8474, as written.
     EmailId(String),
     ThreadId(String),
+    /// RFC 5466: what the account keeps under this name.
+    Filter(String),
     /// RFC 7162 §3.1.5; the entry name and type are accepted and count for all flags.
     ModSeq(u64),
 }
@@ -552,8 +554,28 @@ impl SearchKey {
         self.any(&|key| matches!(key, SearchKey::Sequence(_)))
     }
 
+    /// How deep keys lie in it.
+    pub fn depth(&self) -> usize {
+        match self {
+            SearchKey::And(keys) => 1 + keys.iter().map(SearchKey::depth).max().unwrap_or(0),
+            SearchKey::Or(one, other) => 1 + one.depth().max(other.depth()),
+            SearchKey::Not(key) => 1 + key.depth(),
+            _ => 1,
+        }
+    }
+
+    /// How many keys it is, those inside counted.
+    pub fn count(&self) -> usize {
+        match self {
+            SearchKey::And(keys) => 1 + keys.iter().map(SearchKey::count).sum::<usize>(),
+            SearchKey::Or(one, other) => 1 + one.count() + other.count(),
+            SearchKey::Not(key) => 1 + key.count(),
+            _ => 1,
+        }
+    }
+
     /// Whether it or a key inside of it is `wanted`.
-    fn any(&self, wanted: &impl Fn(&SearchKey) -> bool) -> bool {
+    pub fn any(&self, wanted: &impl Fn(&SearchKey) -> bool) -> bool {
         wanted(self)
             || match self {
                 SearchKey::And(keys) => keys.iter().any(|key| key.any(wanted)),

@@ -15,7 +15,7 @@ use index::Uid;
 use storage::{Mailbox, Row, StorageError};
 use tokio::sync::Semaphore;
 
-use super::{Context, Needs, Query, RowFacts, compile};
+use super::{Context, Needs, Query, RowFacts, compile, filters};
 use crate::imap::{
     holding::Holding,
     patience::{Progress, while_wanted},
@@ -37,7 +37,7 @@ const BYTES_AT_ONCE: u32 = 64 << 20;
 
 /// The messages that match, in the order of the mailbox, and whether MODSEQ was among the keys.
 pub async fn find<H: Holding>(session: &mut Session<H>, selected: &Selected, key: &SearchKey) -> Result<(Vec<RowFacts>, bool), Stop> {
-    let query = Arc::new(ready(selected, key));
+    let query = Arc::new(ready(selected, &filters::resolve(session, key).await?));
     if query.uses_modseq() {
         session.enable_condstore(Some(selected));
     }

@@ -17,7 +17,7 @@ use storage::{MailboxName, names::decode_utf7};
 
 use self::cursor::{Cursor, Fail, Parsed};
 use super::{
-    command::{Command, MailboxArgument, Tagged},
+    command::{Command, MailboxArgument, SearchKey, Tagged},
     enabled::Enabled,
 };
 
@@ -72,6 +72,8 @@ pub enum ParseErrorKind {
     BadCharset(&'static [&'static str]),
     /// The same, and what SEARCH RETURN (SAVE) saved before is forgotten (RFC 5182 §2.1).
     BadCharsetForSaving(&'static [&'static str]),
+    /// `BAD [BADCHARSET (…)]` with these (RFC 5466 §3.1).
+    BadCharsetForFilter(&'static [&'static str]),
     /// `NO [USEATTR]` (RFC 6154 §3): CREATE with a special use that is not known here.
     UnknownUse,
 }
@@ -85,6 +87,14 @@ pub fn parse(bytes: &[u8], options: Options) -> Result<Tagged, ParseError> {
         Ok(command) => Ok(Tagged { tag, command }),
         Err(fail) => Err(refuse(Some(tag), fail)),
     }
+}
+
+/// Reads search keys that are kept under a name, in UTF-8; `None`: they are none, or not complete.
+pub fn search_keys(text: &[u8], options: Options) -> Option<SearchKey> {
+    let mut cursor = Cursor::new(text, options);
+    let keys = search::keys(&mut cursor, None).ok()?;
+    cursor.end().ok()?;
+    Some(keys)
 }
 
 /// The tag at the start of a command that is otherwise not read.

@@ -1,4 +1,4 @@
-//! SEARCH (RFC 3501 §6.4.4, RFC 4731, 5032, 5182, 7162, 8474, 8514, 9394).
+//! SEARCH (RFC 3501 §6.4.4, RFC 4731, 5032, 5182, 5466, 7162, 8474, 8514, 9394).
 //!
 //! Invariant: recursion ends at the configured nesting (`nesting_is_limited`).
 
@@ -7,7 +7,7 @@ use index::Flag;
 
 use super::{
     NESTING_MAX, ParseErrorKind,
-    cursor::{Cursor, Fail, Parsed},
+    cursor::{Cursor, Fail, Parsed, is_atom_char},
     flags,
 };
 use crate::imap::wire::{
@@ -33,6 +33,8 @@ const CHARSETS: &[&str] = &[
     "GB18030",
 ];
 
+/// Longest name of a filter: the answer repeats it.
+const FILTER_NAME_BYTES_MAX: usize = 128;
 /// RFC 8474 §7.
 const OBJECT_ID_BYTES_MAX: usize = 255;
 
@@ -56,6 +58,7 @@ pub(super) fn search(cursor: &mut Cursor<'_>) -> Parsed<Search> {
         cursor.space()?;
     }
     search.key = keys(cursor, encoding)?;
+    without_other_charset(&search.key, encoding)?;
     Ok(search)
 }
 
@@ -63,10 +66,21 @@ pub(super) fn search(cursor: &mut Cursor<'_>) -> Parsed<Search> {
 pub(super) fn criteria(cursor: &mut Cursor<'_>) -> Parsed<SearchKey> {
     let encoding = charset(&cursor.astring("a charset")?)?;
     cursor.space()?;
-    keys(cursor, encoding)
+    let key = keys(cursor, encoding)?;
+    without_other_charset(&key, encoding)?;
+    Ok(key)
 }
 
-fn keys(cursor: &mut Cursor<'_>, encoding: Option<&'static Encoding>) -> Parsed<SearchKey> {
+/// Filters are in UTF-8 (RFC 5466 §3.1).
+fn without_other_charset(key: &SearchKey, encoding: Option<&'static Encoding>) -> Parsed<()> {
+    if encoding.is_some() && key.any(&|key| matches!(key, SearchKey::Filter(_))) {
+        let reason = "with FILTER the charset is UTF-8 or US-ASCII".to_owned();
+        return Err(Fail { reason, kind: ParseErrorKind::BadCharsetForFilter(&["US-ASCII", "UTF-8"]) });
+    }
+    Ok(())
+}
+
+pub(super) fn keys(cursor: &mut Cursor<'_>, encoding: Option<&'static Encoding>) -> Parsed<SearchKey> {
     let depth = cursor.options.nesting.min(NESTING_MAX);
     let mut keys = vec![key(cursor, encoding, depth)?];
     while cursor.more() {
@@ -217,6 +231,7 @@ fn with_argument(cursor: &mut Cursor<'_>, name: &str, encoding: Option<&'static 
         "BODY",
         "CC",
         "EMAILID",
+        "FILTER",
         "FROM",
         "HEADER",
         "KEYWORD",
@@ -266,6 +281,7 @@ fn with_argument(cursor: &mut Cursor<'_>, name: &str, encoding: Option<&'static 
         "SMALLER" => SearchKey::Smaller(cursor.number("a number of bytes")?),
         "OLDER" => SearchKey::Older(cursor.nz_number("a number of seconds")?),
         "YOUNGER" => SearchKey::Younger(cursor.nz_number("a number of seconds")?),
+        "FILTER" => SearchKey::Filter(filter_name(cursor)?),
         "EMAILID" => SearchKey::EmailId(object_id(cursor)?),
         "THREADID" => SearchKey::ThreadId(object_id(cursor)?),
         "KEYWORD" => SearchKey::Flag(flags::keyword(cursor)?),
@@ -288,6 +304,15 @@ fn modseq(cursor: &mut Cursor<'_>) -> Parsed<u64> {
         cursor.space()?;
     }
     cursor.number("a MODSEQ")
+}
+
+/// Reads `filter-name` (RFC 5466 §4).
+fn filter_name(cursor: &mut Cursor<'_>) -> Parsed<String> {
+    let name = cursor.take_while(|byte| is_atom_char(byte) && byte != b'/');
+    if name.is_empty() || name.len() > FILTER_NAME_BYTES_MAX {
+        return Err(cursor.expected("the name of a filter"));
+    }
+    Ok(String::from_utf8_lossy(name).into_owned())
 }
 
 /// Reads `objectid` (RFC 8474 §7).

@@ -103,6 +103,8 @@ pub enum Code<'a> {
     UidRequired,
     /// RFC 3516.
     UnknownCte,
+    /// RFC 5466: as the client wrote it.
+    UndefinedFilter(&'a str),
     /// The first unseen message's sequence number.
     Unseen(u32),
     /// RFC 6154.
@@ -178,6 +180,10 @@ impl Code<'_> {
                 }
                 out.put_u8(b')');
             }
+            Code::UndefinedFilter(name) => {
+                out.put_slice(b"UNDEFINED-FILTER ");
+                out.put_slice(name.as_bytes());
+            }
             Code::UidNext(next) => numbered(out, "UIDNEXT ", (*next).into()),
             Code::UidValidity(validity) => numbered(out, "UIDVALIDITY ", validity.get().into()),
             Code::Unseen(sequence) => numbered(out, "UNSEEN ", (*sequence).into()),
@@ -231,6 +237,7 @@ impl Code<'_> {
             Code::Unavailable => "UNAVAILABLE",
             Code::UidRequired => "UIDREQUIRED",
             Code::UnknownCte => "UNKNOWN-CTE",
+            Code::UndefinedFilter(_) => "UNDEFINED-FILTER",
             Code::Unseen(_) => "UNSEEN",
             Code::UseAttr => "USEATTR",
         }

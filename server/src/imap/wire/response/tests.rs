@@ -102,6 +102,7 @@ fn every_code_can_be_read() {
         (Code::UidValidity(validity), "UIDVALIDITY 38505"),
         (Code::Unavailable, "UNAVAILABLE"),
         (Code::UnknownCte, "UNKNOWN-CTE"),
+        (Code::UndefinedFilter("on-the-road"), "UNDEFINED-FILTER on-the-road"),
         (Code::Unseen(12), "UNSEEN 12"),
         (Code::UseAttr, "USEATTR"),
     ] {
