@@ -55,12 +55,10 @@ mod tests {
     use super::*;
     use crate::{FlagSet, MessageRecord, ModSeq, UserIndex, testing::mailbox};
 
-    #[test]
-    fn a_preview_is_read_back_copied_and_goes_with_its_message() {
-        let folder = tempfile::tempdir().unwrap();
-        let mut index = UserIndex::open(folder.path()).unwrap();
-        let uid = |number| Uid::new(number).unwrap();
-        let mut change = index.begin().unwrap();
+    fn uid(number: u32) -> Uid {
+        Uid::new(number).unwrap()
+    }
+    fn three_messages(change: &mut Change<'_>) -> MailboxId {
         let id = change.insert_mailbox(&mailbox("")).unwrap();
         for number in 1..4 {
             let (size, file) = (12, format!("cur/{number}"));
@@ -77,6 +75,41 @@ mod tests {
             };
             change.insert_message(id, &record).unwrap();
         }
+        id
+    }
+
+    #[test]
+    fn an_index_of_the_version_before_keeps_all_that_it_has() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut index = UserIndex::open(folder.path()).unwrap();
+        let mut change = index.begin().unwrap();
+        let id = three_messages(&mut change);
+        change.insert_rendered(id, uid(2), [b"envelope", b"structure", b"headers"]).unwrap();
+        change.commit().unwrap();
+        let before = "DROP TRIGGER preview_goes; DROP TABLE previews; PRAGMA user_version = 4";
+        index.connection.execute_batch(before).unwrap();
+        let rows = |index: &UserIndex| -> Vec<String> {
+            let dump = "SELECT quote(id) || quote(file) || quote(modseq) FROM messages UNION ALL SELECT quote(id) || quote(envelope) || quote(shape_sum) FROM rendered";
+            let mut statement = index.connection.prepare(dump).unwrap();
+            statement.query_map([], |row| row.get(0)).unwrap().collect::<Result<_, _>>().unwrap()
+        };
+        let had = rows(&index);
+        drop(index);
+        let mut index = UserIndex::open(folder.path()).unwrap();
+        assert_eq!((had.len(), &had), (4, &rows(&index)));
+        assert_eq!(index.reader().unwrap().previews(id, &[uid(2)]).unwrap(), [None]);
+        let mut change = index.begin().unwrap();
+        change.insert_preview(id, uid(2), "Hello").unwrap();
+        change.commit().unwrap();
+        assert_eq!(index.reader().unwrap().previews(id, &[uid(2)]).unwrap(), [Some("Hello".to_owned())]);
+    }
+
+    #[test]
+    fn a_preview_is_read_back_copied_and_goes_with_its_message() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut index = UserIndex::open(folder.path()).unwrap();
+        let mut change = index.begin().unwrap();
+        let id = three_messages(&mut change);
         change.insert_preview(id, uid(1), "Gr\u{fc}\u{df}e").unwrap();
         change.insert_preview(id, uid(9), "of nothing").unwrap();
         change.copy_preview((id, uid(1)), (id, uid(2))).unwrap();

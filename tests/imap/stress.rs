@@ -16,7 +16,7 @@ use std::{
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use tests::{
     Context, Result, bail,
-    clients::imap::{Imap, Reply, Status},
+    clients::imap::{Imap, Reply, Status, fetch_items},
     ensure,
     site::{Own, Site},
     wait::Deadline,
@@ -138,7 +138,9 @@ impl Client {
         let (name, writable, count) = (*name, *writable, mirror.len());
         // A client that was told of messages asks for their UIDs.
         if let Some(first) = mirror.first_unknown() {
-            return self.command(&format!("FETCH {first}:* (UID FLAGS MODSEQ)"), Numbers::Stand, ledger).map(drop);
+            let reply = self.command(&format!("FETCH {first}:* (UID FLAGS MODSEQ)"), Numbers::Stand, ledger)?;
+            // Those that are gone have no UID any more: it wants to be told so.
+            return if reply.status == Status::Ok { Ok(()) } else { self.command("NOOP", Numbers::Move, ledger).map(drop) };
         }
         let sequence = if count > 0 { self.rng.random_range(1..=count) } else { 0 };
         let last = if count > 0 { (sequence + self.rng.random_range(0..4)).min(count) } else { 0 };
@@ -202,7 +204,9 @@ impl Client {
         let Some((_, mirror, _)) = &self.mailbox else { return Ok(()) };
         let believed = mirror.clone();
         let reply = self.command("UID FETCH 1:* (UID FLAGS MODSEQ)", Numbers::Move, ledger)?;
-        for items in reply.messages()?.values() {
+        // Each by itself: after an EXPUNGE, a number is another message's.
+        for response in reply.all("FETCH") {
+            let items = fetch_items(response)?;
             let uid = u32::try_from(items.get("UID").context("no UID")?.number()?)?;
             let Some(flags) = items.get("FLAGS") else { continue };
             let modseq = items.get("MODSEQ").context("no MODSEQ")?.list()?[0].number()?;
@@ -295,7 +299,7 @@ impl Client {
             if response.name != "FETCH" {
                 continue;
             }
-            let items = tests::clients::imap::fetch_items(response)?;
+            let items = fetch_items(response)?;
             let confirmed = items.get("UID").map(|uid| uid.number()).transpose()?.and_then(|uid| u32::try_from(uid).ok());
             if let Some(uid) = confirmed.filter(|uid| !items.contains_key("FLAGS") && uids.contains(uid)) {
                 let mut flags: Flags = mirror.flags.get(&uid).cloned().unwrap_or_default();
@@ -315,7 +319,8 @@ impl Client {
     fn fetch_bodies(&mut self, command: &str, name: &str, numbers: Numbers, ledger: &Mutex<Ledger>) -> Result<()> {
         let reply = self.command(command, numbers, ledger)?;
         let mut ledger = ledger.lock().unwrap_or_else(PoisonError::into_inner);
-        for items in reply.messages()?.values() {
+        for response in reply.all("FETCH") {
+            let items = fetch_items(response)?;
             let Some(body) = items.get("BODY[]") else { continue };
             let (uid, body) = (u32::try_from(items.get("UID").context("no UID")?.number()?)?, body.bytes()?);
             let number = number_of(body)?;

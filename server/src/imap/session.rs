@@ -263,6 +263,7 @@ impl<H: Holding> Session<H> {
         };
         if let State::Selected(selected) = state {
             updates::tell(&mut self.connection, selected, self.enabled, expunges, &[]).await?;
+            updates::tell_owed(&mut self.connection, selected, self.enabled);
         }
         if reply.condition == Condition::Ok {
             self.acknowledge().await?;

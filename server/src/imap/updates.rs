@@ -29,7 +29,6 @@ pub async fn tell(
     if !selected.view.is_behind(&*selected.mailbox.read(), expunges) {
         return Ok(());
     }
-    let before = selected.view.told_with_expunges();
     let first_recent = enabled.recent().then(|| selected.mailbox.recent(selected.access == Access::ReadWrite));
     let (updates, uid_next) = {
         let messages = selected.mailbox.read();
@@ -68,14 +67,18 @@ pub async fn tell(
         fetch.finish(out);
         connection.flush_if_large().await?;
     }
+    Ok(())
+}
+
+/// Before each tagged answer to a client with QRESYNC: while expunges are kept back, how far it knows everything. It would take the highest MODSEQ that the command
+/// brought for that, and after a lost connection never hear of expunges below it (RFC 7162 §3.2 and §6).
+pub fn tell_owed(connection: &mut Connection, selected: &mut Selected, enabled: Enabled) {
     if enabled.qresync() && selected.view.keeps_back() {
-        // MODSEQs above those of expunges that were not told: a client that lost the connection now would never hear of these (RFC 7162 §3.2).
-        tell_highest(connection, before, "Some expunged messages are told later");
+        tell_highest(connection, selected.view.told_with_expunges(), "Some expunged messages are told later");
         selected.expunges_owed = true;
     } else if std::mem::take(&mut selected.expunges_owed) {
         tell_highest(connection, selected.view.highest_modseq(), "All is told");
     }
-    Ok(())
 }
 
 fn tell_highest(connection: &mut Connection, modseq: u64, text: &str) {

@@ -26,7 +26,7 @@ pub type Flags = Vec<String>;
 /// The mailbox as the client believes it to be.
 #[derive(Debug, Clone, Default)]
 pub struct Mirror {
-    /// By sequence number less one; `None`: told by EXISTS only. Known ones come first.
+    /// By sequence number less one; `None`: told by EXISTS only.
     slots: Vec<Option<u32>>,
     /// By UID, as far as told.
     pub flags: BTreeMap<u32, Flags>,
@@ -53,12 +53,19 @@ impl Mirror {
         };
         let opened = reply.untagged.iter().enumerate().position(is_news).unwrap_or(reply.untagged.len());
         let (opened, news) = reply.untagged.split_at(opened);
-        let mut mirror = Mirror::opened(&Reply { untagged: opened.to_vec(), ..reply.clone() }, qresync, earlier)?;
+        // What was there when it was opened and went before its UID was told.
+        let mut went = Vec::new();
+        for response in news.iter().filter(|response| response.name == "VANISHED") {
+            went.extend(vanished(response)?.1.into_iter().flat_map(|(low, high)| low..=high));
+        }
+        let next = reply.code_number("UIDNEXT")?;
+        went.retain(|uid| u64::from(*uid) < next);
+        let mut mirror = Mirror::opened(&Reply { untagged: opened.to_vec(), ..reply.clone() }, qresync, earlier, &went)?;
         mirror.take(news, Numbers::Move)?;
         Ok(mirror)
     }
 
-    fn opened(reply: &Reply, qresync: bool, earlier: Option<&Mirror>) -> Result<Mirror> {
+    fn opened(reply: &Reply, qresync: bool, earlier: Option<&Mirror>, went: &[u32]) -> Result<Mirror> {
         let uid_validity = u32::try_from(reply.code_number("UIDVALIDITY")?)?;
         let mut mirror = Mirror { uid_validity, qresync, ..Mirror::default() };
         mirror.slots = vec![None; usize::try_from(reply.exists().context("SELECT without EXISTS")?)?];
@@ -84,6 +91,7 @@ impl Mirror {
                 _ => {}
             }
         }
+        uids.extend(went.iter().filter(|uid| !uids.contains(uid)).copied().collect::<Vec<_>>());
         uids.sort_unstable();
         ensure!(uids.len() == mirror.slots.len(), "resynchronised to {} messages, EXISTS says {}", uids.len(), mirror.slots.len());
         mirror.flags.retain(|uid, _| uids.binary_search(uid).is_ok());
@@ -159,10 +167,10 @@ impl Mirror {
             match self.slots.iter().position(|slot| *slot == Some(uid)) {
                 Some(position) => drop(self.slots.remove(position)),
                 None => {
-                    // One of those that were only counted: they are behind all known ones.
-                    let last = self.slots.iter().rev().find_map(|slot| *slot).unwrap_or(0);
-                    ensure!(uid > last && self.slots.last() == Some(&None), "VANISHED {uid}, which is not in the view");
-                    self.slots.pop();
+                    // One of those that were only counted, between those with lower and with higher UIDs.
+                    let after = self.slots.iter().rposition(|slot| slot.is_some_and(|known| known < uid)).map_or(0, |below| below + 1);
+                    ensure!(self.slots.get(after) == Some(&None), "VANISHED {uid}, which is not in the view");
+                    self.slots.remove(after);
                 }
             }
             self.forget(uid);
@@ -259,6 +267,7 @@ mod checks {
         refused(false, Numbers::Move, &["2 EXISTS"]);
         refused(true, Numbers::Move, &["VANISHED 4"]);
         refused(true, Numbers::Move, &["4 EXISTS", "VANISHED 12", "VANISHED 13"]);
+        refused(true, Numbers::Move, &["5 EXISTS", "5 FETCH (UID 12)", "VANISHED 11", "VANISHED 10"]);
         refused(false, Numbers::Stand, &["2 FETCH (UID 6)"]);
         refused(false, Numbers::Stand, &["4 EXISTS", "4 FETCH (UID 9)"]);
         refused(false, Numbers::Stand, &["4 EXISTS", "4 FETCH (UID 8)"]);

@@ -121,6 +121,10 @@ async fn a_modseq_above_an_untold_expunge_is_taken_back_until_it_is_told() {
     let answer = talk.ok("FETCH 2 (UID)").await;
     assert!(answer.contains("* 3 FETCH (UID 3 MODSEQ ("), "{answer}");
     assert_eq!(after(&answer, "* OK [HIGHESTMODSEQ "), told, "{answer}");
+    // With every answer: a client takes the highest MODSEQ of each command that has no such code.
+    let answer = talk.ok("FETCH 3 (MODSEQ)").await;
+    assert!(answer.contains("* 3 FETCH (UID 3 MODSEQ (") || answer.contains("* 3 FETCH (MODSEQ ("), "{answer}");
+    assert_eq!(after(&answer, "* OK [HIGHESTMODSEQ "), told, "{answer}");
     let answer = talk.ok("NOOP").await;
     assert!(answer.starts_with("* VANISHED 1\r\n") && after(&answer, "* OK [HIGHESTMODSEQ ") > told, "{answer}");
 }
