@@ -8,7 +8,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    task::{Poll, ready},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -19,6 +19,7 @@ use tokio::{
     task::yield_now,
     time::timeout,
 };
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     client::Client,
@@ -56,7 +57,7 @@ pub enum ConnectionError {
 
 /// A client's connection with its buffers.
 pub struct Connection {
-    stream: Box<dyn Stream>,
+    stream: Carrier,
     /// What is known of the client; log lines take it from here.
     pub client: Client,
     /// What the handshake agreed, on the node that the client reached.
@@ -66,7 +67,39 @@ pub struct Connection {
     write_timeout: Duration,
     activity: Arc<Activity>,
     stranger: Option<Stranger>,
-    is_deflated: bool,
+}
+
+/// What bytes go through.
+enum Carrier {
+    Plain(Box<dyn Stream>),
+    Deflated(Box<Deflated<Box<dyn Stream>>>),
+}
+
+impl Carrier {
+    fn get(&mut self) -> Pin<&mut dyn Stream> {
+        match self {
+            Carrier::Plain(stream) => Pin::new(&mut **stream),
+            Carrier::Deflated(stream) => Pin::new(&mut **stream),
+        }
+    }
+}
+
+impl AsyncRead for Carrier {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.get().poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Carrier {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.get().poll_write(cx, bytes)
+    }
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.get().poll_flush(cx)
+    }
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.get().poll_shutdown(cx)
+    }
 }
 
 /// When a client was last heard of.
@@ -94,7 +127,7 @@ impl Connection {
     /// Wraps a stream; `input` was read ahead (a relayed session's pipelined commands). `write_timeout`: how long a client may take nothing.
     pub fn new(stream: Box<dyn Stream>, client: Client, input: BytesMut, write_timeout: Duration) -> Connection {
         Connection {
-            stream,
+            stream: Carrier::Plain(stream),
             client,
             tls: None,
             input,
@@ -102,7 +135,6 @@ impl Connection {
             write_timeout,
             activity: Arc::default(),
             stranger: None,
-            is_deflated: false,
         }
     }
 
@@ -111,9 +143,19 @@ impl Connection {
         Connection { stranger, ..self }
     }
 
+    /// With what the handshake agreed, where that was before.
+    pub fn with_tls(self, tls: Option<Arc<TlsFacts>>) -> Connection {
+        Connection { tls, ..self }
+    }
+
     /// The client is somebody: the connection no longer has to make room for others.
     pub fn logged_in(&mut self) {
         self.stranger = None;
+    }
+
+    /// Cancelled when a client that has not logged in has to make room for others.
+    pub fn room_wanted(&self) -> Option<CancellationToken> {
+        self.stranger.as_ref().map(Stranger::room_wanted)
     }
 
     /// The client waits for a password to be checked, until the guard is dropped.
@@ -210,24 +252,41 @@ impl Connection {
     pub async fn start_tls(mut self, acceptor: &TlsAcceptor, limit: Duration) -> Result<Connection, ConnectionError> {
         self.flush().await?;
         self.input.clear();
-        let (stream, facts) = timeout(limit, acceptor.accept(self.stream)).await.map_err(|_| ConnectionError::Timeout(limit))??;
+        let Carrier::Plain(plain) = self.stream else { return Err(io::Error::from(io::ErrorKind::Unsupported).into()) };
+        let (stream, facts) = timeout(limit, acceptor.accept(plain)).await.map_err(|_| ConnectionError::Timeout(limit))??;
         self.client.tls = Some(facts.text.clone());
         self.tls = Some(Arc::new(facts));
-        Ok(Connection { stream, ..self })
+        Ok(Connection { stream: Carrier::Plain(stream), ..self })
     }
 
     /// Compresses everything from now on, both ways (RFC 4978). What was read ahead is taken for compressed: a client waits for the answer.
     pub async fn start_deflate(&mut self) -> Result<(), ConnectionError> {
         self.flush().await?;
-        let plain = std::mem::replace(&mut self.stream, Box::new(tokio::io::empty()));
-        self.stream = Box::new(Deflated::new(plain, std::mem::take(&mut self.input)));
-        self.is_deflated = true;
+        self.stream = match std::mem::replace(&mut self.stream, Carrier::Plain(Box::new(tokio::io::empty()))) {
+            Carrier::Plain(plain) => Carrier::Deflated(Box::new(Deflated::new(plain, std::mem::take(&mut self.input)))),
+            deflated @ Carrier::Deflated(_) => deflated,
+        };
+        Ok(())
+    }
+
+    /// Sends what was written as the end of the compressed stream, if it is compressed; everything is plain from now on (RFC 8437 §4.1).
+    pub async fn stop_deflate(&mut self) -> Result<(), ConnectionError> {
+        let Carrier::Deflated(deflated) = &mut self.stream else { return self.flush().await };
+        let limit = self.write_timeout;
+        // All in one piece with its end: a client that stops to inflate after the last line has read that too.
+        timeout(limit, deflated.write_all(&self.output)).await.map_err(|_| ConnectionError::Timeout(limit))??;
+        self.output.clear();
+        if let Carrier::Deflated(deflated) = std::mem::replace(&mut self.stream, Carrier::Plain(Box::new(tokio::io::empty()))) {
+            let (plain, ahead) = timeout(limit, deflated.finish()).await.map_err(|_| ConnectionError::Timeout(limit))??;
+            self.stream = Carrier::Plain(plain);
+            self.input.extend_from_slice(&ahead);
+        }
         Ok(())
     }
 
     /// Whether it is compressed.
     pub fn is_deflated(&self) -> bool {
-        self.is_deflated
+        matches!(self.stream, Carrier::Deflated(_))
     }
 
     /// Sends what is left and closes the sending side.
@@ -240,7 +299,11 @@ impl Connection {
 
     /// The parts, for relaying: the stream and what was read ahead.
     pub fn into_parts(self) -> (Box<dyn Stream>, Client, BytesMut) {
-        (self.stream, self.client, self.input)
+        let stream = match self.stream {
+            Carrier::Plain(stream) => stream,
+            Carrier::Deflated(stream) => stream,
+        };
+        (stream, self.client, self.input)
     }
 
     /// When the client was last heard of, for lists of sessions.

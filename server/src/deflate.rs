@@ -4,11 +4,12 @@
 //! - what goes in comes out, however it is cut (`bytes_come_out_as_they_went_in`)
 //! - what a peer sends takes no more memory than its reader asks for, whatever it would inflate to (`a_bomb_inflates_as_fast_as_it_is_read`)
 //! - what is flushed can be read at once (`each_flush_can_be_read`)
+//! - a stream may end inside of a connection that goes on, wherever its parts are cut (`what_follows_the_end_of_a_stream_is_left_as_it_is`)
 //! - a stream that rests keeps no compressor (`a_stream_at_rest_gives_its_compressor_back`): what is left is the window of 32 KiB that the peer may
 //!   refer to at any time, which only it could give back, and the decoder's tables (about 12 KiB)
 
 use std::{
-    future::Future,
+    future::{Future, poll_fn},
     io,
     pin::Pin,
     task::{Context, Poll, ready},
@@ -18,7 +19,7 @@ use std::{
 use bytes::{Buf, BytesMut};
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf},
     time::{Sleep, sleep},
 };
 
@@ -30,6 +31,8 @@ const READ_BYTES: usize = 4 * 1024;
 const OUTPUT_BYTES_MAX: usize = 64 * 1024;
 /// How much room the compressor gets at once.
 const STEP_BYTES: usize = 16 * 1024;
+/// What each flush ends with (RFC 1951 §3.2.4: an empty block, stored). A peer that ends its stream without saying so ends it behind one of these.
+const FLUSHED: [u8; 4] = [0, 0, 0xff, 0xff];
 /// A stream on which nothing happens for so long gives its compressor back: about 300 KiB, of use only while answers come.
 const REST_AFTER: Duration = Duration::from_secs(2);
 
@@ -43,6 +46,8 @@ pub struct Deflated<S> {
     input: BytesMut,
     /// Whether the last call gave all that it could of the input it had.
     drained: bool,
+    /// How much of [`FLUSHED`] the input that was taken ended with.
+    matched: usize,
     /// Compressed, to the peer.
     output: BytesMut,
     /// Whether something was written that is not flushed out of the compressor.
@@ -59,6 +64,7 @@ impl<S> Deflated<S> {
             decompress: Box::new(Decompress::new(false)),
             input: ahead,
             drained: true,
+            matched: 0,
             output: BytesMut::new(),
             unflushed: false,
             rest: None,
@@ -91,8 +97,11 @@ impl<S> Deflated<S> {
     fn inflate(&mut self, into: &mut ReadBuf<'_>) -> io::Result<bool> {
         let room = into.initialize_unfilled();
         let (before_in, before_out) = (self.decompress.total_in(), self.decompress.total_out());
-        let status = self.decompress.decompress(&self.input, room, FlushDecompress::None);
+        // What lies behind a flush may be no part of the stream: it is not looked at before what came up to there is read.
+        let piece = self.input.get(..self.flushed_at()).unwrap_or_default();
+        let status = self.decompress.decompress(piece, room, FlushDecompress::None);
         let taken = usize::try_from(self.decompress.total_in() - before_in).unwrap_or_default();
+        self.note_taken(taken);
         let made = usize::try_from(self.decompress.total_out() - before_out).unwrap_or_default();
         self.input.advance(taken);
         self.drained = made < room.len();
@@ -102,6 +111,19 @@ impl<S> Deflated<S> {
             Ok(_) => Ok(made > 0),
             Err(error) => Err(io::Error::new(io::ErrorKind::InvalidData, error)),
         }
+    }
+
+    /// Where the next flush in the input ends, or the input.
+    fn flushed_at(&self) -> usize {
+        let begun = FLUSHED.get(self.matched..).filter(|rest| self.matched > 0 && self.input.starts_with(rest));
+        begun.map(<[u8]>::len).or_else(|| Some(memchr::memmem::find(&self.input, &FLUSHED)? + FLUSHED.len())).unwrap_or(self.input.len())
+    }
+
+    fn note_taken(&mut self, taken: usize) {
+        let taken = self.input.get(..taken).unwrap_or_default();
+        let last = taken.get(taken.len().saturating_sub(FLUSHED.len() - 1)..).unwrap_or_default();
+        let seen = [FLUSHED.get(..self.matched).unwrap_or_default(), last].concat();
+        self.matched = (0..FLUSHED.len()).rev().find(|count| FLUSHED.get(..*count).is_some_and(|start| seen.ends_with(start))).unwrap_or(0);
     }
 
     fn poll_rest(&mut self, cx: &mut Context<'_>) {
@@ -119,8 +141,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Deflated<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         loop {
-            if (!this.drained || !this.input.is_empty()) && this.inflate(buf)? {
-                return Poll::Ready(Ok(()));
+            while !this.drained || !this.input.is_empty() {
+                let before = this.input.len();
+                if this.inflate(buf)? {
+                    return Poll::Ready(Ok(()));
+                }
+                if this.input.len() == before {
+                    break;
+                }
             }
             let mut chunk = [0; READ_BYTES];
             let mut chunk = ReadBuf::new(&mut chunk);
@@ -143,6 +171,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Deflated<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Deflated<S> {
+    /// Sends the end of the compressed stream; what goes over `inner` from now on is plain. Gives it back with what was read of it and not inflated.
+    pub async fn finish(mut self) -> io::Result<(S, BytesMut)> {
+        self.deflate(&[], FlushCompress::Finish)?;
+        poll_fn(|cx| self.poll_send(cx, 0)).await?;
+        self.inner.flush().await?;
+        Ok((self.inner, self.input))
+    }
+
     /// Sends what is compressed, until at most `left` bytes of it wait.
     fn poll_send(&mut self, cx: &mut Context<'_>, left: usize) -> Poll<io::Result<()>> {
         while self.output.len() > left {
@@ -186,7 +222,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Deflated<S> {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+    use tokio::io::{AsyncReadExt, DuplexStream, duplex};
 
     use super::*;
 
@@ -234,6 +270,43 @@ mod tests {
             let mut got = vec![0; line.len()];
             reader.read_exact(&mut got).await.unwrap();
             assert_eq!(got, line);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_follows_the_end_of_a_stream_is_left_as_it_is() {
+        let said = b"a NOOP\r\nb UNAUTHENTICATE\r\n";
+        for end in [FlushCompress::Sync, FlushCompress::Finish] {
+            let mut compress = Compress::new(Compression::default(), false);
+            let mut sent = Vec::with_capacity(1000);
+            compress.compress_vec(said, &mut sent, end).unwrap();
+            sent.extend_from_slice(b"c LOGIN ada secret\r\n");
+            for cut in 0..sent.len() {
+                let (mut peer, inner) = duplex(1000);
+                let mut reader = Deflated::new(inner, BytesMut::from(&sent[..cut]));
+                peer.write_all(&sent[cut..]).await.unwrap();
+                let mut heard = Vec::new();
+                while heard.len() < said.len() {
+                    assert!(reader.read_buf(&mut heard).await.unwrap() > 0);
+                }
+                assert_eq!(heard, said, "{end:?} {cut}");
+                reader.write_all(b"b OK\r\n").await.unwrap();
+                let (mut plain, ahead) = reader.finish().await.unwrap();
+                plain.write_all(b"c OK\r\n").await.unwrap();
+                peer.shutdown().await.unwrap();
+                let mut left = ahead.to_vec();
+                plain.read_to_end(&mut left).await.unwrap();
+                drop(plain);
+                let mut got = Vec::new();
+                peer.read_to_end(&mut got).await.unwrap();
+                let (mut inflate, mut answer) = (Decompress::new(false), Vec::with_capacity(1000));
+                let status = inflate.decompress_vec(&got, &mut answer, FlushDecompress::None).unwrap();
+                let taken = usize::try_from(inflate.total_in()).unwrap();
+                assert_eq!((status, answer.as_slice(), &got[taken..]), (Status::StreamEnd, &b"b OK\r\n"[..], &b"c OK\r\n"[..]));
+                // Only the flush itself may be left over, which no command begins with.
+                let first = left.iter().position(u8::is_ascii_graphic).unwrap_or(left.len());
+                assert_eq!(&left[first..], b"c LOGIN ada secret\r\n", "{end:?} {cut}");
+            }
         }
     }
 

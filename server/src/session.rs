@@ -1,6 +1,6 @@
 //! What every session has: an end with a reason.
 
-use crate::connection::ConnectionError;
+use crate::connection::{Connection, ConnectionError};
 
 /// Why a session ended; one log line says it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,6 +15,14 @@ impl End {
     pub fn because(reason: impl Into<String>) -> End {
         End(reason.into())
     }
+}
+
+/// What is left of a session.
+pub enum Left {
+    /// Nothing: the connection is closed.
+    Ended(End),
+    /// The connection: its client means to log in anew (UNAUTHENTICATE, RFC 8437).
+    Back(Box<Connection>),
 }
 
 impl From<ConnectionError> for End {

@@ -16,6 +16,7 @@ mod rev2;
 mod search;
 mod store;
 mod stress;
+mod unauthenticate;
 
 use tests::{
     Result,

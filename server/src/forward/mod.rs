@@ -44,4 +44,35 @@ pub struct Preamble {
     pub master: Option<UserName>,
     /// IMAP: the tag of the login command, which the holder answers. POP3: empty.
     pub login_tag: String,
+    /// Where the client may log in anew afterwards (UNAUTHENTICATE): what the holder says when it gives the connection back.
+    #[serde(default)]
+    pub mark: Option<Mark>,
+}
+
+/// What a holder sends behind the last byte of a session whose client is to log in anew, before what it read and did not use. Only ingress and holder know it,
+/// and it is looked for where a piece of the relay's stream begins, so that nothing a client sees can be taken for it.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mark([u8; MARK_BYTES]);
+
+/// Length of a [`Mark`].
+const MARK_BYTES: usize = 32;
+
+impl Mark {
+    /// A new one. It begins with a byte that no response ends with, compressed or not: a piece that may be its start can wait for the next one.
+    pub fn random() -> Mark {
+        let mut mark: [u8; MARK_BYTES] = rand::random();
+        mark[0] = 0;
+        mark[1] = mark[1].max(1);
+        Mark(mark)
+    }
+    /// Its bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Mark {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Mark")
+    }
 }

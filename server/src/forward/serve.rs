@@ -2,11 +2,15 @@
 
 use std::{io, sync::Arc, time::Duration};
 
-use tokio::{io::AsyncReadExt, task::JoinSet, time::timeout};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    task::JoinSet,
+    time::timeout,
+};
 use tracing::Instrument;
 
 use super::{
-    Held,
+    Held, Mark,
     accounts::{Claim, Opened},
     frames::{self, AtHolder, DeliveryReply, Redirect, Request, SessionReply},
     held::Use,
@@ -23,6 +27,7 @@ use crate::{
         reply,
     },
     node::{Node, index, operate, quota, traffic::Counted},
+    session::{End, Left},
 };
 
 /// How long a node may take to say what it wants on a stream that it opened.
@@ -91,7 +96,15 @@ async fn session(node: &Arc<Node>, mut stream: RelayStream, preamble: super::Pre
             let connection = Connection::new(Box::new(counted), client, bytes::BytesMut::new(), write_timeout);
             async {
                 tracing::info!("relayed session start");
-                let end = serve_here(node.clone(), connection, held, preamble).await;
+                let mark = preamble.mark.clone();
+                let end = match (serve_here(node.clone(), connection, held, preamble).await, mark) {
+                    (Left::Ended(end), _) => end,
+                    (Left::Back(connection), Some(mark)) => give_back(*connection, &mark, write_timeout).await,
+                    (Left::Back(connection), None) => {
+                        connection.close().await;
+                        End::because("the ingress takes no client back")
+                    }
+                };
                 tracing::info!(bytes_in = traffic.bytes_in(), bytes_out = traffic.bytes_out(), reason = end.0, "relayed session end");
             }
             .instrument(span)
@@ -103,6 +116,29 @@ async fn session(node: &Arc<Node>, mut stream: RelayStream, preamble: super::Pre
         Err(NotHere::Error(error)) => SessionReply::Refused(error.to_string()),
     };
     frames::write(&mut stream, &reply).await
+}
+
+/// Gives a client back to its ingress: the mark, what was read of it and not used, and what the ingress had under way.
+async fn give_back(connection: Connection, mark: &Mark, limit: Duration) -> End {
+    let (mut stream, _, unused) = connection.into_parts();
+    let giving = async {
+        stream.write_all(mark.as_bytes()).await?;
+        stream.write_all(&unused).await?;
+        stream.flush().await?;
+        let mut chunk = vec![0; 8 * 1024];
+        loop {
+            let read = stream.read(&mut chunk).await?;
+            if read == 0 {
+                return stream.shutdown().await;
+            }
+            stream.write_all(chunk.get(..read).unwrap_or_default()).await?;
+        }
+    };
+    match timeout(limit, giving).await {
+        Ok(Ok(())) => End::because("the client logs in anew"),
+        Ok(Err(error)) => End::because(format!("the client logs in anew; its ingress: {error}")),
+        Err(_) => End::because("the client logs in anew; its ingress takes nothing"),
+    }
 }
 
 enum NotHere {

@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::BytesMut;
 use futures::StreamExt;
 use tokio::{
     io::{AsyncWrite, AsyncWriteExt},
@@ -24,7 +25,14 @@ use super::{
     pump,
     route::{Route, RouteError, Router},
 };
-use crate::{client::Protocol, connection::Connection, imap, node::Node, pop3, session::End};
+use crate::{
+    client::Protocol,
+    connection::Connection,
+    imap,
+    node::Node,
+    pop3,
+    session::{End, Left},
+};
 
 /// How long another node may take to accept a session: it may open a large mailbox first.
 const ACCEPT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -36,7 +44,7 @@ const GOODBYE: &[u8] = b"* BYE [UNAVAILABLE] The connection to the server that h
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// After login: serves the session here or relays it to the holder, until it ends. `Err` gives the connection back, so that the protocol can say the error.
-pub async fn enter(node: Arc<Node>, mut connection: Connection, preamble: Preamble) -> Result<End, (Box<Connection>, RouteError)> {
+pub async fn enter(node: Arc<Node>, mut connection: Connection, preamble: Preamble) -> Result<Left, (Box<Connection>, RouteError)> {
     Span::current().record("user", preamble.user.as_str());
     let what_for = Use::session(&preamble.client, &node.config().limits);
     connection.logged_in();
@@ -56,7 +64,7 @@ pub async fn enter(node: Arc<Node>, mut connection: Connection, preamble: Preamb
                 Ok(Offered::Accepted(stream, broken)) => {
                     Span::current().record("holder", to.node.as_str());
                     tracing::info!(master = preamble.master.as_ref().map(tracing::field::display), "logged in");
-                    return Ok(relay(&node, connection, stream, broken, preamble.protocol).await);
+                    return Ok(relay(&node, connection, stream, broken, &preamble).await);
                 }
                 Ok(Offered::NotMine(redirect)) => {
                     if let Err(error) = router.not_mine(redirect) {
@@ -94,11 +102,12 @@ async fn offer(node: &Arc<Node>, to: &affinity::HolderId, preamble: &Preamble) -
     })
 }
 
-/// Relays until either side ends.
-async fn relay(node: &Arc<Node>, connection: Connection, holder: RelayStream, broken: CancellationToken, protocol: Protocol) -> End {
+/// Relays until either side ends, or the holder gives the client back.
+async fn relay(node: &Arc<Node>, connection: Connection, holder: RelayStream, broken: CancellationToken, preamble: &Preamble) -> Left {
     let mut holder = Holder { stream: holder, shut: false };
     let write_timeout = node.config().limits.write_timeout;
-    let (mut client, _facts, ahead) = connection.into_parts();
+    let facts = connection.tls.clone();
+    let (mut client, who, ahead) = connection.into_parts();
     if !ahead.is_empty() {
         // Commands that the client sent behind its login.
         let sent = timeout(write_timeout, async {
@@ -106,7 +115,7 @@ async fn relay(node: &Arc<Node>, connection: Connection, holder: RelayStream, br
             holder.flush().await
         });
         if !matches!(sent.await, Ok(Ok(()))) {
-            return End::because("the holder takes nothing");
+            return Left::Ended(End::because("the holder takes nothing"));
         }
     }
     drop(ahead);
@@ -114,14 +123,18 @@ async fn relay(node: &Arc<Node>, connection: Connection, holder: RelayStream, br
         biased;
         () = broken.cancelled() => "the link to the holder broke".to_owned(),
         () = node.stop_sessions.cancelled() => "this node is shutting down".to_owned(),
-        result = pump::both_ways(&mut client, holder, write_timeout) => match result {
-            Ok(()) => return End::because("closed"),
+        result = pump::both_ways(&mut client, holder, preamble.mark.as_ref(), write_timeout) => match result {
+            Ok(None) => return Left::Ended(End::because("closed")),
+            Ok(Some(unused)) => {
+                let back = Connection::new(client, who, BytesMut::from(&*unused), write_timeout);
+                return Left::Back(Box::new(back.with_tls(facts)));
+            }
             // Its streams fail a moment before the link is known as broken.
             Err(_) if timeout(BREAK_SEEN, broken.cancelled()).await.is_ok() => "the link to the holder broke".to_owned(),
             Err(error) => format!("relay ended: {error}"),
         },
     };
-    if protocol == Protocol::Imap {
+    if preamble.protocol == Protocol::Imap {
         // A client that is in the middle of a response takes this for a part of it, and sees it end early all the same.
         let goodbye = async {
             client.write_all(GOODBYE).await?;
@@ -130,7 +143,7 @@ async fn relay(node: &Arc<Node>, connection: Connection, holder: RelayStream, br
         // Whoever is gone needs none.
         drop(timeout(GOODBYE_TIMEOUT, goodbye).await);
     }
-    End::because(why)
+    Left::Ended(End::because(why))
 }
 
 /// The holder's end of a session: one that is cut, by a broken link or by a holder that gave up, is an error and not an end.
@@ -169,12 +182,12 @@ impl AsyncWrite for Holder {
 }
 
 /// Runs a session on its holder (a client's own, or one that another node relays).
-pub async fn serve_here(node: Arc<Node>, connection: Connection, held: Held, preamble: Preamble) -> End {
+pub async fn serve_here(node: Arc<Node>, connection: Connection, held: Held, preamble: Preamble) -> Left {
     let _registered = node.sessions.register(&preamble, &node.keeper.me(), connection.activity(), held.kick());
     match preamble.protocol {
         Protocol::Imap => imap::serve(node.clone(), connection, held, preamble).await,
-        Protocol::Pop3 => pop3::serve(node.clone(), connection, held, preamble).await,
+        Protocol::Pop3 => Left::Ended(pop3::serve(node.clone(), connection, held, preamble).await),
         // LMTP is routed per recipient and never enters as a session.
-        Protocol::Lmtp => End::because("LMTP is not forwarded as a session"),
+        Protocol::Lmtp => Left::Ended(End::because("LMTP is not forwarded as a session")),
     }
 }

@@ -26,6 +26,7 @@ pub const AFTER_LOGIN: &[&str] = &[
     "PREVIEW",
     "INPROGRESS",
     "UNSELECT",
+    "UNAUTHENTICATE",
     "COMPRESS=DEFLATE",
     "CHILDREN",
     "SPECIAL-USE",

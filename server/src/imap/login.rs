@@ -6,6 +6,7 @@
 
 use std::{pin::Pin, time::Duration};
 
+use bytes::{Buf, BytesMut};
 use tokio::time::{Sleep, sleep};
 use tracing::debug;
 
@@ -44,6 +45,8 @@ pub struct Door<'a> {
     deadline: Pin<Box<Sleep>>,
     framer: Framer,
     failures: usize,
+    /// The client was logged in before, and its first byte since has not come: see [`Door::again`].
+    is_again: bool,
 }
 
 /// How a stranger fared.
@@ -80,6 +83,21 @@ impl<'a> Door<'a> {
             deadline: Box::pin(sleep(limits.login_timeout)),
             framer: Framer::new(LIMITS),
             failures: 0,
+            is_again: false,
+        }
+    }
+
+    /// For a client that was logged in before (UNAUTHENTICATE, RFC 8437). What its compressed stream may leave behind its last command, the end of a block that it
+    /// flushed, is no byte that a tag can have, and is skipped.
+    pub fn again(self) -> Door<'a> {
+        Door { is_again: true, ..self }
+    }
+
+    fn skip_the_end_of_a_stream(&mut self, input: &mut BytesMut) {
+        if self.is_again {
+            let rest = input.iter().take_while(|byte| !byte.is_ascii_graphic() && !b"\r\n ".contains(byte)).count();
+            input.advance(rest);
+            self.is_again = input.is_empty();
         }
     }
 
@@ -128,6 +146,7 @@ impl<'a> Door<'a> {
     /// Reads and runs one command; its tag, and what comes of it.
     async fn next_command(&mut self, connection: &mut Connection) -> Result<(String, Next), Stop> {
         loop {
+            self.skip_the_end_of_a_stream(connection.input());
             match self.framer.next(connection.input()) {
                 Step::NeedInput => self.fill(connection).await?,
                 Step::Continue { text } => response::continuation(connection.output(), text),

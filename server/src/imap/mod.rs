@@ -33,9 +33,9 @@ use crate::{
     client::Protocol,
     config::Config,
     connection::Connection,
-    forward::{self, Held, Preamble},
+    forward::{self, Held, Mark, Preamble},
     node::Node,
-    session::End,
+    session::{End, Left},
 };
 
 /// How often a client that waits for a long command hears how far it is: before it gives up (20 s is short), and not so often that it costs anything.
@@ -46,6 +46,7 @@ pub async fn accept(node: Arc<Node>, connection: Connection) -> End {
     let limits = node.config().limits.clone();
     let tls = node.tls.as_ref().map(|tls| tls.acceptor(Protocol::Imap));
     let mut door = Door::new(&node.auth, tls.as_ref(), &limits);
+    let room_wanted = connection.room_wanted().unwrap_or_default();
     let mut connection = door.greet(connection);
     loop {
         let (admitted, login, tag) = match door.admit(connection).await {
@@ -58,9 +59,16 @@ pub async fn accept(node: Arc<Node>, connection: Connection) -> End {
             user: login.user,
             master: login.master,
             login_tag: tag.clone(),
+            mark: Some(Mark::random()),
         };
         match forward::enter(Arc::clone(&node), *admitted, preamble).await {
-            Ok(end) => return end,
+            Ok(Left::Ended(end)) => return end,
+            Ok(Left::Back(back)) => {
+                tracing::info!("logged out, to log in anew");
+                let stranger = node.admission.stranger_again(limits.connections_before_login, room_wanted.clone());
+                connection = back.of_a_stranger(Some(stranger));
+                door = Door::new(&node.auth, tls.as_ref(), &limits).again();
+            }
             Err((back, error)) => {
                 connection = *back;
                 reply::route_error(&error).write(connection.output(), &tag);
@@ -75,9 +83,13 @@ pub const OPERATOR_TAG: &str = "login";
 /// A session that an operator on this host opened without a password; served by the holder, as every session.
 pub async fn serve_operator(node: Arc<Node>, connection: Connection, user: UserName) -> End {
     let login_tag = OPERATOR_TAG.to_owned();
-    let preamble = Preamble { client: connection.client.clone(), protocol: Protocol::Imap, user, master: None, login_tag };
+    let preamble = Preamble { client: connection.client.clone(), protocol: Protocol::Imap, user, master: None, login_tag, mark: None };
     match forward::enter(node, connection, preamble).await {
-        Ok(end) => end,
+        Ok(Left::Ended(end)) => end,
+        Ok(Left::Back(connection)) => {
+            connection.close().await;
+            End::because("no other login is possible here")
+        }
         Err((mut connection, error)) => {
             reply::route_error(&error).write(connection.output(), OPERATOR_TAG);
             connection.close().await;
@@ -87,8 +99,8 @@ pub async fn serve_operator(node: Arc<Node>, connection: Connection, user: UserN
 }
 
 /// A logged-in session on its holder: answers the login command first (`preamble.login_tag`), then runs until LOGOUT.
-pub async fn serve(node: Arc<Node>, connection: Connection, held: Held, preamble: Preamble) -> End {
-    let settings = settings(&node.config());
+pub async fn serve(node: Arc<Node>, connection: Connection, held: Held, preamble: Preamble) -> Left {
+    let settings = Settings { may_log_in_anew: preamble.mark.is_some(), ..settings(&node.config()) };
     drop(node);
     Session::new(connection, held, settings).run(&preamble.login_tag).await
 }
@@ -110,5 +122,6 @@ fn settings(config: &Config) -> Settings {
         idle_timeout: limits.idle_timeout,
         progress_interval: PROGRESS_INTERVAL,
         rescan_interval: config.mail.rescan_interval,
+        may_log_in_anew: false,
     }
 }

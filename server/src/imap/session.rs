@@ -26,7 +26,7 @@ use crate::{
             response::{self, Code, Condition},
         },
     },
-    session::End,
+    session::{End, Left},
 };
 
 /// How often a node that has no contact with the shared directory looks whether it may acknowledge again.
@@ -53,6 +53,8 @@ pub struct Settings {
     pub progress_interval: Duration,
     /// How often IDLE looks for other programs' changes.
     pub rescan_interval: Duration,
+    /// Whether there is somebody to log in to after UNAUTHENTICATE.
+    pub may_log_in_anew: bool,
 }
 
 /// What every command of a session works with.
@@ -77,6 +79,13 @@ pub struct Session<H> {
 enum Next {
     GoOn,
     Logout,
+    LogInAnew,
+}
+
+/// How a conversation ended.
+enum Done {
+    Ended(End),
+    Unauthenticated,
 }
 
 impl<H: Holding> Session<H> {
@@ -89,11 +98,15 @@ impl<H: Holding> Session<H> {
     }
 
     /// Answers the login command, then every other until the session ends.
-    pub async fn run(mut self, login_tag: &str) -> End {
+    pub async fn run(mut self, login_tag: &str) -> Left {
         let login = Reply::ok("Logged in").with(Code::Capability(super::capability::AFTER_LOGIN).into());
         login.write(self.connection.output(), login_tag);
         let end = match self.converse().await {
-            Ok(end) => end,
+            Ok(Done::Ended(end)) => end,
+            Ok(Done::Unauthenticated) => {
+                debug!(session = %self.connection.client.session, commands = self.commands, "IMAP session ends, the client logs in anew");
+                return Left::Back(Box::new(self.connection));
+            }
             Err(Stop::Bye(text)) => {
                 response::bye(self.connection.output(), Some(&Code::Unavailable), &text);
                 End::because(text)
@@ -108,10 +121,10 @@ impl<H: Holding> Session<H> {
         };
         debug!(session = %self.connection.client.session, commands = self.commands, end = %end.0, "IMAP session ends");
         self.connection.close().await;
-        end
+        Left::Ended(end)
     }
 
-    async fn converse(&mut self) -> Result<End, Stop> {
+    async fn converse(&mut self) -> Result<Done, Stop> {
         let mut state = State::Authenticated;
         loop {
             match self.framer.next(self.connection.input()) {
@@ -119,11 +132,11 @@ impl<H: Holding> Session<H> {
                 Step::Continue { text } => response::continuation(self.connection.output(), text),
                 // Some clients end a literal with a line end too many.
                 Step::Command(line) if line.is_empty() => {}
-                Step::Command(line) => {
-                    if matches!(self.command(&mut state, &line).await?, Next::Logout) {
-                        return Ok(End::logout());
-                    }
-                }
+                Step::Command(line) => match self.command(&mut state, &line).await? {
+                    Next::GoOn => {}
+                    Next::Logout => return Ok(Done::Ended(End::logout())),
+                    Next::LogInAnew => return Ok(Done::Unauthenticated),
+                },
                 Step::Append(start) => {
                     let tag = start.tag.clone();
                     let result = command::append::append(self, &mut state, start).await;
@@ -133,7 +146,7 @@ impl<H: Holding> Session<H> {
                 Step::AppendMore(_) => {}
                 Step::Refused(refusal) if refusal.fatal => {
                     response::bye(self.connection.output(), None, &refusal.reason);
-                    return Ok(End::because(refusal.reason));
+                    return Ok(Done::Ended(End::because(refusal.reason)));
                 }
                 Step::Refused(refusal) => {
                     let reply = Reply::bad(refusal.reason);
@@ -142,7 +155,7 @@ impl<H: Holding> Session<H> {
             }
             if self.bad_in_a_row > self.settings.bad_commands {
                 response::bye(self.connection.output(), None, "Too many commands that could not be understood");
-                return Ok(End::because("too many bad commands"));
+                return Ok(Done::Ended(End::because("too many bad commands")));
             }
             self.connection.flush_if_large().await?;
         }
@@ -174,6 +187,10 @@ impl<H: Holding> Session<H> {
             }
             return Ok(Next::GoOn);
         }
+        if matches!(command, Command::Unauthenticate) {
+            self.unauthenticate(&tag).await?;
+            return Ok(Next::LogInAnew);
+        }
         let expunges = expunges_after(&command);
         self.tag.clone_from(&tag);
         let result = if self.enabled.uid_only && command.names_sequence_numbers() {
@@ -183,6 +200,17 @@ impl<H: Holding> Session<H> {
         };
         self.finish(state, &tag, expunges, result).await?;
         Ok(Next::GoOn)
+    }
+
+    /// UNAUTHENTICATE (RFC 8437): all that the session knows ends with it, the compression behind its answer; nothing more is told of the mailbox. There is no NO.
+    async fn unauthenticate(&mut self, tag: &str) -> Result<(), Stop> {
+        if !self.settings.may_log_in_anew {
+            return Err(Stop::Bye("No other login is possible on this connection".into()));
+        }
+        self.acknowledge().await?;
+        self.commands += 1;
+        Reply::ok("Unauthenticate completed").write(self.connection.output(), tag);
+        Ok(self.connection.stop_deflate().await?)
     }
 
     /// COMPRESS (RFC 4978).
@@ -248,7 +276,7 @@ impl<H: Holding> Session<H> {
             Command::Copy { uid, set, mailbox } => command::copy_move::copy(self, state.selected()?, uid, &set, mailbox).await,
             Command::Move { uid, set, mailbox } => command::copy_move::move_messages(self, state.selected()?, uid, &set, mailbox).await,
             // Answered by `command`, which starts it.
-            Command::Compress(_) => Err(Reply::bad("COMPRESS is not possible now").into()),
+            Command::Compress(_) | Command::Unauthenticate => Err(Reply::bad("This is not possible now").into()),
             Command::StartTls | Command::Authenticate { .. } | Command::Login { .. } => Err(Reply::bad("Already logged in").into()),
             Command::Append(start) => command::append::append(self, state, *start).await,
             Command::Logout => Ok(Reply::ok("Logout completed")),

@@ -77,7 +77,11 @@ impl Admission {
     /// and nobody who holds connections open can keep others out. Of those whose password is being checked none has to, unless they are half of all:
     /// a flood of guesses makes honest checks wait, and these must not be cut meanwhile.
     pub fn stranger(&self, max: usize) -> Stranger {
-        let room_wanted = CancellationToken::new();
+        self.stranger_again(max, CancellationToken::new())
+    }
+
+    /// The same for one that was somebody and is a stranger again, with the token that it listens to.
+    pub fn stranger_again(&self, max: usize, room_wanted: CancellationToken) -> Stranger {
         let mut counts = self.counts.lock();
         let number = counts.next;
         counts.next += 1;

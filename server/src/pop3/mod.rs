@@ -26,7 +26,7 @@ use crate::{
     connection::Connection,
     forward::{self, Held, Preamble},
     node::Node,
-    session::End,
+    session::{End, Left},
     tls::{TlsAcceptor, TlsFacts},
 };
 
@@ -47,9 +47,15 @@ pub async fn accept(node: Arc<Node>, mut connection: Connection) -> End {
             user: login.user,
             master: login.master,
             login_tag: String::new(),
+            mark: None,
         };
         match forward::enter(Arc::clone(&node), entering, preamble).await {
-            Ok(end) => return end,
+            Ok(Left::Ended(end)) => return end,
+            // POP3 has no way back.
+            Ok(Left::Back(back)) => {
+                back.close().await;
+                return End::because("closed");
+            }
             Err((returned, error)) => {
                 connection = *returned;
                 tracing::warn!(session = %connection.client.session, %error, "a POP3 login could not be served");

@@ -148,6 +148,15 @@ impl Imap {
         self.wire.start_deflate()
     }
 
+    /// UNAUTHENTICATE; the connection is as it was before the login, but for TLS.
+    pub fn unauthenticate(&mut self) -> Result<Reply> {
+        let tag = self.next_tag();
+        self.wire.send_last(format!("{tag} UNAUTHENTICATE\r\n").as_bytes())?;
+        let reply = self.finish(&tag)?.ok()?;
+        self.rules = Rules::default();
+        Ok(reply)
+    }
+
     /// Connects, each step within `patience`; tags begin with `prefix`, so that they can be found in the server's log.
     pub fn connect_as(address: &str, prefix: &str, patience: Duration) -> Result<Imap> {
         let mut imap = Imap::from_wire(Wire::connect_within(address, patience)?)?;

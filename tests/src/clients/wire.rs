@@ -42,6 +42,8 @@ pub struct Wire {
 struct Deflate {
     compress: Compress,
     decompress: Decompress,
+    /// Nothing compressed is sent any more, and what comes is compressed up to the end of its stream.
+    ends: bool,
 }
 
 enum Stream {
@@ -96,9 +98,24 @@ impl Wire {
     /// Compresses everything from now on. Anything that the server sent ahead of it is an error.
     pub fn start_deflate(&mut self) -> Result<()> {
         ensure!(self.input.is_empty(), "the server sent bytes ahead of compressed ones: {:?}", String::from_utf8_lossy(&self.input));
-        self.deflate = Some(Deflate { compress: Compress::new(Compression::default(), false), decompress: Decompress::new(false) });
+        self.deflate =
+            Some(Deflate { compress: Compress::new(Compression::default(), false), decompress: Decompress::new(false), ends: false });
         self.note("--", b"DEFLATE");
         Ok(())
+    }
+
+    /// Sends bytes as the last compressed ones, if it is compressed; what the server sends is plain behind the end of its compressed stream.
+    pub fn send_last(&mut self, bytes: &[u8]) -> Result<()> {
+        self.send(bytes)?;
+        if let Some(deflate) = &mut self.deflate {
+            deflate.ends = true;
+        }
+        Ok(())
+    }
+
+    /// Whether it is compressed.
+    pub fn is_deflated(&self) -> bool {
+        self.deflate.is_some()
     }
 
     /// How long each reply may take from now on.
@@ -114,7 +131,8 @@ impl Wire {
     /// Sends bytes as they are.
     pub fn send(&mut self, bytes: &[u8]) -> Result<()> {
         self.note("C:", bytes);
-        let packed = self.deflate.as_mut().map(|deflate| pack(&mut deflate.compress, bytes)).transpose()?;
+        let deflate = self.deflate.as_mut().filter(|deflate| !deflate.ends);
+        let packed = deflate.map(|deflate| pack(&mut deflate.compress, bytes)).transpose()?;
         let bytes = packed.as_deref().unwrap_or(bytes);
         let sent = match self.stream.as_mut() {
             Some(Stream::Plain(stream)) => stream.write_all(bytes),
@@ -194,7 +212,11 @@ impl Wire {
                         return Ok(());
                     };
                     let before = self.input.len();
-                    unpack(&mut deflate.decompress, &chunk[..count], &mut self.input)?;
+                    if let Some(plain) = unpack(&mut deflate.decompress, &chunk[..count], &mut self.input)? {
+                        ensure!(deflate.ends, "the server ended the compressed stream");
+                        self.input.extend_from_slice(plain);
+                        self.deflate = None;
+                    }
                     if self.input.len() > before {
                         return Ok(());
                     }
@@ -231,16 +253,19 @@ fn pack(compress: &mut Compress, bytes: &[u8]) -> Result<Vec<u8>> {
     }
 }
 
-fn unpack(decompress: &mut Decompress, packed: &[u8], into: &mut Vec<u8>) -> Result<()> {
+/// `Some`: the compressed stream ended, and this is behind it.
+fn unpack<'a>(decompress: &mut Decompress, packed: &'a [u8], into: &mut Vec<u8>) -> Result<Option<&'a [u8]>> {
     let start = decompress.total_in();
     loop {
         let taken = usize::try_from(decompress.total_in() - start)?;
         into.reserve(16 * 1024);
         let status = decompress.decompress_vec(&packed[taken..], into, FlushDecompress::None).context("not DEFLATE")?;
-        ensure!(status != flate2::Status::StreamEnd, "the server ended the compressed stream");
+        if status == flate2::Status::StreamEnd {
+            return Ok(packed.get(usize::try_from(decompress.total_in() - start)?..));
+        }
         // Output that waited from before comes alone: room that is left says nothing about the input then.
         if decompress.total_in() - start == packed.len() as u64 && into.len() < into.capacity() {
-            return Ok(());
+            return Ok(None);
         }
     }
 }

@@ -42,7 +42,7 @@ use super::{
 use crate::{
     client::{Client, SessionId},
     connection::Connection,
-    session::End,
+    session::{End, Left},
 };
 
 /// No answer takes longer, unless something hangs.
@@ -135,6 +135,7 @@ pub fn settings() -> Settings {
         idle_timeout: Duration::from_secs(1_800),
         progress_interval: Duration::from_secs(10),
         rescan_interval: Duration::from_secs(60),
+        may_log_in_anew: false,
     }
 }
 
@@ -171,7 +172,7 @@ pub struct Talk {
     writer: WriteHalf<DuplexStream>,
     read: Vec<u8>,
     tag: u32,
-    task: JoinHandle<End>,
+    task: JoinHandle<Left>,
 }
 
 impl Talk {
@@ -220,7 +221,10 @@ impl Talk {
     /// What is left to read until the session ends, and why it did.
     pub async fn rest(mut self) -> (String, End) {
         within(self.reader.read_to_end(&mut self.read)).await.unwrap();
-        (String::from_utf8(self.read).unwrap(), within(self.task).await.unwrap())
+        match within(self.task).await.unwrap() {
+            Left::Ended(end) => (String::from_utf8(self.read).unwrap(), end),
+            Left::Back(_) => panic!("the session gives the connection back"),
+        }
     }
 }
 

@@ -25,6 +25,8 @@ pub enum Command {
     Capability,
     Noop,
     Logout,
+    /// RFC 8437.
+    Unauthenticate,
     /// RFC 4978: the algorithm, in capitals.
     Compress(String),
     /// RFC 2971; `None` for NIL.

@@ -111,6 +111,7 @@ fn command(cursor: &mut Cursor<'_>, tag: &str) -> Parsed<Command> {
         "NOOP" => Command::Noop,
         "LOGOUT" => Command::Logout,
         "STARTTLS" => Command::StartTls,
+        "UNAUTHENTICATE" => Command::Unauthenticate,
         "NAMESPACE" => Command::Namespace,
         "IDLE" => Command::Idle,
         "CHECK" => Command::Check,
