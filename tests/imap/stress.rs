@@ -91,7 +91,7 @@ impl Client {
     fn new(site: &Own, number: u64, seed: u64) -> Result<Client> {
         let node = &site.nodes[usize::try_from(number)? % site.nodes.len()];
         let mut imap = Imap::login(&node.imap, &site.user.name, &site.user.password)?;
-        let qresync = number % 3 == 0;
+        let qresync = number.is_multiple_of(3);
         if qresync {
             imap.command("ENABLE QRESYNC")?.ok()?;
         } else {
