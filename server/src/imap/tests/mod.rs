@@ -4,7 +4,6 @@ mod binary;
 mod catenate;
 mod compress;
 mod condstore;
-mod filters;
 mod login;
 mod mailboxes;
 mod messages;

@@ -1,5 +1,7 @@
 //! SEARCH with saved and partial results, SORT, THREAD.
 
+mod filters;
+
 use super::*;
 use crate::{
     connection::ConnectionError,
