@@ -258,6 +258,10 @@ impl<H: Holding> Session<H> {
             }
             Command::Expunge => command::expunge::expunge(self, state.selected()?, None).await,
             Command::UidExpunge(set) => command::expunge::expunge(self, state.selected()?, Some(&set)).await,
+            Command::CancelUpdate(tags) => {
+                state.selected()?.contexts.cancel(&tags);
+                Ok(Reply::ok("No further updates"))
+            }
             Command::Search { uid, search } => command::search_command::search(self, state.selected()?, tag, uid, search).await,
             Command::Sort { uid, sort } => command::sort::sort(self, state.selected()?, tag, uid, sort).await,
             Command::Thread { uid, thread } => command::thread::thread(self, state.selected()?, uid, &thread).await,
@@ -291,6 +295,7 @@ impl<H: Holding> Session<H> {
         };
         if let State::Selected(selected) = state {
             updates::tell(&mut self.connection, selected, self.enabled, expunges, &[]).await?;
+            command::contexts::follow(self, selected).await?;
             updates::tell_owed(&mut self.connection, selected, self.enabled);
         }
         if reply.condition == Condition::Ok {

@@ -8,6 +8,7 @@ use storage::{Copied, Mailbox, StorageError, StoreOperation, Stored};
 use tokio::sync::watch;
 
 use crate::imap::{
+    command::contexts::Contexts,
     reply::Reply,
     sets::SavedUids,
     view::View,
@@ -38,6 +39,8 @@ pub struct Selected {
     pub expunges_owed: bool,
     /// What `$` names (RFC 5182): what the last SEARCH with SAVE found, at first nothing.
     pub saved: SavedUids,
+    /// Searches whose results are kept up to date.
+    pub contexts: Contexts,
 }
 
 /// What the client asked to do with a mailbox.

@@ -35,6 +35,7 @@ pub async fn tell(
         (selected.view.update(&*messages, expunges, known), messages.uid_next())
     };
     tell_keywords(connection, selected);
+    selected.contexts.leave(connection.output(), &updates.vanished, &updates.expunged);
     if enabled.vanished() {
         if !updates.vanished.is_empty() {
             response::vanished(connection.output(), Earlier::No, updates.vanished.iter().map(|uid| (uid.get(), uid.get())));

@@ -99,6 +99,19 @@ pub async fn fetch<H: Holding>(
     })
 }
 
+/// Sends items of messages that came, unasked: \Seen stays as it is, and those that are gone again are left out.
+pub async fn push<H: Holding>(session: &mut Session<H>, selected: &Selected, uids: &[Uid], items: Vec<FetchItem>) -> Result<(), Stop> {
+    let plan = Plan::new(items, session.enabled.uid(), None, session.enabled);
+    let mut told = Told { known: Vec::new(), missing: false, unknown_encoding: false };
+    let mut rest = uids.iter().filter_map(|uid| selected.view.uids().binary_search(uid).ok());
+    while let Some(messages) = next_batch(&mut rest, selected, &plan, None, &mut told) {
+        if !messages.is_empty() {
+            deliver(session, selected, &plan, messages, &mut told).await?;
+        }
+    }
+    Ok(())
+}
+
 /// What each response has, and what must be read for it.
 struct Plan {
     items: Vec<FetchItem>,

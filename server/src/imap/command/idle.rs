@@ -4,6 +4,7 @@ use std::{future::pending, time::Duration};
 
 use tokio::time::{interval, sleep};
 
+use super::contexts;
 use crate::imap::{
     holding::Holding,
     reply::{Reply, Stop},
@@ -54,6 +55,7 @@ pub async fn idle<H: Holding>(session: &mut Session<H>, state: &mut State) -> Re
             // Marked first: what changes while it is told wakes us again.
             selected.changes.mark_unchanged();
             updates::tell(&mut session.connection, selected, session.enabled, Expunges::Tell, &[]).await?;
+            contexts::follow(session, selected).await?;
         }
         // Before waiting: a client may send DONE together with IDLE.
         match session.framer.next_line(session.connection.input(), DONE_BYTES_MAX) {

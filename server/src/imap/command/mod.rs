@@ -1,6 +1,7 @@
 //! Commands of a logged-in session, one file per family; the smallest ones here.
 
 pub mod append;
+pub mod contexts;
 pub mod copy_move;
 pub mod enable;
 pub mod expunge;

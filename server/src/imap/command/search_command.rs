@@ -1,8 +1,11 @@
-//! SEARCH and UID SEARCH: which messages of the view match (`search/find.rs`), and the answer (RFC 3501 §7.2.5, RFC 4731, RFC 7162 §3.1.5).
+//! SEARCH and UID SEARCH: which messages of the view match (`search/find.rs`), and the answer (RFC 3501 §7.2.5, RFC 4731, RFC 5267, RFC 7162 §3.1.5).
 
 use index::ModSeq;
 
-use super::search::{RowFacts, find::find};
+use super::{
+    contexts::{self, FoundResults},
+    search::{RowFacts, filters, find::find},
+};
 use crate::imap::{
     holding::Holding,
     reply::{Reply, Stop},
@@ -37,6 +40,7 @@ pub async fn search<H: Holding>(
     uid: bool,
     search: Search,
 ) -> Result<Reply, Stop> {
+    selected.contexts.refuse_reuse(tag)?;
     let saves = search.return_options.as_ref().is_some_and(|options| options.contains(&SearchReturn::Save));
     let (found, modseq) = match find(session, selected, &search.key).await {
         Ok(found) => found,
@@ -68,6 +72,11 @@ pub async fn search<H: Holding>(
             }
         }
     }
+    if search.return_options.as_ref().is_some_and(|options| options.contains(&SearchReturn::Update)) {
+        let results = FoundResults::Mailbox(found.iter().map(|row| row.uid).collect());
+        let key = filters::resolve(session, &search.key).await?;
+        contexts::begin(session, selected, tag, contexts::Found { uid, key, results, items: search.update_items });
+    }
     Ok(Reply::ok(if saves { "Search completed, result saved" } else { "Search completed" }))
 }
 
@@ -83,7 +92,7 @@ fn saved(options: &[SearchReturn], found: &[RowFacts]) -> Vec<RowFacts> {
             SearchReturn::Min => kept.extend(found.first()),
             SearchReturn::Max => kept.extend(found.last()),
             SearchReturn::Partial(range) => kept.extend(found.get(range.positions(found.len())).unwrap_or_default()),
-            SearchReturn::All | SearchReturn::Count | SearchReturn::Save => {}
+            SearchReturn::All | SearchReturn::Count | SearchReturn::Save | SearchReturn::Context | SearchReturn::Update => {}
         }
     }
     kept.sort_unstable_by_key(|row| row.uid);

@@ -8,7 +8,6 @@ use crate::imap::{
     holding::Holding,
     reply::{Reply, Stop},
     session::Session,
-    sets::SavedUids,
     state::{Access, Selected, State},
     updates,
     view::{View, sequence},
@@ -61,8 +60,8 @@ pub async fn select<H: Holding>(session: &mut Session<H>, state: &mut State, sel
         view.claim_recent(first, uid_next);
     }
 
-    let mut selected =
-        Selected { mailbox, access, view, changes, keywords_told: NOTHING_TOLD, expunges_owed: false, saved: SavedUids::default() };
+    let (saved, contexts) = Default::default();
+    let mut selected = Selected { mailbox, access, view, changes, keywords_told: NOTHING_TOLD, expunges_owed: false, saved, contexts };
     updates::tell_keywords(&mut session.connection, &mut selected);
     let Selected { mailbox, view, .. } = &selected;
     let out = session.connection.output();

@@ -27,8 +27,9 @@ use self::{
     subject::{Subject, base_subject},
 };
 use super::{
+    contexts::{self, FoundResults},
     search::{
-        RowFacts,
+        RowFacts, filters,
         find::{BATCH_MESSAGES, BATCHES_AHEAD, find},
     },
     search_command::{Match, highest, results},
@@ -40,42 +41,54 @@ use crate::imap::{
     session::Session,
     state::Selected,
     wire::{
-        command::{Sort, SortCriterion, SortKey},
+        command::{SearchReturn, Sort, SortCriterion, SortKey},
         response,
     },
 };
 
 /// SORT and UID SORT.
-pub async fn sort<H: Holding>(session: &mut Session<H>, selected: &Selected, tag: &str, uid: bool, sort: Sort) -> Result<Reply, Stop> {
+pub async fn sort<H: Holding>(session: &mut Session<H>, selected: &mut Selected, tag: &str, uid: bool, sort: Sort) -> Result<Reply, Stop> {
+    selected.contexts.refuse_reuse(tag)?;
     let (found, modseq) = find(session, selected, &sort.key).await?;
     let Session { connection, held, settings, .. } = &mut *session;
-    let work = sorted(held, selected, sort.criteria, found);
+    let criteria: Arc<[SortCriterion]> = sort.criteria.into();
+    let work = keyed(held, selected, &criteria, found);
     let sorted = while_wanted(connection, held, settings, &Progress::unknown(tag), work).await?;
-    let matches: Vec<Match> = sorted.iter().map(|row| Match::new(row, uid)).collect();
+    let matches: Vec<Match> = sorted.iter().map(|keyed| Match::new(&keyed.row, uid)).collect();
     let numbers: Vec<u32> = matches.iter().map(|found| found.number).collect();
     let out = session.connection.output();
     match &sort.return_options {
         None => response::sort(out, numbers, if modseq { highest(&matches) } else { None }),
         Some(options) => response::esearch(out, tag, uid, results(options, &matches, &numbers, modseq)),
     }
+    if sort.return_options.is_some_and(|options| options.contains(&SearchReturn::Update)) {
+        let key = filters::resolve(session, &sort.key).await?;
+        let results = FoundResults::Sorted(criteria, sorted);
+        contexts::begin(session, selected, tag, contexts::Found { uid, key, results, items: sort.update_items });
+    }
     Ok(Reply::ok("Sort completed"))
 }
 
-async fn sorted<H: Holding>(
+/// Messages in order, with what they are sorted by.
+pub(super) async fn keyed<H: Holding>(
     held: &H,
     selected: &Selected,
-    criteria: Vec<SortCriterion>,
+    criteria: &Arc<[SortCriterion]>,
     rows: Vec<RowFacts>,
-) -> Result<Vec<RowFacts>, StorageError> {
-    let criteria: Arc<[SortCriterion]> = criteria.into();
+) -> Result<Vec<Keyed>, StorageError> {
     let in_memory = criteria.iter().all(|criterion| matches!(criterion.key, SortKey::Arrival | SortKey::Size));
     let keyed = if in_memory {
-        rows.into_iter().map(|row| Keyed { keys: keys(&criteria, &row, None), row }).collect()
+        rows.into_iter().map(|row| Keyed { keys: keys(criteria, &row, None), row }).collect()
     } else {
-        let criteria = Arc::clone(&criteria);
+        let criteria = Arc::clone(criteria);
         with_rendered(held, selected, rows, move |row, rendered| Keyed { keys: keys(&criteria, &row, Some(rendered)), row }).await?
     };
-    held.run(move |_| Ok(in_order(keyed, &criteria))).await
+    let (criteria, mut keyed) = (Arc::clone(criteria), keyed);
+    held.run(move |_| {
+        put_in_order(&mut keyed, &criteria);
+        Ok(keyed)
+    })
+    .await
 }
 
 /// Calls `make` with each message of `rows` and what is rendered of it, on the blocking pool; those that are gone are left out.
@@ -107,9 +120,10 @@ fn made_of<T>(mailbox: &Mailbox, rows: Vec<RowFacts>, make: impl Fn(RowFacts, &R
 
 /// A message and what it is sorted by, one key for each criterion.
 #[derive(Debug, Clone)]
-struct Keyed {
+pub struct Keyed {
     keys: SmallVec<[Key; 2]>,
-    row: RowFacts,
+    /// The message.
+    pub row: RowFacts,
 }
 
 /// Keys of one criterion are of one kind.
@@ -168,16 +182,16 @@ fn lossy(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-fn in_order(mut keyed: Vec<Keyed>, criteria: &[SortCriterion]) -> Vec<RowFacts> {
+/// Sorts; of equals, the one that is first in the mailbox comes first.
+pub(super) fn put_in_order(keyed: &mut [Keyed], criteria: &[SortCriterion]) {
     keyed.sort_unstable_by(|one, other| {
         let by_keys = one.keys.iter().zip(&other.keys).zip(criteria).map(|((one, other), criterion)| {
             let order = one.cmp(other);
             if criterion.reverse { order.reverse() } else { order }
         });
         let decided = by_keys.into_iter().find(|order| order.is_ne()).unwrap_or(Ordering::Equal);
-        decided.then(one.row.sequence.cmp(&other.row.sequence))
+        decided.then(one.row.uid.cmp(&other.row.uid))
     });
-    keyed.into_iter().map(|keyed| keyed.row).collect()
 }
 
 #[cfg(test)]
@@ -189,6 +203,10 @@ pub(super) mod tests {
 
     use super::*;
 
+    fn in_order(mut keyed: Vec<Keyed>, criteria: &[SortCriterion]) -> Vec<RowFacts> {
+        put_in_order(&mut keyed, criteria);
+        keyed.into_iter().map(|keyed| keyed.row).collect()
+    }
     pub fn row(sequence: u32, internal_date: i64, size: u64) -> RowFacts {
         RowFacts {
             sequence,

@@ -1,5 +1,6 @@
 //! SEARCH with saved and partial results, SORT, THREAD.
 
+mod contexts;
 mod filters;
 
 use super::*;

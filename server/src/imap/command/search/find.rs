@@ -41,19 +41,42 @@ pub async fn find<H: Holding>(session: &mut Session<H>, selected: &Selected, key
     if query.uses_modseq() {
         session.enable_condstore(Some(selected));
     }
-    let (mut found, mut open) = decide_from_memory(selected, &query);
+    let decided = decide_from_memory(selected, &query, selected.view.uids().iter().copied().enumerate());
+    Ok((complete(session, selected, &query, decided).await?, query.uses_modseq()))
+}
+
+/// Those of `uids` that match, in the order of the mailbox; filters in `key` are resolved.
+pub async fn among<H: Holding>(
+    session: &mut Session<H>,
+    selected: &Selected,
+    key: &SearchKey,
+    uids: &[Uid],
+) -> Result<Vec<RowFacts>, Stop> {
+    let query = Arc::new(ready(selected, key));
+    let places = uids.iter().filter_map(|uid| Some((selected.view.uids().binary_search(uid).ok()?, *uid)));
+    let decided = decide_from_memory(selected, &query, places);
+    complete(session, selected, &query, decided).await
+}
+
+/// Decides what memory left open.
+async fn complete<H: Holding>(
+    session: &mut Session<H>,
+    selected: &Selected,
+    query: &Arc<Query>,
+    (mut found, mut open): (Vec<RowFacts>, Vec<RowFacts>),
+) -> Result<Vec<RowFacts>, Stop> {
     let Session { connection, held, settings, tag, .. } = &mut *session;
     let progress = Progress::of(tag, u32::try_from(open.len()).unwrap_or(u32::MAX));
     if query.reads_headers() && !open.is_empty() {
-        let work = decide_from_headers(held, selected, &query, open, &mut found, &progress);
+        let work = decide_from_headers(held, selected, query, open, &mut found, &progress);
         open = while_wanted(connection, held, settings, &progress, work).await?;
     }
     if !open.is_empty() {
-        let work = decide_from_messages(held, selected, &query, open, &mut found, &progress);
+        let work = decide_from_messages(held, selected, query, open, &mut found, &progress);
         while_wanted(connection, held, settings, &progress, work).await?;
     }
     found.sort_unstable_by_key(|row| row.sequence);
-    Ok((found, query.uses_modseq()))
+    Ok(found)
 }
 
 fn ready(selected: &Selected, key: &SearchKey) -> Query {
@@ -70,12 +93,12 @@ fn ready(selected: &Selected, key: &SearchKey) -> Query {
     )
 }
 
-/// What matches for sure, and what is open. Messages that are gone match nothing.
-fn decide_from_memory(selected: &Selected, query: &Query) -> (Vec<RowFacts>, Vec<RowFacts>) {
+/// What matches for sure, and what is open, of messages at these places in the view. Messages that are gone match nothing.
+fn decide_from_memory(selected: &Selected, query: &Query, places: impl Iterator<Item = (usize, Uid)>) -> (Vec<RowFacts>, Vec<RowFacts>) {
     let (mut found, mut open) = (Vec::new(), Vec::new());
     let messages = selected.mailbox.read();
-    for (position, uid) in selected.view.uids().iter().enumerate() {
-        let Some(at) = messages.position(*uid) else { continue };
+    for (position, uid) in places {
+        let Some(at) = messages.position(uid) else { continue };
         let email_id = query.uses_email_id().then(|| messages.email_id(at));
         let facts = RowFacts { email_id, ..facts(selected, sequence(position), &messages.row(at)) };
         match query.decide_row(&facts) {

@@ -18,15 +18,13 @@ const ITEMS_MAX: usize = 256;
 pub(super) fn fetch(cursor: &mut Cursor<'_>, uid: bool) -> Parsed<Command> {
     let set = cursor.sequence_set()?;
     cursor.space()?;
-    let mut items = Vec::new();
-    if cursor.peek() == Some(b'(') {
-        cursor.parenthesised("a list of items", |cursor| item(cursor, &mut items))?;
-        if items.is_empty() {
-            return Err(Fail::new("FETCH asks for nothing: name an item such as FLAGS"));
-        }
+    let items = if cursor.peek() == Some(b'(') {
+        items(cursor)?
     } else {
+        let mut items = Vec::new();
         item(cursor, &mut items)?;
-    }
+        items
+    };
     let (mut changed_since, mut vanished, mut partial) = (None, false, None);
     if cursor.more() {
         cursor.parenthesised("a list of modifiers", |cursor| match cursor.word().as_str() {
@@ -51,6 +49,13 @@ pub(super) fn fetch(cursor: &mut Cursor<'_>, uid: bool) -> Parsed<Command> {
         }
     }
     Ok(Command::Fetch { uid, set, items, changed_since, vanished, partial })
+}
+
+/// Reads items in parentheses, at least one.
+pub(super) fn items(cursor: &mut Cursor<'_>) -> Parsed<Vec<FetchItem>> {
+    let mut items = Vec::new();
+    cursor.parenthesised("a list of items", |cursor| item(cursor, &mut items))?;
+    if items.is_empty() { Err(Fail::new("no item is asked for: name one such as FLAGS")) } else { Ok(items) }
 }
 
 /// Reads one item or macro.

@@ -130,6 +130,16 @@ fn command(cursor: &mut Cursor<'_>, tag: &str) -> Parsed<Command> {
                 _ => on_messages(cursor, &verb, true)?,
             }
         }
+        "CANCELUPDATE" => {
+            let mut tags = Vec::new();
+            while cursor.more() {
+                tags.push(String::from_utf8_lossy(&cursor.astring("a tag")?).into_owned());
+            }
+            if tags.is_empty() {
+                return Err(cursor.expected("a tag"));
+            }
+            Command::CancelUpdate(tags)
+        }
         "COMPRESS" => {
             cursor.space()?;
             Command::Compress(cursor.atom("a compression algorithm")?.to_ascii_uppercase())

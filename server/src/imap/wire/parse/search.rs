@@ -1,4 +1,4 @@
-//! SEARCH (RFC 3501 §6.4.4, RFC 4731, 5032, 5182, 5466, 7162, 8474, 8514, 9394).
+//! SEARCH (RFC 3501 §6.4.4, RFC 4731, 5032, 5182, 5267, 5465, 5466, 7162, 8474, 8514, 9394).
 //!
 //! Invariant: recursion ends at the configured nesting (`nesting_is_limited`).
 
@@ -8,10 +8,10 @@ use index::Flag;
 use super::{
     NESTING_MAX, ParseErrorKind,
     cursor::{Cursor, Fail, Parsed, is_atom_char},
-    flags,
+    fetch, flags,
 };
 use crate::imap::wire::{
-    command::{Date, FlagArgument, PartialRange, Search, SearchKey, SearchReturn},
+    command::{Date, FetchItem, FlagArgument, PartialRange, Search, SearchKey, SearchReturn},
     date::parse_date,
 };
 
@@ -39,10 +39,11 @@ const FILTER_NAME_BYTES_MAX: usize = 128;
 const OBJECT_ID_BYTES_MAX: usize = 255;
 
 pub(super) fn search(cursor: &mut Cursor<'_>) -> Parsed<Search> {
-    let mut search = Search { return_options: None, charset: None, key: SearchKey::All };
+    let mut search = Search { return_options: None, charset: None, key: SearchKey::All, update_items: Vec::new() };
     if cursor.take_word("RETURN") {
         cursor.space()?;
-        search.return_options = Some(return_options(cursor)?);
+        let (options, items) = return_options(cursor)?;
+        (search.return_options, search.update_items) = (Some(options), items);
         cursor.space()?;
     }
     let mut encoding = None;
@@ -89,8 +90,9 @@ pub(super) fn keys(cursor: &mut Cursor<'_>, encoding: Option<&'static Encoding>)
     Ok(all_of(keys))
 }
 
-pub(super) fn return_options(cursor: &mut Cursor<'_>) -> Parsed<Vec<SearchReturn>> {
-    let mut options = Vec::new();
+/// Reads what to return, and the items of UPDATE.
+pub(super) fn return_options(cursor: &mut Cursor<'_>) -> Parsed<(Vec<SearchReturn>, Vec<FetchItem>)> {
+    let (mut options, mut items) = (Vec::new(), Vec::new());
     cursor.parenthesised("a list of results to return", |cursor| {
         let start = cursor.position();
         let option = match cursor.word().as_str() {
@@ -103,7 +105,15 @@ pub(super) fn return_options(cursor: &mut Cursor<'_>) -> Parsed<Vec<SearchReturn
                 cursor.space()?;
                 SearchReturn::Partial(partial_range(cursor)?)
             }
-            _ => return Err(cursor.expected_at(start, "MIN, MAX, ALL, COUNT, SAVE or PARTIAL")),
+            "CONTEXT" => SearchReturn::Context,
+            "UPDATE" => {
+                if cursor.rest().starts_with(b" (") {
+                    cursor.space()?;
+                    items = fetch::items(cursor)?;
+                }
+                SearchReturn::Update
+            }
+            _ => return Err(cursor.expected_at(start, "MIN, MAX, ALL, COUNT, SAVE, PARTIAL, CONTEXT or UPDATE")),
         };
         if matches!(option, SearchReturn::Partial(_)) && options.iter().any(|other| matches!(other, SearchReturn::Partial(_))) {
             return Err(Fail::new("PARTIAL may be asked for once"));
@@ -116,7 +126,7 @@ pub(super) fn return_options(cursor: &mut Cursor<'_>) -> Parsed<Vec<SearchReturn
     if options.contains(&SearchReturn::All) && options.iter().any(|option| matches!(option, SearchReturn::Partial(_))) {
         return Err(Fail::new("PARTIAL and ALL exclude each other (RFC 9394, 3.1)"));
     }
-    Ok(options)
+    Ok((options, items))
 }
 
 /// Reads `1:500` or `-1:-100`.

@@ -10,14 +10,14 @@ use crate::imap::wire::command::{SearchReturn, Sort, SortCriterion, SortKey, Thr
 const CRITERIA_MAX: usize = 32;
 
 pub(super) fn sort(cursor: &mut Cursor<'_>) -> Parsed<Sort> {
-    let mut return_options = None;
+    let (mut return_options, mut update_items) = (None, Vec::new());
     if cursor.take_word("RETURN") {
         cursor.space()?;
-        let options = search::return_options(cursor)?;
+        let (options, items) = search::return_options(cursor)?;
         if options.contains(&SearchReturn::Save) {
             return Err(Fail::new("only SEARCH saves its result (RFC 5182)"));
         }
-        return_options = Some(options);
+        (return_options, update_items) = (Some(options), items);
         cursor.space()?;
     }
     let mut criteria = Vec::new();
@@ -30,7 +30,7 @@ pub(super) fn sort(cursor: &mut Cursor<'_>) -> Parsed<Sort> {
         return Err(cursor.expected_at(start, "at least one sort criterion"));
     }
     cursor.space()?;
-    Ok(Sort { return_options, criteria, key: search::criteria(cursor)? })
+    Ok(Sort { return_options, criteria, key: search::criteria(cursor)?, update_items })
 }
 
 fn criterion(cursor: &mut Cursor<'_>) -> Parsed<SortCriterion> {
@@ -89,7 +89,7 @@ mod tests {
     fn the_examples_of_the_rfcs_are_read() {
         let Ok(Command::Sort { uid: false, sort }) = read("SORT (SUBJECT REVERSE DATE) UTF-8 ALL") else { panic!() };
         let criteria = vec![by(SortKey::Subject, false), by(SortKey::Date, true)];
-        assert_eq!(sort, Sort { return_options: None, criteria, key: SearchKey::All });
+        assert_eq!(sort, Sort { return_options: None, criteria, key: SearchKey::All, update_items: Vec::new() });
 
         let Ok(Command::Sort { uid: true, sort }) = read("UID SORT RETURN (MIN ALL) (REVERSE DISPLAYFROM) UTF-8 UNDELETED UNKEYWORD $Junk")
         else {

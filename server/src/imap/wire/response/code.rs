@@ -76,6 +76,8 @@ pub enum Code<'a> {
     Nonexistent,
     /// RFC 5530.
     NoPerm,
+    /// RFC 5267: the tag of a command whose results are not kept up to date.
+    NoUpdate(&'a str),
     /// RFC 5530.
     OverQuota,
     Parse,
@@ -180,6 +182,10 @@ impl Code<'_> {
                 }
                 out.put_u8(b')');
             }
+            Code::NoUpdate(tag) => {
+                out.put_slice(b"NOUPDATE ");
+                quoted(out, tag.as_bytes());
+            }
             Code::UndefinedFilter(name) => {
                 out.put_slice(b"UNDEFINED-FILTER ");
                 out.put_slice(name.as_bytes());
@@ -223,6 +229,7 @@ impl Code<'_> {
             Code::NoModSeq => "NOMODSEQ",
             Code::Nonexistent => "NONEXISTENT",
             Code::NoPerm => "NOPERM",
+            Code::NoUpdate(_) => "NOUPDATE",
             Code::OverQuota => "OVERQUOTA",
             Code::Parse => "PARSE",
             Code::PermanentFlags { .. } | Code::NoPermanentFlags => "PERMANENTFLAGS",

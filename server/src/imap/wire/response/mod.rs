@@ -218,14 +218,44 @@ pub struct Esearch<'a> {
     /// RFC 9394: what was asked for and the results there; none are told as NIL.
     pub partial: Option<(PartialRange, &'a [u32])>,
 }
-/// `* ESEARCH (TAG "a") UID …`.
-pub fn esearch(out: &mut BytesMut, tag: &str, uid: bool, result: Esearch<'_>) {
+fn esearch_start(out: &mut BytesMut, tag: &str, uid: bool) {
     out.put_slice(b"* ESEARCH (TAG ");
     quoted(out, tag.as_bytes());
     out.put_u8(b')');
     if uid {
         out.put_slice(b" UID");
     }
+}
+/// Results that come to a context or leave it, at one place (RFC 5267 §4.3).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Move {
+    /// From 1; 0: wherever the order of the mailbox has them.
+    pub position: u32,
+    /// Sequence numbers or UIDs in the requested order, at least one.
+    pub numbers: Vec<u32>,
+}
+/// `* ESEARCH (TAG "a") UID REMOVEFROM (…) ADDTO (…)`; nothing where nothing moves.
+pub fn esearch_update(out: &mut BytesMut, tag: &str, uid: bool, removed: &[Move], added: &[Move]) {
+    if removed.is_empty() && added.is_empty() {
+        return;
+    }
+    esearch_start(out, tag, uid);
+    for (name, moves) in [(" REMOVEFROM (", removed), (" ADDTO (", added)] {
+        for (at, Move { position, numbers }) in moves.iter().enumerate() {
+            out.put_slice(if at == 0 { name.as_bytes() } else { b" " });
+            number(out, (*position).into());
+            out.put_u8(b' ');
+            uid_set(out, numbers.iter().copied());
+        }
+        if !moves.is_empty() {
+            out.put_u8(b')');
+        }
+    }
+    out.put_slice(b"\r\n");
+}
+/// `* ESEARCH (TAG "a") UID …`.
+pub fn esearch(out: &mut BytesMut, tag: &str, uid: bool, result: Esearch<'_>) {
+    esearch_start(out, tag, uid);
     let mut data = |name: &str, value: u64| {
         out.put_slice(name.as_bytes());
         number(out, value);

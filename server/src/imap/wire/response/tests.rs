@@ -63,6 +63,7 @@ fn every_code_can_be_read() {
         (Code::AuthorizationFailed, "AUTHORIZATIONFAILED"),
         (Code::BadCharset(&["US-ASCII", "UTF-8"]), "BADCHARSET (US-ASCII UTF-8)"),
         (Code::Cannot, "CANNOT"),
+        (Code::NoUpdate("B02"), "NOUPDATE \"B02\""),
         (Code::Capability(&["IMAP4rev1", "UIDPLUS"]), "CAPABILITY IMAP4rev1 UIDPLUS"),
         (Code::ClientBug, "CLIENTBUG"),
         (Code::Closed, "CLOSED"),
@@ -183,6 +184,24 @@ fn mailboxes_are_listed_under_encoded_names() {
         .map(|(item, value)| (item, StatusValue::Number(value)));
     assert_eq!(judged(|out| status(out, "x", &others, seven)), "* STATUS x (RECENT 0 UIDVALIDITY 1 UNSEEN 2 DELETED 3)\r\n");
     assert_eq!(written(|out| status(out, "x", &[(StatusItem::Size, (1 << 40).into())], seven)), b"* STATUS x (SIZE 1099511627776)\r\n");
+}
+
+#[test]
+fn the_updates_of_rfc_5267_are_known_answers() {
+    let told = |uid: bool, removed: &[(u32, &[u32])], added: &[(u32, &[u32])]| {
+        let moves = |moves: &[(u32, &[u32])]| {
+            moves.iter().map(|(position, numbers)| Move { position: *position, numbers: numbers.to_vec() }).collect::<Vec<_>>()
+        };
+        let mut out = BytesMut::new();
+        esearch_update(&mut out, "B01", uid, &moves(removed), &moves(added));
+        String::from_utf8(out.to_vec()).unwrap()
+    };
+    assert_eq!(told(true, &[], &[(0, &[32768, 32769])]), "* ESEARCH (TAG \"B01\") UID ADDTO (0 32768:32769)\r\n");
+    assert_eq!(told(true, &[], &[(1, &[2731, 2732, 2733])]), "* ESEARCH (TAG \"B01\") UID ADDTO (1 2731:2733)\r\n");
+    assert_eq!(told(true, &[(0, &[32768])], &[]), "* ESEARCH (TAG \"B01\") UID REMOVEFROM (0 32768)\r\n");
+    let both = told(false, &[(1, &[9]), (3, &[5, 4])], &[(2, &[7]), (9, &[1])]);
+    assert_eq!(both, "* ESEARCH (TAG \"B01\") REMOVEFROM (1 9 3 5,4) ADDTO (2 7 9 1)\r\n");
+    assert_eq!(told(true, &[], &[]), "");
 }
 
 #[test]

@@ -175,7 +175,7 @@ fn meaning(theirs: Theirs<'_>) -> Option<Tagged> {
                 return None;
             }
             let key = all_of(criteria.into_iter().map(key_of).collect::<Option<Vec<_>>>()?);
-            Command::Search { uid, search: Search { return_options: None, charset, key } }
+            Command::Search { uid, search: Search { return_options: None, charset, key, update_items: Vec::new() } }
         }
         CommandBody::Fetch { sequence_set, macro_or_item_names, uid, modifiers } => {
             fetch(&sequence_set, macro_or_item_names, uid, &modifiers)?
