@@ -199,7 +199,9 @@ impl Conversation {
         let verifier = match claim.stored() {
             Some(stored) if stored.scheme() == Scheme::Plain => {
                 let (stored, salt) = (stored.clone(), fake.salt.clone());
-                self.auth.compute(move || stored.plain_text().map(|text| Verifier::derive(hash, &text, &salt, DERIVED_ROUNDS))).await?
+                self.auth
+                    .compute(address, move || stored.plain_text().map(|text| Verifier::derive(hash, &text, &salt, DERIVED_ROUNDS)))
+                    .await?
             }
             Some(stored) => stored.verifier(hash),
             None => None,

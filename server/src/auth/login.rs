@@ -268,7 +268,7 @@ impl Authenticator {
             let right = state.sources.check(account, at, password, &asker).await?;
             return Ok(if right { Ok(()) } else { Err("wrong password".to_owned()) });
         }
-        let outcome = self.hash(claim.stored().unwrap_or(&state.dummy).clone(), password.to_vec()).await?;
+        let outcome = self.hash(client.address.ip(), claim.stored().unwrap_or(&state.dummy).clone(), password.to_vec()).await?;
         Ok(match (&claim.account, claim.stored(), outcome) {
             (None, ..) => Err("unknown user".to_owned()),
             (_, None, _) => Err("the user has no password that can be used".to_owned()),
@@ -279,13 +279,17 @@ impl Authenticator {
     }
 
     /// Verifies on the blocking pool, a bounded number at once.
-    async fn hash(&self, stored: StoredPassword, password: Vec<u8>) -> Result<Result<bool, SchemeError>, Refusal> {
-        self.compute(move || stored.verify(&password)).await
+    async fn hash(&self, address: IpAddr, stored: StoredPassword, password: Vec<u8>) -> Result<Result<bool, SchemeError>, Refusal> {
+        self.compute(address, move || stored.verify(&password)).await
     }
 
-    /// Runs what takes a core for a while on the blocking pool, a bounded number at once.
-    pub(super) async fn compute<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Refusal> {
-        let permit = self.inner.hashing.enter().await.map_err(|busy| Refusal::unavailable(busy.to_string()))?;
+    /// Runs what takes a core for a while on the blocking pool, a bounded number at once; addresses take turns.
+    pub(super) async fn compute<T: Send + 'static>(
+        &self,
+        address: IpAddr,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Refusal> {
+        let permit = self.inner.hashing.enter(address).await.map_err(|busy| Refusal::unavailable(busy.to_string()))?;
         let done = tokio::task::spawn_blocking(move || {
             // Kept until the work is done, also if the client is gone by then: or hanging up early would start ever more of it.
             let _permit = permit;

@@ -26,6 +26,7 @@ pub mod record;
 pub mod sasl;
 pub mod scheme;
 pub mod source;
+mod turns;
 
 use std::{
     path::PathBuf,
@@ -46,7 +47,8 @@ use self::{
     oauth::OAuth,
     penalty::{Failures, Penalty},
     scheme::{Scheme, StoredPassword},
-    source::{Account, Asker, Credential, Down, Sources, bounded::Bounded},
+    source::{Account, Asker, Credential, Down, Sources},
+    turns::Turns,
 };
 pub use self::{
     conversation::{Conversation, Turn},
@@ -110,7 +112,7 @@ pub struct Authenticator {
 struct Inner {
     state: ArcSwap<State>,
     penalty: Penalty,
-    hashing: Bounded,
+    hashing: Turns,
     /// Makes the salts of users who have none.
     fake_salts: OnceLock<[u8; 32]>,
     app_passwords: OnceLock<Arc<AppPasswords>>,
@@ -152,7 +154,7 @@ impl Authenticator {
         let inner = Inner {
             state: ArcSwap::from_pointee(state),
             penalty: Penalty::default(),
-            hashing: Bounded::new(cores * HASHES_PER_CORE, HASHES_WAITING_MAX, HASH_WAIT_MAX),
+            hashing: Turns::new(cores * HASHES_PER_CORE, HASHES_WAITING_MAX, HASH_WAIT_MAX),
             fake_salts: OnceLock::new(),
             app_passwords: OnceLock::new(),
             upgrading: Arc::new(Semaphore::new(1)),

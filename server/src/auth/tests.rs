@@ -132,7 +132,7 @@ async fn an_unknown_user_costs_a_hash_too() {
     // While every permit is taken, an unknown user waits for one as a known user does.
     let mut all = Vec::new();
     while auth.inner.hashing.free() > 0 {
-        all.push(auth.inner.hashing.enter().await.unwrap());
+        all.push(auth.inner.hashing.enter([192, 0, 2, 99].into()).await.unwrap());
     }
     for login in ["ada", "eve", "a/b"] {
         assert!(timeout(Duration::from_millis(50), verify(&auth, login, "x")).await.is_err(), "{login}");
