@@ -17,7 +17,7 @@ use futures::FutureExt;
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf},
     task::yield_now,
-    time::timeout,
+    time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -25,6 +25,7 @@ use crate::{
     client::Client,
     deflate::Deflated,
     node::admission::{InCheck, Stranger},
+    pressure::Credit,
     tls::{TlsAcceptor, TlsFacts},
 };
 
@@ -67,6 +68,9 @@ pub struct Connection {
     write_timeout: Duration,
     activity: Arc<Activity>,
     stranger: Option<Stranger>,
+    credit: Credit,
+    /// Since the last look at the credit.
+    commands: u32,
 }
 
 /// What bytes go through.
@@ -135,6 +139,8 @@ impl Connection {
             write_timeout,
             activity: Arc::default(),
             stranger: None,
+            credit: Credit::default(),
+            commands: 0,
         }
     }
 
@@ -163,6 +169,11 @@ impl Connection {
         self.stranger.as_ref().map(Stranger::in_check)
     }
 
+    /// A command is carried out: whoever sends many rests where the node has more to do than it can.
+    pub fn commanded(&mut self) {
+        self.commands = self.commands.saturating_add(1);
+    }
+
     /// What was read and not used yet; take bytes from its front.
     pub fn input(&mut self) -> &mut BytesMut {
         &mut self.input
@@ -170,6 +181,9 @@ impl Connection {
 
     /// Waits for more input, at most `limit`. Safe to cancel: nothing is lost.
     pub async fn fill(&mut self, limit: Duration) -> Result<(), ConnectionError> {
+        if let Some(rest) = self.credit.spend(std::mem::take(&mut self.commands)) {
+            sleep(rest).await;
+        }
         let read = match self.read().now_or_never() {
             Some(read) => {
                 // Who sends without a pause takes turns with everybody else, piece by piece.

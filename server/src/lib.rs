@@ -17,6 +17,7 @@ pub mod lmtp;
 pub mod log;
 pub mod node;
 pub mod pop3;
+pub mod pressure;
 pub mod sandbox;
 pub mod session;
 pub mod tls;

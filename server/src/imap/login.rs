@@ -145,6 +145,7 @@ impl<'a> Door<'a> {
 
     /// Reads and runs one command; its tag, and what comes of it.
     async fn next_command(&mut self, connection: &mut Connection) -> Result<(String, Next), Stop> {
+        connection.commanded();
         loop {
             self.skip_the_end_of_a_stream(connection.input());
             match self.framer.next(connection.input()) {

@@ -132,11 +132,14 @@ impl<H: Holding> Session<H> {
                 Step::Continue { text } => response::continuation(self.connection.output(), text),
                 // Some clients end a literal with a line end too many.
                 Step::Command(line) if line.is_empty() => {}
-                Step::Command(line) => match self.command(&mut state, &line).await? {
-                    Next::GoOn => {}
-                    Next::Logout => return Ok(Done::Ended(End::logout())),
-                    Next::LogInAnew => return Ok(Done::Unauthenticated),
-                },
+                Step::Command(line) => {
+                    self.connection.commanded();
+                    match self.command(&mut state, &line).await? {
+                        Next::GoOn => {}
+                        Next::Logout => return Ok(Done::Ended(End::logout())),
+                        Next::LogInAnew => return Ok(Done::Unauthenticated),
+                    }
+                }
                 Step::Append(start) => {
                     let tag = start.tag.clone();
                     let result = command::append::append(self, &mut state, start).await;

@@ -172,6 +172,7 @@ impl<'a, B: Backend> Session<'a, B> {
                     continue;
                 }
             };
+            connection.commanded();
             let done = match parsed {
                 Ok(Command::Quit) => {
                     Reply::new(221, "2.0.0", "Bye").write(connection.output());

@@ -55,7 +55,7 @@ use crate::{
         socket::{Activated, Socket},
     },
     pop3::MaildropLocks,
-    sandbox,
+    pressure, sandbox,
     tls::Tls,
 };
 
@@ -241,6 +241,7 @@ async fn start(config: Config, config_file: &Path) -> anyhow::Result<Arc<Node>> 
         tracing::info!(address = %listener.local_addr()?, ?speaks, "answering health checks");
         tokio::spawn(probe::run(node.clone(), listener, speaks));
     }
+    tokio::spawn(pressure::measure());
     tokio::spawn(housekeeping(node.clone()));
     tokio::spawn(health::trial::at_start(node.clone()));
     tokio::spawn(expiry::run(node.clone()));

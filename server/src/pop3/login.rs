@@ -116,6 +116,7 @@ impl<'a, G: Gate> Authorization<'a, G> {
         let mut lines = LineReader::new(command::LINE_BYTES_MAX);
         loop {
             let line = self.line(connection, &mut lines).await?;
+            connection.commanded();
             let parsed = match &line {
                 Line::Complete(line) => command::parse(line),
                 Line::TooLong => Err("The line is too long"),

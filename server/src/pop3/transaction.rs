@@ -110,6 +110,7 @@ impl<M: Maildrop> Transaction<'_, M> {
                     continue;
                 }
             };
+            connection.commanded();
             let answered = match parsed {
                 Ok(Command::Quit) => return Ok(self.quit(connection).await),
                 Ok(command) => self.answer(connection, command).await,
