@@ -41,8 +41,10 @@ pub struct StorageSettings {
     pub rescan_interval: Duration,
     /// How many file operations of one bulk command are under way at once.
     pub parallel_operations: usize,
-    /// Longest silence of a fenced host's late requests, `dead_after`: the second scan after an unclean takeover.
+    /// How long after an unclean takeover a fenced host's late requests are looked for, at least; on a file server it is longer.
     pub settle_after: Duration,
+    /// How often they are looked for until then.
+    pub late_look_interval: Duration,
     /// How long a durable change may wait for its acknowledgement while this node has no contact with the shared directory and nobody fenced it: an
     /// outage of the file server must not cost a session.
     pub suspended_wait: Duration,

@@ -21,7 +21,7 @@ use parking_lot::{Mutex, RecursiveRwLock, RecursiveRwLockReadGuard, RecursiveRwL
 use crate::{
     Account, AccountPaths, StorageError, StorageSettings,
     commits::{Commits, Failure},
-    filesystem::{Filesystem, is_remote},
+    filesystem::Filesystem,
     maildir::filename,
     quota::Quota,
 };
@@ -79,9 +79,9 @@ impl Store {
             paths,
             lease,
             settings,
+            is_remote: filesystem.is_remote(index.folder()),
             filesystem,
             quota: Quota::default(),
-            is_remote: is_remote(index.folder()),
             clock: SystemClock::new(),
             phase: AtomicU8::new(OPEN),
             activity: RecursiveRwLock::new(()),
@@ -315,6 +315,11 @@ impl Store {
     /// Whether a rename or removal in the background may have to wait, and lookups with it: no client shall. What was told is durable in the index.
     pub fn may_wait_for_dead_client(&self) -> bool {
         self.now() < *self.quiet_until.lock()
+    }
+    /// How long after an unclean takeover requests that the holder before had sent may still arrive. A host that stays cut off for longer sends them when
+    /// it comes back: `rescan_interval` finds what they did.
+    pub fn late_requests_last(&self) -> Duration {
+        if self.is_remote { DEAD_CLIENT_HOLDS.max(self.settings.settle_after) } else { self.settings.settle_after }
     }
     /// The unique part of a new file's name, and when it was made (Unix seconds).
     pub fn unique(&self, internal_date: Option<i64>) -> (String, i64, i64) {

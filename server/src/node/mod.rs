@@ -67,6 +67,8 @@ const SHARE_INTERVAL: Duration = Duration::from_secs(1);
 const IDLE_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a leaving node may take to close its accounts: service managers kill after 90 s.
 const LEAVE_LIMIT: Duration = Duration::from_secs(60);
+/// Two requests per open mailbox, for two minutes after an unclean takeover.
+const LATE_LOOK_INTERVAL: Duration = Duration::from_secs(10);
 /// How long a finished change waits to be acknowledged during an outage of the file server: clients wait longer than a server needs to restart.
 const SUSPENDED_WAIT: Duration = Duration::from_secs(300);
 /// How long sessions may take to say goodbye.
@@ -267,6 +269,7 @@ fn storage_settings(config: &Config, settle_after: Duration) -> anyhow::Result<S
         rescan_interval: config.mail.rescan_interval,
         parallel_operations: 32,
         settle_after,
+        late_look_interval: LATE_LOOK_INTERVAL,
         suspended_wait: SUSPENDED_WAIT,
     })
 }

@@ -139,6 +139,18 @@ impl NewFile for FaultyFile {
     }
 }
 
+impl Faulty {
+    /// What is to happen after a listing.
+    fn listed(&self, folder: &Path) {
+        // Taken out meanwhile: the event may list folders itself.
+        let event = self.state.after_listing.lock().take();
+        if let Some(ListingEvent(mut event)) = event {
+            event(folder);
+            self.state.after_listing.lock().get_or_insert(ListingEvent(event));
+        }
+    }
+}
+
 impl Filesystem for Faulty {
     fn create(&self, path: &Path) -> io::Result<Box<dyn NewFile>> {
         self.state.changing()?;
@@ -173,12 +185,12 @@ impl Filesystem for Faulty {
     }
     fn list(&self, folder: &Path) -> io::Result<Vec<Entry>> {
         let listed = Shared.list(folder);
-        // Taken out meanwhile: the event may list folders itself.
-        let event = self.state.after_listing.lock().take();
-        if let Some(ListingEvent(mut event)) = event {
-            event(folder);
-            self.state.after_listing.lock().get_or_insert(ListingEvent(event));
-        }
+        self.listed(folder);
+        listed
+    }
+    fn list_with_attributes(&self, folder: &Path, wanted: &dyn Fn(&str) -> bool) -> io::Result<Vec<(Entry, Option<Attributes>)>> {
+        let listed = Shared.list_with_attributes(folder, wanted);
+        self.listed(folder);
         listed
     }
     fn attributes(&self, path: &Path) -> io::Result<Attributes> {

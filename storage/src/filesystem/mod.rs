@@ -20,7 +20,6 @@ use std::{fmt::Debug, io, path::Path};
 
 pub use faulty::{Failure, Faulty};
 pub use shared::Shared;
-pub(crate) use shared::is_remote;
 
 /// An entry of a listing.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -78,6 +77,9 @@ pub trait Filesystem: Send + Sync + Debug {
     fn remove_folder(&self, path: &Path) -> io::Result<()>;
     /// What is in a folder now, as the server says.
     fn list(&self, folder: &Path) -> io::Result<Vec<Entry>>;
+    /// As [`Filesystem::list`], with the attributes that each `wanted` file had a moment ago; `None`: not known. The NFS client sees that each entry is
+    /// looked at, and asks the server for many at once (READDIRPLUS), as for `ls -l`.
+    fn list_with_attributes(&self, folder: &Path, wanted: &dyn Fn(&str) -> bool) -> io::Result<Vec<(Entry, Option<Attributes>)>>;
     /// Attributes as the server says them now.
     fn attributes(&self, path: &Path) -> io::Result<Attributes>;
     /// Whether other hosts may keep files here from being renamed or removed: those that were lost with a delegation.

@@ -4,7 +4,10 @@ use std::{
     collections::BTreeMap,
     fs::{self, File},
     io::{self, Write},
-    os::unix::fs::{FileExt, OpenOptionsExt},
+    os::{
+        fd::{AsFd, BorrowedFd},
+        unix::fs::{FileExt, OpenOptionsExt},
+    },
     path::Path,
 };
 
@@ -113,36 +116,20 @@ impl Filesystem for Shared {
         }
     }
     fn list(&self, folder: &Path) -> io::Result<Vec<Entry>> {
-        // Asking for the attributes first makes the client drop a listing that is out of date.
-        self.attributes(folder)?;
-        let opened = rustix::fs::open(folder, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
         let mut entries = Vec::new();
-        let mut buffer = Vec::with_capacity(LISTING_BYTES);
-        let mut listing = RawDir::new(opened, buffer.spare_capacity_mut());
-        while let Some(entry) = listing.next() {
-            let entry = entry?;
-            let Ok(name) = entry.file_name().to_str() else { continue };
-            if name == "." || name == ".." {
-                continue;
-            }
-            let is_folder = match entry.file_type() {
-                // NFS does not always say in a listing. Only mailboxes' folders begin with a dot; asking about every message would be a request each.
-                FileType::Unknown if name.starts_with('.') => fs::symlink_metadata(folder.join(name)).ok().map(|found| found.is_dir()),
-                FileType::Unknown => None,
-                kind => Some(kind.is_dir()),
-            };
-            entries.push(Entry { name: name.to_owned(), is_folder });
-        }
+        self.each_entry(folder, |_, entry| entries.push(entry))?;
+        Ok(entries)
+    }
+    fn list_with_attributes(&self, folder: &Path, wanted: &dyn Fn(&str) -> bool) -> io::Result<Vec<(Entry, Option<Attributes>)>> {
+        let mut entries = Vec::new();
+        self.each_entry(folder, |opened, entry| {
+            let attributes = if wanted(&entry.name) { attributes(opened, Path::new(&entry.name), AtFlags::empty()).ok() } else { None };
+            entries.push((entry, attributes));
+        })?;
         Ok(entries)
     }
     fn attributes(&self, path: &Path) -> io::Result<Attributes> {
-        let stat = rustix::fs::statx(CWD, path, AtFlags::STATX_FORCE_SYNC, StatxFlags::BASIC_STATS)?;
-        let nanoseconds = |seconds: i64, rest: u32| seconds.saturating_mul(1_000_000_000).saturating_add(i64::from(rest));
-        Ok(Attributes {
-            size: stat.stx_size,
-            modified: nanoseconds(stat.stx_mtime.tv_sec, stat.stx_mtime.tv_nsec),
-            changed: nanoseconds(stat.stx_ctime.tv_sec, stat.stx_ctime.tv_nsec),
-        })
+        attributes(CWD, path, AtFlags::STATX_FORCE_SYNC)
     }
     fn is_remote(&self, folder: &Path) -> bool {
         keeps_names_by_itself(folder).unwrap_or(false)
@@ -156,9 +143,40 @@ impl Filesystem for Shared {
     }
 }
 
-/// Whether every look into a folder is a round trip to a file server.
-pub(crate) fn is_remote(folder: &Path) -> bool {
-    keeps_names_by_itself(folder).unwrap_or(false)
+impl Shared {
+    /// Calls `visit` with the open folder and each of its entries, as the server says now.
+    fn each_entry(&self, folder: &Path, mut visit: impl FnMut(BorrowedFd<'_>, Entry)) -> io::Result<()> {
+        // Asking for the attributes first makes the client drop a listing that is out of date.
+        self.attributes(folder)?;
+        let opened = rustix::fs::open(folder, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        let mut buffer = Vec::with_capacity(LISTING_BYTES);
+        let mut listing = RawDir::new(&opened, buffer.spare_capacity_mut());
+        while let Some(entry) = listing.next() {
+            let entry = entry?;
+            let Ok(name) = entry.file_name().to_str() else { continue };
+            if name == "." || name == ".." {
+                continue;
+            }
+            let is_folder = match entry.file_type() {
+                // NFS does not always say in a listing. Only mailboxes' folders begin with a dot; asking about every message would be a request each.
+                FileType::Unknown if name.starts_with('.') => fs::symlink_metadata(folder.join(name)).ok().map(|found| found.is_dir()),
+                FileType::Unknown => None,
+                kind => Some(kind.is_dir()),
+            };
+            visit(opened.as_fd(), Entry { name: name.to_owned(), is_folder });
+        }
+        Ok(())
+    }
+}
+
+fn attributes(folder: BorrowedFd<'_>, path: &Path, how: AtFlags) -> io::Result<Attributes> {
+    let stat = rustix::fs::statx(folder, path, how, StatxFlags::BASIC_STATS)?;
+    let nanoseconds = |seconds: i64, rest: u32| seconds.saturating_mul(1_000_000_000).saturating_add(i64::from(rest));
+    Ok(Attributes {
+        size: stat.stx_size,
+        modified: nanoseconds(stat.stx_mtime.tv_sec, stat.stx_mtime.tv_nsec),
+        changed: nanoseconds(stat.stx_ctime.tv_sec, stat.stx_ctime.tv_nsec),
+    })
 }
 
 /// Whether the file system made a rename durable before it answered: NFS does. Asked once per mount; costs no request after that.

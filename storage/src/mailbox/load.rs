@@ -155,15 +155,19 @@ impl Mailbox {
         self.store.change(|change| uidls.iter().try_for_each(|(uid, uidl)| change.insert_uidl(self.id, *uid, uidl)))
     }
 
-    /// The scan that follows a takeover, once a dead holder's late requests can't arrive any more.
+    /// After an unclean takeover: looks for what a dead holder's late requests do, and once more when they can't arrive any longer.
     pub(crate) fn settle_takeover(&self) -> Result<(), StorageError> {
-        let due = {
+        let (since_takeover, since_look) = {
             let state = self.state.lock();
-            let waited = self.store.now().saturating_sub(state.taken_over_at);
-            state.record.scan_due == ScanDue::Settle && waited >= self.store.settings.settle_after
+            if state.record.scan_due != ScanDue::Settle || self.is_deleted() {
+                return Ok(());
+            }
+            let now = self.store.now();
+            (now.saturating_sub(state.taken_over_at), now.saturating_sub(state.looked_at))
         };
-        if !due || self.is_deleted() {
-            return Ok(());
+        if since_takeover < self.store.late_requests_last() {
+            // A message that such a request moved is shown where it was.
+            return if since_look < self.store.settings.late_look_interval { Ok(()) } else { self.look(Look::WhenChanged) };
         }
         self.look(Look::Thoroughly)?;
         let mut state = self.state.lock();

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     StorageError, Usage, adopt,
-    filesystem::read_small,
+    filesystem::{Attributes, Entry, read_small},
     maildir::{
         filename::{Base, FileName, KEYWORD_LETTERS, identity},
         scan::{Found, Known, Plan, assign, compare, found},
@@ -79,7 +79,10 @@ impl Mailbox {
         }
         // A message that comes while the folder is listed may be missing from the listing: it is not gone.
         let listed_from = self.columns.read().uid_next();
-        let mut listed = self.list(folder)?;
+        let (mut listed, attributes) = match look {
+            Look::Opening(ScanDue::Rebuild) => self.list_with_attributes(folder)?,
+            _ => (self.list(folder)?, Vec::new()),
+        };
         let mut plan = self.compare(&listed, listed_from);
         if !plan.gone.is_empty() {
             // A file that is renamed while its folder is listed may be missed: what is gone is gone twice.
@@ -89,7 +92,7 @@ impl Mailbox {
             listed = again.iter().cloned().chain(missed).collect();
             plan = self.compare(&listed, listed_from);
         }
-        let mut new = found(listed, &plan.new);
+        let mut new = found(listed, &attributes, &plan.new);
         if matches!(look, Look::Opening(ScanDue::Takeover | ScanDue::Rebuild)) {
             self.apply_adopted_list(folder, &mut new)?;
             self.apply_further(folder, &mut new)?;
@@ -167,13 +170,20 @@ impl Mailbox {
         for name in ["cur/", "new/"] {
             let path = folder.join(name);
             let entries = self.store.filesystem.list(&path).map_err(self.store.io("can't list", path))?;
-            let messages = entries.into_iter().filter(|entry| !entry.name.starts_with('.') && entry.is_folder != Some(true));
-            files.extend(messages.map(|mut entry| {
-                entry.name.insert_str(0, name);
-                entry.name
-            }));
+            files.extend(entries.into_iter().filter_map(|entry| message_file(name, entry)));
         }
         Ok(files)
+    }
+    /// As [`Mailbox::list`], with the attributes of files whose names do not say everything, by position.
+    fn list_with_attributes(&self, folder: &Path) -> Result<(Vec<String>, Vec<Option<Attributes>>), StorageError> {
+        let mut listed = (Vec::new(), Vec::new());
+        for name in ["cur/", "new/"] {
+            let path = folder.join(name);
+            let entries = self.store.filesystem.list_with_attributes(&path, &|name| !says_everything(name));
+            let entries = entries.map_err(self.store.io("can't list", path))?;
+            listed.extend(entries.into_iter().filter_map(|(entry, attributes)| Some((message_file(name, entry)?, attributes))));
+        }
+        Ok(listed)
     }
 
     /// What a listing says; `listed_from`: the UIDs from here on are newer than the listing.
@@ -232,7 +242,7 @@ impl Mailbox {
                 return Ok(message);
             }
             own => {
-                let attributes = self.store.filesystem.attributes(&path)?;
+                let attributes = found.attributes.map_or_else(|| self.store.filesystem.attributes(&path), Ok)?;
                 message.pending.disk_size = attributes.size;
                 message.internal_date = own.map_or(attributes.modified.div_euclid(1_000_000_000), |own| own.internal_date);
                 message.save_date = own.map_or(attributes.changed, |own| own.moment.saturating_mul(1_000)).div_euclid(1_000_000_000);
@@ -362,6 +372,21 @@ impl Mailbox {
         }
         Ok(state)
     }
+}
+
+/// `cur/…` or `new/…` of an entry of that folder; `None`: it is no message.
+fn message_file(folder: &str, mut entry: Entry) -> Option<String> {
+    if entry.name.starts_with('.') || entry.is_folder == Some(true) {
+        return None;
+    }
+    entry.name.insert_str(0, folder);
+    Some(entry.name)
+}
+
+/// Whether the file itself need not be asked for its dates and sizes.
+fn says_everything(name: &str) -> bool {
+    let base = FileName::parse(name).base;
+    base.own().is_some() && base.size.is_some() && base.disk_size.is_some()
 }
 
 /// Whether a file's name says already all that a name is to say.

@@ -14,6 +14,7 @@ use affinity::Epoch;
 use index::{FlagSet, Uid};
 
 use super::filename::{FileName, identity};
+use crate::filesystem::Attributes;
 
 /// A message we know.
 #[derive(Debug, Clone)]
@@ -34,12 +35,14 @@ pub(crate) struct Found {
     /// What its name says, or a list that knows it by its name.
     pub uid: Option<Uid>,
     pub flags: FlagSet,
+    /// Where the listing said them.
+    pub attributes: Option<Attributes>,
 }
 
 impl Found {
-    fn new(file: String) -> Found {
+    fn new(file: String, attributes: Option<Attributes>) -> Found {
         let FileName { base, flags, .. } = parse(&file);
-        Found { uid: base.uid, flags, file }
+        Found { uid: base.uid, flags, file, attributes }
     }
     /// The parts of its name, with the UID and flags it has now.
     pub fn name(&self) -> FileName {
@@ -98,14 +101,14 @@ pub(crate) fn compare(known: impl Iterator<Item = Known>, listed: &[String], rem
     plan
 }
 
-/// The new files of a listing, the oldest first.
-pub(crate) fn found(listed: Vec<String>, new: &[usize]) -> Vec<Found> {
+/// The new files of a listing, the oldest first. `attributes`: of the files listed, where they are known.
+pub(crate) fn found(listed: Vec<String>, attributes: &[Option<Attributes>], new: &[usize]) -> Vec<Found> {
     let mut new = new.iter().peekable();
     let mut found: Vec<(Option<i64>, Found)> = listed
         .into_iter()
         .enumerate()
         .filter(|(position, _)| new.next_if_eq(&position).is_some())
-        .map(|(_, file)| (parse(&file).base.seconds(), Found::new(file)))
+        .map(|(position, file)| (parse(&file).base.seconds(), Found::new(file, attributes.get(position).copied().flatten())))
         .collect();
     found.sort_unstable_by(|(a_seconds, a), (b_seconds, b)| (a_seconds, &a.file).cmp(&(b_seconds, &b.file)));
     found.into_iter().map(|(_, found)| found).collect()
@@ -167,7 +170,7 @@ mod tests {
         files.iter().map(|file| (*file).to_owned()).collect()
     }
     fn found(file: &str) -> Found {
-        Found::new(file.to_owned())
+        Found::new(file.to_owned(), None)
     }
 
     #[test]
@@ -189,7 +192,7 @@ mod tests {
             ]
         );
         assert_eq!(plan.gone, [Uid::new(4).unwrap()]);
-        assert_eq!(super::found(files, &plan.new), [found("new/x")]);
+        assert_eq!(super::found(files, &[], &plan.new), [found("new/x")]);
     }
 
     #[test]
@@ -197,7 +200,7 @@ mod tests {
         let files = listed(&["cur/2.b:2,", "cur/a:2,S", "cur/1.b:2,"]);
         let plan = compare(std::iter::empty(), &files, &listed(&["cur/a:2,"]));
         assert_eq!(plan.removing, ["cur/a:2,S"]);
-        assert_eq!(super::found(files, &plan.new), [found("cur/1.b:2,"), found("cur/2.b:2,")], "the oldest first");
+        assert_eq!(super::found(files, &[], &plan.new), [found("cur/1.b:2,"), found("cur/2.b:2,")], "the oldest first");
     }
 
     #[test]

@@ -71,6 +71,7 @@ impl User {
                 rescan_interval: Duration::ZERO,
                 parallel_operations: 16,
                 settle_after: Duration::ZERO,
+                late_look_interval: Duration::ZERO,
                 suspended_wait: Duration::ZERO,
             },
             layout: Layout::default(),

@@ -296,6 +296,27 @@ fn a_late_rename_of_a_dead_holder_gets_a_uid_of_its_own() {
     assert_eq!(uids, [1, after.get(), after.get() + 1], "the second scan found it");
 }
 
+/// A host that was cut off in the middle of a MOVE sends its renames when it is back, long after its user has another holder.
+#[test]
+fn what_a_dead_holders_late_requests_move_is_looked_for_until_they_can_not_arrive() {
+    let mut user = User::new();
+    user.settings.rescan_interval = Duration::from_secs(3_600);
+    let held = user.open(Handover::Clean);
+    let moved = append(&held.inbox(), "moved late", FlagSet::EMPTY).unwrap().uid;
+    user.die(held);
+    user.faulty.pretend_remote();
+    let held = user.open(Handover::Unclean);
+    let (inbox, sent) = (held.inbox(), held.open("Sent"));
+    held.run_background_work().unwrap();
+    assert_eq!((inbox.read().len(), sent.read().len()), (1, 0));
+
+    let file = user.files("").remove(0);
+    let name = file.rsplit_once('/').unwrap().1;
+    std::fs::rename(user.maildir().join(&file), user.maildir().join(".Sent/cur").join(name)).unwrap();
+    held.run_background_work().unwrap();
+    assert_eq!((inbox.read().len(), sent.read().len()), (0, 1), "UID {moved} is where its file is");
+}
+
 /// A lost host's delegations make renames and removals wait: so they wait themselves, but for closing.
 #[test]
 fn after_an_unclean_takeover_names_wait_where_a_dead_client_may_hold_files() {

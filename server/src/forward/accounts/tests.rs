@@ -50,6 +50,7 @@ impl House {
             rescan_interval: Duration::from_secs(60),
             parallel_operations: 4,
             settle_after: Duration::ZERO,
+            late_look_interval: Duration::from_secs(10),
             suspended_wait: Duration::ZERO,
         };
         let placing = Placing::new(keeper.clone(), |_| affinity::Wish::default());

@@ -74,6 +74,7 @@ impl House {
             rescan_interval: Duration::from_secs(60),
             parallel_operations: 8,
             settle_after: Duration::from_secs(8),
+            late_look_interval: Duration::from_secs(10),
             suspended_wait: Duration::ZERO,
         };
         let account = Account::open(paths, lease, Handover::Clean, Arc::new(settings)).unwrap();

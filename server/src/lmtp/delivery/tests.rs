@@ -23,6 +23,7 @@ pub(crate) fn open_account(dir: &Path) -> (Arc<Account>, Arc<Tenure>) {
         rescan_interval: Duration::from_secs(1),
         parallel_operations: 4,
         settle_after: Duration::from_secs(8),
+        late_look_interval: Duration::from_secs(10),
         suspended_wait: Duration::ZERO,
     };
     let paths = AccountPaths::new(dir.join("Maildir"), dir.join("index"));

@@ -34,6 +34,8 @@ use crate::fresh;
 const USERS: usize = 3;
 /// After the hosts are healed, a login may take so long.
 const SERVED_LIMIT: Duration = Duration::from_secs(60);
+/// After that, everybody sees what a lost holder's late requests did: its `LATE_LOOK_INTERVAL` and a little.
+const LATE_LOOK: Duration = Duration::from_secs(15);
 /// Operations that a violation shows.
 const SHOWN: usize = 25;
 
@@ -110,6 +112,9 @@ fn play(seed: u64, time: Duration, out: &Path) -> Result<History> {
     let outcome = struck(&shared, &nemesis, seed, time).and_then(|()| {
         eprintln!("{:8.1} s  healing", seconds(shared.recorder.now()));
         nemesis.heal()?;
+        lab.wait_acquainted(&cluster)?;
+        // What a cut-off host had sent has arrived by now; those who hold its users look for it every ten seconds.
+        thread::sleep(LATE_LOOK);
         read_everything(&lab, &cluster, &shared.recorder, &nemesis)
     });
     if outcome.is_err() {
