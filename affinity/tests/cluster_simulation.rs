@@ -27,7 +27,7 @@ fn requests_grow_with_nodes_times_beats_and_logins_and_nothing_else() {
 #[test]
 fn who_comes_goes_or_dies_moves_no_users_but_its_own_and_an_outage_none() {
     let rows = run();
-    let [logins, idle, join, drain, death, outage, back, again, flapping] = rows.as_slice() else { panic!("{rows:?}") };
+    let [logins, idle, join, drain, death, outage, back, again, .., flapping] = rows.as_slice() else { panic!("{rows:?}") };
     assert_eq!((logins.logins, logins.moved, logins.longest_wait), (4000, 0, 0));
     assert_eq!((idle.lease_requests, idle.moved, join.moved), (0, 0, 0));
     assert!(logins.spread.0 >= 130 && logins.spread.1 <= 280, "200 each on average: {:?}", logins.spread);
@@ -40,6 +40,19 @@ fn who_comes_goes_or_dies_moves_no_users_but_its_own_and_an_outage_none() {
     assert!(back.spread.0 >= 130 && back.spread.1 <= 280, "{:?}", back.spread);
     assert_eq!((again.moved, again.fenced), (0, 0), "whoever is where they belong stays: nothing flaps");
     assert_eq!((flapping.moved, flapping.lease_requests), (0, 0), "a node that comes and goes moves nobody who is not idle");
+}
+
+#[test]
+fn a_changed_weight_moves_nobody_until_idle_and_then_no_more_than_its_share() {
+    let rows = run();
+    let [.., halved, less, whole, back, _] = rows.as_slice() else { panic!("{rows:?}") };
+    for row in [halved, whole] {
+        assert_eq!((row.moved, row.lease_requests, row.fenced), (0, 0, 0), "{row:?}");
+    }
+    // Two of 20 nodes have 400 of 4000 users and lose nearly half of them; nobody moves between the others.
+    assert!((120..=260).contains(&less.moved) && less.spread.0 < 130, "{less:?}");
+    assert_eq!(back.moved, less.moved, "the same come back, and nobody else");
+    assert!(back.spread.0 >= 130 && back.spread.1 <= 280, "{back:?}");
 }
 
 #[test]

@@ -77,6 +77,8 @@ pub struct World {
     now: u64,
     away: bool,
     nodes: Vec<Option<Node>>,
+    /// `settings/<node>/weight`, by number.
+    weights: Vec<u32>,
     by_holder: HashMap<HolderId, usize>,
     /// `nodes/` on the server.
     files: BTreeMap<HolderId, u64>,
@@ -97,6 +99,7 @@ impl World {
             now: 0,
             away: false,
             nodes: Vec::new(),
+            weights: Vec::new(),
             by_holder: HashMap::new(),
             files: BTreeMap::new(),
             leases: vec![Lease::default(); size.users],
@@ -133,6 +136,15 @@ impl World {
         rows.push(self.phase("the dead come back, and every user is idle once", all_in + 8));
         self.idle_users = (0..self.size.users).collect();
         rows.push(self.phase("every user is idle once more", all_in + 8));
+        for (weight, changed, followed) in [
+            (50, "a tenth has half its weight, nobody is idle", "then every user is idle once"),
+            (100, "it has its weight again, nobody is idle", "then every user is idle once"),
+        ] {
+            self.weights[tenth..2 * tenth].fill(weight);
+            rows.push(self.phase(changed, 3 * SETTINGS_EVERY));
+            self.idle_users = (0..self.size.users).collect();
+            rows.push(self.phase(followed, all_in + 8));
+        }
         for _ in 0..4 {
             (tenth..2 * tenth).for_each(|number| self.crash_quietly(number));
             self.wait(20);
@@ -165,6 +177,7 @@ impl World {
 
     fn join(&mut self) {
         self.nodes.push(None);
+        self.weights.push(100);
         self.start(self.nodes.len() - 1);
     }
 
@@ -297,6 +310,7 @@ impl World {
     fn look_around(&mut self, number: usize) {
         let draining: BTreeSet<&HolderId> = self.nodes.iter().flatten().filter(|node| node.draining).map(|node| &node.holder).collect();
         let Some(node) = &self.nodes[number] else { return };
+        let weight = |holder| self.by_holder.get(holder).and_then(|number| self.weights.get(*number)).copied().unwrap_or(100);
         let peers = node.watch.observed().iter().map(|(holder, observed)| Peer {
             holder: holder.clone(),
             beat: observed.beat,
@@ -304,7 +318,7 @@ impl World {
             suspect: observed.suspect,
             draining: draining.contains(holder),
             trouble: false,
-            weight: 100,
+            weight: weight(holder),
             tags: BTreeSet::new(),
             info: None,
         });
