@@ -1,9 +1,14 @@
 //! `bench-relay`: what relaying costs. Memory and CPU of many idle IMAP sessions on both nodes; FETCHes through the holder's own door and through the
 //! other node's, with the CPU time of each party.
 
-use std::{process, thread, time::Duration};
+use std::{
+    env,
+    process::{self, Command},
+    thread,
+    time::Duration,
+};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use benches::{client::Client, corpus, idle, servers::placed_on, usage};
 use clap::{Parser, Subcommand};
 use tests::{
@@ -48,9 +53,14 @@ enum What {
         /// Through TLS.
         #[arg(long)]
         tls: bool,
+        /// What each node's host can send, as tc writes it (`1gbit`): in a network namespace of its own, so as root. Without it, processors are the limit.
+        #[arg(long)]
+        rate: Option<String>,
     },
 }
 
+/// Set in the network namespace.
+const INSIDE: &str = "BENCH_RELAY_INSIDE";
 /// Users of whom some are held by either node.
 const USERS: usize = 12;
 /// The messages: bytes, and how many a mailbox has.
@@ -60,7 +70,19 @@ fn main() -> Result<()> {
     match Arguments::parse().what {
         What::Idle { sessions, seconds } => idle::measure(sessions, Duration::from_secs(seconds)),
         What::Hold => idle::hold(),
-        What::Fetch { connections, megabytes, rounds, tls } => fetch(&connections, megabytes, rounds, tls),
+        What::Fetch { connections, megabytes, rounds, tls, rate: None } => fetch(&connections, megabytes, rounds, tls, None),
+        What::Fetch { connections, megabytes, rounds, tls, rate: Some(rate) } => {
+            if env::var_os(INSIDE).is_none() {
+                let status = Command::new("unshare")
+                    .arg("--net")
+                    .args([env::current_exe()?.into()].into_iter().chain(env::args_os().skip(1)))
+                    .env(INSIDE, "1")
+                    .status()?;
+                process::exit(status.code().unwrap_or(1));
+            }
+            net("ip", "link set lo up")?;
+            fetch(&connections, megabytes, rounds, tls, Some(&rate))
+        }
     }
 }
 
@@ -72,9 +94,28 @@ struct Round {
     cpu: [f64; 3],
 }
 
-fn fetch(connections: &[usize], megabytes: usize, rounds: usize, tls: bool) -> Result<()> {
+fn net(program: &str, arguments: &str) -> Result<()> {
+    let status = Command::new(program).args(arguments.split(' ')).status().with_context(|| format!("cannot run {program}"))?;
+    ensure!(status.success(), "{program} {arguments} failed");
+    Ok(())
+}
+
+/// What leaves the ingress' door for the client has `rate`, and what goes between the nodes has it.
+fn limit(door: &str, rate: &str) -> Result<()> {
+    let port = door.rsplit_once(':').context("a door without a port")?.1;
+    net("tc", "qdisc add dev lo root handle 1: htb default 2")?;
+    for class in ["1:1", "1:2"] {
+        net("tc", &format!("class add dev lo parent 1: classid {class} htb rate {rate} burst 256k"))?;
+    }
+    net("tc", &format!("filter add dev lo parent 1: protocol ip u32 match ip sport {port} 0xffff flowid 1:1"))
+}
+
+fn fetch(connections: &[usize], megabytes: usize, rounds: usize, tls: bool, rate: Option<&str>) -> Result<()> {
     let cluster = Cluster::start(&Demo { nodes: 2, users: USERS, dir: None })?;
     let [ingress, holder] = cluster.nodes.as_slice() else { anyhow::bail!("two nodes were asked for") };
+    if let Some(rate) = rate {
+        limit(if tls { &ingress.doors.imaps } else { &ingress.doors.imap }, rate)?;
+    }
     let far = placed_on(&cluster, &holder.doors.name)?;
     let near = placed_on(&cluster, &ingress.doors.name)?;
     let (direct, relayed) = (near.first().context("nobody is on the first node")?, far.first().context("nobody is on the second node")?);
