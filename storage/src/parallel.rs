@@ -10,8 +10,6 @@ use parking_lot::Mutex;
 
 /// Most helping threads of the whole process: enough to keep a file server busy, few enough that a server that hangs does not exhaust the host.
 const HELPERS_MAX: usize = 256;
-/// Fewest operations under way at once, whatever the settings say: below, latency rules.
-const PARALLEL_MIN: usize = 16;
 
 /// Mailboxes dealt with at once where there are many: each takes several requests one after the other, and a commit that all of them share.
 pub(crate) const MAILBOXES: usize = 64;
@@ -35,9 +33,9 @@ impl Drop for Helpers {
     }
 }
 
-/// Calls `work` for every item, at most `limit` (and at least 16) at once; the results are in the order of the items.
+/// Calls `work` for every item, at most `limit` at once; the results are in the order of the items.
 pub(crate) fn for_each<T: Sync, R: Send>(limit: usize, items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
-    let at_once = limit.max(PARALLEL_MIN).min(items.len());
+    let at_once = limit.min(items.len());
     let Some(helpers) = NonZeroUsize::new(at_once.saturating_sub(1)) else { return items.iter().map(work).collect() };
     let helpers = Helpers::take(helpers.get());
     let next = AtomicUsize::new(0);

@@ -41,6 +41,8 @@ pub(crate) enum Look {
     WhenChanged,
     /// In any case.
     Thoroughly,
+    /// When the mailbox is closed: only if its time stamps changed and say all, so that whoever opens it next need not.
+    Leaving,
     /// For the first time after [`ScanDue`] was recorded; before any client sees the mailbox.
     Opening(ScanDue),
 }
@@ -69,11 +71,16 @@ impl Mailbox {
                 .map_err(self.store.io("can't look at", path))
         };
         let stamps = [stamp("cur")?, stamp("new")?];
+        let now = unix_micros().saturating_mul(1_000);
+        let settled = |stamp: i64| if now.saturating_sub(stamp) < STAMP_GRAIN_NANOSECONDS { 0 } else { stamp };
         {
             let mut state = self.state.lock();
             state.looked_at = self.store.now();
             let same = stamps == [state.record.cur_seen, state.record.new_seen];
-            if look == Look::WhenChanged && same && !state.look_again {
+            if matches!(look, Look::WhenChanged | Look::Leaving) && same && !state.look_again {
+                return Ok(());
+            }
+            if look == Look::Leaving && stamps.iter().any(|stamp| settled(*stamp) == 0) {
                 return Ok(());
             }
         }
@@ -103,10 +110,8 @@ impl Mailbox {
         }
         let mut state = match look {
             Look::Opening(due) => self.admit_at_opening(folder, &plan, new, due)?,
-            Look::WhenChanged | Look::Thoroughly => self.admit(folder, &plan, new)?,
+            Look::WhenChanged | Look::Thoroughly | Look::Leaving => self.admit(folder, &plan, new)?,
         };
-        let now = unix_micros().saturating_mul(1_000);
-        let settled = |stamp: i64| if now.saturating_sub(stamp) < STAMP_GRAIN_NANOSECONDS { 0 } else { stamp };
         state.record.cur_seen = settled(stamps[0]);
         state.record.new_seen = settled(stamps[1]);
         state.look_again = false;

@@ -372,3 +372,33 @@ fn keywords_beyond_the_letters_survive_the_index() {
     let beside: Vec<&String> = files.iter().filter(|file| file.starts_with("berth-keywords,")).collect();
     assert_eq!(beside.len(), 1, "the newest, where letters did not suffice: {beside:?}");
 }
+
+/// The listing of a large mailbox takes long: it is better done when nobody waits.
+#[test]
+fn a_closed_mailbox_is_not_listed_when_it_is_opened_again() {
+    let mut user = User::new();
+    let held = user.open(Handover::Clean);
+    append(&held.inbox(), "one", FlagSet::EMPTY).unwrap();
+    let listed = |user: &User| {
+        let lists = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let counted = lists.clone();
+        user.faulty.after_listing(move |folder| {
+            if folder.ends_with("cur") {
+                counted.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            }
+        });
+        move || lists.load(std::sync::atomic::Ordering::SeqCst)
+    };
+    // What was changed within the time stamps' grain may change again unseen.
+    std::thread::sleep(Duration::from_millis(2_100));
+    held.close().unwrap();
+    let lists = listed(&user);
+    let held = user.open(Handover::Clean);
+    assert_eq!(held.inbox().read().len(), 1);
+    assert_eq!(lists(), 0, "nothing changed since it was closed");
+    held.close().unwrap();
+
+    std::fs::write(user.maildir().join("new/8.M1.other"), "Subject: by another program\n\n").unwrap();
+    let held = user.open(Handover::Clean);
+    assert!(held.inbox().read().len() == 2 && lists() > 0);
+}
