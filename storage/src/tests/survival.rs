@@ -312,7 +312,8 @@ fn what_a_dead_holders_late_requests_move_is_looked_for_until_they_can_not_arriv
 
     let file = user.files("").remove(0);
     let name = file.rsplit_once('/').unwrap().1;
-    std::fs::rename(user.maildir().join(&file), user.maildir().join(".Sent/cur").join(name)).unwrap();
+    std::fs::hard_link(user.maildir().join(&file), user.maildir().join(".Sent/cur").join(name)).unwrap();
+    std::fs::remove_file(user.maildir().join(&file)).unwrap();
     held.run_background_work().unwrap();
     assert_eq!((inbox.read().len(), sent.read().len()), (0, 1), "UID {moved} is where its file is");
 }
