@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use crate::{
     AccountPaths, Mailbox, MailboxName, StorageError,
     filesystem::{Filesystem, Shared},
-    hierarchy::{Catalog, annotations},
+    hierarchy::{Catalog, annotations, watched::AnnotationLog},
     mailbox::{Look, Status},
     parallel,
     quota::Maildirsize,
@@ -127,6 +127,7 @@ pub struct Account {
     pub(crate) trash: Mutex<Vec<PathBuf>>,
     pub(crate) maildirsize: Mutex<Maildirsize>,
     pub(crate) annotations: Mutex<annotations::Cache>,
+    pub(crate) annotation_log: Mutex<AnnotationLog>,
     /// Mailboxes of which the index may not have every row yet: their usage is known once they were opened.
     pub(crate) uncounted: Mutex<Vec<MailboxId>>,
 }
@@ -187,6 +188,7 @@ impl Account {
             trash: Mutex::new(opened.old),
             maildirsize: Mutex::default(),
             annotations: Mutex::default(),
+            annotation_log: Mutex::default(),
             uncounted: Mutex::default(),
         });
         account.find_mailboxes()?;

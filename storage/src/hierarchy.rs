@@ -9,6 +9,7 @@
 pub(crate) mod annotations;
 mod folders;
 mod opening;
+pub(crate) mod watched;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
@@ -206,6 +207,7 @@ impl Account {
 
     fn list_changed(&self) {
         self.list_changes.send_modify(|changes| *changes += 1);
+        self.store.note_activity();
     }
     fn ensure_free(&self, name: &MailboxName) -> Result<(), StorageError> {
         let catalog = self.catalog.read();

@@ -40,7 +40,10 @@ pub(crate) use load::relocate;
 pub use reader::MessageReader;
 pub(crate) use scan::Look;
 
-use crate::{Columns, MailboxName, Row, SharedFile, Staged, StorageError, UidlFormat, Usage, maildir::ceiling::Ceiling, store::Store};
+use crate::{
+    Columns, MailboxName, Row, SharedFile, Staged, StorageError, UidlFormat, Usage, hierarchy::watched::Numbers, maildir::ceiling::Ceiling,
+    store::Store,
+};
 use state::State;
 
 /// The numbers of STATUS.
@@ -139,6 +142,20 @@ pub struct Mailbox {
 }
 
 impl Mailbox {
+    /// Its row in the index, the same as long as it is there.
+    pub(crate) fn id(&self) -> MailboxId {
+        self.id
+    }
+    /// What tells whether anything changed. From memory.
+    pub(crate) fn numbers(&self) -> Numbers {
+        let columns = self.columns.read();
+        Numbers {
+            uid_validity: self.uid_validity(),
+            uid_next: columns.uid_next(),
+            messages: u32::try_from(columns.len()).unwrap_or(u32::MAX),
+            highest_modseq: columns.highest_modseq(),
+        }
+    }
     /// Its present name (changes by RENAME). From memory.
     pub fn name(&self) -> MailboxName {
         self.name.read().clone()

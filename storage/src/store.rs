@@ -17,6 +17,7 @@ use std::{
 use affinity::{Clock, Lease, SystemClock, clock::wall_clock};
 use index::{Change, IndexError, IndexReader, UserIndex};
 use parking_lot::{Mutex, RecursiveRwLock, RecursiveRwLockReadGuard, RecursiveRwLockWriteGuard};
+use tokio::sync::watch;
 
 use crate::{
     Account, AccountPaths, StorageError, StorageSettings,
@@ -45,6 +46,8 @@ const ABANDONED: u8 = 2;
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Store {
+    /// Moves with every change that somebody may follow.
+    pub events: watch::Sender<u64>,
     pub paths: AccountPaths,
     pub lease: Lease,
     pub settings: Arc<StorageSettings>,
@@ -98,7 +101,13 @@ impl Store {
             used: AtomicU64::new(0),
             resting: AtomicBool::new(false),
             counter: AtomicU64::new(0),
+            events: watch::Sender::new(0),
         }
+    }
+
+    /// Something changed that somebody may follow, of any mailbox or of the account.
+    pub fn note_activity(&self) {
+        self.events.send_modify(|events| *events += 1);
     }
 
     /// Every call into the store begins here; closing waits for those that are inside.

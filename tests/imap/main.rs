@@ -12,6 +12,7 @@ mod idle;
 mod login;
 mod mailboxes;
 mod memory;
+mod notify;
 mod rev2;
 mod search;
 mod store;

@@ -53,6 +53,7 @@ pub const AFTER_LOGIN: &[&str] = &[
     "ESORT",
     "CONTEXT=SEARCH",
     "CONTEXT=SORT",
+    "NOTIFY",
     "THREAD=ORDEREDSUBJECT",
     "THREAD=REFERENCES",
     "THREAD=REFS",

@@ -6,12 +6,13 @@
 
 use std::{borrow::Cow, time::Duration};
 
+use storage::MailboxName;
 use tracing::debug;
 
 use crate::{
     connection::{Connection, ConnectionError},
     imap::{
-        command,
+        command::{self, notify::Following},
         holding::Holding,
         reply::{Reply, Stop},
         sets::SavedUids,
@@ -71,6 +72,10 @@ pub struct Session<H> {
     pub enabled: Enabled,
     /// The tag of the command under way.
     pub tag: String,
+    /// What NOTIFY asked for, once it was given.
+    pub following: Option<Box<Following>>,
+    /// Names this session to others of the account.
+    pub origin: u64,
     commands: u64,
     bad_in_a_row: usize,
 }
@@ -94,7 +99,8 @@ impl<H: Holding> Session<H> {
         let mut framer = Framer::new(settings.limits);
         let enabled = Enabled { separator: settings.separator, ..Enabled::NOTHING };
         framer.set_enabled(enabled);
-        Session { connection, held, settings, framer, enabled, tag: String::new(), commands: 0, bad_in_a_row: 0 }
+        let origin = rand::random::<u64>().max(1);
+        Session { connection, held, settings, framer, enabled, tag: String::new(), following: None, origin, commands: 0, bad_in_a_row: 0 }
     }
 
     /// Answers the login command, then every other until the session ends.
@@ -128,7 +134,7 @@ impl<H: Holding> Session<H> {
         let mut state = State::Authenticated;
         loop {
             match self.framer.next(self.connection.input()) {
-                Step::NeedInput => self.fill().await?,
+                Step::NeedInput => self.wait(&mut state).await?,
                 Step::Continue { text } => response::continuation(self.connection.output(), text),
                 // Some clients end a literal with a line end too many.
                 Step::Command(line) if line.is_empty() => {}
@@ -195,14 +201,45 @@ impl<H: Holding> Session<H> {
             return Ok(Next::LogInAnew);
         }
         let expunges = expunges_after(&command);
+        let own = changes_names(&command);
         self.tag.clone_from(&tag);
         let result = if self.enabled.uid_only && command.names_sequence_numbers() {
             Err(uid_required().into())
         } else {
             self.dispatch(state, &tag, command).await
         };
+        if let (Some(following), Ok(_), false) = (&mut self.following, &result, own.is_empty()) {
+            following.know(self.held.account(), &own);
+        }
         self.finish(state, &tag, expunges, result).await?;
         Ok(Next::GoOn)
+    }
+
+    /// Waits for more input; after NOTIFY, tells meanwhile what happens.
+    async fn wait(&mut self, state: &mut State) -> Result<(), Stop> {
+        if self.following.is_none() || !self.framer.is_idle() || !self.connection.input().is_empty() {
+            return self.fill().await;
+        }
+        let silence = tokio::time::sleep(self.settings.idle_timeout);
+        tokio::pin!(silence);
+        let mut rescan = tokio::time::interval(self.settings.rescan_interval.max(Duration::from_secs(1)));
+        rescan.reset();
+        loop {
+            self.connection.flush().await?;
+            let Session { connection, held, following, settings, .. } = &mut *self;
+            let look = tokio::select! {
+                biased;
+                text = held.taken_away() => return Err(updates::farewell(&text)),
+                filled = connection.fill(settings.idle_timeout) => return Ok(filled?),
+                () = command::notify::woken(following, state) => false,
+                _ = rescan.tick() => true,
+                () = &mut silence => return Err(ConnectionError::Timeout(settings.idle_timeout).into()),
+            };
+            if look {
+                command::noop(self, state).await?;
+            }
+            command::notify::tell(self, state).await?;
+        }
     }
 
     /// UNAUTHENTICATE (RFC 8437): all that the session knows ends with it, the compression behind its answer; nothing more is told of the mailbox. There is no NO.
@@ -261,6 +298,7 @@ impl<H: Holding> Session<H> {
             }
             Command::Expunge => command::expunge::expunge(self, state.selected()?, None).await,
             Command::UidExpunge(set) => command::expunge::expunge(self, state.selected()?, Some(&set)).await,
+            Command::Notify(asked) => command::notify::notify(self, state, asked).await,
             Command::CancelUpdate(tags) => {
                 state.selected()?.contexts.cancel(&tags);
                 Ok(Reply::ok("No further updates"))
@@ -298,9 +336,12 @@ impl<H: Holding> Session<H> {
         };
         if let State::Selected(selected) = state {
             updates::tell(&mut self.connection, selected, self.enabled, expunges, &[]).await?;
+            selected.must_tell = false;
+            command::notify::announce(self, selected).await?;
             command::contexts::follow(self, selected).await?;
             updates::tell_owed(&mut self.connection, selected, self.enabled);
         }
+        command::notify::tell_others(self, state).await?;
         if reply.condition == Condition::Ok {
             self.acknowledge().await?;
             crate::log::acknowledged(self.held.account().lease(), tag);
@@ -375,6 +416,17 @@ fn not_understood(error: &ParseError) -> Reply {
         ParseErrorKind::BadCharsetForFilter(known) => Reply::bad(text).with(Code::BadCharset(known).into()),
         ParseErrorKind::UnknownUse => Reply::no(Code::UseAttr, text),
     }
+}
+
+/// The names of mailboxes that the command makes, removes, renames or subscribes.
+fn changes_names(command: &Command) -> Vec<MailboxName> {
+    let named = match command {
+        Command::Create { mailbox, .. } => vec![mailbox],
+        Command::Rename { from, to } => vec![from, to],
+        Command::Delete(mailbox) | Command::Subscribe(mailbox) | Command::Unsubscribe(mailbox) => vec![mailbox],
+        _ => Vec::new(),
+    };
+    named.into_iter().filter_map(|mailbox| command::mailboxes::valid(mailbox.clone()).ok()).collect()
 }
 
 /// Whether sequence numbers may move before the command's answer (RFC 3501 §7.4.1).

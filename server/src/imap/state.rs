@@ -8,7 +8,7 @@ use storage::{Copied, Mailbox, StorageError, StoreOperation, Stored};
 use tokio::sync::watch;
 
 use crate::imap::{
-    command::contexts::Contexts,
+    command::{contexts::Contexts, notify::Heard},
     reply::Reply,
     sets::SavedUids,
     view::View,
@@ -40,7 +40,13 @@ pub struct Selected {
     /// What `$` names (RFC 5182): what the last SEARCH with SAVE found, at first nothing.
     pub saved: SavedUids,
     /// Searches whose results are kept up to date.
-    pub contexts: Contexts,
+    pub contexts: Box<Contexts>,
+    /// What the client wants to hear of the mailbox.
+    pub heard: Box<Heard>,
+    /// A command that removes messages must tell which went, whatever is heard.
+    pub must_tell: bool,
+    /// Of messages below this UID, what is heard of new ones was sent.
+    pub announced: u32,
 }
 
 /// What the client asked to do with a mailbox.

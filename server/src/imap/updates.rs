@@ -26,6 +26,9 @@ pub async fn tell(
     if selected.mailbox.is_deleted() {
         return Err(Stop::Bye("The selected mailbox was deleted".into()));
     }
+    if !selected.heard.messages && !selected.must_tell {
+        return Ok(());
+    }
     if !selected.view.is_behind(&*selected.mailbox.read(), expunges) {
         return Ok(());
     }
@@ -54,11 +57,11 @@ pub async fn tell(
         }
     }
     let keywords = selected.mailbox.keywords();
-    for (sequence, row) in updates.changed {
+    for (sequence, row) in updates.changed.into_iter().filter(|_| selected.heard.flags) {
         let recent = selected.view.is_recent(row.uid);
         let out = connection.output();
         let mut fetch = FetchWriter::begin(out, enabled, sequence, row.uid);
-        if enabled.uid() {
+        if enabled.uid() || (selected.heard.by_notify && !enabled.uid_only) {
             fetch.uid(out, row.uid);
         }
         if enabled.modseq() {

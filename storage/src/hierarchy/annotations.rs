@@ -14,7 +14,7 @@ use std::{collections::HashMap, io, sync::Arc};
 
 use index::MailboxId;
 
-use crate::{Account, MailboxName, StorageError, filesystem::read_small, parallel};
+use crate::{Account, AnnotationChange, MailboxName, StorageError, filesystem::read_small, parallel};
 
 /// Largest value in bytes (RFC 5464 §4.1 wants 1024): a note or a filter, no document.
 pub const ANNOTATION_BYTES_MAX: usize = 32 * 1024;
@@ -119,6 +119,15 @@ impl Account {
     }
     /// Sets entries, or removes those without a value: all or none. Blocking, durable.
     pub fn annotate(&self, mailbox: Option<&MailboxName>, changes: &[(String, Option<Vec<u8>>)]) -> Result<Annotated, StorageError> {
+        self.annotate_as(0, mailbox, changes)
+    }
+    /// The same; `origin` tells who did it to those who follow annotations ([`crate::AnnotationChange`]).
+    pub fn annotate_as(
+        &self,
+        origin: u64,
+        mailbox: Option<&MailboxName>,
+        changes: &[(String, Option<Vec<u8>>)],
+    ) -> Result<Annotated, StorageError> {
         let _inside = self.store.enter_for_change()?;
         let _structure = self.structure.lock();
         let mut annotations = Annotations::clone(&*self.read_annotations(mailbox)?);
@@ -131,6 +140,13 @@ impl Account {
             return Ok(Annotated::TooMany);
         }
         self.write_annotations(mailbox, annotations)?;
+        let (id, _) = self.place(mailbox)?;
+        let mut log = self.annotation_log.lock();
+        for (entry, _) in changes {
+            log.note(AnnotationChange { mailbox: id, entry: entry.to_ascii_lowercase(), origin });
+        }
+        drop(log);
+        self.store.note_activity();
         self.store.acknowledge(Annotated::Done)
     }
     /// RENAME of INBOX leaves them there and copies them (RFC 5464 §4.1).

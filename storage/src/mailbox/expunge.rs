@@ -64,6 +64,7 @@ impl Mailbox {
         }
         self.columns.write().remove(gone, modseq);
         self.changes.send_replace(modseq.get());
+        self.store.note_activity();
     }
 
     /// Removes the files of expunged messages. Background work, and before the account is closed.

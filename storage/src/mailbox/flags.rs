@@ -88,6 +88,7 @@ impl Mailbox {
             }
             drop(columns);
             self.changes.send_replace(modseq.get());
+            self.store.note_activity();
         }
         for (request, stored) in group.iter().zip(stored) {
             *request.answer.lock() = Some(stored);

@@ -256,6 +256,7 @@ impl Mailbox {
         remove()?;
         self.deleted.store(true, Ordering::SeqCst);
         self.changes.send_modify(|_| ());
+        self.store.note_activity();
         Ok(())
     }
 }

@@ -144,7 +144,9 @@ impl Mailbox {
         columns.raise(visible_end, modseq);
         drop(columns);
         self.published.notify_all();
-        self.changes.send_if_modified(|seen| std::mem::replace(seen, modseq.get()) != modseq.get());
+        if self.changes.send_if_modified(|seen| std::mem::replace(seen, modseq.get()) != modseq.get()) {
+            self.store.note_activity();
+        }
     }
     /// Waits until all UIDs below `end` are visible or known to be gaps.
     pub(super) fn wait_until_visible(&self, state: &mut MutexGuard<'_, State>, end: u32) {

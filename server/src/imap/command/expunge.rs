@@ -26,6 +26,7 @@ pub async fn expunge<H: Holding>(session: &mut Session<H>, selected: &mut Select
 
 /// Tells what is gone; a client that knows VANISHED then gets the MODSEQ of it with the tagged OK (RFC 7162 §3.2.7, §3.2.9).
 pub async fn removed<H: Holding>(session: &mut Session<H>, selected: &mut Selected, any: bool, reply: Reply) -> Result<Reply, Stop> {
+    selected.must_tell |= any;
     if !any || !session.enabled.qresync() {
         return Ok(reply);
     }

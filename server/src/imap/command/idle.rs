@@ -4,7 +4,7 @@ use std::{future::pending, time::Duration};
 
 use tokio::time::{interval, sleep};
 
-use super::contexts;
+use super::{contexts, notify};
 use crate::imap::{
     holding::Holding,
     reply::{Reply, Stop},
@@ -50,13 +50,17 @@ pub async fn idle<H: Holding>(session: &mut Session<H>, state: &mut State) -> Re
     };
     let silence = sleep(session.settings.idle_timeout);
     tokio::pin!(silence);
+    // Of the selected mailbox, `changed` tells.
+    let mut nowhere = State::Authenticated;
     loop {
         if let State::Selected(selected) = state {
             // Marked first: what changes while it is told wakes us again.
             selected.changes.mark_unchanged();
             updates::tell(&mut session.connection, selected, session.enabled, Expunges::Tell, &[]).await?;
+            notify::announce(session, selected).await?;
             contexts::follow(session, selected).await?;
         }
+        notify::tell_others(session, state).await?;
         // Before waiting: a client may send DONE together with IDLE.
         match session.framer.next_line(session.connection.input(), DONE_BYTES_MAX) {
             LineStep::NeedInput => {}
@@ -69,6 +73,7 @@ pub async fn idle<H: Holding>(session: &mut Session<H>, state: &mut State) -> Re
             text = session.held.taken_away() => return Err(updates::farewell(&text)),
             filled = session.connection.fill(session.settings.idle_timeout) => { filled?; Event::Input }
             () = changed(state) => Event::Changed,
+            () = notify::woken(&mut session.following, &mut nowhere) => Event::Changed,
             _ = still_here.tick() => Event::StillHere,
             _ = rescan.tick() => Event::Rescan,
             () = noticed(&mut watching) => Event::Noticed,

@@ -69,7 +69,8 @@ pub async fn set<H: Holding>(session: &mut Session<H>, mailbox: Option<MailboxAr
             return Err(Reply::no(Code::MetadataMaxSize(ANNOTATION_BYTES_MAX as u64), "A value is too large").into());
         }
     }
-    match session.held.run(move |account| account.annotate(name.as_ref(), &values)).await? {
+    let origin = session.origin;
+    match session.held.run(move |account| account.annotate_as(origin, name.as_ref(), &values)).await? {
         Annotated::Done => Ok(Reply::ok("Setmetadata completed")),
         Annotated::TooMany => Err(Reply::no(Code::MetadataTooMany, "There are as many entries as there may be").into()),
     }

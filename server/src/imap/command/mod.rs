@@ -10,6 +10,7 @@ pub mod idle;
 pub mod list;
 pub mod mailboxes;
 pub mod metadata;
+pub mod notify;
 pub mod search;
 pub mod search_command;
 pub mod select;

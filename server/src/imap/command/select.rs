@@ -3,7 +3,7 @@
 use index::{Flag, ModSeq};
 use storage::Columns;
 
-use super::{list, mailboxes, vanished};
+use super::{list, mailboxes, notify::Heard, vanished};
 use crate::imap::{
     holding::Holding,
     reply::{Reply, Stop},
@@ -61,7 +61,21 @@ pub async fn select<H: Holding>(session: &mut Session<H>, state: &mut State, sel
     }
 
     let (saved, contexts) = Default::default();
-    let mut selected = Selected { mailbox, access, view, changes, keywords_told: NOTHING_TOLD, expunges_owed: false, saved, contexts };
+    let heard = Box::new(session.following.as_ref().map_or(Heard::ALWAYS, |following| following.heard()));
+    let announced = view.uid_next();
+    let mut selected = Selected {
+        mailbox,
+        access,
+        view,
+        changes,
+        keywords_told: NOTHING_TOLD,
+        expunges_owed: false,
+        saved,
+        contexts,
+        heard,
+        must_tell: false,
+        announced,
+    };
     updates::tell_keywords(&mut session.connection, &mut selected);
     let Selected { mailbox, view, .. } = &selected;
     let out = session.connection.output();

@@ -1,5 +1,7 @@
 //! The session as a whole: order, limits, ends.
 
+mod notify;
+
 use super::*;
 
 #[tokio::test]

@@ -2,12 +2,14 @@
 //!
 //! Mailbox names are decoded (UTF-8), strings are bytes, sets are ranges that are never expanded.
 
+mod notify;
 mod searching;
 
 use index::Flag;
 use smallvec::SmallVec;
 use storage::{MailboxName, SpecialUse, mime::Section};
 
+pub use notify::{EventGroup, Events, Filter, Notify};
 pub use searching::{Date, PartialRange, Search, SearchKey, SearchReturn, Sort, SortCriterion, SortKey, Thread, ThreadAlgorithm};
 
 /// A tagged command.
@@ -31,6 +33,8 @@ pub enum Command {
     Logout,
     /// RFC 8437.
     Unauthenticate,
+    /// RFC 5465.
+    Notify(Notify),
     /// RFC 5267: tags, at least one.
     CancelUpdate(Vec<String>),
     /// RFC 4978: the algorithm, in capitals.

@@ -29,6 +29,7 @@ mod flags;
 mod list;
 mod mailbox;
 mod metadata;
+mod notify;
 mod quota;
 mod search;
 mod sequence;
@@ -129,6 +130,10 @@ fn command(cursor: &mut Cursor<'_>, tag: &str) -> Parsed<Command> {
                 "REPLACE" => Command::Append(Box::new(append::whole(cursor, tag.to_owned(), append::Verb::Replace { uid: true })?)),
                 _ => on_messages(cursor, &verb, true)?,
             }
+        }
+        "NOTIFY" => {
+            cursor.space()?;
+            Command::Notify(notify::notify(cursor)?)
         }
         "CANCELUPDATE" => {
             let mut tags = Vec::new();

@@ -27,6 +27,8 @@ pub enum Code<'a> {
     BadCharset(&'a [&'a str]),
     /// RFC 4469: as the client wrote it.
     BadUrl(&'a str),
+    /// RFC 5465, with the events that are known.
+    BadEvent,
     /// RFC 5530.
     Cannot,
     Capability(&'a [&'a str]),
@@ -76,6 +78,8 @@ pub enum Code<'a> {
     Nonexistent,
     /// RFC 5530.
     NoPerm,
+    /// RFC 5465.
+    NotificationOverflow,
     /// RFC 5267: the tag of a command whose results are not kept up to date.
     NoUpdate(&'a str),
     /// RFC 5530.
@@ -207,6 +211,9 @@ impl Code<'_> {
             Code::AuthorizationFailed => "AUTHORIZATIONFAILED",
             Code::BadCharset(_) => "BADCHARSET",
             Code::BadUrl(_) => "BADURL",
+            Code::BadEvent => {
+                "BADEVENT (MessageNew MessageExpunge FlagChange MailboxName SubscriptionChange MailboxMetadataChange ServerMetadataChange)"
+            }
             Code::Cannot => "CANNOT",
             Code::Capability(_) => "CAPABILITY",
             Code::ClientBug => "CLIENTBUG",
@@ -229,6 +236,7 @@ impl Code<'_> {
             Code::NoModSeq => "NOMODSEQ",
             Code::Nonexistent => "NONEXISTENT",
             Code::NoPerm => "NOPERM",
+            Code::NotificationOverflow => "NOTIFICATIONOVERFLOW",
             Code::NoUpdate(_) => "NOUPDATE",
             Code::OverQuota => "OVERQUOTA",
             Code::Parse => "PARSE",

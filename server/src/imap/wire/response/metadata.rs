@@ -25,6 +25,17 @@ pub fn metadata<'a>(out: &mut BytesMut, mailbox: &str, entries: impl IntoIterato
     out.put_slice(b")\r\n");
 }
 
+/// `* METADATA mailbox entry …`: what changed (RFC 5464 §4.4.2); at least one entry.
+pub fn metadata_changed<'a>(out: &mut BytesMut, mailbox: &str, entries: impl IntoIterator<Item = &'a str>, names: Names) {
+    out.put_slice(b"* METADATA ");
+    mailbox_name(out, mailbox, names);
+    for entry in entries {
+        out.put_u8(b' ');
+        astring(out, entry.as_bytes());
+    }
+    out.put_slice(b"\r\n");
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -53,6 +64,10 @@ mod tests {
             written("INBOX", &[("/private/comment", Some(two_lines)), ("/private/x y", None)]),
             "* METADATA INBOX (/private/comment {35}\r\nMy new comment across\r\ntwo lines.\r\n \"/private/x y\" NIL)\r\n"
         );
+        let mut out = BytesMut::new();
+        metadata_changed(&mut out, "INBOX", ["/shared/comment"], Names::default());
+        metadata_changed(&mut out, "", ["/shared/comment", "/private/x y"], Names::default());
+        assert_eq!(&out[..], b"* METADATA INBOX /shared/comment\r\n* METADATA \"\" /shared/comment \"/private/x y\"\r\n");
         assert_eq!(written("&", &[("/private/x", Some(b"\0"))]), "* METADATA &- (/private/x ~{1}\r\n\0)\r\n");
     }
 }

@@ -24,7 +24,7 @@ mod quota;
 
 pub use code::Code;
 pub use fetch::{FetchWriter, flag_list};
-pub use metadata::metadata;
+pub use metadata::{metadata, metadata_changed};
 pub use primitives::{astring, literal_header, mailbox_name, nstring, number, quoted, string, uid_set};
 pub use quota::{Resource, quota, quota_root};
 

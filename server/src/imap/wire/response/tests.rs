@@ -63,6 +63,7 @@ fn every_code_can_be_read() {
         (Code::AuthorizationFailed, "AUTHORIZATIONFAILED"),
         (Code::BadCharset(&["US-ASCII", "UTF-8"]), "BADCHARSET (US-ASCII UTF-8)"),
         (Code::Cannot, "CANNOT"),
+        (Code::NotificationOverflow, "NOTIFICATIONOVERFLOW"),
         (Code::NoUpdate("B02"), "NOUPDATE \"B02\""),
         (Code::Capability(&["IMAP4rev1", "UIDPLUS"]), "CAPABILITY IMAP4rev1 UIDPLUS"),
         (Code::ClientBug, "CLIENTBUG"),
