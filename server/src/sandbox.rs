@@ -1,4 +1,5 @@
-//! What a node may touch of the file system, enforced by the kernel (Landlock, Linux 5.13 and later): what a hole in this program could be used for.
+//! What a node may touch of the file system and ask of the kernel, enforced by the kernel (Landlock, Linux 5.13 and later; seccomp): what a hole in
+//! this program could be used for. `calls.rs` has the system calls that are refused.
 //!
 //! - `node.sandbox` says whether; it is entered by the first thread, before all others, and can't be left
 //! - reading: the host's configuration and libraries, and the folders of the files that the settings name
@@ -8,8 +9,13 @@
 //! Invariants, each with the test that guards it:
 //! - a path outside can't be opened, and no program be run (`a_node_in_its_sandbox_can_open_nothing_outside`)
 //! - a node in it serves (`a_node_in_its_sandbox_serves_mail_and_reloads`)
+//! - system calls that no mail server makes fail (`a_refused_call_fails_and_others_go_on`)
 //!
 //! Network connections are not restricted: users may be asked for in databases anywhere.
+//! Landlock holds for the first thread and those that it starts, not for the threads that the allocator started before; those run its code only. What
+//! seccomp refuses, it refuses to all.
+
+mod calls;
 
 use std::{
     path::{Path, PathBuf},
@@ -105,6 +111,12 @@ pub fn enter(config: &Config, config_file: &Path) -> anyhow::Result<()> {
     };
     let places = Places::of(config, config_file);
     std::fs::create_dir_all(&config.node.local_dir).ok();
+    // First: it takes no rights to change what a thread may call, but Landlock sets the flag that this needs as well.
+    match calls::refuse() {
+        Ok(()) => tracing::info!("in its sandbox: system calls that no mail server makes are refused"),
+        Err(error) if required => anyhow::bail!("node.sandbox is \"required\": {error:#}; \"auto\" takes what there is"),
+        Err(error) => tracing::warn!(error = format!("{error:#}"), "in a sandbox with holes: no system call is refused"),
+    }
     match restrict(&places)? {
         RulesetStatus::FullyEnforced => {
             tracing::info!(write = ?places.write, "in its sandbox: nothing else can be written, no program run")

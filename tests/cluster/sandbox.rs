@@ -98,11 +98,26 @@ fn a_node_in_its_sandbox_can_open_nothing_outside() -> Result<()> {
     ensure!(fs::read_dir(outside.path())?.next().is_none(), "something was written outside");
     // Not even the binary that it runs from can be run again.
     ensure!(no_new_privileges(cluster.nodes[0].process)?, "programs could still gain rights");
+    let unfiltered = unfiltered_threads(cluster.nodes[0].process)?;
+    ensure!(unfiltered.is_empty(), "every system call is open to {unfiltered:?}");
     // With the place among the permitted ones, or without a sandbox, it is served.
     cluster.set_and_restart(0, "node", &format!("sandbox = \"required\"\nsandbox_paths = [{:?}]", outside.path()))?;
     open(&cluster.nodes[0].doors.clone(), &caught)?.logout()?;
     ensure!(fs::read_dir(outside.path())?.next().is_some(), "nothing is outside");
     Ok(())
+}
+
+/// Threads without a filter of system calls.
+fn unfiltered_threads(process: Process) -> Result<Vec<String>> {
+    let mut unfiltered = Vec::new();
+    for thread in fs::read_dir(format!("/proc/{}/task", process.pid()))? {
+        // A thread may have ended meanwhile.
+        let Ok(status) = fs::read_to_string(thread?.path().join("status")) else { continue };
+        if !status.contains("Seccomp:\t2") {
+            unfiltered.push(status.lines().next().unwrap_or_default().to_owned());
+        }
+    }
+    Ok(unfiltered)
 }
 
 fn no_new_privileges(process: Process) -> Result<bool> {
