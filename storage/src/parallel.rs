@@ -14,6 +14,10 @@ const HELPERS_MAX: usize = 256;
 /// Mailboxes dealt with at once where there are many: each takes several requests one after the other, and a commit that all of them share.
 pub(crate) const MAILBOXES: usize = 64;
 
+/// Names of one folder changed at once. A kernel changes one at a time, on NFS as well (and one name from folder to folder of a whole mount); whoever else
+/// wants to look into the folder waits behind all that queue for that. So few that the next is looked up while one is changed.
+pub(crate) const NAMES: usize = 4;
+
 static HELPERS: AtomicUsize = AtomicUsize::new(0);
 
 /// Helping threads that may run; given back when dropped.

@@ -36,9 +36,6 @@ const UNUSED_AFTER: Duration = Duration::from_secs(120);
 /// lease has run out: 103 s were measured. So long nothing is renamed or removed in the background after an unclean takeover.
 const DEAD_CLIENT_HOLDS: Duration = Duration::from_secs(110);
 
-/// A local kernel changes one name of a folder at a time, and those who wait for it spin: more at once only take its time.
-const LOCAL_NAMES_AT_ONCE: usize = 2;
-
 const OPEN: u8 = 0;
 const CLOSING: u8 = 1;
 const ABANDONED: u8 = 2;
@@ -327,10 +324,6 @@ impl Store {
     /// Whether a rename or removal in the background may have to wait, and lookups with it: no client shall. What was told is durable in the index.
     pub fn may_wait_for_dead_client(&self) -> bool {
         self.now() < *self.quiet_until.lock()
-    }
-    /// How many names of a folder are changed at once.
-    pub fn names_at_once(&self) -> usize {
-        if self.is_remote { self.settings.parallel_operations } else { self.settings.parallel_operations.min(LOCAL_NAMES_AT_ONCE) }
     }
     /// How long after an unclean takeover requests that the holder before had sent may still arrive. A host that stays cut off for longer sends them when
     /// it comes back: `rescan_interval` finds what they did.

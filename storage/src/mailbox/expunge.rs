@@ -82,7 +82,7 @@ impl Mailbox {
             filesystem.remove_file(&path).map_err(self.store.io("can't remove", path))
         };
         let files: Vec<String> = removals.iter().map(|removal| removal.file.clone()).collect();
-        let results = parallel::for_each(self.store.names_at_once(), &files, remove);
+        let results = parallel::for_each(parallel::NAMES, &files, remove);
         if results.iter().any(|result| matches!(result, Ok(false))) {
             // Gone by itself, or another program changed its flags: a file that stays would come back as a new message.
             let removing: HashSet<&str> = files.iter().map(|file| identity(file)).collect();

@@ -126,7 +126,7 @@ impl Mailbox {
     /// All or none.
     fn carry_out(&self, items: &[Item], kind: Kind, target_folder: &Path) -> Result<(), StorageError> {
         let filesystem = self.store.filesystem.as_ref();
-        let results = parallel::for_each(self.store.names_at_once(), items, |item| {
+        let results = parallel::for_each(parallel::NAMES, items, |item| {
             self.store.ensure_not_abandoned()?;
             let done = match kind {
                 Kind::Copy => match filesystem.link(&item.from, &item.to) {
