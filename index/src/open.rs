@@ -4,9 +4,9 @@
 //! - every setting is in force, and there is no -shm file (`settings_are_as_designed`)
 //! - a file of a newer program is refused untouched (`an_index_of_a_newer_program_is_refused`)
 
-use std::path::Path;
+use std::{os::unix::fs::FileExt, path::Path};
 
-use rusqlite::{Connection, OpenFlags, config::DbConfig};
+use rusqlite::{Connection, MAIN_DB, OpenFlags, config::DbConfig};
 
 use crate::IndexError;
 
@@ -18,6 +18,8 @@ const FIRST_VERSION: i64 = 4;
 const MIGRATIONS: &[&str] = &[include_str!("schema/0004_checked.sql"), include_str!("schema/0005_preview.sql")];
 /// Page cache of one connection in KiB: a 10,000-message mailbox's rows fit, and a thousand open accounts stay within a few gigabytes.
 const CACHE_KIB: i64 = 2_048;
+/// The file format write version in the header of a database: 1, or 2 with a write-ahead log (<https://sqlite.org/fileformat2.html>).
+const WRITE_VERSION_AT: u64 = 18;
 /// Prepared statements kept: more than this crate has.
 const STATEMENTS_KEPT: usize = 64;
 
@@ -29,6 +31,9 @@ pub(crate) fn writer(file: &Path) -> Result<Connection, IndexError> {
     if mode != "wal" {
         return Err(IndexError::Damaged(format!("journal mode is {mode} instead of wal")));
     }
+    if connection.is_readonly(MAIN_DB)? {
+        ensure_writable(file)?;
+    }
     // FULL: a commit that returned is on stable storage; NORMAL may forget the last ones.
     connection.execute_batch("PRAGMA synchronous = FULL")?;
     // Checkpoints are background work: no client pays for one inside its commit.
@@ -37,6 +42,17 @@ pub(crate) fn writer(file: &Path) -> Result<Connection, IndexError> {
     connection.execute_batch("PRAGMA recursive_triggers = ON")?;
     migrate(&connection)?;
     Ok(connection)
+}
+
+/// SQLite only reads a file that says that it was written by a version to come: nothing of ours says so. A file system that only reads is another matter.
+fn ensure_writable(file: &Path) -> Result<(), IndexError> {
+    let mut version = [0];
+    std::fs::File::open(file).and_then(|opened| opened.read_exact_at(&mut version, WRITE_VERSION_AT)).map_err(|cause| IndexError::Io {
+        doing: "can't read",
+        path: file.to_owned(),
+        cause,
+    })?;
+    if version[0] > 2 { Err(IndexError::Damaged(format!("its header asks for SQLite's format {}", version[0]))) } else { Ok(()) }
 }
 
 /// A second connection of this process that only reads, so that long reads and commits do not wait for each other.

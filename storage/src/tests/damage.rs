@@ -163,6 +163,20 @@ proptest! {
     }
 }
 
+/// SQLite opens such a file for reading only.
+#[test]
+fn an_index_that_asks_for_a_format_to_come_is_made_anew() {
+    let mut user = User::new();
+    let held = filled(&mut user);
+    held.run_background_work().unwrap();
+    let before = picture(&held.inbox());
+    held.close().unwrap();
+    Damage::Header { file: "index.db", page: 0.0, byte: 18, by: 4 }.strike(&index_folder(&user));
+    let held = user.open(Handover::Clean);
+    assert!(picture(&held.inbox()) == before);
+    append(&held.inbox(), "next", FlagSet::EMPTY).unwrap();
+}
+
 #[test]
 fn an_index_that_cannot_be_made_anew_is_tried_again() {
     let mut user = User::new();
