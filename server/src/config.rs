@@ -177,6 +177,10 @@ pub struct MailSection {
     pub watches: usize,
     /// What separates levels of mailbox names for IMAP clients: `/` or `.`.
     pub separator: String,
+    /// Whether users may share mailboxes with each other (RFC 4314).
+    pub sharing: bool,
+    /// The user whose shared mailboxes everybody sees as `Shared/…`.
+    pub shared_account: Option<String>,
     /// Mailboxes made for a new user: name = special use (or "").
     pub auto_create: BTreeMap<String, String>,
 }
@@ -319,6 +323,8 @@ impl Default for MailSection {
             rescan_interval: Duration::from_secs(120),
             watches: 2048,
             separator: "/".to_owned(),
+            sharing: false,
+            shared_account: None,
             auto_create: special.iter().map(|name| ((*name).to_owned(), format!("\\{name}"))).collect(),
         }
     }
@@ -507,6 +513,7 @@ impl Config {
             index: fill(&self.mail.index)?,
             control: self.mail.control.as_deref().map(fill).transpose()?,
             layout: self.mail.layout.parse().unwrap_or_default(),
+            shares: self.mail.sharing.then(|| self.node.root.join(storage::shares::FOLDER)),
         })
     }
 

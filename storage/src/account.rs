@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use crate::{
     AccountPaths, Mailbox, MailboxName, StorageError,
     filesystem::{Filesystem, Shared},
-    hierarchy::{Catalog, annotations, watched::AnnotationLog},
+    hierarchy::{Catalog, acls, annotations, watched::AnnotationLog},
     mailbox::{Look, Status},
     parallel,
     quota::Maildirsize,
@@ -128,6 +128,7 @@ pub struct Account {
     pub(crate) maildirsize: Mutex<Maildirsize>,
     pub(crate) annotations: Mutex<annotations::Cache>,
     pub(crate) annotation_log: Mutex<AnnotationLog>,
+    pub(crate) acls: Mutex<acls::Acls>,
     /// Mailboxes of which the index may not have every row yet: their usage is known once they were opened.
     pub(crate) uncounted: Mutex<Vec<MailboxId>>,
 }
@@ -189,9 +190,11 @@ impl Account {
             maildirsize: Mutex::default(),
             annotations: Mutex::default(),
             annotation_log: Mutex::default(),
+            acls: Mutex::default(),
             uncounted: Mutex::default(),
         });
         account.find_mailboxes()?;
+        account.look_at_shares();
         account.store.set_healer(&account);
         account.store.acknowledge(account.clone())
     }

@@ -6,9 +6,12 @@
 //! - no two mailboxes of a user ever have the same UIDVALIDITY (`a_mailbox_made_anew_has_a_higher_uidvalidity`)
 //! - mailboxes, special uses and subscriptions survive the index (`the_index_can_be_deleted_at_any_time`)
 
+pub mod acl;
+pub(crate) mod acls;
 pub(crate) mod annotations;
 mod folders;
 mod opening;
+pub mod shares;
 pub(crate) mod watched;
 
 use std::{
@@ -60,7 +63,7 @@ impl Catalog {
         found.map(|(name, known)| (known.id, name.clone(), known.folder.clone())).collect()
     }
     /// What lies below a name follows it: one look, however many mailboxes there are.
-    fn has_children(&self, name: &MailboxName) -> bool {
+    fn has_children(&self, name: &str) -> bool {
         let first = format!("{name}/");
         let after = self.mailboxes.range::<str, _>((Bound::Included(first.as_str()), Bound::Unbounded)).next();
         after.is_some_and(|(next, _)| next.as_str().starts_with(&first))
@@ -96,7 +99,18 @@ impl Account {
         for name in &catalog.subscriptions {
             add(name, None, true);
         }
-        Ok(entries.into_values().map(|entry| MailboxEntry { has_children: catalog.has_children(&entry.name), ..entry }).collect())
+        Ok(entries.into_values().map(|entry| MailboxEntry { has_children: catalog.has_children(entry.name.as_str()), ..entry }).collect())
+    }
+
+    /// Whether there is a mailbox of this name. From memory.
+    pub fn is_mailbox(&self, name: &MailboxName) -> bool {
+        self.catalog.read().mailboxes.contains_key(name)
+    }
+
+    /// Whether a mailbox is called so, or lies below. From memory.
+    pub fn has_level(&self, name: &str) -> bool {
+        let catalog = self.catalog.read();
+        catalog.mailboxes.contains_key(name) || catalog.has_children(name)
     }
 
     /// Makes a mailbox and its missing parents. Blocking, durable.
@@ -121,7 +135,7 @@ impl Account {
         }
         let (known, has_children) = {
             let catalog = self.catalog.read();
-            (catalog.mailboxes.get(name).cloned(), catalog.has_children(name))
+            (catalog.mailboxes.get(name).cloned(), catalog.has_children(name.as_str()))
         };
         let Some(known) = known else {
             return Err(match has_children {
@@ -138,6 +152,7 @@ impl Account {
         self.store.quota.mailbox_is_gone(known.id);
         self.forget_mailbox(known.id);
         self.store.change(|change| change.delete_mailbox(known.id))?;
+        self.shared_mailboxes_changed(&[known.id], true)?;
         self.list_changed();
         self.store.acknowledge(())
     }
@@ -179,6 +194,7 @@ impl Account {
             self.ensure_free(new)?;
         }
         self.create_parents(to)?;
+        let ids: Vec<MailboxId> = moves.iter().map(|(.., known)| known.id).collect();
         match self.store.paths.layout {
             Layout::MaildirPlusPlus => moves.into_iter().try_for_each(|(old, new, known)| {
                 let (source, target) = (known.folder.clone(), Layout::MaildirPlusPlus.folder(&new)?);
@@ -187,6 +203,7 @@ impl Account {
             // The folders below move along.
             Layout::Fs => self.move_folder(&Layout::Fs.folder(from)?, &Layout::Fs.folder(to)?, moves)?,
         }
+        self.shared_mailboxes_changed(&ids, false)?;
         self.list_changed();
         self.store.acknowledge(())
     }
@@ -247,6 +264,7 @@ impl Account {
         let above = above.parent().unwrap_or(maildir);
         self.store.filesystem.sync_folder(above).map_err(self.store.io("can't sync", above))?;
         self.record(name, folder, marks, special_use, ScanDue::No, 0)?;
+        self.inherit_acl(name)?;
         Ok(marks.uid_validity)
     }
     /// Writes a small file into a mailbox folder: readers see the old content or the new.

@@ -101,12 +101,14 @@ pub struct AccountPaths {
     pub inbox: Option<PathBuf>,
     /// Where folders are in the Maildir.
     pub layout: Layout,
+    /// Where it is published what the user shares with others (`shares.rs`), the same for all users; `None`: mailboxes are not shared.
+    pub shares: Option<PathBuf>,
 }
 
 impl AccountPaths {
     /// Maildir++, with everything in the Maildir.
     pub fn new(maildir: PathBuf, index: PathBuf) -> AccountPaths {
-        AccountPaths { maildir, index, control: None, inbox: None, layout: Layout::default() }
+        AccountPaths { maildir, index, control: None, inbox: None, layout: Layout::default(), shares: None }
     }
     /// The folder of INBOX.
     pub fn inbox(&self) -> &Path {

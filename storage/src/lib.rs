@@ -47,6 +47,10 @@ pub use error::StorageError;
 pub use expiry::{ExpiryDate, ExpiryRule};
 pub use hierarchy::annotations::{ANNOTATION_BYTES_MAX, ANNOTATIONS_MAX, Annotated, Annotations};
 pub use hierarchy::watched::{AnnotationChange, Numbers};
+pub use hierarchy::{
+    acl::{self, Acl, AclChange, Right, Rights, Who},
+    shares,
+};
 pub use layout::{AccountPaths, Layout};
 pub use mailbox::{Appended, Copied, Mailbox, MessageReader, Rendered, Status, StoreOperation, Stored};
 pub use names::MailboxName;

@@ -88,6 +88,13 @@ pub enum StoreOperation {
     Add(FlagSet),
     /// `-FLAGS`.
     Remove(FlagSet),
+    /// `FLAGS` of somebody who may change only `of`: the others stay.
+    ReplaceOf {
+        /// Which may change.
+        of: FlagSet,
+        /// Those of them that are set then.
+        with: FlagSet,
+    },
 }
 
 /// What STORE did.

@@ -2,6 +2,8 @@
 //!
 //! As root, in a mount namespace of its own: each test runs itself again there.
 
+mod full;
+
 use std::{
     env,
     fs::{self, File},

@@ -2,7 +2,6 @@
 
 mod balancer;
 mod expiry;
-mod full;
 mod health;
 mod hostile;
 mod index;
@@ -15,6 +14,7 @@ mod quota;
 mod reload;
 mod same_user;
 mod sandbox;
+mod sharing;
 mod start;
 mod tls;
 mod transfer;

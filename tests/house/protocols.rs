@@ -2,7 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use tests::{Context, Result, clients::imap::Imap, ensure, site::Site};
+use tests::{
+    Context, Result,
+    clients::imap::Imap,
+    cluster::{Cluster, Demo},
+    ensure,
+};
 
 use super::{is_test, read, rust_files};
 
@@ -50,10 +55,13 @@ fn the_imap_capabilities_are_those_of_the_rows_marked_full() -> Result<()> {
         .flat_map(|row| row.capabilities)
         .map(|name| name.to_ascii_uppercase())
         .collect();
-    let site = Site::start(1, 1)?;
-    let mut imap = Imap::connect(&site.nodes[0].imap)?;
+    // With everything that is offered by setting.
+    let mut cluster = Cluster::start(&Demo { nodes: 1, users: 1, ..Demo::default() })?;
+    cluster.configure("[mail]\nsharing = true\n")?;
+    let user = &cluster.users[0];
+    let mut imap = Imap::connect(&cluster.nodes[0].doors.imap)?;
     let mut offered = capabilities(&mut imap)?;
-    imap.command(&format!("LOGIN {} \"{}\"", site.users[0].name, site.users[0].password))?.ok()?;
+    imap.command(&format!("LOGIN {} \"{}\"", user.name, user.password))?.ok()?;
     offered.extend(capabilities(&mut imap)?);
     let undocumented: Vec<_> = offered.difference(&documented).collect();
     let missing: Vec<_> = documented.difference(&offered).collect();

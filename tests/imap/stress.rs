@@ -280,7 +280,8 @@ impl Client {
         let silently = if silent { ".SILENT" } else { "" };
         let command = format!("{command}{since} {how}{silently} ({flag})");
         let reply = self.imap.command(&command)?;
-        if silent && reply.status == Status::Ok {
+        // With NO [EXPUNGEISSUED], those that are still there were changed.
+        if silent && reply.status != Status::Bad {
             self.store_in_mirror(&reply, how, flag, uids, numbers).with_context(|| format!("after {command}"))?;
             self.take(&Reply { untagged: Vec::new(), ..reply.clone() }, numbers, ledger)?;
         } else {

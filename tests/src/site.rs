@@ -74,7 +74,7 @@ impl User {
 }
 
 /// Users of a shared site: more than one suite has tests.
-const SHARED_USERS: usize = 60;
+const SHARED_USERS: usize = 120;
 /// Nodes of a shared site: a session that comes in through the second one may be relayed.
 const SHARED_NODES: usize = 2;
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use affinity::UserName;
 use storage::{Layout, MailboxName, SpecialUse};
 
 use super::{Address, Config, auth::SourceSection, explain::Written};
@@ -166,7 +167,18 @@ impl Config {
             Some(Separator::Dot) if self.mail.layout == Layout::Fs.as_str() => {
                 say("mail.separator", "is \".\", which names in the layout fs may have inside a level: only \"/\" works there".to_owned());
             }
+            Some(Separator::Dot) if self.mail.sharing => {
+                say(
+                    "mail.sharing",
+                    "needs mail.separator = \"/\": users' names, which are levels of their mailboxes' names, have dots".to_owned(),
+                );
+            }
             Some(_) => {}
+        }
+        if let Some(account) = &self.mail.shared_account
+            && !UserName::normalise(account).is_ok_and(|user| user.as_str() == account)
+        {
+            say("mail.shared_account", format!("{account:?} is no user's name as users log in, in small letters"));
         }
         let inbox = self.mail.inbox.as_deref().map(|inbox| inbox.trim_end_matches('/'));
         if inbox.is_some_and(|inbox| ["cur", "new", "tmp"].iter().any(|inner| inbox.ends_with(&format!("/{inner}")))) {

@@ -33,6 +33,7 @@ fn the_example_is_the_defaults() {
     all.auth.passwd_file = None;
     all.auth.anonymous_user = None;
     all.mail.control = None;
+    all.mail.shared_account = None;
     all.lmtp.socket_user = None;
     all.lmtp.socket_group = None;
     all.mail.inbox = None;

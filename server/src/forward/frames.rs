@@ -26,6 +26,8 @@ const FRAME_BYTES_MAX: usize = 1024 * 1024;
 pub enum Request {
     /// Serve this session; the client's bytes follow the response.
     Session(Preamble),
+    /// The same for a guest in the user's mailboxes (`Preamble::guest`): a request of its own, so that no node takes it for the user's own session.
+    Guest(Preamble),
     /// Store a message; its `bytes` bytes follow at once.
     Deliver {
         /// Who brought it.

@@ -17,7 +17,7 @@ use storage::{Account, StorageError};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::{RouteError, accounts::LOST, route::SessionsOf};
+use super::{Preamble, RouteError, accounts::LOST, route::SessionsOf};
 use crate::{
     client::Client,
     config::Limits,
@@ -87,11 +87,15 @@ pub enum Use {
         /// Sessions of a user from one address (`limits.sessions_per_user_and_address`).
         max_per_address: usize,
     },
-    /// A delivery.
+    /// A delivery, or a guest.
     Delivery,
 }
 
 impl Use {
+    /// A session that begins with `preamble`. A guest's is counted where it comes from.
+    pub fn of(preamble: &Preamble, limits: &Limits) -> Use {
+        if preamble.guest.is_some() { Use::Delivery } else { Use::session(&preamble.client, limits) }
+    }
     /// A session of `client` under the limits of this node.
     pub fn session(client: &Client, limits: &Limits) -> Use {
         Use::Session { from: client.address.ip(), max: limits.sessions_per_user, max_per_address: limits.sessions_per_user_and_address }

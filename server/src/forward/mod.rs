@@ -3,12 +3,13 @@
 //! - `route.rs` finds the holder, or has one made; `placing.rs` says where a user belongs; `accounts.rs` are the accounts open here
 //! - `waiting.rs` lets whoever needs a dead node's users wait
 //! - `link.rs`, `batch.rs`, `identity.rs`, `frames.rs` are the relay between nodes; `serve.rs` answers other nodes
-//! - `session.rs` and `deliver.rs` are the two things that are forwarded; `pump.rs` moves a relayed session's bytes
+//! - `session.rs` and `deliver.rs` are the two things that are forwarded; `guest.rs` begins sessions for other users' mailboxes; `pump.rs` moves a relayed session's bytes
 
 pub mod accounts;
 mod batch;
 pub mod deliver;
 pub mod frames;
+pub mod guest;
 pub mod held;
 pub mod identity;
 pub mod link;
@@ -47,6 +48,9 @@ pub struct Preamble {
     /// Where the client may log in anew afterwards (UNAUTHENTICATE): what the holder says when it gives the connection back.
     #[serde(default)]
     pub mark: Option<Mark>,
+    /// Who is to be served instead of the user, as far as ACLs allow.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guest: Option<crate::imap::guest::Guest>,
 }
 
 /// What a holder sends behind the last byte of a session whose client is to log in anew, before what it read and did not use. Only ingress and holder know it,

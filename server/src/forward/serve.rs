@@ -50,7 +50,11 @@ pub async fn stream(node: Arc<Node>, mut stream: RelayStream) {
         return;
     }
     let result = match request {
-        Request::Session(preamble) => session(&node, stream, preamble).await,
+        Request::Session(preamble) => session(&node, stream, super::Preamble { guest: None, ..preamble }).await,
+        Request::Guest(preamble) if preamble.guest.is_some() && node.config().mail.sharing => session(&node, stream, preamble).await,
+        Request::Guest(_) => {
+            frames::write(&mut stream, &SessionReply::Refused("mailboxes are not shared here (mail.sharing)".into())).await
+        }
         Request::Deliver { client, envelope, to, bytes } => deliver(&node, &mut stream, client, envelope, to, bytes).await,
         Request::Who { user } => frames::write_who(&mut stream, operate::own(&node, user.as_ref())).await,
         Request::Status => frames::write(&mut stream, &operate::status(&node)).await,
@@ -85,7 +89,7 @@ pub async fn stream(node: Arc<Node>, mut stream: RelayStream) {
 }
 
 async fn session(node: &Arc<Node>, mut stream: RelayStream, preamble: super::Preamble) -> io::Result<()> {
-    let what_for = Use::session(&preamble.client, &node.config().limits);
+    let what_for = Use::of(&preamble, &node.config().limits);
     let reply = match open(node, &preamble.user, what_for).await {
         Ok(held) => {
             frames::write(&mut stream, &SessionReply::Accepted).await?;

@@ -46,7 +46,7 @@ const GOODBYE_TIMEOUT: Duration = Duration::from_secs(2);
 /// After login: serves the session here or relays it to the holder, until it ends. `Err` gives the connection back, so that the protocol can say the error.
 pub async fn enter(node: Arc<Node>, mut connection: Connection, preamble: Preamble) -> Result<Left, (Box<Connection>, RouteError)> {
     Span::current().record("user", preamble.user.as_str());
-    let what_for = Use::session(&preamble.client, &node.config().limits);
+    let what_for = Use::of(&preamble, &node.config().limits);
     connection.logged_in();
     let mut router = Router::new(&node, preamble.user.clone(), what_for);
     loop {
@@ -87,7 +87,8 @@ enum Offered {
 async fn offer(node: &Arc<Node>, to: &affinity::HolderId, preamble: &Preamble) -> Result<Offered, io::Error> {
     let (mut stream, broken) = node.links.open(node, to).await.map_err(io::Error::other)?;
     let exchange = async {
-        frames::write(&mut stream, &Request::Session(preamble.clone())).await?;
+        let request = if preamble.guest.is_some() { Request::Guest } else { Request::Session };
+        frames::write(&mut stream, &request(preamble.clone())).await?;
         frames::read::<SessionReply, _>(&mut stream).await
     };
     let reply = tokio::select! {

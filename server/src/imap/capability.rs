@@ -1,9 +1,11 @@
 //! What is advertised: exactly what is whole, in each state.
 
+use std::sync::LazyLock;
+
 use crate::{auth::sasl::Mechanism, client::Client};
 
 /// After login.
-pub const AFTER_LOGIN: &[&str] = &[
+const AFTER_LOGIN: &[&str] = &[
     "IMAP4rev1",
     "IMAP4rev2",
     "UTF8=ACCEPT",
@@ -59,6 +61,15 @@ pub const AFTER_LOGIN: &[&str] = &[
     "THREAD=REFS",
     "I18NLEVEL=1",
 ];
+
+/// The same where users share mailboxes (`mail.sharing`).
+const SHARING: &[&str] = &["ACL", "RIGHTS=texk", "LIST-MYRIGHTS"];
+
+/// What is offered after login.
+pub fn after_login(sharing: bool) -> &'static [&'static str] {
+    static WITH_SHARING: LazyLock<Vec<&'static str>> = LazyLock::new(|| [AFTER_LOGIN, SHARING].concat());
+    if sharing { &WITH_SHARING } else { AFTER_LOGIN }
+}
 
 /// Before login. `start_tls`: a certificate is there; `password`: this connection may send one; `mechanisms`: those that it may use.
 pub fn before_login(client: &Client, start_tls: bool, password: bool, mechanisms: &[Mechanism]) -> Vec<String> {

@@ -6,10 +6,12 @@
 
 mod capability;
 mod command;
+pub mod foreign;
+pub mod guest;
 mod holding;
 mod login;
 mod patience;
-mod reply;
+pub mod reply;
 mod session;
 mod sets;
 mod state;
@@ -25,6 +27,7 @@ use std::{sync::Arc, time::Duration};
 use affinity::UserName;
 
 use self::{
+    foreign::Sharing,
     login::{Admission, Door},
     session::{Session, Settings},
     wire::enabled::Separator,
@@ -33,7 +36,7 @@ use crate::{
     client::Protocol,
     config::Config,
     connection::Connection,
-    forward::{self, Held, Mark, Preamble},
+    forward::{self, Held, Mark, Preamble, guest::OfNode},
     node::Node,
     session::{End, Left},
 };
@@ -60,6 +63,7 @@ pub async fn accept(node: Arc<Node>, connection: Connection) -> End {
             master: login.master,
             login_tag: tag.clone(),
             mark: Some(Mark::random()),
+            guest: None,
         };
         match forward::enter(Arc::clone(&node), *admitted, preamble).await {
             Ok(Left::Ended(end)) => return end,
@@ -83,7 +87,8 @@ pub const OPERATOR_TAG: &str = "login";
 /// A session that an operator on this host opened without a password; served by the holder, as every session.
 pub async fn serve_operator(node: Arc<Node>, connection: Connection, user: UserName) -> End {
     let login_tag = OPERATOR_TAG.to_owned();
-    let preamble = Preamble { client: connection.client.clone(), protocol: Protocol::Imap, user, master: None, login_tag, mark: None };
+    let preamble =
+        Preamble { client: connection.client.clone(), protocol: Protocol::Imap, user, master: None, login_tag, mark: None, guest: None };
     match forward::enter(node, connection, preamble).await {
         Ok(Left::Ended(end)) => end,
         Ok(Left::Back(connection)) => {
@@ -100,9 +105,20 @@ pub async fn serve_operator(node: Arc<Node>, connection: Connection, user: UserN
 
 /// A logged-in session on its holder: answers the login command first (`preamble.login_tag`), then runs until LOGOUT.
 pub async fn serve(node: Arc<Node>, connection: Connection, held: Held, preamble: Preamble) -> Left {
-    let settings = Settings { may_log_in_anew: preamble.mark.is_some(), ..settings(&node.config()) };
-    drop(node);
-    Session::new(connection, held, settings).run(&preamble.login_tag).await
+    let config = node.config();
+    let client = connection.client.clone();
+    let settings = Settings { may_log_in_anew: preamble.mark.is_some(), ..settings(&config) };
+    let session = Session::new(connection, held, settings);
+    let session = match preamble.guest {
+        Some(guest) => session.of_guest(guest),
+        None if config.mail.sharing => {
+            let account = config.mail.shared_account.as_deref().and_then(|name| UserName::normalise(name).ok());
+            session.with_sharing(Sharing::new(Arc::new(OfNode::new(node.clone(), client, preamble.user)), account))
+        }
+        None => session,
+    };
+    drop((node, config));
+    session.run(&preamble.login_tag).await
 }
 
 fn settings(config: &Config) -> Settings {

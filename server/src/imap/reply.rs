@@ -46,6 +46,8 @@ pub enum ReplyCode {
     MailboxId(String),
     /// UNDEFINED-FILTER.
     UndefinedFilter(String),
+    /// As another node wrote it.
+    Passed(String),
     /// MODIFIED: sequence numbers or UIDs, ascending.
     Modified(Vec<u32>),
 }
@@ -93,6 +95,7 @@ impl ReplyCode {
             ReplyCode::Copied(Copied { uid_validity, pairs }) => Code::CopyUid { validity: *uid_validity, pairs },
             ReplyCode::MailboxId(id) => Code::MailboxId(id),
             ReplyCode::UndefinedFilter(name) => Code::UndefinedFilter(name),
+            ReplyCode::Passed(code) => Code::Passed(code),
             ReplyCode::Modified(numbers) => Code::Modified(numbers),
         }
     }

@@ -13,6 +13,8 @@ use crate::{
     connection::{Connection, ConnectionError},
     imap::{
         command::{self, notify::Following},
+        foreign::{self, Sharing, Way},
+        guest::Guest,
         holding::Holding,
         reply::{Reply, Stop},
         sets::SavedUids,
@@ -20,7 +22,7 @@ use crate::{
         updates,
         view::Expunges,
         wire::{
-            command::{Command, Search, Sort, Tagged, Thread},
+            command::{AppendStart, Command, Search, Sort, Tagged, Thread},
             enabled::{Awareness, Enabled, Separator},
             framing::{Framer, Limits, Step},
             parse::{self, Options, ParseError, ParseErrorKind},
@@ -76,6 +78,10 @@ pub struct Session<H> {
     pub following: Option<Box<Following>>,
     /// Names this session to others of the account.
     pub origin: u64,
+    /// Who is served, if not the owner of the mail.
+    pub guest: Option<Guest>,
+    /// Other users' mailboxes; `None`: they are not shared, or it is a guest who is served.
+    pub sharing: Option<Sharing>,
     commands: u64,
     bad_in_a_row: usize,
 }
@@ -99,13 +105,35 @@ impl<H: Holding> Session<H> {
         let mut framer = Framer::new(settings.limits);
         let enabled = Enabled { separator: settings.separator, ..Enabled::NOTHING };
         framer.set_enabled(enabled);
-        let origin = rand::random::<u64>().max(1);
-        Session { connection, held, settings, framer, enabled, tag: String::new(), following: None, origin, commands: 0, bad_in_a_row: 0 }
+        Session {
+            connection,
+            held,
+            settings,
+            framer,
+            enabled,
+            tag: String::new(),
+            following: None,
+            origin: rand::random::<u64>().max(1),
+            guest: None,
+            sharing: None,
+            commands: 0,
+            bad_in_a_row: 0,
+        }
+    }
+
+    /// Serves not the owner but this guest.
+    pub fn of_guest(self, guest: Guest) -> Session<H> {
+        Session { guest: Some(guest), ..self }
+    }
+
+    /// With the mailboxes that other users share.
+    pub fn with_sharing(self, sharing: Sharing) -> Session<H> {
+        Session { sharing: Some(sharing), ..self }
     }
 
     /// Answers the login command, then every other until the session ends.
     pub async fn run(mut self, login_tag: &str) -> Left {
-        let login = Reply::ok("Logged in").with(Code::Capability(super::capability::AFTER_LOGIN).into());
+        let login = Reply::ok("Logged in").with(Code::Capability(super::capability::after_login(self.sharing.is_some())).into());
         login.write(self.connection.output(), login_tag);
         let end = match self.converse().await {
             Ok(Done::Ended(end)) => end,
@@ -148,7 +176,7 @@ impl<H: Holding> Session<H> {
                 }
                 Step::Append(start) => {
                     let tag = start.tag.clone();
-                    let result = command::append::append(self, &mut state, start).await;
+                    let result = self.append(&mut state, start).await;
                     self.finish(&mut state, &tag, Expunges::Tell, result).await?;
                 }
                 // Messages are taken by `append` up to their end.
@@ -200,13 +228,17 @@ impl<H: Holding> Session<H> {
             self.unauthenticate(&tag).await?;
             return Ok(Next::LogInAnew);
         }
+        let command = match &self.guest {
+            Some(guest) => guest.localise(command),
+            None => command,
+        };
         let expunges = expunges_after(&command);
         let own = changes_names(&command);
         self.tag.clone_from(&tag);
         let result = if self.enabled.uid_only && command.names_sequence_numbers() {
             Err(uid_required().into())
         } else {
-            self.dispatch(state, &tag, command).await
+            self.carry_out(state, &tag, command, line).await
         };
         if let (Some(following), Ok(_), false) = (&mut self.following, &result, own.is_empty()) {
             following.know(self.held.account(), &own);
@@ -217,7 +249,8 @@ impl<H: Holding> Session<H> {
 
     /// Waits for more input; after NOTIFY, tells meanwhile what happens.
     async fn wait(&mut self, state: &mut State) -> Result<(), Stop> {
-        if self.following.is_none() || !self.framer.is_idle() || !self.connection.input().is_empty() {
+        // Only that hears the end of a session elsewhere.
+        if self.following.is_none() || matches!(state, State::Elsewhere) || !self.framer.is_idle() || !self.connection.input().is_empty() {
             return self.fill().await;
         }
         let silence = tokio::time::sleep(self.settings.idle_timeout);
@@ -253,6 +286,45 @@ impl<H: Holding> Session<H> {
         Ok(self.connection.stop_deflate().await?)
     }
 
+    /// Here, or by the holder of somebody else's mailbox.
+    async fn carry_out(&mut self, state: &mut State, tag: &str, command: Command, line: &[u8]) -> Result<Reply, Stop> {
+        if self.sharing.is_none() && self.guest.is_none() && command.is_of_acl() {
+            return Err(Reply::bad("ACL is not offered here: mailboxes are not shared").into());
+        }
+        self.permit(state, &command).await?;
+        let way = self.way(state, &command);
+        if way.is_err() && matches!(command, Command::Select(_)) {
+            // RFC 3501 §6.3.1: nothing is selected then.
+            self.leave_selected(state);
+        }
+        match way? {
+            Way::Here => self.dispatch(state, tag, command).await,
+            Way::There(place) => self.pass_on(state, place, line, &command).await,
+            Way::Across(target) => self.transfer(state, target, command).await,
+        }
+    }
+
+    /// An APPEND that is streamed.
+    async fn append(&mut self, state: &mut State, start: AppendStart) -> Result<Reply, Stop> {
+        self.tag.clone_from(&start.tag);
+        let start = match &self.guest {
+            Some(guest) => guest.localise_append(start),
+            None => start,
+        };
+        let may = match self.permit_append(state, &start).await {
+            Ok(()) => self.way_of_streamed(state, &start).map_err(Stop::from),
+            Err(stop) => Err(stop),
+        };
+        match may {
+            Ok(Way::There(place)) => foreign::append(self, state, &place, start).await,
+            Ok(_) => command::append::append(self, state, start).await,
+            Err(stop) => {
+                self.framer.refuse_literal();
+                Err(stop)
+            }
+        }
+    }
+
     /// COMPRESS (RFC 4978).
     fn may_compress(&self, algorithm: &str) -> Result<Reply, Reply> {
         match algorithm {
@@ -265,14 +337,15 @@ impl<H: Holding> Session<H> {
     async fn dispatch(&mut self, state: &mut State, tag: &str, command: Command) -> Result<Reply, Stop> {
         match command {
             Command::Capability => {
-                response::capability(self.connection.output(), super::capability::AFTER_LOGIN);
+                response::capability(self.connection.output(), super::capability::after_login(self.sharing.is_some()));
                 Ok(Reply::ok("Capability completed"))
             }
             Command::Noop | Command::Check => command::noop(self, state).await,
             Command::Id(fields) => Ok(command::id(&mut self.connection, fields.as_deref())),
             Command::Enable(names) => Ok(command::enable::enable(self, state, &names)),
             Command::Namespace => {
-                response::namespace(self.connection.output(), self.enabled.separator);
+                let (others, shared) = self.namespaces();
+                response::namespace(self.connection.output(), others, shared, self.enabled.separator);
                 Ok(Reply::ok("Namespace completed"))
             }
             Command::Idle => command::idle::idle(self, state).await,
@@ -289,6 +362,11 @@ impl<H: Holding> Session<H> {
             Command::GetQuotaRoot(mailbox) => command::status::get_quota_root(self, mailbox).await,
             Command::GetMetadata(get) => command::metadata::get(self, get).await,
             Command::SetMetadata { mailbox, values } => command::metadata::set(self, mailbox, values).await,
+            Command::SetAcl { mailbox, identifier, rights } => command::mailboxes::acl::set(self, mailbox, &identifier, &rights).await,
+            Command::DeleteAcl { mailbox, identifier } => command::mailboxes::acl::delete(self, mailbox, &identifier).await,
+            Command::GetAcl(mailbox) => command::mailboxes::acl::get(self, mailbox).await,
+            Command::ListRights { mailbox, identifier } => command::mailboxes::acl::list_rights(self, mailbox, &identifier).await,
+            Command::MyRights(mailbox) => command::mailboxes::acl::my_rights(self, mailbox).await,
             Command::SetQuota(_) => Err(command::status::set_quota().into()),
             Command::Close => command::expunge::close(self, state).await,
             Command::Unselect => {
@@ -379,10 +457,18 @@ impl<H: Holding> Session<H> {
     /// Sends what is ready and waits for more input.
     pub async fn fill(&mut self) -> Result<(), Stop> {
         self.connection.flush().await?;
+        let Session { connection, held, settings, sharing, .. } = self;
+        let elsewhere = async {
+            match sharing {
+                Some(sharing) => sharing.ended().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             biased;
-            text = self.held.taken_away() => Err(updates::farewell(&text)),
-            filled = self.connection.fill(self.settings.idle_timeout) => Ok(filled?),
+            text = held.taken_away() => Err(updates::farewell(&text)),
+            stop = elsewhere => Err(stop),
+            filled = connection.fill(settings.idle_timeout) => Ok(filled?),
         }
     }
 

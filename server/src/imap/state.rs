@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use index::{FlagSet, Uid};
-use storage::{Copied, Mailbox, StorageError, StoreOperation, Stored};
+use storage::{Copied, Mailbox, Rights, StorageError, StoreOperation, Stored};
 use tokio::sync::watch;
 
 use crate::imap::{
@@ -21,6 +21,8 @@ pub enum State {
     Authenticated,
     /// One is.
     Selected(Selected),
+    /// One of another user is, in the session that `foreign/` has with its holder.
+    Elsewhere,
 }
 
 /// An open mailbox as one session sees it.
@@ -37,6 +39,8 @@ pub struct Selected {
     pub keywords_told: usize,
     /// With QRESYNC: the client was told a lower HIGHESTMODSEQ, because expunges are told later.
     pub expunges_owed: bool,
+    /// What the session may do here: everything, but for guests.
+    pub rights: Rights,
     /// What `$` names (RFC 5182): what the last SEARCH with SAVE found, at first nothing.
     pub saved: SavedUids,
     /// Searches whose results are kept up to date.
@@ -48,6 +52,9 @@ pub struct Selected {
     /// Of messages below this UID, what is heard of new ones was sent.
     pub announced: u32,
 }
+
+/// More than the keywords a mailbox can have: FLAGS is told at once.
+pub const NOTHING_TOLD: usize = usize::MAX;
 
 /// What the client asked to do with a mailbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,7 +70,7 @@ impl State {
     pub fn selected(&mut self) -> Result<&mut Selected, Reply> {
         match self {
             State::Selected(selected) => Ok(selected),
-            State::Authenticated => Err(Reply::bad("No mailbox is selected")),
+            State::Authenticated | State::Elsewhere => Err(Reply::bad("No mailbox is selected")),
         }
     }
 
@@ -71,12 +78,20 @@ impl State {
     pub fn opened(&self) -> Option<&Selected> {
         match self {
             State::Selected(selected) => Some(selected),
-            State::Authenticated => None,
+            State::Authenticated | State::Elsewhere => None,
         }
     }
 }
 
 impl Selected {
+    /// The rights are these now; FLAGS is told again if they were others.
+    pub fn learn_rights(&mut self, rights: Rights) {
+        if self.rights != rights {
+            self.rights = rights;
+            self.keywords_told = NOTHING_TOLD;
+        }
+    }
+
     /// The mailbox for changing it; EXAMINE has none.
     pub fn writable(&self) -> Result<Writable, Reply> {
         match self.access {

@@ -1,10 +1,12 @@
 //! Telling a client what happened in its mailbox: EXPUNGE, EXISTS, RECENT, FLAGS and FETCH that nobody asked for.
 
 use index::{ModSeq, Uid};
+use storage::Right;
 
 use crate::{
     connection::Connection,
     imap::{
+        guest,
         reply::{MOVED_AWAY, Stop},
         state::{Access, Selected},
         view::Expunges,
@@ -101,7 +103,14 @@ pub fn tell_keywords(connection: &mut Connection, selected: &mut Selected) {
     let out = connection.output();
     response::flags(out, &keywords);
     let code = match selected.access {
-        Access::ReadWrite => Code::PermanentFlags { keywords: &keywords, more: selected.mailbox.accepts_new_keywords() },
+        Access::ReadWrite => {
+            let may_write = selected.rights.has(Right::Write);
+            Code::PermanentFlags {
+                system: guest::changeable(selected.rights),
+                keywords: if may_write { &keywords } else { &[] },
+                more: may_write && selected.mailbox.accepts_new_keywords(),
+            }
+        }
         Access::ReadOnly => Code::NoPermanentFlags,
     };
     response::untagged(out, Condition::Ok, Some(&code), "Flags that are kept");

@@ -35,7 +35,7 @@ use affinity::{Event, Keeper, KeeperConfig, NodeInfo, Root, SystemClock, UserNam
 use anyhow::Context;
 use arc_swap::ArcSwap;
 use futures::FutureExt;
-use storage::{AccountPaths, MailboxName, SpecialUse, StorageSettings};
+use storage::{AccountPaths, MailboxName, SpecialUse, StorageSettings, shares::SharesFolder};
 use tokio::{sync::broadcast::error::RecvError, time::MissedTickBehavior};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -94,6 +94,8 @@ pub struct Node {
     pub links: Links,
     /// Who waits for holders that give no sign of life.
     pub waiting: Waiting,
+    /// What users share with each other.
+    pub shares: SharesFolder,
     /// Sessions served here.
     pub sessions: Sessions,
     /// POP3's exclusive access.
@@ -203,6 +205,7 @@ async fn start(config: Config, config_file: &Path) -> anyhow::Result<Arc<Node>> 
     let keeper = tokio::task::spawn_blocking(move || Keeper::join(keeper_config)).await??;
     tracing::info!(node = %keeper.me(), root = %config.node.root.display(), "joined the cluster");
 
+    let root_path = config.node.root.clone();
     let health = Health::default();
     let placing = Placing::new(keeper.clone(), {
         let auth = auth.clone();
@@ -218,6 +221,7 @@ async fn start(config: Config, config_file: &Path) -> anyhow::Result<Arc<Node>> 
         keeper,
         links: Links::new(identity),
         waiting: Waiting::default(),
+        shares: SharesFolder::new(&root_path),
         sessions: Sessions::default(),
         maildrop_locks: MaildropLocks::default(),
         deliveries: Arc::default(),

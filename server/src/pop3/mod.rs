@@ -48,6 +48,7 @@ pub async fn accept(node: Arc<Node>, mut connection: Connection) -> End {
             master: login.master,
             login_tag: String::new(),
             mark: None,
+            guest: None,
         };
         match forward::enter(Arc::clone(&node), entering, preamble).await {
             Ok(Left::Ended(end)) => return end,

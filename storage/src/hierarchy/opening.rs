@@ -10,7 +10,7 @@ use std::{
 
 use index::{MailboxRecord, ScanDue, UidValidity};
 
-use super::Known;
+use super::{Known, acls};
 use crate::{
     Account, MailboxName, SpecialUse, StorageError,
     adopt::{self, Earlier},
@@ -157,8 +157,10 @@ impl Account {
         // First all that have a UIDVALIDITY, so that the others get higher ones.
         let mut with_state = Vec::new();
         let mut without_state = Vec::new();
+        let mut with_acl = Vec::new();
         for ((folder, name), listed) in folders.into_iter().zip(listings) {
             let (entries, earlier) = listed?;
+            with_acl.extend(acls::is_there(&entries).then(|| name.clone()));
             match (Marks::find(&entries), earlier) {
                 (Some(marks), _) if let Some(at) = missing.iter().position(|record| record.uid_validity == marks.uid_validity) => {
                     let record = missing.swap_remove(at);
@@ -187,6 +189,8 @@ impl Account {
         self.take_over_all(kept.collect())?;
         let validities = self.next_validities(fresh.len())?;
         self.take_over_all(validities.into_iter().zip(fresh).collect())?;
+        let catalog = self.catalog.read();
+        with_acl.iter().filter_map(|name| catalog.mailboxes.get(name)).for_each(|known| self.acl_is_there(known.id));
         Ok(earlier_server)
     }
     fn take_over_all(&self, mut folders: Vec<(UidValidity, Unknown)>) -> Result<(), StorageError> {

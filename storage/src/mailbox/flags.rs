@@ -228,6 +228,7 @@ impl StoreRequest {
                 StoreOperation::Replace(flags) => keep_passed(flags, before),
                 StoreOperation::Add(flags) => before.union(flags),
                 StoreOperation::Remove(flags) => before.difference(flags),
+                StoreOperation::ReplaceOf { of, with } => keep_passed(before.difference(of).union(with.intersection(of)), before),
             };
             let flags = flags.intersection(known);
             if flags != before {

@@ -1,5 +1,6 @@
 //! The store as a whole: a user on a temporary directory, opened, closed and taken over.
 
+mod acls;
 mod adopted;
 mod annotations;
 mod changes;
@@ -35,6 +36,8 @@ pub(super) struct User {
     pub layout: Layout,
     /// INBOX lies beside the Maildir.
     pub inbox: bool,
+    /// Mailboxes may be shared.
+    pub sharing: bool,
     epoch: u64,
 }
 
@@ -76,6 +79,7 @@ impl User {
             },
             layout: Layout::default(),
             inbox: false,
+            sharing: false,
             epoch: 0,
         }
     }
@@ -96,6 +100,7 @@ impl User {
             control: Some(self.control()),
             inbox: self.inbox.then(|| self.folder.path().join("inbox")),
             layout: self.layout,
+            shares: self.sharing.then(|| self.folder.path().join(crate::shares::FOLDER)),
             ..paths
         }
     }

@@ -19,6 +19,7 @@ use super::{
     mailboxes::{other_spelling, valid},
 };
 use crate::imap::{
+    guest,
     holding::Holding,
     reply::{self, Reply, ReplyCode, Stop},
     session::{Session, uid_required},
@@ -143,13 +144,14 @@ async fn take<H: Holding>(
     }
     let written = other_spelling(&mailbox);
     let name = valid(mailbox)?;
+    let rights = session.rights(&name).await?;
     let mailbox = session.held.run(move |account| account.mailbox(&name)).await.map_err(reply::for_target)?;
     let mut coming: Option<Coming> = None;
     loop {
         let AppendLine { pieces, literal } = line;
         for piece in pieces {
             let (flags, date) = match piece {
-                AppendPiece::Message { flags, date } => (flags, date),
+                AppendPiece::Message { flags, date } => (guest::permitted(flags, rights), date),
                 AppendPiece::Url(url) => {
                     let Some(Coming { staged, flags, date, content }) = coming.take() else { return Err(no_message().into()) };
                     let (staged, content) = catenate::add(session, selected, &url, staged, content).await?;
@@ -163,8 +165,9 @@ async fn take<H: Holding>(
                 if replaces.is_some() {
                     return Err(Reply::bad("REPLACE takes one message").into());
                 }
-                if received.len() >= MESSAGES_MAX {
-                    return Err(Reply::no(Code::Limit, format!("One APPEND takes {MESSAGES_MAX} messages at most")).into());
+                let most = if session.guest.is_some() { guest::APPEND_MAX } else { MESSAGES_MAX };
+                if received.len() >= most {
+                    return Err(Reply::no(Code::Limit, format!("One APPEND takes {most} messages at most")).into());
                 }
             }
             let target = Arc::clone(&mailbox);
@@ -311,7 +314,7 @@ async fn write<H: Holding>(held: &H, mut staged: Staged, bytes: BytesMut) -> Res
 }
 
 /// What follows the literal that was taken.
-async fn next<H: Holding>(session: &mut Session<H>) -> Result<AppendLine, Stop> {
+pub async fn next<H: Holding>(session: &mut Session<H>) -> Result<AppendLine, Stop> {
     loop {
         match session.framer.next(session.connection.input()) {
             Step::NeedInput => session.fill().await?,

@@ -1,10 +1,11 @@
 //! COPY and MOVE (RFC 3501 §6.4.7, RFC 6851), answered with COPYUID (RFC 4315 §3).
 
-use index::Uid;
-use storage::Copied;
+use index::{Flag, FlagSet, Uid};
+use storage::{Copied, Mailbox, Rights, StorageError, StoreOperation};
 
 use super::{expunge::removed, mailboxes::valid};
 use crate::imap::{
+    guest,
     holding::Holding,
     patience::{Progress, while_wanted},
     reply::{self, Reply, ReplyCode, Stop},
@@ -24,13 +25,17 @@ pub async fn copy<H: Holding>(
 ) -> Result<Reply, Stop> {
     let name = valid(target)?;
     let uids = present(selected, uid, set)?;
+    let lost = lost_with(session.rights(&name).await?);
     let target = session.held.run(move |account| account.mailbox(&name)).await.map_err(reply::for_target)?;
     if uids.is_empty() {
         return Ok(Reply::ok("No messages to copy"));
     }
     let source = selected.mailbox.clone();
     let Session { connection, held, settings, tag, .. } = &mut *session;
-    let work = held.run(move |_| source.copy_to(&uids, &target));
+    let work = held.run(move |_| {
+        let copied = source.copy_to(&uids, &target)?;
+        without(&target, &copied, lost).map(|()| copied)
+    });
     let copied = while_wanted(connection, held, settings, &Progress::unknown(tag), work).await?;
     Ok(done("Copy completed", copied))
 }
@@ -46,12 +51,16 @@ pub async fn move_messages<H: Holding>(
     let name = valid(target)?;
     let source = selected.writable()?;
     let uids = present(selected, uid, set)?;
+    let lost = lost_with(session.rights(&name).await?);
     let target = session.held.run(move |account| account.mailbox(&name)).await.map_err(reply::for_target)?;
     if uids.is_empty() {
         return Ok(Reply::ok("No messages to move"));
     }
     let Session { connection, held, settings, tag, .. } = &mut *session;
-    let work = held.run(move |_| source.move_to(&uids, &target));
+    let work = held.run(move |_| {
+        let moved = source.move_to(&uids, &target)?;
+        without(&target, &moved, lost).map(|()| moved)
+    });
     let moved = while_wanted(connection, held, settings, &Progress::unknown(tag), work).await?;
     session.acknowledge().await?;
     let any = !moved.pairs.is_empty();
@@ -59,8 +68,19 @@ pub async fn move_messages<H: Holding>(
     removed(session, selected, any, Reply::ok("Move completed")).await
 }
 
+/// Takes flags away that a guest may not set in the target (RFC 4314 §4), before anything is acknowledged.
+fn without(target: &Mailbox, copied: &Copied, lost: FlagSet) -> Result<(), StorageError> {
+    let uids: Vec<Uid> = copied.pairs.iter().map(|(_, new)| *new).collect();
+    if lost.is_empty() || uids.is_empty() { Ok(()) } else { target.store(&uids, StoreOperation::Remove(lost), None).map(drop) }
+}
+
+/// The flags that are lost on the way into a mailbox with these rights.
+fn lost_with(rights: Rights) -> FlagSet {
+    FlagSet::from_bits(u64::MAX).without(Flag::Passed).difference(guest::changeable(rights))
+}
+
 /// The UIDs that a set names and that are still there. A sequence number whose message is gone is an error: the client believes in it.
-fn present(selected: &Selected, uid: bool, set: &SequenceSet) -> Result<Vec<Uid>, Reply> {
+pub fn present(selected: &Selected, uid: bool, set: &SequenceSet) -> Result<Vec<Uid>, Reply> {
     let named = sets::uids(&sets::positions(set, Numbers::new(uid), selected)?, &selected.view);
     let messages = selected.mailbox.read();
     let there: Vec<Uid> = named.iter().copied().filter(|uid| messages.position(*uid).is_some()).collect();

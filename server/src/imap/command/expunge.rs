@@ -1,6 +1,7 @@
 //! EXPUNGE, UID EXPUNGE (RFC 4315 §2.1) and CLOSE. What is gone is told by the updates that follow every command.
 
 use index::ModSeq;
+use storage::Right;
 
 use crate::imap::{
     holding::Holding,
@@ -37,10 +38,10 @@ pub async fn removed<H: Holding>(session: &mut Session<H>, selected: &mut Select
     })
 }
 
-/// CLOSE: expunges, unless the mailbox is open read-only, and tells nothing of it.
+/// CLOSE: expunges, unless the mailbox is open read-only or the client is a guest without `e`, and tells nothing of it.
 pub async fn close<H: Holding>(session: &mut Session<H>, state: &mut State) -> Result<Reply, Stop> {
     let selected = state.selected()?;
-    if selected.access == Access::ReadWrite {
+    if selected.access == Access::ReadWrite && selected.rights.has(Right::Expunge) {
         let mailbox = selected.writable()?;
         session.held.run(move |_| mailbox.expunge(None)).await?;
     }

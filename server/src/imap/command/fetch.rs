@@ -13,7 +13,7 @@ use std::{collections::VecDeque, sync::Arc};
 use futures::{StreamExt, future::BoxFuture, stream::FuturesOrdered};
 use index::{Flag, FlagSet, ModSeq, Uid};
 use storage::{
-    EmailId, Mailbox, Rendered, Row, StorageError, StoreOperation,
+    EmailId, Mailbox, Rendered, Right, Row, StorageError, StoreOperation,
     mime::{CACHED_FIELDS, Section, SectionText},
 };
 
@@ -75,7 +75,7 @@ pub async fn fetch<H: Holding>(
         session.enable_condstore(Some(selected));
     }
     let mut plan = Plan::new(items, uid, changed_since, session.enabled);
-    if plan.sets_seen && selected.access == Access::ReadWrite {
+    if plan.sets_seen && selected.access == Access::ReadWrite && selected.rights.has(Right::Seen) {
         plan.seen_now = set_seen(session, selected, &positions, changed_since).await?;
     }
     updates::tell_keywords(&mut session.connection, selected);

@@ -48,12 +48,15 @@ pub async fn idle<H: Holding>(session: &mut Session<H>, state: &mut State) -> Re
         }
         _ => None,
     };
+    // An ACL that changes is told so.
+    let mut lists = session.held.account().list_changes();
     let silence = sleep(session.settings.idle_timeout);
     tokio::pin!(silence);
     // Of the selected mailbox, `changed` tells.
     let mut nowhere = State::Authenticated;
     loop {
         if let State::Selected(selected) = state {
+            session.look_at_rights(selected).await?;
             // Marked first: what changes while it is told wakes us again.
             selected.changes.mark_unchanged();
             updates::tell(&mut session.connection, selected, session.enabled, Expunges::Tell, &[]).await?;
@@ -74,6 +77,7 @@ pub async fn idle<H: Holding>(session: &mut Session<H>, state: &mut State) -> Re
             filled = session.connection.fill(session.settings.idle_timeout) => { filled?; Event::Input }
             () = changed(state) => Event::Changed,
             () = notify::woken(&mut session.following, &mut nowhere) => Event::Changed,
+            Ok(()) = lists.changed(), if session.guest.is_some() => Event::Changed,
             _ = still_here.tick() => Event::StillHere,
             _ = rescan.tick() => Event::Rescan,
             () = noticed(&mut watching) => Event::Noticed,

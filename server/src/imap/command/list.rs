@@ -7,11 +7,12 @@ use std::{
     sync::Arc,
 };
 
-use storage::{Account, MailboxEntry, MailboxName, SpecialUse, Status, StorageError};
+use storage::{Account, MailboxEntry, MailboxName, Rights, SpecialUse, Status, StorageError};
 
 use self::pattern::Pattern;
 use super::{metadata, status};
 use crate::imap::{
+    foreign::list::{Links, Theirs},
     holding::Holding,
     reply::{Reply, Stop},
     session::Session,
@@ -39,7 +40,9 @@ pub async fn list<H: Holding>(session: &mut Session<H>, state: &State, list: &Li
     if list.select_recursive_match && !list.select_subscribed {
         return Err(Reply::bad("RECURSIVEMATCH needs SUBSCRIBED beside it").into());
     }
-    let entries = session.held.run(|account| account.list()).await?;
+    let mut entries = session.held.run(|account| account.list()).await?;
+    let theirs = session.list_theirs(list, &mut entries).await;
+    let mut links = Links::default();
     let lines = select(&entries, list);
     if let Some(items) = &list.return_status {
         status::notice(session, state, items);
@@ -48,10 +51,10 @@ pub async fn list<H: Holding>(session: &mut Session<H>, state: &State, list: &Li
     while lines.peek().is_some() {
         let together: Vec<Line<'_>> = lines.by_ref().take(TOGETHER).collect();
         let mut looked_up = match &list.return_status {
-            Some(items) => numbers(session, &together, items.contains(&StatusItem::MailboxId)).await?,
+            Some(items) => numbers(session, &together, &theirs, items.contains(&StatusItem::MailboxId)).await?,
             None => HashMap::new(),
         };
-        let mut annotations = annotations(session, &together, &list.return_metadata).await?;
+        let mut annotations = annotations(session, &together, &theirs, &list.return_metadata).await?;
         for line in together {
             let attributes = attributes(line.entry, list, session.enabled);
             let printed = ListLine {
@@ -71,6 +74,13 @@ pub async fn list<H: Holding>(session: &mut Session<H>, state: &State, list: &Li
                 let told = metadata::select(&annotations, &list.return_metadata, Depth::Zero);
                 metadata::write(session, Some(&line.entry.name), &told).await?;
             }
+            if list.return_my_rights && line.entry.selectable {
+                let rights = theirs.get(&line.entry.name).map_or(Rights::ALL, |(_, rights)| *rights);
+                response::my_rights(session.connection.output(), line.entry.name.as_str(), &rights.with_obsolete(), names);
+            }
+            if let Some((place, _)) = theirs.get(&line.entry.name) {
+                session.tell_theirs(state, &mut links, place, &line.entry.name, list).await?;
+            }
             session.connection.flush_if_large().await?;
         }
     }
@@ -81,8 +91,14 @@ pub async fn list<H: Holding>(session: &mut Session<H>, state: &State, list: &Li
 pub async fn announce<H: Holding>(session: &mut Session<H>, name: &MailboxName, old_name: Option<&str>) -> Result<(), Stop> {
     let entries = session.held.run(|account| account.list()).await?;
     let Some(entry) = entries.iter().find(|entry| entry.name == *name) else { return Ok(()) };
-    let attributes = attributes(entry, &List { return_subscribed: true, ..List::default() }, session.enabled);
-    let line = ListLine { attributes: &attributes, mailbox: name.as_str(), old_name, ..ListLine::default() };
+    // Subscriptions and special uses are the owner's own affair.
+    let entry = match session.guest {
+        Some(_) => MailboxEntry { subscribed: false, special_use: None, ..entry.clone() },
+        None => entry.clone(),
+    };
+    let attributes = attributes(&entry, &List { return_subscribed: true, ..List::default() }, session.enabled);
+    let shown = session.shown(name.as_str());
+    let line = ListLine { attributes: &attributes, mailbox: &shown, old_name, ..ListLine::default() };
     response::list(session.connection.output(), line, session.enabled.names());
     Ok(())
 }
@@ -100,8 +116,13 @@ pub fn tell<H: Holding>(session: &mut Session<H>, entries: &[MailboxEntry], name
 type Looked = (Status, Option<Arc<str>>);
 
 /// The numbers of those that can be opened now: LIST goes on without the others (RFC 5819 §2).
-async fn numbers<H: Holding>(session: &mut Session<H>, lines: &[Line<'_>], wants_id: bool) -> Result<HashMap<MailboxName, Looked>, Stop> {
-    let names: Vec<MailboxName> = lines.iter().filter(|line| line.entry.selectable).map(|line| line.entry.name.clone()).collect();
+async fn numbers<H: Holding>(
+    session: &mut Session<H>,
+    lines: &[Line<'_>],
+    theirs: &Theirs,
+    wants_id: bool,
+) -> Result<HashMap<MailboxName, Looked>, Stop> {
+    let names: Vec<MailboxName> = own(lines, theirs).map(|entry| entry.name.clone()).collect();
     let look = move |account: &Arc<Account>| {
         let statuses = account.statuses(&names)?;
         let ids = if wants_id { account.object_ids(&names)? } else { Vec::new() };
@@ -127,14 +148,20 @@ async fn numbers<H: Holding>(session: &mut Session<H>, lines: &[Line<'_>], wants
 async fn annotations<H: Holding>(
     session: &mut Session<H>,
     lines: &[Line<'_>],
+    theirs: &Theirs,
     wanted: &[String],
 ) -> Result<HashMap<MailboxName, metadata::Looked>, Stop> {
     if wanted.is_empty() {
         return Ok(HashMap::new());
     }
-    let entries: Vec<MailboxEntry> = lines.iter().filter(|line| line.entry.selectable).map(|line| line.entry.clone()).collect();
+    let entries: Vec<MailboxEntry> = own(lines, theirs).cloned().collect();
     let looked = session.held.run(move |account| metadata::look_all(account, &entries)).await?;
     Ok(looked.into_iter().collect())
+}
+
+/// Those that are this account's own mailboxes.
+fn own<'a>(lines: &'a [Line<'_>], theirs: &'a Theirs) -> impl Iterator<Item = &'a MailboxEntry> {
+    lines.iter().map(|line| line.entry).filter(|entry| entry.selectable && !theirs.contains_key(&entry.name))
 }
 
 /// One line of the answer.

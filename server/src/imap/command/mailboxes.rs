@@ -1,5 +1,7 @@
 //! CREATE, DELETE, RENAME, SUBSCRIBE, UNSUBSCRIBE.
 
+pub mod acl;
+
 use storage::{CreateOptions, MailboxName, SpecialUse, mailbox_object_id};
 
 use super::list;
@@ -36,6 +38,10 @@ pub async fn create<H: Holding>(session: &mut Session<H>, mailbox: MailboxArgume
         [one] => Some(*one),
         [_, _, ..] => return Err(Reply::no(Code::UseAttr, "A mailbox can have one special use").into()),
     };
+    if session.guest.is_some() && special_use.is_some() {
+        // Where the owner's programs file what is sent or thrown away is the owner's own affair.
+        return Err(Reply::no(Code::UseAttr, "Only the owner gives a mailbox a special use").into());
+    }
     let made = name.clone();
     let validity = session.held.run(move |account| account.create(&made, CreateOptions { special_use })).await?;
     if written.is_some() {
@@ -66,6 +72,10 @@ fn written(mailbox: &MailboxArgument) -> String {
 pub async fn rename<H: Holding>(session: &mut Session<H>, from: MailboxArgument, to: MailboxArgument) -> Result<Reply, Stop> {
     let written = other_spelling(&from).or_else(|| other_spelling(&to).map(|_| written(&from)));
     let (from, to) = (valid(from)?, valid(to)?);
+    if session.guest.is_some() && from.is_inbox() {
+        // It moves the messages, and they come under the rights of where they go.
+        return Err(Reply::no(Code::Cannot, "Only the owner renames INBOX").into());
+    }
     let renamed = to.clone();
     session.held.run(move |account| account.rename(&from, &renamed)).await?;
     if written.is_some() {

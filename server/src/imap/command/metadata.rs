@@ -36,7 +36,14 @@ pub async fn get<H: Holding>(session: &mut Session<H>, get: GetMetadata) -> Resu
     let asked = name.clone();
     let annotations = session.held.run(move |account| look(account, asked.as_ref())).await?;
     let (mut told, mut longest) = (Vec::new(), None);
+    let is_guest = session.guest.is_some();
     for (entry, value) in select(&annotations, &entries, depth) {
+        // Those are the owner's own.
+        let hidden = is_guest && is_private(&entry);
+        if hidden && depth != Depth::Zero {
+            continue;
+        }
+        let value = value.filter(|_| !hidden);
         let size = value.as_ref().map_or(0, |value| value.len() as u64);
         match size_max.filter(|most| size > *most) {
             Some(_) => longest = longest.max(Some(size)),
@@ -52,6 +59,9 @@ pub async fn get<H: Holding>(session: &mut Session<H>, get: GetMetadata) -> Resu
 pub async fn set<H: Holding>(session: &mut Session<H>, mailbox: Option<MailboxArgument>, values: Vec<Told>) -> Result<Reply, Stop> {
     let name = mailbox.map(valid).transpose()?;
     for (entry, value) in &values {
+        if session.guest.is_some() && is_private(entry) {
+            return Err(Reply::no(Code::NoPerm, "Private entries of another user's mailbox can't be set").into());
+        }
         let is_shared = entry.get(..8).is_some_and(|scope| scope.eq_ignore_ascii_case("/shared/"));
         if name.is_none() && is_shared {
             return Err(Reply::no(Code::NoPerm, "Shared entries of the server are set by the administrator").into());
@@ -79,6 +89,10 @@ pub async fn set<H: Holding>(session: &mut Session<H>, mailbox: Option<MailboxAr
 /// Whether the entry of the server holds search keys (RFC 5466 §3.2).
 fn is_filter(entry: &str) -> bool {
     entry.get(..FILTERS.len()).is_some_and(|start| start.eq_ignore_ascii_case(FILTERS))
+}
+
+fn is_private(entry: &str) -> bool {
+    entry.get(..9).is_some_and(|scope| scope.eq_ignore_ascii_case("/private/"))
 }
 
 /// The annotations with what is worked out.
@@ -150,7 +164,8 @@ pub async fn write<H: Holding>(session: &mut Session<H>, name: Option<&MailboxNa
     if !told.is_empty() {
         let names = session.enabled.names();
         let entries = told.iter().map(|(entry, value)| (entry.as_str(), value.as_deref()));
-        response::metadata(session.connection.output(), name.map_or("", MailboxName::as_str), entries, names);
+        let shown = name.map_or_else(String::new, |name| session.shown(name.as_str()));
+        response::metadata(session.connection.output(), &shown, entries, names);
     }
     Ok(session.connection.flush_if_large().await?)
 }

@@ -5,10 +5,11 @@ use storage::Columns;
 
 use super::{list, mailboxes, notify::Heard, vanished};
 use crate::imap::{
+    guest,
     holding::Holding,
     reply::{Reply, Stop},
     session::Session,
-    state::{Access, Selected, State},
+    state::{Access, NOTHING_TOLD, Selected, State},
     updates,
     view::{View, sequence},
     wire::{
@@ -17,25 +18,15 @@ use crate::imap::{
     },
 };
 
-/// More than the keywords a mailbox can have: FLAGS is told at once.
-const NOTHING_TOLD: usize = usize::MAX;
-
 /// SELECT and EXAMINE. Whatever was selected is not any more, also when this fails.
 pub async fn select<H: Holding>(session: &mut Session<H>, state: &mut State, select: Select) -> Result<Reply, Stop> {
     if select.resync.is_some() {
         session.needs_qresync()?;
     }
-    if matches!(state, State::Selected(_)) {
-        response::untagged(
-            session.connection.output(),
-            Condition::Ok,
-            Some(&Code::Closed),
-            "The mailbox that was selected is not any more",
-        );
-    }
-    *state = State::Authenticated;
+    session.leave_selected(state);
     let written = mailboxes::other_spelling(&select.mailbox);
     let name = mailboxes::valid(select.mailbox)?;
+    let rights = session.rights(&name).await?;
     let (mailbox, object_id) = session
         .held
         .run(move |account| {
@@ -48,7 +39,7 @@ pub async fn select<H: Holding>(session: &mut Session<H>, state: &mut State, sel
     if select.condstore {
         session.enable_condstore(None);
     }
-    let access = if select.read_only { Access::ReadOnly } else { Access::ReadWrite };
+    let access = if select.read_only || !guest::may_write(rights) { Access::ReadOnly } else { Access::ReadWrite };
     let mut changes = mailbox.changes();
     changes.mark_unchanged();
     let first_recent = session.enabled.recent().then(|| mailbox.recent(access == Access::ReadWrite));
@@ -66,6 +57,7 @@ pub async fn select<H: Holding>(session: &mut Session<H>, state: &mut State, sel
     let mut selected = Selected {
         mailbox,
         access,
+        rights,
         view,
         changes,
         keywords_told: NOTHING_TOLD,
@@ -101,7 +93,7 @@ pub async fn select<H: Holding>(session: &mut Session<H>, state: &mut State, sel
     *state = State::Selected(selected);
     Ok(match access {
         Access::ReadWrite => Reply::ok("Select completed").with(Code::ReadWrite.into()),
-        Access::ReadOnly => Reply::ok("Examine completed").with(Code::ReadOnly.into()),
+        Access::ReadOnly => Reply::ok(if select.read_only { "Examine completed" } else { "Select completed" }).with(Code::ReadOnly.into()),
     })
 }
 

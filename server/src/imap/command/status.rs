@@ -29,8 +29,8 @@ pub async fn status<H: Holding>(
     let (asked, wants_id) = (name.clone(), items.contains(&StatusItem::MailboxId));
     let (numbers, object_id) = session.held.run(move |account| look(account, &asked, wants_id)).await?;
     let values = values(items, &numbers, session.settings.message_bytes, object_id.as_deref());
-    let names = session.enabled.names();
-    response::status(session.connection.output(), name.as_str(), &values, names);
+    let (shown, names) = (session.shown(name.as_str()), session.enabled.names());
+    response::status(session.connection.output(), &shown, &values, names);
     Ok(Reply::ok("Status completed"))
 }
 
@@ -91,8 +91,9 @@ pub async fn get_quota_root<H: Holding>(session: &mut Session<H>, mailbox: Mailb
     let name = valid(mailbox)?;
     let asked = name.clone();
     let roots = session.held.run(move |account| account.quota(Some(&asked))).await?;
-    let spelling = session.enabled.names();
-    response::quota_root(session.connection.output(), name.as_str(), roots.iter().map(|root| root.name.as_str()), spelling);
+    let (shown, spelling) = (session.shown(name.as_str()), session.enabled.names());
+    let roots_shown: Vec<String> = roots.iter().map(|root| session.shown(&root.name)).collect();
+    response::quota_root(session.connection.output(), &shown, roots_shown.iter().map(String::as_str), spelling);
     for root in &roots {
         write(session, root);
     }
@@ -118,5 +119,6 @@ fn write<H: Holding>(session: &mut Session<H>, root: &RootUsage) {
         let limit = number(session.held.account().mailboxes_max());
         resources.push(Resource { name: "MAILBOX", usage: number(root.mailboxes), limit });
     }
-    response::quota(session.connection.output(), &root.name, &resources);
+    let shown = session.shown(&root.name);
+    response::quota(session.connection.output(), &shown, &resources);
 }

@@ -1,11 +1,12 @@
 //! STORE and UID STORE (RFC 3501 §6.4.6, RFC 7162 §3.1.3).
 
 use index::{FlagSet, ModSeq, Uid};
-use storage::{Row, StoreOperation, Stored};
+use storage::{Right, Rights, Row, StoreOperation, Stored};
 
 use crate::{
     connection::Connection,
     imap::{
+        guest,
         holding::Holding,
         reply::{self, Reply, ReplyCode, Stop},
         session::Session,
@@ -44,6 +45,7 @@ pub async fn store<H: Holding>(
     let mailbox = selected.writable()?;
     let uids = sets::uids(&sets::positions(set, Numbers::new(uid), selected)?, &selected.view);
     let Change { unchanged_since, how, silent, flags } = change;
+    let (flags, may_change) = permitted(selected, how, flags)?;
     if unchanged_since.is_some() {
         session.enable_condstore(Some(selected));
     }
@@ -56,7 +58,10 @@ pub async fn store<H: Holding>(
         .held
         .run(move |_| {
             let operation = match how {
-                StoreHow::Replace => StoreOperation::Replace(mailbox.make_flags(&flags)?),
+                StoreHow::Replace => match (mailbox.make_flags(&flags)?, may_change) {
+                    (flags, None) => StoreOperation::Replace(flags),
+                    (with, Some(of)) => StoreOperation::ReplaceOf { of, with },
+                },
                 StoreHow::Add => StoreOperation::Add(mailbox.make_flags(&flags)?),
                 StoreHow::Remove => StoreOperation::Remove(known_flags(&keywords, &flags)),
             };
@@ -83,6 +88,18 @@ pub async fn store<H: Holding>(
     let numbers = modified(selected, uid, &stored);
     updates::tell(&mut session.connection, selected, session.enabled, expunges, &known).await?;
     Ok(outcome(uid, &stored, numbers))
+}
+
+/// The flags that a guest may change of those that they name, and for `FLAGS` which those are; no `Some` for the owner.
+fn permitted(selected: &Selected, how: StoreHow, flags: Vec<FlagArgument>) -> Result<(Vec<FlagArgument>, Option<FlagSet>), Reply> {
+    if selected.rights == Rights::ALL {
+        return Ok((flags, None));
+    }
+    let (named, of) = (flags.len(), guest::changeable(selected.rights));
+    let flags = guest::permitted(flags, selected.rights);
+    let nothing = if named == 0 { how == StoreHow::Replace && of.is_empty() } else { flags.is_empty() };
+    // Where some may be changed, it is no error that others may not: clients do not expect it (RFC 4314 §4).
+    if nothing { Err(guest::no_permission(Rights::of(&[Right::Seen, Right::Write, Right::DeleteMessages]))) } else { Ok((flags, Some(of))) }
 }
 
 /// Which items the FETCH responses of one STORE have.
@@ -125,9 +142,12 @@ impl Before {
     }
 }
 
+/// The flags that the client was told. Of what somebody else changed since, it knows nothing: a silent STORE tells it.
 fn flags_of(selected: &Selected, uids: &[Uid]) -> Before {
     let messages = selected.mailbox.read();
-    Before(uids.iter().filter_map(|uid| messages.get(*uid)).map(|row| (row.uid, row.flags)).collect())
+    let told = selected.view.highest_modseq();
+    let rows = uids.iter().filter_map(|uid| messages.get(*uid)).filter(|row| row.modseq.get() <= told);
+    Before(rows.map(|row| (row.uid, row.flags)).collect())
 }
 
 /// The flags a client expects.
@@ -136,6 +156,7 @@ fn apply(operation: StoreOperation, flags: FlagSet) -> FlagSet {
         StoreOperation::Replace(new) => new,
         StoreOperation::Add(more) => flags.union(more),
         StoreOperation::Remove(less) => flags.difference(less),
+        StoreOperation::ReplaceOf { of, with } => flags.difference(of).union(with.intersection(of)),
     }
 }
 

@@ -1,5 +1,7 @@
 //! SELECT, LIST, STATUS and what makes and removes mailboxes.
 
+mod separator;
+
 use super::*;
 
 #[tokio::test]

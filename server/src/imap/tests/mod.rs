@@ -16,8 +16,8 @@ mod replace;
 mod rev2;
 mod savedate;
 mod search;
-mod separator;
 mod sessions;
+mod sharing;
 mod uid_only;
 
 use std::{future::Future, sync::Arc, time::Duration};
@@ -58,13 +58,18 @@ pub struct House {
 impl House {
     /// A new user with INBOX and Sent.
     pub fn new() -> House {
+        House::of("ada", None)
+    }
+
+    /// The same for another; `shares`: where it is published what is shared.
+    pub fn of(user: &str, shares: Option<std::path::PathBuf>) -> House {
         let dir = tempfile::tempdir().unwrap();
         let clock = Arc::new(SystemClock::new());
         let holder = HolderId { node: "a".parse().unwrap(), incarnation: Incarnation::random() };
         let tenure = Tenure::new(holder, clock.clone());
         tenure.extend(clock.now() + Duration::from_secs(3_600));
-        let lease = Lease::for_test(UserName::normalise("ada").unwrap(), Epoch(1), Arc::clone(&tenure));
-        let paths = AccountPaths::new(dir.path().join("Maildir"), dir.path().join("index"));
+        let lease = Lease::for_test(UserName::normalise(user).unwrap(), Epoch(1), Arc::clone(&tenure));
+        let paths = AccountPaths { shares, ..AccountPaths::new(dir.path().join("Maildir"), dir.path().join("index")) };
         let settings = StorageSettings {
             node: "a".parse().unwrap(),
             auto_create: vec![(MailboxName::parse("Sent").unwrap(), Some(SpecialUse::Sent))],
@@ -88,7 +93,16 @@ impl House {
 
     /// The same with other settings.
     pub async fn session_with(&self, settings: Settings) -> Talk {
-        let (ours, theirs) = tokio::io::duplex(256 * 1024);
+        self.session_of(settings, |session| session).await
+    }
+
+    /// The same with more.
+    pub async fn session_as(&self, with: impl FnOnce(Session<TestHeld>) -> Session<TestHeld>) -> Talk {
+        self.session_of(settings(), with).await
+    }
+
+    /// What a session has here.
+    pub fn visit(&self, stream: DuplexStream) -> (Connection, TestHeld) {
         let client = Client {
             session: SessionId::random(),
             address: "192.0.2.1:1234".parse().unwrap(),
@@ -96,9 +110,14 @@ impl House {
             ingress: "a".parse().unwrap(),
             tls: None,
         };
-        let connection = Connection::new(Box::new(theirs), client, BytesMut::new(), DEADLINE);
-        let held = TestHeld { account: Arc::clone(&self.account), gone: self.gone.subscribe() };
-        let session = Session::new(connection, held, settings);
+        let connection = Connection::new(Box::new(stream), client, BytesMut::new(), DEADLINE);
+        (connection, TestHeld { account: Arc::clone(&self.account), gone: self.gone.subscribe() })
+    }
+
+    async fn session_of(&self, settings: Settings, with: impl FnOnce(Session<TestHeld>) -> Session<TestHeld>) -> Talk {
+        let (ours, theirs) = tokio::io::duplex(256 * 1024);
+        let (connection, held) = self.visit(theirs);
+        let session = with(Session::new(connection, held, settings));
         let task = tokio::spawn(async move { session.run("login").await });
         let (reader, writer) = split(ours);
         let mut talk = Talk { reader, writer, read: Vec::new(), tag: 0, task };
@@ -139,7 +158,8 @@ pub fn settings() -> Settings {
     }
 }
 
-struct TestHeld {
+/// Use of a house.
+pub struct TestHeld {
     account: Arc<Account>,
     gone: watch::Receiver<Option<String>>,
 }

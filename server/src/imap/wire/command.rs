@@ -86,6 +86,22 @@ pub enum Command {
         mailbox: Option<MailboxArgument>,
         values: Vec<(String, Option<Vec<u8>>)>,
     },
+    /// RFC 4314; the rights as written, with their sign.
+    SetAcl {
+        mailbox: MailboxArgument,
+        identifier: String,
+        rights: String,
+    },
+    DeleteAcl {
+        mailbox: MailboxArgument,
+        identifier: String,
+    },
+    GetAcl(MailboxArgument),
+    ListRights {
+        mailbox: MailboxArgument,
+        identifier: String,
+    },
+    MyRights(MailboxArgument),
     /// APPEND or REPLACE without a literal that is content: all of it is elsewhere already. Those with one are streamed (`framing.rs`).
     Append(Box<AppendStart>),
     Idle,
@@ -137,6 +153,96 @@ pub enum Command {
 }
 
 impl Command {
+    /// The mailboxes that it names, in their order.
+    pub fn mailboxes(&self) -> Vec<&MailboxArgument> {
+        match self {
+            Command::Select(select) => vec![&select.mailbox],
+            Command::Create { mailbox, .. }
+            | Command::Delete(mailbox)
+            | Command::Subscribe(mailbox)
+            | Command::Unsubscribe(mailbox)
+            | Command::Status { mailbox, .. }
+            | Command::GetQuotaRoot(mailbox)
+            | Command::SetAcl { mailbox, .. }
+            | Command::DeleteAcl { mailbox, .. }
+            | Command::GetAcl(mailbox)
+            | Command::ListRights { mailbox, .. }
+            | Command::MyRights(mailbox)
+            | Command::Copy { mailbox, .. }
+            | Command::Move { mailbox, .. } => vec![mailbox],
+            Command::Rename { from, to } => vec![from, to],
+            Command::GetMetadata(GetMetadata { mailbox, .. }) | Command::SetMetadata { mailbox, .. } => mailbox.iter().collect(),
+            Command::Append(start) => vec![&start.mailbox],
+            _ => Vec::new(),
+        }
+    }
+    /// The same, to be changed.
+    pub fn mailboxes_mut(&mut self) -> Vec<&mut MailboxArgument> {
+        match self {
+            Command::Select(select) => vec![&mut select.mailbox],
+            Command::Create { mailbox, .. }
+            | Command::Delete(mailbox)
+            | Command::Subscribe(mailbox)
+            | Command::Unsubscribe(mailbox)
+            | Command::Status { mailbox, .. }
+            | Command::GetQuotaRoot(mailbox)
+            | Command::SetAcl { mailbox, .. }
+            | Command::DeleteAcl { mailbox, .. }
+            | Command::GetAcl(mailbox)
+            | Command::ListRights { mailbox, .. }
+            | Command::MyRights(mailbox)
+            | Command::Copy { mailbox, .. }
+            | Command::Move { mailbox, .. } => vec![mailbox],
+            Command::Rename { from, to } => vec![from, to],
+            Command::GetMetadata(GetMetadata { mailbox, .. }) | Command::SetMetadata { mailbox, .. } => mailbox.iter_mut().collect(),
+            Command::Append(start) => vec![&mut start.mailbox],
+            _ => Vec::new(),
+        }
+    }
+    /// Whether it is a CONDSTORE enabling command (RFC 7162 §3.1).
+    pub fn enables_condstore(&self) -> bool {
+        let asks_modseq = |key: &SearchKey| key.any(&|key| matches!(key, SearchKey::ModSeq(_)));
+        match self {
+            Command::Select(select) => select.condstore,
+            Command::Status { items, .. } => items.contains(&StatusItem::HighestModSeq),
+            Command::Fetch { items, changed_since, .. } => changed_since.is_some() || items.contains(&FetchItem::ModSeq),
+            Command::Store { unchanged_since, .. } => unchanged_since.is_some(),
+            Command::Search { search, .. } => asks_modseq(&search.key),
+            Command::Sort { sort, .. } => asks_modseq(&sort.key),
+            _ => false,
+        }
+    }
+    /// Whether it is of the ACL extension (RFC 4314, RFC 8440).
+    pub fn is_of_acl(&self) -> bool {
+        match self {
+            Command::SetAcl { .. } | Command::DeleteAcl { .. } | Command::GetAcl(_) | Command::ListRights { .. } | Command::MyRights(_) => {
+                true
+            }
+            Command::List(list) => list.return_my_rights,
+            _ => false,
+        }
+    }
+    /// Whether it is about the selected mailbox.
+    pub fn is_of_selected(&self) -> bool {
+        matches!(
+            self,
+            Command::Noop
+                | Command::Check
+                | Command::Idle
+                | Command::Close
+                | Command::Unselect
+                | Command::Expunge
+                | Command::UidExpunge(_)
+                | Command::CancelUpdate(_)
+                | Command::Search { .. }
+                | Command::Sort { .. }
+                | Command::Thread { .. }
+                | Command::Fetch { .. }
+                | Command::Store { .. }
+                | Command::Copy { .. }
+                | Command::Move { .. }
+        )
+    }
     /// Whether it names a message by its sequence number, or is answered with one (REPLACE is not asked: it may be streamed).
     pub fn names_sequence_numbers(&self) -> bool {
         match self {
@@ -293,6 +399,8 @@ pub struct List {
     pub return_status: Option<Vec<StatusItem>>,
     /// RFC 9590; empty: none.
     pub return_metadata: Vec<String>,
+    /// RFC 8440.
+    pub return_my_rights: bool,
     /// Whether any extended syntax was used: answers must then say CHILDREN-free basics as RFC 5258 wants.
     pub extended: bool,
 }

@@ -2,7 +2,7 @@
 
 use std::{ops::Range, sync::Arc};
 
-use storage::{Mailbox, MailboxName, Staged, StorageError, mime::Section};
+use storage::{Mailbox, MailboxName, Right, Staged, StorageError, mime::Section};
 
 use super::Content;
 use crate::imap::{
@@ -29,17 +29,24 @@ pub(super) async fn add<H: Holding>(
 ) -> Result<(Staged, Content), Stop> {
     let bad = |why: &'static str| Reply::no(Code::Cannot, why).with(ReplyCode::BadUrl(url.to_owned()));
     let separator = session.enabled.separator;
-    let selected_name = selected.map(|name| separator.written(name.as_str()));
+    let selected_name = selected.map(|name| separator.written(&session.shown(name.as_str())).into_owned());
     let Some(named) = url::parse(url, selected_name.as_deref()) else {
         return Err(bad("This is no URL of a message here").into());
     };
     let name = match &named.mailbox {
         Some(name) => {
             let name = separator.read(name).ok().and_then(|name| MailboxName::parse(&name).ok());
-            name.ok_or_else(|| bad("No mailbox can be called so"))?
+            let name = name.ok_or_else(|| bad("No mailbox can be called so"))?;
+            match &session.guest {
+                Some(guest) => guest.local(&name).ok_or_else(|| bad("Not a mailbox of the same user"))?,
+                None => name,
+            }
         }
         None => selected.cloned().ok_or_else(|| bad("The URL names no mailbox, and none is selected"))?,
     };
+    if !session.rights(&name).await?.has(Right::Read) {
+        return Err(bad("There is no such mailbox").into());
+    }
     let room = session.settings.message_bytes.saturating_sub(content.bytes);
     let added = session.held.run(move |account| {
         let prepared = match account.mailbox(&name).and_then(|mailbox| prepare(&mailbox, &named)) {

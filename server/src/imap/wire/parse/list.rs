@@ -1,4 +1,4 @@
-//! LIST (RFC 3501, 5258, 5819, 6154, 9590) and LSUB.
+//! LIST (RFC 3501, 5258, 5819, 6154, 9590, 8440) and LSUB.
 
 use std::borrow::Cow;
 
@@ -110,11 +110,12 @@ fn return_options(cursor: &mut Cursor<'_>, list: &mut List) -> Parsed<()> {
                 cursor.space()?;
                 list.return_status = Some(status_items(cursor)?);
             }
+            "MYRIGHTS" => list.return_my_rights = true,
             "METADATA" => {
                 cursor.space()?;
                 list.return_metadata = entries(cursor)?;
             }
-            _ => return Err(cursor.expected_at(start, "SUBSCRIBED, CHILDREN, SPECIAL-USE, STATUS or METADATA")),
+            _ => return Err(cursor.expected_at(start, "SUBSCRIBED, CHILDREN, SPECIAL-USE, STATUS, METADATA or MYRIGHTS")),
         }
         Ok(())
     })

@@ -21,6 +21,7 @@ use super::{
     enabled::Enabled,
 };
 
+mod acl;
 pub(super) mod append;
 mod auth;
 mod cursor;
@@ -160,6 +161,10 @@ fn command(cursor: &mut Cursor<'_>, tag: &str) -> Parsed<Command> {
         "GETQUOTA" | "GETQUOTAROOT" | "SETQUOTA" => {
             cursor.space()?;
             quota::command(cursor, &verb)?
+        }
+        "SETACL" | "DELETEACL" | "GETACL" | "LISTRIGHTS" | "MYRIGHTS" => {
+            cursor.space()?;
+            acl::command(cursor, &verb)?
         }
         "GETMETADATA" | "SETMETADATA" => {
             cursor.space()?;

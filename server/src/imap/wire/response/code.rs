@@ -1,7 +1,7 @@
 //! Response codes: `[UIDNEXT 7]` and the like.
 
 use bytes::{BufMut, BytesMut};
-use index::{ModSeq, Uid, UidValidity};
+use index::{FlagSet, ModSeq, Uid, UidValidity};
 
 use super::{
     fetch::{SYSTEM_FLAGS, parenthesised, writable},
@@ -84,9 +84,12 @@ pub enum Code<'a> {
     NoUpdate(&'a str),
     /// RFC 5530.
     OverQuota,
+    /// As another node wrote it, whole.
+    Passed(&'a str),
     Parse,
-    /// The system flags and these keywords; `more`: `\*`.
+    /// Those of the system flags and these keywords; `more`: `\*`.
     PermanentFlags {
+        system: FlagSet,
         keywords: &'a [String],
         more: bool,
     },
@@ -166,10 +169,11 @@ impl Code<'_> {
                 out.put_slice(b"MODIFIED ");
                 uid_set(out, numbers.iter().copied());
             }
+            Code::Passed(code) => out.put_slice(code.as_bytes()),
             Code::NoPermanentFlags => out.put_slice(b"PERMANENTFLAGS ()"),
-            Code::PermanentFlags { keywords, more } => {
+            Code::PermanentFlags { system, keywords, more } => {
                 out.put_slice(b"PERMANENTFLAGS ");
-                let system = SYSTEM_FLAGS.iter().map(|(_, name)| *name);
+                let system = SYSTEM_FLAGS.iter().filter(|(flag, _)| system.contains(*flag)).map(|(_, name)| *name);
                 parenthesised(out, system.chain(writable(keywords.iter())).chain(more.then_some("\\*")));
             }
             Code::InProgress { tag, of } => {
@@ -239,7 +243,7 @@ impl Code<'_> {
             Code::NotificationOverflow => "NOTIFICATIONOVERFLOW",
             Code::NoUpdate(_) => "NOUPDATE",
             Code::OverQuota => "OVERQUOTA",
-            Code::Parse => "PARSE",
+            Code::Passed(_) | Code::Parse => "PARSE",
             Code::PermanentFlags { .. } | Code::NoPermanentFlags => "PERMANENTFLAGS",
             Code::PrivacyRequired => "PRIVACYREQUIRED",
             Code::ReadOnly => "READ-ONLY",

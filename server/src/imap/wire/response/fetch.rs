@@ -170,6 +170,16 @@ pub(super) const SYSTEM_FLAGS: [(Flag, &str); 5] = [
     (Flag::Draft, "\\Draft"),
 ];
 
+/// As clients read a system flag.
+pub fn flag_name(flag: Flag) -> Option<&'static str> {
+    SYSTEM_FLAGS.iter().find(|(known, _)| *known == flag).map(|(_, name)| *name)
+}
+
+/// The system flag of a name, in any case.
+pub fn flag_named(name: &str) -> Option<Flag> {
+    SYSTEM_FLAGS.iter().find(|(_, known)| known.eq_ignore_ascii_case(name)).map(|(flag, _)| *flag)
+}
+
 /// `(\Seen keyword)`; `keywords`: the mailbox's names by position.
 pub fn flag_list(out: &mut BytesMut, flags: FlagSet, keywords: &[String], recent: bool) {
     let system = SYSTEM_FLAGS.iter().filter(|(flag, _)| flags.contains(*flag)).map(|(_, name)| *name);

@@ -16,14 +16,16 @@ use super::{
     enabled::Separator,
 };
 
+mod acl;
 mod code;
 mod fetch;
 mod metadata;
 mod primitives;
 mod quota;
 
+pub use acl::{acl, list_rights, my_rights};
 pub use code::Code;
-pub use fetch::{FetchWriter, flag_list};
+pub use fetch::{FetchWriter, flag_list, flag_name, flag_named};
 pub use metadata::{metadata, metadata_changed};
 pub use primitives::{astring, literal_header, mailbox_name, nstring, number, quoted, string, uid_set};
 pub use quota::{Resource, quota, quota_root};
@@ -111,11 +113,22 @@ pub fn id(out: &mut BytesMut, fields: &[(&str, &str)]) {
     }
     out.put_slice(b"\r\n");
 }
-/// `* NAMESPACE`: one personal namespace, nothing shared.
-pub fn namespace(out: &mut BytesMut, separator: Separator) {
-    out.put_slice(b"* NAMESPACE ((\"\" ");
-    quoted(out, separator.as_str().as_bytes());
-    out.put_slice(b")) NIL NIL\r\n");
+/// `* NAMESPACE` (RFC 2342): one personal namespace; those of other users and of everybody begin so, if there are any.
+pub fn namespace(out: &mut BytesMut, others: Option<&str>, shared: Option<&str>, separator: Separator) {
+    out.put_slice(b"* NAMESPACE");
+    for prefix in [Some(""), others, shared] {
+        match prefix {
+            None => out.put_slice(b" NIL"),
+            Some(prefix) => {
+                out.put_slice(b" ((");
+                quoted(out, separator.written(prefix).as_bytes());
+                out.put_u8(b' ');
+                quoted(out, separator.as_str().as_bytes());
+                out.put_slice(b"))");
+            }
+        }
+    }
+    out.put_slice(b"\r\n");
 }
 /// `* FLAGS (…)`: the system flags and the mailbox's keywords.
 pub fn flags(out: &mut BytesMut, keywords: &[String]) {
@@ -406,7 +419,8 @@ fn list_line(out: &mut BytesMut, start: &str, line: ListLine<'_>, names: Names) 
     out.put_slice(b"\r\n");
 }
 
-fn status_item(item: StatusItem) -> &'static str {
+/// The word of a STATUS item.
+pub fn status_item(item: StatusItem) -> &'static str {
     match item {
         StatusItem::Messages => "MESSAGES",
         StatusItem::Recent => "RECENT",

@@ -90,7 +90,7 @@ fn every_code_can_be_read() {
         (Code::OverQuota, "OVERQUOTA"),
         (Code::Parse, "PARSE"),
         (
-            Code::PermanentFlags { keywords: &keywords, more: true },
+            Code::PermanentFlags { system: index::FlagSet::from_bits(u64::MAX), keywords: &keywords, more: true },
             "PERMANENTFLAGS (\\Answered \\Flagged \\Deleted \\Seen \\Draft $Forwarded NonJunk \\*)",
         ),
         (Code::NoPermanentFlags, "PERMANENTFLAGS ()"),
@@ -139,7 +139,7 @@ fn keywords_that_no_client_could_read_are_left_out() {
     let all = FlagSet::of(&(0..5).map(|at| Flag::Keyword(KeywordId::new(at).unwrap())).collect::<Vec<_>>());
     assert_eq!(written(|out| flag_list(out, all, &keywords, false)), b"(c)");
     assert_eq!(judged(|out| flags(out, &keywords)), "* FLAGS (\\Answered \\Flagged \\Deleted \\Seen \\Draft c)\r\n");
-    let code = Code::PermanentFlags { keywords: &keywords, more: false };
+    let code = Code::PermanentFlags { system: index::FlagSet::from_bits(u64::MAX), keywords: &keywords, more: false };
     assert!(judged(|out| untagged(out, Condition::Ok, Some(&code), "x")).ends_with(" \\Draft c)] x\r\n"));
 }
 
@@ -153,7 +153,11 @@ fn capabilities_ids_and_namespaces() {
         "* ID (\"name\" \"Berth\" \"support\" \"a \\\"b\\\"\")\r\n"
     );
     assert_eq!(judged(|out| id(out, &[])), "* ID NIL\r\n");
-    assert_eq!(judged(|out| namespace(out, Separator::Slash)), "* NAMESPACE ((\"\" \"/\")) NIL NIL\r\n");
+    assert_eq!(judged(|out| namespace(out, None, None, Separator::Slash)), "* NAMESPACE ((\"\" \"/\")) NIL NIL\r\n");
+    assert_eq!(
+        judged(|out| namespace(out, Some("Other Users/"), Some("Shared/"), Separator::Slash)),
+        "* NAMESPACE ((\"\" \"/\")) ((\"Other Users/\" \"/\")) ((\"Shared/\" \"/\"))\r\n"
+    );
 }
 
 #[test]

@@ -14,7 +14,7 @@ use tests::{
     packages, wait,
 };
 
-use super::open;
+use super::super::open;
 
 /// A node that found its store full looks again every few seconds, and tells clients to come again meanwhile.
 const WELL_AGAIN: Duration = Duration::from_secs(60);

@@ -1,0 +1,589 @@
+//! Messages on their way between two users: APPEND to somebody else's mailbox, COPY and MOVE across.
+//!
+//! COPY is fetched here and appended there, all or none; MOVE then removes from the source what is durable in the target, a hundred messages at a time:
+//! whatever dies on the way, each message is in one of the two or in both, never in none.
+//!
+//! Invariants, each with the test that guards it:
+//! - what is removed from the source is durable in the target (`messages_are_moved_between_users_and_none_is_lost`)
+//! - MOVE copies nothing that may not be removed (`a_move_without_the_right_to_remove_copies_nothing`)
+//! - a large message takes no memory (`a_large_message_goes_in_pieces`)
+
+use std::sync::Arc;
+
+use bytes::{BufMut, BytesMut};
+use index::{Uid, UidValidity};
+use storage::{Copied, Mailbox, MailboxName, Right, Rights, Staged};
+
+use super::{
+    Place, gone,
+    link::{Link, Piece},
+};
+use crate::imap::{
+    command::{append::next, copy_move::present, expunge, mailboxes::valid},
+    guest,
+    holding::Holding,
+    reply::{self, Reply, ReplyCode, Stop},
+    session::Session,
+    state::{State, make_flags},
+    wire::{
+        command::{AppendLine, AppendPiece, AppendStart, Command, FlagArgument, LiteralHeader},
+        date::write_date_time,
+        response::{self, Code, Condition},
+    },
+};
+
+/// Most messages of one COPY between users: until the last has come, each holds an open file where it goes. Who has more gives several COPYs.
+const COPY_MAX: usize = guest::APPEND_MAX;
+/// Messages that MOVE takes over at once.
+const MOVE_AT_ONCE: usize = 100;
+/// How much of a message is on its way at once.
+const CHUNK_BYTES: u64 = 256 * 1024;
+/// What stands around such a piece.
+const AROUND_BYTES_MAX: usize = 64 * 1024;
+
+/// APPEND to, or REPLACE in, somebody else's mailbox: streamed on as it comes.
+pub async fn append<H: Holding>(session: &mut Session<H>, state: &mut State, place: &Place, start: AppendStart) -> Result<Reply, Stop> {
+    let is_selected = session.selected_elsewhere(state).is_some_and(|link| link.owner == place.owner);
+    let tag = start.tag.clone();
+    let mut link = match session.link(is_selected, place).await {
+        Ok(link) => link,
+        Err(stop) => {
+            session.framer.refuse_literal();
+            return Err(stop);
+        }
+    };
+    let answer = stream_append(session, &mut link, &tag, start).await;
+    if !matches!(answer, Ok(Reply { condition: Condition::Ok, .. })) {
+        session.framer.refuse_literal();
+    }
+    match session.answer(is_selected, answer) {
+        Ok(reply) => {
+            if is_selected {
+                session.keep(link);
+            }
+            Ok(reply)
+        }
+        Err(stop) => {
+            // In the middle of a command, the other session is of no use any more.
+            if is_selected && matches!(stop, Stop::Reply(_)) {
+                session.leave_selected(state);
+            }
+            Err(stop)
+        }
+    }
+}
+
+async fn stream_append<H: Holding>(session: &mut Session<H>, link: &mut Link, tag: &str, start: AppendStart) -> Result<Reply, Stop> {
+    let AppendStart { replaces, mailbox, mut line, .. } = start;
+    let name = valid(mailbox)?;
+    let mut out = BytesMut::from(tag);
+    match replaces {
+        None => out.put_slice(b" APPEND "),
+        Some(replaced) => out.put_slice(format!(" {}REPLACE {} ", if replaced.uid { "UID " } else { "" }, replaced.message).as_bytes()),
+    }
+    response::mailbox_name(&mut out, name.as_str(), session.enabled.names());
+    let mut concatenates = false;
+    loop {
+        let AppendLine { pieces, literal } = line;
+        for piece in pieces {
+            match piece {
+                AppendPiece::Message { flags, date } => {
+                    if std::mem::take(&mut concatenates) {
+                        without_space(&mut out);
+                        out.put_u8(b')');
+                    }
+                    message_head(&mut out, &flags, date);
+                    if !literal.is_some_and(|literal| literal.binary) {
+                        out.put_slice(b" CATENATE (");
+                        concatenates = true;
+                    }
+                }
+                AppendPiece::Url(url) => {
+                    out.put_slice(b"URL ");
+                    response::string(&mut out, url.as_bytes());
+                    out.put_u8(b' ');
+                }
+            }
+        }
+        let Some(literal) = literal else {
+            without_space(&mut out);
+            break;
+        };
+        out.put_slice(if literal.binary { b" ~" } else { b"TEXT " });
+        if let Some(refused) = pass_literal(session, link, tag, &mut out, literal).await? {
+            return Ok(refused);
+        }
+        line = next(session).await?;
+        if concatenates
+            && line.pieces.first().is_none_or(|piece| matches!(piece, AppendPiece::Url(_)))
+            && (line.literal.is_some() || !line.pieces.is_empty())
+        {
+            out.put_u8(b' ');
+        }
+    }
+    out.put_slice(if concatenates { b")\r\n" } else { b"\r\n" });
+    link.send(&out).await.map_err(|_| gone(None))?;
+    session.converse_with(link, tag, false).await
+}
+
+fn without_space(out: &mut BytesMut) {
+    if out.ends_with(b" ") {
+        out.truncate(out.len() - 1);
+    }
+}
+
+fn message_head(out: &mut BytesMut, flags: &[FlagArgument], date: Option<i64>) {
+    let names: Vec<&str> = flags
+        .iter()
+        .filter_map(|flag| match flag {
+            FlagArgument::System(flag) => response::flag_name(*flag),
+            FlagArgument::Keyword(name) => Some(name.as_str()),
+        })
+        .collect();
+    if !names.is_empty() {
+        out.put_slice(format!(" ({})", names.join(" ")).as_bytes());
+    }
+    if let Some(date) = date {
+        out.put_u8(b' ');
+        write_date_time(out, date);
+    }
+}
+
+/// Sends a literal on once the other side wants it; its answer, if it does not.
+async fn pass_literal<H: Holding>(
+    session: &mut Session<H>,
+    link: &mut Link,
+    tag: &str,
+    out: &mut BytesMut,
+    literal: LiteralHeader,
+) -> Result<Option<Reply>, Stop> {
+    response::literal_header(out, literal.size);
+    if let Some(refused) = wait_to_send(session, link, tag, out).await? {
+        return Ok(Some(refused));
+    }
+    if session.framer.accept_literal() {
+        response::continuation(session.connection.output(), "Ready for the message");
+    }
+    loop {
+        match session.framer.literal_chunk(session.connection.input()) {
+            Some(bytes) => link.send(&bytes).await.map_err(|_| gone(None))?,
+            None if session.framer.literal_remaining() == 0 => return Ok(None),
+            None => session.fill().await?,
+        }
+    }
+}
+
+/// Sends what ends in a literal's announcement, and waits for `+`; the answer, if the command is answered instead.
+async fn wait_to_send<H: Holding>(session: &mut Session<H>, link: &mut Link, tag: &str, out: &mut BytesMut) -> Result<Option<Reply>, Stop> {
+    link.send(&out.split()).await.map_err(|_| gone(None))?;
+    loop {
+        match session.next_piece(link, tag).await? {
+            Piece::Continuation => return Ok(None),
+            Piece::Part(bytes) => session.connection.send(&bytes).await?,
+            Piece::Tagged(reply) => return Ok(Some(reply)),
+            Piece::Bye(text) => return Err(gone(Some(text))),
+        }
+    }
+}
+
+impl<H: Holding> Session<H> {
+    /// The next piece, waited for.
+    async fn next_piece(&mut self, link: &mut Link, tag: &str) -> Result<Piece, Stop> {
+        loop {
+            if let Some(piece) = link.next(tag).map_err(|why| gone(Some(why.to_owned())))? {
+                return Ok(piece);
+            }
+            tokio::select! {
+                biased;
+                text = self.held.taken_away() => return Err(crate::imap::updates::farewell(&text)),
+                more = link.fill() => if !more {
+                    return Err(gone(None));
+                },
+            }
+        }
+    }
+
+    /// COPY or MOVE from the selected mailbox into that of another user than its owner; `target`: `None`: into the user's own.
+    pub async fn transfer(&mut self, state: &mut State, target: Option<Place>, command: Command) -> Result<Reply, Stop> {
+        let (moves, uid, set, mailbox) = match command {
+            Command::Copy { uid, set, mailbox } => (false, uid, set, mailbox),
+            Command::Move { uid, set, mailbox } => (true, uid, set, mailbox),
+            _ => return Err(Reply::bad("COPY or MOVE").into()),
+        };
+        let name = valid(mailbox)?;
+        let mut source = match state {
+            State::Selected(selected) => {
+                if moves {
+                    drop(selected.writable()?);
+                }
+                let uids = present(selected, uid, &set)?;
+                let keywords = selected.mailbox.keywords();
+                let messages = selected.mailbox.read();
+                let rows = uids.iter().filter_map(|uid| messages.get(*uid));
+                let items = rows.map(|row| {
+                    let mut flags = BytesMut::new();
+                    response::flag_list(&mut flags, row.flags, &keywords, false);
+                    let flags = String::from_utf8_lossy(&flags).trim_matches(['(', ')']).to_owned();
+                    Item { uid: row.uid, flags, date: row.internal_date, size: row.size }
+                });
+                Source { of: Of::Own(Arc::clone(&selected.mailbox)), items: items.collect() }
+            }
+            State::Elsewhere => {
+                let link = self.sharing.as_mut().and_then(|sharing| sharing.selected.take()).ok_or_else(|| gone(None))?;
+                let mut source = Source { of: Of::Theirs(Box::new(link)), items: Vec::new() };
+                let found = self.find(&mut source, uid, &set.to_string(), moves).await;
+                if let Err(Stop::Reply(reply)) = found {
+                    self.give_back(source);
+                    return Err(reply.into());
+                }
+                found?;
+                source
+            }
+            State::Authenticated => return Err(Reply::bad("No mailbox is selected").into()),
+        };
+        let result = self.transfer_all(state, &mut source, target, &name, moves).await;
+        self.give_back(source);
+        result
+    }
+    fn give_back(&mut self, source: Source) {
+        if let Of::Theirs(link) = source.of {
+            self.keep(*link);
+        }
+    }
+
+    /// The messages that a set names in somebody else's mailbox; refused if MOVE could not remove them.
+    async fn find(&mut self, source: &mut Source, uid: bool, set: &str, moves: bool) -> Result<(), Stop> {
+        let Of::Theirs(link) = &mut source.of else { return Ok(()) };
+        if moves {
+            let needed = Rights::of(&[Right::DeleteMessages, Right::Expunge]);
+            let (name, names) = (link.selected.clone(), self.enabled.names());
+            let mut command = BytesMut::from("MYRIGHTS ");
+            response::mailbox_name(&mut command, &name, names);
+            command.put_slice(b"\r\n");
+            let (answers, reply) = self.gather(link, &command, |line| line.starts_with(b"* MYRIGHTS ")).await?;
+            ok(reply)?;
+            let letters = answers
+                .first()
+                .and_then(|line| std::str::from_utf8(line).ok()?.trim_end().rsplit_once(' '))
+                .map_or("", |(_, rights)| rights);
+            // The obsolete ones stand for more than is there.
+            let letters = letters.replace(['"', 'c', 'd'], "");
+            if !needed.difference(Rights::parse(&letters).unwrap_or_default()).is_empty() {
+                return Err(guest::no_permission(needed).into());
+            }
+            if link.read_only {
+                return Err(Reply::no(Code::ReadOnly, "The mailbox is open read-only, use SELECT to change it").into());
+            }
+        }
+        let command = format!("{}FETCH {set} (UID FLAGS INTERNALDATE RFC822.SIZE)\r\n", if uid { "UID " } else { "" });
+        let is_ours = |line: &[u8]| memchr::memmem::find(line, b"RFC822.SIZE ").is_some();
+        let (lines, reply) = self.gather(link, command.as_bytes(), is_ours).await?;
+        // The other session has told the flags now, and will not again.
+        for line in &lines {
+            self.connection.send(line).await?;
+        }
+        ok(reply)?;
+        source.items = lines.iter().filter_map(|line| item(line)).collect();
+        source.items.sort_by_key(|item| item.uid);
+        source.items.dedup_by_key(|item| item.uid);
+        Ok(())
+    }
+    /// Asks by the node itself: the untagged responses that are wanted, and the answer; the others are passed on.
+    async fn gather(&mut self, link: &mut Link, command: &[u8], wanted: impl Fn(&[u8]) -> bool) -> Result<(Vec<Vec<u8>>, Reply), Stop> {
+        let mut line = BytesMut::from(super::OWN_TAG);
+        line.put_u8(b' ');
+        line.put_slice(command);
+        link.send(&line).await.map_err(|_| gone(None))?;
+        let (mut answers, mut response) = (Vec::new(), Vec::new());
+        loop {
+            match self.next_piece(link, super::OWN_TAG).await? {
+                Piece::Part(part) => {
+                    response.extend_from_slice(&part);
+                    if response.len() as u64 > CHUNK_BYTES + AROUND_BYTES_MAX as u64 {
+                        // Too long for anything that is asked for here.
+                        self.connection.send(&std::mem::take(&mut response)).await?;
+                    } else if link.is_between_responses() {
+                        let whole = std::mem::take(&mut response);
+                        if wanted(&whole) {
+                            answers.push(whole);
+                        } else {
+                            self.connection.send(&whole).await?;
+                        }
+                    }
+                }
+                Piece::Continuation => {}
+                Piece::Tagged(reply) => return Ok((answers, reply)),
+                Piece::Bye(text) => return Err(gone(Some(text))),
+            }
+        }
+    }
+
+    async fn transfer_all(
+        &mut self,
+        state: &mut State,
+        source: &mut Source,
+        place: Option<Place>,
+        name: &MailboxName,
+        moves: bool,
+    ) -> Result<Reply, Stop> {
+        let items = std::mem::take(&mut source.items);
+        let mut target = match &place {
+            None => {
+                let name = name.clone();
+                Target::Own(self.held.run(move |account| account.mailbox(&name)).await.map_err(reply::for_target)?)
+            }
+            Some(place) => Target::Theirs(Box::new(self.link(false, place).await?)),
+        };
+        if items.is_empty() {
+            return Ok(Reply::ok(if moves { "No messages to move" } else { "No messages to copy" }));
+        }
+        if !moves {
+            if items.len() > COPY_MAX {
+                return Err(Reply::no(Code::Limit, format!("Between users, {COPY_MAX} messages can be copied at once")).into());
+            }
+            let stored = self.put(source, &mut target, name, &items).await;
+            let copied = self.answer(false, stored)?;
+            return Ok(Reply::ok("Copy completed").with(ReplyCode::Copied(copied)));
+        }
+        for items in items.chunks(MOVE_AT_ONCE) {
+            let stored = self.put(source, &mut target, name, items).await;
+            let moved = self.answer(false, stored)?;
+            self.acknowledge().await?;
+            let uids: Vec<Uid> = moved.pairs.iter().map(|(old, _)| *old).collect();
+            Reply::ok("Moved").with(ReplyCode::Copied(moved)).write_untagged(self.connection.output());
+            self.take_away(state, source, uids).await?;
+        }
+        Ok(Reply::ok("Move completed"))
+    }
+
+    /// Stores messages in the target, durably, all or none.
+    async fn put(&mut self, source: &mut Source, target: &mut Target, name: &MailboxName, items: &[Item]) -> Result<Copied, Stop> {
+        let (uid_validity, new) = match target {
+            Target::Own(mailbox) => {
+                let mut received = Vec::with_capacity(items.len());
+                for item in items {
+                    let (into, size) = (Arc::clone(mailbox), item.size);
+                    let flags = item.flags();
+                    let prepared = self.held.run(move |_| Ok((into.stage(size)?, make_flags(&into, &flags)?)));
+                    let (mut staged, flags): (Staged, _) = prepared.await?;
+                    let mut at = 0;
+                    while at < item.size {
+                        let chunk = self.read(source, item, at).await?;
+                        at += chunk.len() as u64;
+                        staged = self.held.run(move |_| staged.write(&chunk).map(|()| staged)).await?;
+                    }
+                    let staged = self.held.run(move |_| staged.leave_memory().map(|()| staged)).await?;
+                    received.push((staged, flags, Some(item.date)));
+                }
+                let into = Arc::clone(mailbox);
+                let appended = self.held.run(move |_| into.append_all(received)).await?;
+                (mailbox.uid_validity(), appended.iter().map(|appended| appended.uid).collect::<Vec<_>>())
+            }
+            Target::Theirs(link) => {
+                let mut out = BytesMut::from(super::OWN_TAG);
+                out.put_slice(b" APPEND ");
+                response::mailbox_name(&mut out, name.as_str(), self.enabled.names());
+                for item in items {
+                    message_head(&mut out, &item.flags(), Some(item.date));
+                    out.put_u8(b' ');
+                    response::literal_header(&mut out, item.size);
+                    if let Some(refused) = wait_to_send(self, link, super::OWN_TAG, &mut out).await? {
+                        return Err(refused.into());
+                    }
+                    let mut at = 0;
+                    while at < item.size {
+                        let chunk = self.read(source, item, at).await?;
+                        at += chunk.len() as u64;
+                        link.send(&chunk).await.map_err(|_| gone(None))?;
+                    }
+                }
+                out.put_slice(b"\r\n");
+                link.send(&out).await.map_err(|_| gone(None))?;
+                let reply = self.converse_with(link, super::OWN_TAG, false).await?;
+                let stored = match &reply {
+                    Reply { condition: Condition::Ok, code: Some(ReplyCode::Passed(code)), .. } => appended(code),
+                    _ => None,
+                };
+                match (stored, reply.condition) {
+                    (Some(stored), _) => stored,
+                    // It is stored, and nobody knows where: COPY can't be answered, and MOVE takes nothing away.
+                    (None, Condition::Ok) => return Err(Reply::no(Code::ServerBug, "Another server gave an answer without UIDs").into()),
+                    (None, _) => return Err(reply.into()),
+                }
+            }
+        };
+        Ok(Copied { uid_validity, pairs: items.iter().map(|item| item.uid).zip(new).collect() })
+    }
+    /// A piece of a message, from `at` on, not empty; the command fails if it is gone.
+    async fn read(&mut self, source: &mut Source, item: &Item, at: u64) -> Result<Vec<u8>, Stop> {
+        let wanted = CHUNK_BYTES.min(item.size - at);
+        let piece = match &mut source.of {
+            Of::Own(mailbox) => {
+                let (mailbox, uid) = (Arc::clone(mailbox), item.uid);
+                let read = self.held.run(move |_| {
+                    let reader = mailbox.open_message(uid)?;
+                    let mut piece = vec![0; usize::try_from(wanted).unwrap_or_default()];
+                    let mut filled = 0;
+                    while let Some(free) = piece.get_mut(filled..).filter(|free| !free.is_empty()) {
+                        match reader.read_at(at + filled as u64, free)? {
+                            0 => break,
+                            read => filled += read,
+                        }
+                    }
+                    piece.truncate(filled);
+                    Ok(piece)
+                });
+                Some(read.await?)
+            }
+            Of::Theirs(link) => {
+                let command = format!("UID FETCH {} (BODY.PEEK[]<{at}.{wanted}>)\r\n", item.uid.get());
+                let (answers, reply) = self
+                    .gather(link, command.as_bytes(), |line| {
+                        memchr::memmem::find(line, b" BODY[]<").is_some() || memchr::memmem::find(line, b"(BODY[]<").is_some()
+                    })
+                    .await?;
+                ok(reply)?;
+                answers.first().and_then(|answer| literal(answer)).map(<[u8]>::to_vec)
+            }
+        };
+        piece.filter(|piece| piece.len() as u64 == wanted).ok_or_else(|| reply::expunged().into())
+    }
+    /// Removes from the source what is durable in the target.
+    async fn take_away(&mut self, state: &mut State, source: &mut Source, uids: Vec<Uid>) -> Result<(), Stop> {
+        match (&mut source.of, state) {
+            (Of::Own(_), State::Selected(selected)) => {
+                let writable = selected.writable()?;
+                let removed = self.held.run(move |_| writable.remove(&uids)).await?;
+                expunge::removed(self, selected, !removed.is_empty(), Reply::ok("")).await.map(drop)
+            }
+            (Of::Theirs(link), _) => {
+                let mut set = BytesMut::new();
+                response::uid_set(&mut set, uids.iter().map(|uid| uid.get()));
+                let set = String::from_utf8_lossy(&set).into_owned();
+                for command in [format!("UID STORE {set} +FLAGS.SILENT (\\Deleted)\r\n"), format!("UID EXPUNGE {set}\r\n")] {
+                    ok(self.ask(link, &command).await?)?;
+                }
+                Ok(())
+            }
+            (Of::Own(_), _) => Ok(()),
+        }
+    }
+}
+
+/// A message to be copied.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Item {
+    uid: Uid,
+    /// As FETCH writes them, without parentheses.
+    flags: String,
+    date: i64,
+    size: u64,
+}
+
+impl Item {
+    fn flags(&self) -> Vec<FlagArgument> {
+        let flag = |name: &str| match response::flag_named(name) {
+            Some(flag) => Some(FlagArgument::System(flag)),
+            None if name.starts_with('\\') => None, // \Recent
+            None => Some(FlagArgument::Keyword(name.to_owned())),
+        };
+        self.flags.split_ascii_whitespace().filter_map(flag).collect()
+    }
+}
+
+/// Where messages come from.
+struct Source {
+    of: Of,
+    items: Vec<Item>,
+}
+enum Of {
+    Own(Arc<Mailbox>),
+    Theirs(Box<Link>),
+}
+/// Where they go.
+enum Target {
+    Own(Arc<Mailbox>),
+    Theirs(Box<Link>),
+}
+
+fn ok(reply: Reply) -> Result<(), Stop> {
+    if reply.condition == Condition::Ok { Ok(()) } else { Err(reply.into()) }
+}
+
+/// `APPENDUID 38505 3955:3957`
+fn appended(code: &str) -> Option<(UidValidity, Vec<Uid>)> {
+    let (validity, set) = code.strip_prefix("APPENDUID ")?.split_once(' ')?;
+    let mut uids = Vec::new();
+    for part in set.split(',') {
+        let (low, high) = part.split_once(':').unwrap_or((part, part));
+        for uid in low.parse::<u32>().ok()?..=high.parse().ok()? {
+            uids.push(Uid::new(uid)?);
+            if uids.len() > COPY_MAX {
+                return None;
+            }
+        }
+    }
+    Some((UidValidity::new(validity.parse().ok()?)?, uids))
+}
+
+/// A FETCH response, `* 3 FETCH (UID 5 FLAGS (\Seen) INTERNALDATE "…" RFC822.SIZE 12)`, or UIDFETCH.
+fn item(line: &[u8]) -> Option<Item> {
+    let line = std::str::from_utf8(line).ok()?.trim_end();
+    let (head, rest) = line.strip_prefix("* ")?.split_once('(')?;
+    let mut uid = head.split_once(" UIDFETCH").and_then(|(uid, _)| uid.parse().ok());
+    let (mut flags, mut date, mut size) = (None, None, None);
+    let mut rest = rest.strip_suffix(')')?;
+    while !rest.is_empty() {
+        let (key, after) = rest.split_once(' ')?;
+        let (value, after) = match after.chars().next()? {
+            '(' => after.get(1..)?.split_once(')')?,
+            '"' => after.get(1..)?.split_once('"')?,
+            _ => after.split_once(' ').unwrap_or((after, "")),
+        };
+        match key {
+            "UID" => uid = value.parse().ok(),
+            "FLAGS" => flags = Some(value.to_owned()),
+            "INTERNALDATE" => date = crate::imap::wire::date::parse_date_time(value.as_bytes()),
+            "RFC822.SIZE" => size = value.parse().ok(),
+            _ => {}
+        }
+        rest = after.trim_start();
+    }
+    Some(Item { uid: Uid::new(uid?)?, flags: flags?, date: date?, size: size? })
+}
+
+/// The bytes of the only literal of a response.
+fn literal(response: &[u8]) -> Option<&[u8]> {
+    let end = memchr::memchr(b'\n', response)?;
+    let header = response.get(..end)?.strip_suffix(b"}\r")?;
+    let at = header.iter().rposition(|byte| *byte == b'{')?;
+    let size: usize = std::str::from_utf8(header.get(at + 1..)?).ok()?.parse().ok()?;
+    response.get(end + 1..)?.get(..size)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fetch_responses_are_read_whatever_keywords_are_called() {
+        let expected = |flags: &str| Some(Item { uid: Uid::new(5).unwrap(), flags: flags.into(), date: 837_595_405, size: 12 });
+        let date = "INTERNALDATE \"17-Jul-1996 02:23:25 -0700\"";
+        let date_of = expected("").unwrap().date;
+        assert_eq!(crate::imap::wire::date::parse_date_time(b"17-Jul-1996 02:23:25 -0700"), Some(date_of));
+        let line = format!("* 3 FETCH (UID 5 FLAGS (\\Seen UID RFC822.SIZE) {date} RFC822.SIZE 12)\r\n");
+        assert_eq!(item(line.as_bytes()), expected("\\Seen UID RFC822.SIZE"));
+        let line = format!("* 5 UIDFETCH (MODSEQ (7) FLAGS () {date} RFC822.SIZE 12)\r\n");
+        assert_eq!(item(line.as_bytes()), expected(""));
+        assert_eq!(item(b"* 3 FETCH (FLAGS (\\Seen))\r\n"), None);
+    }
+
+    #[test]
+    fn literals_and_appenduid_are_read() {
+        assert_eq!(literal(b"* 3 FETCH (UID 5 BODY[]<0> {4}\r\na\r\nb)\r\n"), Some(&b"a\r\nb"[..]));
+        assert_eq!(literal(b"* 3 FETCH (UID 5 BODY[]<0> {9}\r\na\r\nb)\r\n"), None);
+        let uids = |numbers: &[u32]| numbers.iter().map(|uid| Uid::new(*uid).unwrap()).collect::<Vec<_>>();
+        assert_eq!(appended("APPENDUID 7 3:4,9"), Some((UidValidity::new(7).unwrap(), uids(&[3, 4, 9]))));
+        assert_eq!(appended("APPENDUID 7 1:4294967295"), None);
+    }
+}
