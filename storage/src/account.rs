@@ -208,6 +208,10 @@ impl Account {
     }
     /// Clean closing: writes all back, checkpoints the index. Only then may the lease be released. Further calls give `Closing`. Blocking.
     pub fn close(&self) -> Result<(), StorageError> {
+        self.store.twice(|| self.try_close())
+    }
+    fn try_close(&self) -> Result<(), StorageError> {
+        self.store.heal()?;
         let Some(_alone) = self.store.close() else { return self.store.ensure_not_abandoned() };
         let closed = self.finish().and_then(|()| self.store.close_index());
         if closed.is_err() {

@@ -110,15 +110,18 @@ impl Store {
     /// Every call into the store begins here; closing waits for those that are inside.
     pub fn enter(&self) -> Result<RecursiveRwLockReadGuard<'_, ()>, StorageError> {
         self.ensure_open()?;
-        if self.is_damaged()
-            && let Some(account) = self.healer.get().and_then(Weak::upgrade)
-        {
-            account.heal()?;
-        }
+        self.heal()?;
         // Recursive: one call may make another, and a waiting close must not come between them.
         let guard = self.activity.read();
         self.ensure_open()?;
         if self.is_damaged() { Err(self.index_damaged()) } else { Ok(guard) }
+    }
+    /// Makes the index anew if it was found damaged.
+    pub fn heal(&self) -> Result<(), StorageError> {
+        match self.healer.get().and_then(Weak::upgrade) {
+            Some(account) if self.is_damaged() => account.heal(),
+            _ => Ok(()),
+        }
     }
     /// With nobody inside; `None`: somebody stayed for longer than `wait`.
     pub fn enter_alone(&self, wait: Duration) -> Option<RecursiveRwLockWriteGuard<'_, ()>> {
@@ -317,7 +320,7 @@ impl Store {
     }
     /// The holder before died: where other hosts share the files, its client may have been lost with delegations.
     pub fn wait_for_dead_client(&self) {
-        if self.filesystem.is_remote(&self.paths.maildir) {
+        if self.is_remote {
             *self.quiet_until.lock() = self.now() + DEAD_CLIENT_HOLDS;
         }
     }

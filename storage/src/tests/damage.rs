@@ -129,7 +129,7 @@ proptest! {
         work(&user, &held, &damage, forget);
         let before = picture(&held.inbox());
         let archive = picture(&held.open("Archive"));
-        once_again("closing", || held.close());
+        held.close().unwrap();
         for _ in 0..2 {
             let held = user.open(Handover::Clean);
             prop_assert!(picture(&held.inbox()) == before && picture(&held.open("Archive")) == archive);
@@ -157,10 +157,24 @@ proptest! {
         prop_assert!(picture(&inbox) == before && picture(&held.open("Archive")) == archive);
         prop_assert!(inbox.read().highest_modseq() >= modseq);
         prop_assert!(append(&inbox, "next", FlagSet::EMPTY).unwrap().uid > uid(30));
-        once_again("closing", || held.close());
+        held.close().unwrap();
         user.delete_index();
         prop_assert_eq!(picture(&user.open(Handover::Clean).inbox()).messages.len(), 30);
     }
+}
+
+#[test]
+fn an_index_that_closing_finds_damaged_is_made_anew() {
+    let mut user = User::new();
+    let held = filled(&mut user);
+    held.close().unwrap();
+    Damage::Header { file: "index.db", page: 0.98, byte: 0, by: 1 }.strike(&index_folder(&user));
+    let held = user.open(Handover::Clean);
+    append(&held.inbox(), "next", FlagSet::EMPTY).unwrap();
+    held.close().unwrap();
+    let held = user.open(Handover::Clean);
+    assert_eq!(picture(&held.inbox()).messages.len(), 30);
+    held.check_index(&mut |_| ()).unwrap();
 }
 
 /// SQLite opens such a file for reading only.
