@@ -42,7 +42,8 @@ pub struct RenderedRecord<'a> {
     pub headers: &'a [u8],
 }
 
-fn id(mailbox: MailboxId, uid: u32) -> i64 {
+/// A message's row id.
+pub(crate) fn id(mailbox: MailboxId, uid: u32) -> i64 {
     (mailbox.0 << 32) | i64::from(uid)
 }
 /// The UID in a row id: its lower half.

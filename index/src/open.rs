@@ -47,11 +47,8 @@ pub(crate) fn writer(file: &Path) -> Result<Connection, IndexError> {
 /// SQLite only reads a file that says that it was written by a version to come: nothing of ours says so. A file system that only reads is another matter.
 fn ensure_writable(file: &Path) -> Result<(), IndexError> {
     let mut version = [0];
-    std::fs::File::open(file).and_then(|opened| opened.read_exact_at(&mut version, WRITE_VERSION_AT)).map_err(|cause| IndexError::Io {
-        doing: "can't read",
-        path: file.to_owned(),
-        cause,
-    })?;
+    let read = std::fs::File::open(file).and_then(|opened| opened.read_exact_at(&mut version, WRITE_VERSION_AT));
+    read.map_err(IndexError::io("can't read", file))?;
     if version[0] > 2 { Err(IndexError::Damaged(format!("its header asks for SQLite's format {}", version[0]))) } else { Ok(()) }
 }
 

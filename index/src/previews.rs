@@ -2,14 +2,9 @@
 
 use rusqlite::{OptionalExtension, params};
 
-use crate::{Change, IndexError, IndexReader, MailboxId, Uid, checksum::Sum};
+use crate::{Change, IndexError, IndexReader, MailboxId, Uid, checksum::Sum, messages::id};
 
 const TABLE: &str = "previews";
-
-/// A message's row id.
-fn id(mailbox: MailboxId, uid: Uid) -> i64 {
-    (mailbox.0 << 32) | i64::from(uid.get())
-}
 
 fn sum(preview: &str) -> Sum {
     Sum::of(TABLE).text(preview)
@@ -21,7 +16,8 @@ impl IndexReader {
         let mut statement = self.connection.prepare_cached("SELECT preview, sum - id FROM previews WHERE id = ?1")?;
         let mut previews = Vec::with_capacity(uids.len());
         for uid in uids {
-            let found: Option<(String, i64)> = statement.query_row([id(mailbox, *uid)], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+            let found: Option<(String, i64)> =
+                statement.query_row([id(mailbox, uid.get())], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
             if let Some((preview, stored)) = &found {
                 sum(preview).check(TABLE, *stored)?;
             }
@@ -37,7 +33,7 @@ impl Change<'_> {
         let mut insert = self.connection.prepare_cached(
             "INSERT OR REPLACE INTO previews (id, preview, sum) SELECT ?1, ?2, ?3 + ?1 WHERE EXISTS (SELECT 1 FROM messages WHERE id = ?1)",
         )?;
-        insert.execute(params![id(mailbox, uid), preview, sum(preview).get()])?;
+        insert.execute(params![id(mailbox, uid.get()), preview, sum(preview).get()])?;
         Ok(())
     }
     /// Takes over the preview of a copied message, if it is there.
@@ -45,7 +41,7 @@ impl Change<'_> {
         let mut insert = self.connection.prepare_cached(
             "INSERT OR REPLACE INTO previews (id, preview, sum) SELECT ?2, preview, sum - ?1 + ?2 FROM previews WHERE id = ?1",
         )?;
-        insert.execute([id(from.0, from.1), id(to.0, to.1)])?;
+        insert.execute([id(from.0, from.1.get()), id(to.0, to.1.get())])?;
         Ok(())
     }
 }

@@ -32,7 +32,7 @@ const WRITING: Rights = Rights::of(&[Right::Insert, Right::Expunge, Right::Seen,
 /// Most messages of one APPEND of a guest: what COPY between users takes at once.
 pub const APPEND_MAX: usize = 500;
 /// What MOVE and REPLACE do to their source.
-const TAKE_AWAY: Rights = Rights::of(&[Right::DeleteMessages, Right::Expunge]);
+pub const TAKE_AWAY: Rights = Rights::of(&[Right::DeleteMessages, Right::Expunge]);
 
 /// Who comes, as the node that they are on says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

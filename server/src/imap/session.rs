@@ -506,13 +506,12 @@ fn not_understood(error: &ParseError) -> Reply {
 
 /// The names of mailboxes that the command makes, removes, renames or subscribes.
 fn changes_names(command: &Command) -> Vec<MailboxName> {
-    let named = match command {
-        Command::Create { mailbox, .. } => vec![mailbox],
-        Command::Rename { from, to } => vec![from, to],
-        Command::Delete(mailbox) | Command::Subscribe(mailbox) | Command::Unsubscribe(mailbox) => vec![mailbox],
+    match command {
+        Command::Create { .. } | Command::Rename { .. } | Command::Delete(_) | Command::Subscribe(_) | Command::Unsubscribe(_) => {
+            command.mailboxes().into_iter().filter_map(|mailbox| command::mailboxes::valid(mailbox.clone()).ok()).collect()
+        }
         _ => Vec::new(),
-    };
-    named.into_iter().filter_map(|mailbox| command::mailboxes::valid(mailbox.clone()).ok()).collect()
+    }
 }
 
 /// Whether sequence numbers may move before the command's answer (RFC 3501 §7.4.1).

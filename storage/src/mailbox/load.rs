@@ -244,7 +244,9 @@ impl Mailbox {
         self.flush_rows()?;
         self.write_back(Duration::ZERO)?;
         self.remove_files()?;
-        if let Err(error) = self.look(Look::Leaving) {
+        if !self.is_deleted()
+            && let Err(error) = self.look(Look::Leaving)
+        {
             tracing::debug!(mailbox = %self.name(), %error, "whoever opens the mailbox next has to look at its folder");
         }
         self.flush_rows()

@@ -184,7 +184,7 @@ impl Mailbox {
         let mut listed = (Vec::new(), Vec::new());
         for name in ["cur/", "new/"] {
             let path = folder.join(name);
-            let entries = self.store.filesystem.list_with_attributes(&path, &|name| !says_everything(name));
+            let entries = self.store.filesystem.list_with_attributes(&path, &|name| !says_everything(&FileName::parse(name).base));
             let entries = entries.map_err(self.store.io("can't list", path))?;
             listed.extend(entries.into_iter().filter_map(|(entry, attributes)| Some((message_file(name, entry)?, attributes))));
         }
@@ -241,7 +241,7 @@ impl Mailbox {
         };
         let path = folder.join(&found.file);
         match base.own() {
-            Some(own) if trust_name && base.size.is_some() && base.disk_size.is_some() => {
+            Some(own) if trust_name && says_everything(&base) => {
                 message.internal_date = own.internal_date;
                 message.save_date = own.moment.div_euclid(1_000_000);
                 return Ok(message);
@@ -389,15 +389,17 @@ fn message_file(folder: &str, mut entry: Entry) -> Option<String> {
 }
 
 /// Whether the file itself need not be asked for its dates and sizes.
-fn says_everything(name: &str) -> bool {
-    let base = FileName::parse(name).base;
-    base.own().is_some() && base.size.is_some() && base.disk_size.is_some()
+fn says_everything(base: &Base) -> bool {
+    base.own().is_some() && says_sizes(base)
+}
+fn says_sizes(base: &Base) -> bool {
+    base.size.is_some() && base.disk_size.is_some()
 }
 
 /// Whether a file's name says already all that a name is to say.
 fn is_named(uid: u32, found: &Found, message: &NewMessage, adopted_below: u32) -> bool {
     let base = found.name().base;
-    let complete = base.size.is_some() && base.disk_size.is_some() && message.file.starts_with("cur/");
+    let complete = says_sizes(&base) && message.file.starts_with("cur/");
     let named = FileName::parse(message.file.rsplit_once('/').map_or("", |(_, name)| name));
     let settled = base.own().is_some() || (uid < adopted_below && named.flags == message.flags);
     complete && settled && base.uid.map(Uid::get) == Some(uid)

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use bytes::{BufMut, BytesMut};
 use index::{Uid, UidValidity};
-use storage::{Copied, Mailbox, MailboxName, Right, Rights, Staged};
+use storage::{Copied, Mailbox, MailboxName, Rights, Staged};
 
 use super::{
     Place, gone,
@@ -255,7 +255,7 @@ impl<H: Holding> Session<H> {
     async fn find(&mut self, source: &mut Source, uid: bool, set: &str, moves: bool) -> Result<(), Stop> {
         let Of::Theirs(link) = &mut source.of else { return Ok(()) };
         if moves {
-            let needed = Rights::of(&[Right::DeleteMessages, Right::Expunge]);
+            let needed = guest::TAKE_AWAY;
             let (name, names) = (link.selected.clone(), self.enabled.names());
             let mut command = BytesMut::from("MYRIGHTS ");
             response::mailbox_name(&mut command, &name, names);

@@ -152,52 +152,40 @@ pub enum Command {
     },
 }
 
+/// One list of them for both ways to look at them: what a guest's rights are asked for is what is given the owner's names.
+macro_rules! named_mailboxes {
+    ($command:expr, $each:ident $(, $mutable:tt)?) => {
+        match $command {
+            Command::Select(select) => vec![&$($mutable)? select.mailbox],
+            Command::Create { mailbox, .. }
+            | Command::Delete(mailbox)
+            | Command::Subscribe(mailbox)
+            | Command::Unsubscribe(mailbox)
+            | Command::Status { mailbox, .. }
+            | Command::GetQuotaRoot(mailbox)
+            | Command::SetAcl { mailbox, .. }
+            | Command::DeleteAcl { mailbox, .. }
+            | Command::GetAcl(mailbox)
+            | Command::ListRights { mailbox, .. }
+            | Command::MyRights(mailbox)
+            | Command::Copy { mailbox, .. }
+            | Command::Move { mailbox, .. } => vec![mailbox],
+            Command::Rename { from, to } => vec![from, to],
+            Command::GetMetadata(GetMetadata { mailbox, .. }) | Command::SetMetadata { mailbox, .. } => mailbox.$each().collect(),
+            Command::Append(start) => vec![&$($mutable)? start.mailbox],
+            _ => Vec::new(),
+        }
+    };
+}
+
 impl Command {
     /// The mailboxes that it names, in their order.
     pub fn mailboxes(&self) -> Vec<&MailboxArgument> {
-        match self {
-            Command::Select(select) => vec![&select.mailbox],
-            Command::Create { mailbox, .. }
-            | Command::Delete(mailbox)
-            | Command::Subscribe(mailbox)
-            | Command::Unsubscribe(mailbox)
-            | Command::Status { mailbox, .. }
-            | Command::GetQuotaRoot(mailbox)
-            | Command::SetAcl { mailbox, .. }
-            | Command::DeleteAcl { mailbox, .. }
-            | Command::GetAcl(mailbox)
-            | Command::ListRights { mailbox, .. }
-            | Command::MyRights(mailbox)
-            | Command::Copy { mailbox, .. }
-            | Command::Move { mailbox, .. } => vec![mailbox],
-            Command::Rename { from, to } => vec![from, to],
-            Command::GetMetadata(GetMetadata { mailbox, .. }) | Command::SetMetadata { mailbox, .. } => mailbox.iter().collect(),
-            Command::Append(start) => vec![&start.mailbox],
-            _ => Vec::new(),
-        }
+        named_mailboxes!(self, iter)
     }
     /// The same, to be changed.
     pub fn mailboxes_mut(&mut self) -> Vec<&mut MailboxArgument> {
-        match self {
-            Command::Select(select) => vec![&mut select.mailbox],
-            Command::Create { mailbox, .. }
-            | Command::Delete(mailbox)
-            | Command::Subscribe(mailbox)
-            | Command::Unsubscribe(mailbox)
-            | Command::Status { mailbox, .. }
-            | Command::GetQuotaRoot(mailbox)
-            | Command::SetAcl { mailbox, .. }
-            | Command::DeleteAcl { mailbox, .. }
-            | Command::GetAcl(mailbox)
-            | Command::ListRights { mailbox, .. }
-            | Command::MyRights(mailbox)
-            | Command::Copy { mailbox, .. }
-            | Command::Move { mailbox, .. } => vec![mailbox],
-            Command::Rename { from, to } => vec![from, to],
-            Command::GetMetadata(GetMetadata { mailbox, .. }) | Command::SetMetadata { mailbox, .. } => mailbox.iter_mut().collect(),
-            Command::Append(start) => vec![&mut start.mailbox],
-            _ => Vec::new(),
-        }
+        named_mailboxes!(self, iter_mut, mut)
     }
     /// Whether it is a CONDSTORE enabling command (RFC 7162 §3.1).
     pub fn enables_condstore(&self) -> bool {

@@ -2,7 +2,7 @@
 
 use bytes::{BufMut, BytesMut};
 
-use super::{Names, astring, mailbox_name};
+use super::{Names, mailbox_name, primitives::words};
 
 /// `* ACL mailbox identifier rights …`
 pub fn acl(out: &mut BytesMut, mailbox: &str, entries: &[(String, String)], names: Names) {
@@ -25,23 +25,9 @@ pub fn my_rights(out: &mut BytesMut, mailbox: &str, rights: &str, names: Names) 
     words(out, [rights]);
 }
 
-fn words<'a>(out: &mut BytesMut, words: impl IntoIterator<Item = &'a str>) {
-    for word in words {
-        out.put_u8(b' ');
-        astring(out, word.as_bytes());
-    }
-    out.put_slice(b"\r\n");
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
-
-    fn written(write: impl FnOnce(&mut BytesMut)) -> String {
-        let mut out = BytesMut::new();
-        write(&mut out);
-        String::from_utf8(out.to_vec()).unwrap()
-    }
+    use super::{super::primitives::tests::written, *};
 
     #[test]
     fn the_examples_of_rfc_4314_are_known_answers() {

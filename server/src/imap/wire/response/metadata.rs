@@ -2,7 +2,7 @@
 
 use bytes::{BufMut, BytesMut};
 
-use super::{Names, astring, literal_header, mailbox_name, string};
+use super::{Names, astring, literal_header, mailbox_name, primitives::words, string};
 
 /// `* METADATA mailbox (entry value …)`; at least one entry. `mailbox`: empty for the server; no value: NIL.
 pub fn metadata<'a>(out: &mut BytesMut, mailbox: &str, entries: impl IntoIterator<Item = (&'a str, Option<&'a [u8]>)>, names: Names) {
@@ -29,11 +29,7 @@ pub fn metadata<'a>(out: &mut BytesMut, mailbox: &str, entries: impl IntoIterato
 pub fn metadata_changed<'a>(out: &mut BytesMut, mailbox: &str, entries: impl IntoIterator<Item = &'a str>, names: Names) {
     out.put_slice(b"* METADATA ");
     mailbox_name(out, mailbox, names);
-    for entry in entries {
-        out.put_u8(b' ');
-        astring(out, entry.as_bytes());
-    }
-    out.put_slice(b"\r\n");
+    words(out, entries);
 }
 
 #[cfg(test)]

@@ -110,6 +110,15 @@ fn runs(numbers: impl IntoIterator<Item = (u32, u32)>) -> impl Iterator<Item = (
     })
 }
 
+/// The rest of a response: ` word word …`.
+pub(super) fn words<'a>(out: &mut BytesMut, words: impl IntoIterator<Item = &'a str>) {
+    for word in words {
+        out.put_u8(b' ');
+        astring(out, word.as_bytes());
+    }
+    out.put_slice(b"\r\n");
+}
+
 /// Stricter than the grammar: what every client reads as one atom. NIL would be read as nothing.
 fn is_safe_atom(bytes: &[u8]) -> bool {
     !bytes.is_empty()
@@ -119,10 +128,10 @@ fn is_safe_atom(bytes: &[u8]) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn written(write: impl FnOnce(&mut BytesMut)) -> String {
+    pub fn written(write: impl FnOnce(&mut BytesMut)) -> String {
         let mut out = BytesMut::new();
         write(&mut out);
         String::from_utf8(out.to_vec()).unwrap()
