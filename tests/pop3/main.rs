@@ -1,6 +1,7 @@
 //! POP3 as a client sees it.
 
 mod bad_input;
+mod large;
 mod session;
 
 use tests::{

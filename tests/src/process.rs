@@ -82,6 +82,13 @@ impl Process {
         let kib: u64 = line.trim().trim_end_matches(" kB").parse().context("VmRSS is not a number")?;
         Ok(kib * 1024)
     }
+
+    /// How many times it has called write(2) or one of its kind so far.
+    pub fn writes(self) -> Result<u64> {
+        let io = fs::read_to_string(format!("/proc/{}/io", self.pid()))?;
+        let line = io.lines().find_map(|line| line.strip_prefix("syscw:")).context("no syscw line")?;
+        line.trim().parse().context("syscw is not a number")
+    }
 }
 
 /// A child that ends when its handle goes: SIGTERM first, and SIGKILL where that does not help.

@@ -1,7 +1,8 @@
 //! The TRANSACTION and UPDATE states (RFC 1939 §5 and §6), on the holder.
 //!
 //! Invariants, each with the test that guards it:
-//! - 100,000 messages are listed and removed in one session (`a_hundred_thousand_messages_take_one_session`)
+//! - 100,000 messages are listed and removed in one session (`a_hundred_thousand_messages_take_one_session`;
+//!   with files: `a_large_maildrop_is_listed_and_emptied_with_few_writes`)
 //! - nothing is removed before QUIT, and nothing at all without one (`only_quit_removes_messages`)
 //! - a message is streamed with bounded memory: the piece that is sent, the one read ahead, and the output up to its high water mark
 //! - a session ends early only between commands, never inside a message (`a_session_that_is_taken_away_ends_between_commands`)
