@@ -18,7 +18,7 @@ const ORDER_LIMIT: Duration = Duration::from_secs(180);
 /// Two thirds of the certificate's life, then an order.
 const RENEWAL_LIMIT: Duration = Duration::from_secs(400);
 /// Long enough for both nodes to see the first before it is renewed.
-const VALIDITY: Duration = Duration::from_secs(150);
+const VALIDITY: Duration = Duration::from_secs(90);
 /// What none of these tests waits for the end of.
 const LONG: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 

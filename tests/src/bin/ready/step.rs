@@ -27,6 +27,8 @@ pub struct Step {
     pub what: String,
     work: Work,
     environment: Vec<(String, String)>,
+    /// It is left out where it would begin later than this.
+    latest: Option<Duration>,
 }
 
 enum Work {
@@ -72,7 +74,7 @@ impl Step {
     /// A cargo command.
     pub fn cargo(name: &str, what: &str, arguments: &[&str]) -> Step {
         let arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect();
-        Step { name: name.to_owned(), what: what.to_owned(), environment: Vec::new(), work: Work::Cargo(arguments) }
+        Step { name: name.to_owned(), what: what.to_owned(), environment: Vec::new(), latest: None, work: Work::Cargo(arguments) }
     }
 
     /// With a variable in its environment.
@@ -82,14 +84,35 @@ impl Step {
         self
     }
 
+    /// Left out where it would begin later than this.
+    #[must_use]
+    pub fn not_after(mut self, latest: Duration) -> Step {
+        self.latest = Some(latest);
+        self
+    }
+
+    /// Why it can't begin any more, `elapsed` after the first step began.
+    pub fn too_late(&self, elapsed: Duration) -> Option<Outcome> {
+        let latest = self.latest.filter(|latest| elapsed > *latest)?;
+        let (name, minutes) = (&self.name, latest.as_secs() / 60);
+        let why = format!("{name}: what came before took more than {minutes} minutes; by name: `cargo ready {name}`");
+        Some(Outcome { skipped: vec![why], ..Outcome::default() })
+    }
+
     /// A function that gives what it left out.
     pub fn function(name: &str, what: &str, function: fn() -> Result<Vec<String>>) -> Step {
-        Step { name: name.to_owned(), what: what.to_owned(), environment: Vec::new(), work: Work::Function(function) }
+        Step { name: name.to_owned(), what: what.to_owned(), environment: Vec::new(), latest: None, work: Work::Function(function) }
     }
 
     /// A step that can't run here.
     pub fn skipped(name: &str, what: &str, why: &str) -> Step {
-        Step { name: name.to_owned(), what: what.to_owned(), environment: Vec::new(), work: Work::Skipped(format!("{name}: {why}")) }
+        Step {
+            name: name.to_owned(),
+            what: what.to_owned(),
+            environment: Vec::new(),
+            latest: None,
+            work: Work::Skipped(format!("{name}: {why}")),
+        }
     }
 
     /// Runs it.
