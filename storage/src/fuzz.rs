@@ -7,6 +7,7 @@ use std::path::{Component, Path};
 use crate::{
     Layout, MailboxName,
     maildir::{courier, filename::FileName, keywords, layout, uidlist::UidList},
+    mime::Surrogate,
 };
 
 /// Feeds one input.
@@ -18,6 +19,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("mailbox_name", mailbox_name),
     ("dovecot_uidlist", dovecot_uidlist),
     ("maildir_files", maildir_files),
+    ("surrogate", surrogate),
 ];
 
 /// File names of `cur/` and `new/`, which any program may make: what we print of one, we read as the same.
@@ -59,6 +61,20 @@ pub fn maildir_files(input: &[u8]) {
     for way in [Layout::MaildirPlusPlus, Layout::Fs] {
         drop(layout::parse_subscriptions(input, way));
     }
+}
+
+/// A message for a client that takes only ASCII in headers: whatever the pieces, the same, and nothing is left to change in it.
+pub fn surrogate(input: &[u8]) {
+    let made = |pieces: &mut dyn Iterator<Item = &[u8]>| {
+        let (mut surrogate, mut out) = (Surrogate::default(), Vec::new());
+        pieces.for_each(|piece| surrogate.write(piece, &mut out));
+        surrogate.finish(&mut out);
+        out
+    };
+    let message = [b"Date: x\r\nTo: y\r\n", input].concat();
+    let whole = made(&mut std::iter::once(message.as_slice()));
+    assert!(made(&mut message.chunks(7)) == whole, "how it is cut changes it");
+    assert!(made(&mut std::iter::once(whole.as_slice())) == whole, "its surrogate is not ASCII where it has to be");
 }
 
 /// Runs every target over its corpus and over what is made from it: cut, repeated, joined and changed in places.

@@ -1,7 +1,12 @@
 //! Login, STAT, LIST, UIDL, RETR, TOP, DELE, RSET, QUIT, STLS, CAPA, pipelining.
 
 use base64::{Engine, prelude::BASE64_STANDARD};
-use tests::{Result, clients::pop3::Pop3, ensure, mail, site::Site};
+use tests::{
+    Result,
+    clients::{lmtp::Lmtp, pop3::Pop3},
+    ensure, mail,
+    site::Site,
+};
 
 use super::session_with_mail;
 
@@ -41,6 +46,37 @@ fn top_gives_the_header_and_so_many_lines() -> Result<()> {
     ensure!(whole.starts_with(&top));
     ensure!(top.ends_with(b"\r\n\r\n.\r\n..\r\n"), "{:?}", String::from_utf8_lossy(&top));
     pop3.quit()
+}
+
+#[test]
+fn headers_beyond_ascii_are_sent_to_who_takes_them_and_in_ascii_to_others() -> Result<()> {
+    let site = Site::shared()?;
+    let message = "From: Zo\u{eb} <zo\u{eb}@tests.example>\r\nSubject: Gr\u{fc}\u{df}e\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n\
+                   Content-Disposition: attachment; filename=\"\u{e9}.txt\"\r\n\r\nGr\u{fc}\u{df}e\r\n--b--\r\n";
+    Lmtp::connect(&site.nodes[0].lmtp)?.deliver_ok("ada@tests.example", &[&site.user.address()], message.as_bytes())?;
+    // Through both nodes: one of them relays.
+    for node in &site.nodes {
+        let mut pop3 = Pop3::connect(&node.pop3)?;
+        pop3.ok("UTF8")?;
+        pop3.ok(&format!("USER {}", site.user.name))?;
+        pop3.ok(&format!("PASS {}", site.user.password))?;
+        mail::check_same(message.as_bytes(), &pop3.retrieve(1)?)?;
+        pop3.quit()?;
+        let mut pop3 = Pop3::login(&node.pop3, &site.user.name, &site.user.password)?;
+        let (whole, top) = (String::from_utf8(pop3.retrieve(1)?)?, pop3.lines("TOP 1 0")?);
+        ensure!(top.iter().all(|line| line.is_ascii()), "{top:?}");
+        for line in [
+            "From: =?UTF-8?B?Wm/DqyA8em/Dq0B0ZXN0cy5leGFtcGxlPg==?=",
+            " <invalid@internationalized-address.invalid>",
+            "Subject: =?UTF-8?B?R3LDvMOfZQ==?=",
+            " filename*=UTF-8''%C3%A9.txt",
+            "Gr\u{fc}\u{df}e",
+        ] {
+            ensure!(whole.lines().any(|there| there == line), "{line} is not in:\n{whole}");
+        }
+        pop3.quit()?;
+    }
+    Ok(())
 }
 
 #[test]

@@ -3,6 +3,7 @@
 //! Invariants, each with the test that guards it:
 //! - every scheme agrees with Dovecot's own tool (`every_scheme_verifies_what_dovecot_made`)
 //! - what is made here verifies here (`what_is_hashed_verifies`)
+//! - a password is the same however a keyboard composes it (`a_password_may_be_composed_in_any_way`)
 //! - a stored hash can't make a login take minutes or gigabytes (`absurd_costs_are_refused`)
 //! - nothing in a stored hash panics (`damaged_hashes_are_errors`)
 //!
@@ -222,6 +223,8 @@ impl Scheme {
 
     /// Stores a new password, as in `{ARGON2ID}$argon2id$…`. Takes tens of milliseconds. Weak schemes are refused.
     pub fn hash(self, password: &[u8]) -> Result<String, SchemeError> {
+        let prepared = prepared(password);
+        let password = prepared.as_deref().unwrap_or(password);
         let salt: [u8; 16] = rand::random();
         let failed = || SchemeError::Malformed(self);
         Ok(match self {
@@ -351,8 +354,15 @@ impl StoredPassword {
         &self.data
     }
 
-    /// Whether `password` is it. Takes as long as the scheme wants: not for async threads.
+    /// Whether `password` is it, as it was sent or prepared as in RFC 8265. Takes as long as the scheme wants: not for async threads.
     pub fn verify(&self, password: &[u8]) -> Result<bool, SchemeError> {
+        match (self.verify_as_sent(password)?, prepared(password)) {
+            (false, Some(prepared)) => self.verify_as_sent(&prepared),
+            (is_it, _) => Ok(is_it),
+        }
+    }
+
+    fn verify_as_sent(&self, password: &[u8]) -> Result<bool, SchemeError> {
         let malformed = || SchemeError::Malformed(self.scheme);
         match self.scheme {
             Scheme::Plain => {
@@ -492,6 +502,17 @@ impl StoredPassword {
 }
 
 /// `$1$salt$hash`.
+/// A password in the form in which all keyboards mean the same (RFC 8265 §4.2.1, which followed SASLprep): composed, each space the usual one.
+/// `None`: it has that form, or is no text.
+fn prepared(password: &[u8]) -> Option<Vec<u8>> {
+    use unicode_normalization::UnicodeNormalization;
+    let text = std::str::from_utf8(password).ok().filter(|text| !text.is_ascii())?;
+    // The Unicode category Zs.
+    let is_space = |c: char| matches!(c, '\u{a0}' | '\u{1680}' | '\u{2000}'..='\u{200a}' | '\u{202f}' | '\u{205f}' | '\u{3000}');
+    let prepared: String = text.chars().map(|c| if is_space(c) { ' ' } else { c }).nfc().collect();
+    (prepared != text).then(|| prepared.into_bytes())
+}
+
 fn verify_md5_crypt(text: &str, password: &[u8]) -> Option<bool> {
     let (salt, hash) = text.strip_prefix("$1$")?.split_once('$')?;
     Some(md5_crypt(password, salt.as_bytes()).as_bytes().ct_eq(hash.as_bytes()).into())

@@ -76,6 +76,7 @@ impl Neighbours for OfNode {
             login_tag: OWN_TAG.to_owned(),
             mark: None,
             guest: Some(guest),
+            utf8: false,
         };
         let node = self.node.clone();
         let session = async move {

@@ -51,6 +51,9 @@ pub struct Preamble {
     /// Who is to be served instead of the user, as far as ACLs allow.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guest: Option<crate::imap::guest::Guest>,
+    /// POP3: the client takes characters beyond ASCII in headers (RFC 6856). IMAP's clients say so later.
+    #[serde(default)]
+    pub utf8: bool,
 }
 
 /// What a holder sends behind the last byte of a session whose client is to log in anew, before what it read and did not use. Only ingress and holder know it,

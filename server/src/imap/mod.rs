@@ -64,6 +64,7 @@ pub async fn accept(node: Arc<Node>, connection: Connection) -> End {
             login_tag: tag.clone(),
             mark: Some(Mark::random()),
             guest: None,
+            utf8: false,
         };
         match forward::enter(Arc::clone(&node), *admitted, preamble).await {
             Ok(Left::Ended(end)) => return end,
@@ -87,8 +88,16 @@ pub const OPERATOR_TAG: &str = "login";
 /// A session that an operator on this host opened without a password; served by the holder, as every session.
 pub async fn serve_operator(node: Arc<Node>, connection: Connection, user: UserName) -> End {
     let login_tag = OPERATOR_TAG.to_owned();
-    let preamble =
-        Preamble { client: connection.client.clone(), protocol: Protocol::Imap, user, master: None, login_tag, mark: None, guest: None };
+    let preamble = Preamble {
+        client: connection.client.clone(),
+        protocol: Protocol::Imap,
+        user,
+        master: None,
+        login_tag,
+        mark: None,
+        guest: None,
+        utf8: false,
+    };
     match forward::enter(node, connection, preamble).await {
         Ok(Left::Ended(end)) => end,
         Ok(Left::Back(connection)) => {

@@ -86,6 +86,10 @@ pub fn parse(line: &[u8]) -> Result<Command, Wrong> {
         return Err("The line is too long");
     }
     if verb == b"PASS" {
+        if std::str::from_utf8(rest).is_err() {
+            // RFC 6856 §2.2.
+            return Err("The password is not UTF-8");
+        }
         return if rest.is_empty() { Err("Syntax: PASS password") } else { Ok(Command::Pass(rest.to_vec())) };
     }
     let rest = std::str::from_utf8(rest).map_err(|_| "The command is not UTF-8")?;
@@ -157,7 +161,14 @@ mod tests {
     #[test]
     fn a_password_may_hold_spaces() {
         assert_eq!(parse(b"PASS  secret phrase "), Ok(Command::Pass(b" secret phrase ".to_vec())));
-        assert_eq!(parse(b"pass \xff"), Ok(Command::Pass(b"\xff".to_vec())));
+        assert_eq!(parse("pass p\u{e4}ss".as_bytes()), Ok(Command::Pass("p\u{e4}ss".into())));
+    }
+
+    #[test]
+    fn names_and_passwords_are_utf8() {
+        assert_eq!(parse("USER J\u{f6}rg".as_bytes()), Ok(Command::User("J\u{f6}rg".into())));
+        assert_eq!(parse(b"USER J\xf6rg"), Err("The command is not UTF-8"));
+        assert_eq!(parse(b"PASS J\xf6rg"), Err("The password is not UTF-8"));
     }
 
     #[test]

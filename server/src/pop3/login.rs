@@ -87,6 +87,11 @@ impl<'a, G: Gate> Authorization<'a, G> {
         self.deadline = Instant::now() + self.gate.settings().login_timeout;
     }
 
+    /// Whether the client takes characters beyond ASCII in headers.
+    pub fn utf8(&self) -> bool {
+        self.utf8
+    }
+
     /// Until somebody logs in, or the session ends.
     pub async fn run(&mut self, mut connection: Connection) -> Outcome {
         loop {
@@ -141,7 +146,7 @@ impl<'a, G: Gate> Authorization<'a, G> {
                 }
                 Ok(Command::Utf8) => {
                     self.utf8 = true;
-                    reply::ok(connection.output(), "UTF-8 is sent as it is");
+                    reply::ok(connection.output(), "Messages are sent as they are");
                     continue;
                 }
                 Ok(Command::Lang(range)) => match reply::language(connection.output(), range.as_deref()) {

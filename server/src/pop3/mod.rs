@@ -49,6 +49,7 @@ pub async fn accept(node: Arc<Node>, mut connection: Connection) -> End {
             login_tag: String::new(),
             mark: None,
             guest: None,
+            utf8: authorization.utf8(),
         };
         match forward::enter(Arc::clone(&node), entering, preamble).await {
             Ok(Left::Ended(end)) => return end,
@@ -89,8 +90,11 @@ pub async fn serve(node: Arc<Node>, mut connection: Connection, held: Held, prea
             return End::because(format!("the maildrop could not be opened: {error}"));
         }
     };
-    let settings =
-        transaction::Settings { offers: login::offers(&node, &preamble.client, None), bad_commands_max: node.config().limits.bad_commands };
+    let settings = transaction::Settings {
+        offers: login::offers(&node, &preamble.client, None),
+        utf8: preamble.utf8,
+        bad_commands_max: node.config().limits.bad_commands,
+    };
     transaction::run(&inbox, connection, settings).await
 }
 

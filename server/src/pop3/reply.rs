@@ -47,26 +47,37 @@ pub struct Offers {
     pub expire_days: Option<u64>,
 }
 
-/// Answers LANG (RFC 6856 §3): English is all there is.
+/// The languages of our texts, with what they call themselves. RFC 2277 §4.5 has everybody understand the second: it is English, too.
+const LANGUAGES: [(&str, &str); 2] = [("en", "English"), ("i-default", "English for everybody")];
+
+/// Answers LANG (RFC 6856 §3): English is all there is, so nothing needs remembering. A range with a region is cut until it fits (RFC 4647 §3.4).
 pub fn language(out: &mut BytesMut, range: Option<&str>) -> Result<(), &'static str> {
     match range {
         None => {
             ok(out, "Language listing follows:");
-            out.put_slice(b"en English\r\n.\r\n");
+            for (tag, name) in LANGUAGES {
+                line(out, "", &format!("{tag} {name}"));
+            }
+            out.put_slice(b".\r\n");
             Ok(())
         }
-        Some(range) if range == "*" || range.eq_ignore_ascii_case("en") => {
-            ok(out, "en English it is");
+        Some(range) => {
+            let fits = |tag: &str| {
+                let begins = range.get(..tag.len()).is_some_and(|start| start.eq_ignore_ascii_case(tag));
+                begins && matches!(range.as_bytes().get(tag.len()), None | Some(b'-'))
+            };
+            let found = LANGUAGES.iter().find(|(tag, _)| range == "*" || fits(tag));
+            let (tag, name) = found.ok_or("That language is not spoken here: LANG lists those that are")?;
+            ok(out, &format!("{tag} {name} it is"));
             Ok(())
         }
-        Some(_) => Err("That language is not spoken here: LANG lists those that are"),
     }
 }
 
 /// Writes the answer to CAPA (RFC 2449 §5), the same in both states.
 pub fn capabilities(out: &mut BytesMut, offers: &Offers) {
     ok(out, "Capabilities follow");
-    out.put_slice(b"TOP\r\nUIDL\r\nRESP-CODES\r\nAUTH-RESP-CODE\r\nPIPELINING\r\nUTF8\r\nLANG\r\n");
+    out.put_slice(b"TOP\r\nUIDL\r\nRESP-CODES\r\nAUTH-RESP-CODE\r\nPIPELINING\r\nUTF8 USER\r\nLANG\r\n");
     match offers.expire_days {
         Some(days) => out.put_slice(format!("EXPIRE {days}\r\n").as_bytes()),
         None => out.put_slice(b"EXPIRE NEVER\r\n"),
@@ -151,10 +162,11 @@ mod tests {
             let mut out = BytesMut::new();
             language(&mut out, range).map(|()| String::from_utf8(out.to_vec()).unwrap())
         };
-        assert_eq!(said(None).unwrap(), "+OK Language listing follows:\r\nen English\r\n.\r\n");
+        assert_eq!(said(None).unwrap(), "+OK Language listing follows:\r\nen English\r\ni-default English for everybody\r\n.\r\n");
         assert!(said(Some("EN")).unwrap().starts_with("+OK en "));
         assert!(said(Some("*")).unwrap().starts_with("+OK en "));
-        assert!(said(Some("MUL")).is_err() && said(Some("e")).is_err());
+        assert!(said(Some("en-GB")).unwrap().starts_with("+OK en ") && said(Some("I-Default")).unwrap().starts_with("+OK i-default "));
+        assert!(["MUL", "e", "eng", "english", "\u{e9}n", ""].into_iter().all(|range| said(Some(range)).is_err()));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::BufMut;
 use futures::FutureExt;
-use storage::StorageError;
+use storage::{StorageError, mime::Surrogate};
 
 use super::{
     command::{self, Command, MessageNumber},
@@ -35,6 +35,8 @@ const PIECE_BYTES: usize = 64 * 1024;
 pub struct Settings {
     /// What CAPA says: the same as before the login.
     pub offers: Offers,
+    /// Whether the client takes characters beyond ASCII in headers; else it is sent surrogates of messages that have some (RFC 6856 §2.1).
+    pub utf8: bool,
     /// Wrong commands before the connection is closed.
     pub bad_commands_max: usize,
 }
@@ -246,13 +248,24 @@ impl<M: Maildrop> Transaction<'_, M> {
         // Before +OK, so that a message that can't be read is an error and no torn response.
         let mut piece = self.maildrop.read(&message, 0, PIECE_BYTES).await.map_err(Refusal::Store)?;
         reply::ok(connection.output(), announcement);
+        let mut surrogate = (!self.settings.utf8).then(Surrogate::default);
         let mut stuffer = Stuffer::default();
         let mut offset = 0;
         loop {
+            offset += piece.len() as u64;
+            let is_last = piece.len() < PIECE_BYTES;
+            if let Some(surrogate) = &mut surrogate {
+                let mut made = Vec::with_capacity(piece.len());
+                surrogate.write(&piece, &mut made);
+                if is_last {
+                    std::mem::take(surrogate).finish(&mut made);
+                }
+                piece = made;
+            }
+            // The lines that TOP counts are those of what is sent.
             let wanted = top.as_mut().map_or(piece.len(), |top| top.take(&piece));
             stuffer.write(piece.get(..wanted).unwrap_or_default(), connection.output());
-            offset += piece.len() as u64;
-            if piece.len() < PIECE_BYTES || top.as_ref().is_some_and(Top::is_complete) {
+            if is_last || top.as_ref().is_some_and(Top::is_complete) {
                 break;
             }
             let (sent, next) = tokio::join!(connection.flush_if_large(), self.maildrop.read(&message, offset, PIECE_BYTES));

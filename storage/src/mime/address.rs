@@ -24,6 +24,11 @@ pub(super) struct Address {
 }
 
 impl Address {
+    /// Whether not all of it could be made out.
+    pub fn is_broken(&self) -> bool {
+        let is = |part: &Option<Vec<u8>>, marks: &[&[u8]]| part.as_deref().is_some_and(|part| marks.contains(&part));
+        is(&self.mailbox, &[MISSING_MAILBOX]) || is(&self.host, &[MISSING_DOMAIN, SYNTAX_ERROR]) || is(&self.route, &[INVALID_ROUTE])
+    }
     fn new(name: Option<Vec<u8>>, mailbox: &[u8], host: &[u8]) -> Address {
         Address {
             name: name.map(|name| collapse(&name)).filter(|name| !name.is_empty()),

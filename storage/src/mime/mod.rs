@@ -15,6 +15,7 @@ mod fields;
 mod preview;
 mod section;
 mod structure;
+mod surrogate;
 #[cfg(test)]
 mod tests;
 mod tokens;
@@ -24,6 +25,7 @@ use std::borrow::Cow;
 
 pub use binary::encode_binary;
 pub use fields::select_fields;
+pub use surrogate::Surrogate;
 
 use structure::Part;
 

@@ -140,7 +140,7 @@ pub(super) struct Media {
 }
 
 /// Names and values, in order. RFC 2231 values stay as they are: to decode them is the client's part.
-type Parameters = Vec<(Vec<u8>, Vec<u8>)>;
+pub(super) type Parameters = Vec<(Vec<u8>, Vec<u8>)>;
 
 impl Media {
     fn new(main: &str, sub: &str) -> Media {
@@ -166,11 +166,16 @@ impl Media {
     pub fn is_text(&self) -> bool {
         self.main.eq_ignore_ascii_case(b"text")
     }
-    fn is_multipart(&self) -> bool {
+    pub fn is_multipart(&self) -> bool {
         self.main.eq_ignore_ascii_case(b"multipart")
     }
-    fn is_message(&self) -> bool {
+    pub fn is_message(&self) -> bool {
         self.main.eq_ignore_ascii_case(b"message") && (self.sub.eq_ignore_ascii_case(b"rfc822") || self.sub.eq_ignore_ascii_case(b"global"))
+    }
+    /// What stands between its parts.
+    pub fn boundary(&self) -> Option<&[u8]> {
+        let found = self.parameters.iter().find(|(name, _)| name.eq_ignore_ascii_case(b"boundary"));
+        found.map(|(_, boundary)| boundary.trim_ascii_end()).filter(|boundary| !boundary.is_empty())
     }
     /// The charset, also in the form of RFC 2231 §4 (`charset*=''utf-8`).
     pub fn charset(&self) -> Option<&[u8]> {
@@ -289,7 +294,20 @@ impl MimeFields {
     }
 }
 
+/// A value of several words, as `multipart/mixed` or `attachment`, and its parameters.
+pub(super) fn parse_parameters(value: &[u8]) -> Option<(Vec<u8>, Parameters)> {
+    let mut cursor = Cursor::new(value);
+    cursor.skip_space();
+    let first = cursor.run(|byte| is_token(byte) || byte == b'/').to_vec();
+    (!first.is_empty()).then(|| (first, parameters(&mut cursor)))
+}
+
 impl TransferEncoding {
+    /// Whether the bytes are those of the content: nothing said is 7bit, and so is what nobody can read.
+    pub fn is_identity(&self) -> bool {
+        let known = |encoding: &&[u8]| encoding.eq_ignore_ascii_case(b"base64") || encoding.eq_ignore_ascii_case(b"quoted-printable");
+        self.0.as_deref().filter(known).is_none()
+    }
     fn parse(value: &[u8]) -> TransferEncoding {
         let mut cursor = Cursor::new(value);
         cursor.skip_space();

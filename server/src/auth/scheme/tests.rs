@@ -26,6 +26,22 @@ fn every_scheme_verifies_what_dovecot_made() {
 }
 
 #[test]
+fn a_password_may_be_composed_in_any_way() {
+    let (composed, apart) = ("p\u{e4}ss word", "pa\u{308}ss\u{a0}word");
+    for set in [composed, apart] {
+        let stored = StoredPassword::parse(&Scheme::Ssha512.hash(set.as_bytes()).unwrap(), Scheme::Plain).unwrap();
+        for sent in [composed, apart] {
+            assert_eq!(stored.verify(sent.as_bytes()), Ok(true), "{set:?} {sent:?}");
+        }
+        assert_eq!(stored.verify(b"pass word"), Ok(false));
+    }
+    // What another server stored as it was sent is found as it was sent.
+    let stored = StoredPassword::parse(&format!("{{PLAIN}}{apart}"), Scheme::Plain).unwrap();
+    assert_eq!((stored.verify(apart.as_bytes()), stored.verify(composed.as_bytes())), (Ok(true), Ok(false)));
+    assert_eq!(prepared(b"caf\xe9"), None);
+}
+
+#[test]
 fn what_is_hashed_verifies() {
     for name in Scheme::NAMES {
         match Scheme::parse(name).unwrap().hash(PASSWORD) {

@@ -178,7 +178,7 @@ async fn capa_tells_what_there_is() {
             "RESP-CODES",
             "AUTH-RESP-CODE",
             "PIPELINING",
-            "UTF8",
+            "UTF8 USER",
             "LANG",
             "EXPIRE NEVER",
             "USER",
@@ -273,8 +273,8 @@ async fn passwords_are_refused_with_a_hint_at_stls() {
 async fn utf8_and_languages_are_agreed_before_the_login() {
     let gate = FakeGate { passwords: true, tls: Some(tls().0) };
     let (said, _) = talk(&gate, "UTF8\r\nSTLS\r\nLANG\r\nLANG en\r\nLANG MUL\r\n").await;
-    assert_eq!(said[0], "+OK UTF-8 is sent as it is");
+    assert_eq!(said[0], "+OK Messages are sent as they are");
     assert_eq!(said[1], "-ERR STLS comes before UTF8");
-    assert_eq!(said[2..5], ["+OK Language listing follows:", "en English", "."]);
-    assert!(said[5].starts_with("+OK en ") && said[6].starts_with("-ERR "), "{said:?}");
+    assert_eq!(said[2..6], ["+OK Language listing follows:", "en English", "i-default English for everybody", "."]);
+    assert!(said[6].starts_with("+OK en ") && said[7].starts_with("-ERR "), "{said:?}");
 }

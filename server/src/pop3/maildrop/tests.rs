@@ -65,6 +65,7 @@ async fn talk(inbox: Inbox, script: &str) -> String {
     client.shutdown().await.unwrap();
     let settings = transaction::Settings {
         offers: Offers { passwords: true, mechanisms: Vec::new(), tls: false, login_delay_s: 0, expire_days: None },
+        utf8: false,
         bad_commands_max: 3,
     };
     let inbox = PooledInbox(inbox);

@@ -82,16 +82,21 @@ fn connection() -> (DuplexStream, Connection) {
 
 const SETTINGS: Settings = Settings {
     offers: Offers { passwords: true, mechanisms: Vec::new(), tls: false, login_delay_s: 0, expire_days: None },
+    utf8: false,
     bad_commands_max: 3,
 };
 
 /// All that is said to a client that sends `script` in one piece, after the login's own reply.
 async fn talk(maildrop: &FakeMaildrop, script: &str) -> String {
+    talk_as(maildrop, script, SETTINGS).await
+}
+
+async fn talk_as(maildrop: &FakeMaildrop, script: &str, settings: Settings) -> String {
     let (mut client, connection) = connection();
     client.write_all(script.as_bytes()).await.unwrap();
     client.shutdown().await.unwrap();
     let mut said = String::new();
-    let (_, read) = tokio::join!(run(maildrop, connection, SETTINGS), client.read_to_string(&mut said));
+    let (_, read) = tokio::join!(run(maildrop, connection, settings), client.read_to_string(&mut said));
     read.unwrap();
     said.strip_prefix("+OK Logged in.\r\n").unwrap().to_owned()
 }
@@ -149,6 +154,22 @@ async fn top_sends_the_header_and_so_many_lines() {
         "+OK The top of the message follows\r\nA: 1\r\n\r\n.\r\n+OK The top of the message follows\r\nA: 1\r\n\r\n..x\r\n.\r\n\
          +OK The top of the message follows\r\nA: 1\r\n\r\n..x\r\ny\r\n.\r\n"
     );
+}
+
+#[tokio::test]
+async fn a_client_without_utf8_is_sent_surrogates() {
+    let message = format!("From: é@x\r\nSubject: é\r\nX: {}\r\n\r\né\r\ntwo\r\n", "x".repeat(PIECE_BYTES));
+    let sent = message.replacen("é@x", "=?UTF-8?B?PMOpQHg+?=\r\n <invalid@internationalized-address.invalid>", 1).replacen(
+        "Subject: é",
+        "Subject: =?UTF-8?B?w6k=?=",
+        1,
+    );
+    let maildrop = FakeMaildrop::of(&[&message]);
+    let said = talk(&maildrop, "RETR 1\r\nTOP 1 1\r\n").await;
+    let top = sent.replacen("two\r\n", "", 1);
+    assert_eq!(said, format!("+OK {} octets\r\n{sent}.\r\n+OK The top of the message follows\r\n{top}.\r\n", message.len()));
+    let said = talk_as(&maildrop, "RETR 1\r\n", Settings { utf8: true, ..SETTINGS }).await;
+    assert_eq!(said, format!("+OK {} octets\r\n{message}.\r\n", message.len()));
 }
 
 #[tokio::test]
