@@ -317,6 +317,13 @@ impl Change<'_> {
         self.connection.prepare_cached("UPDATE mailboxes SET folder = ?2 WHERE id = ?1")?.execute(params![mailbox.0, folder])?;
         self.set_place_sum(&MailboxRecord { folder: folder.to_owned(), ..record })
     }
+    /// Messages with UIDs below keep the names they came with: a list beside the mail has their UIDs.
+    pub fn set_adopted(&mut self, mailbox: &MailboxRecord) -> Result<(), IndexError> {
+        let mut update = self.connection.prepare_cached("UPDATE mailboxes SET adopted_below = ?2 WHERE id = ?1")?;
+        update.execute(params![mailbox.id.0, mailbox.adopted_below])?;
+        drop(update);
+        self.set_place_sum(mailbox)
+    }
     /// Every mailbox is to be compared with its folder and to go on above its ceilings when it is opened next.
     pub fn taken_over_uncleanly(&mut self) -> Result<(), IndexError> {
         let records: Vec<MailboxRecord> = self
@@ -414,6 +421,8 @@ mod tests {
         change.insert_removal(id, "cur/x").unwrap();
         let updated = MailboxRecord { id, uid_next: 9, scan_due: ScanDue::Settle, ..first };
         change.update_mailbox(&updated).unwrap();
+        let updated = MailboxRecord { adopted_below: 8, ..updated };
+        change.set_adopted(&updated).unwrap();
         change.commit().unwrap();
         assert_eq!(index.mailboxes().unwrap(), [updated]);
         assert_eq!(index.keywords(id).unwrap(), ["$Junk", "todo"]);

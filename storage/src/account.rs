@@ -265,12 +265,15 @@ impl Account {
         }
         Ok(mailbox)
     }
-    /// The numbers of STATUS, in the order of `names`: many are looked at together. Blocking.
-    pub fn statuses(self: &Arc<Self>, names: &[MailboxName]) -> Result<Vec<Result<Status, StorageError>>, StorageError> {
+    /// The numbers of STATUS, in the order of `names`: many are looked at together. `sizes`: those that tell sizes are wanted. Blocking.
+    pub fn statuses(self: &Arc<Self>, names: &[MailboxName], sizes: bool) -> Result<Vec<Result<Status, StorageError>>, StorageError> {
         let _inside = self.store.enter()?;
         Ok(parallel::for_each(parallel::MAILBOXES, names, |name| {
             let mailbox = self.mailbox(name)?;
             mailbox.refresh(false)?;
+            if sizes {
+                mailbox.learn()?;
+            }
             Ok(mailbox.status())
         }))
     }

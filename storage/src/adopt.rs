@@ -299,8 +299,3 @@ pub fn take_back(paths: &AccountPaths) -> Result<bool, StorageError> {
     Shared.rename(&from, &to).and_then(|()| Shared.sync_folder(maildir)).map_err(|error| io_error("can't rename", &from, error))?;
     Ok(true)
 }
-
-/// The UID and what else the list knows of each message, by the name of its file up to the colon.
-pub(crate) fn by_name(list: UidList) -> HashMap<String, (Uid, FlagSet)> {
-    list.messages.into_iter().map(|(uid, listed)| (listed.name, (uid, listed.keywords))).collect()
-}

@@ -3,13 +3,24 @@
 mod names;
 mod numbers;
 
-use std::cmp::Ordering;
+use std::{cmp::Ordering, collections::HashMap};
 
 use index::{FlagSet, ModSeq, Uid};
 
 use crate::EmailId;
 use names::{Facts, Names};
 use numbers::{Numbers, push, retain, signed, unsigned};
+
+/// The dates of a message whose file nobody has looked at yet; its size may be 0 then. No message is that old.
+pub(crate) const UNKNOWN: i64 = i64::MIN;
+
+/// What a look at a message's file tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Learnt {
+    pub size: u64,
+    pub internal_date: i64,
+    pub save_date: i64,
+}
 
 /// One message's metadata. All of it is in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -188,6 +199,22 @@ impl Columns {
         }
         self.files.retain(&keep);
         self.highest_modseq = self.highest_modseq.max(modseq);
+    }
+    /// The same messages, of which this is known as well.
+    pub(crate) fn with(&self, learnt: &HashMap<Uid, Learnt>) -> Columns {
+        let mut columns = Columns::default();
+        columns.reserve(self.len());
+        for (position, row) in self.rows().enumerate() {
+            let row = match learnt.get(&row.uid) {
+                Some(Learnt { size, internal_date, save_date }) => {
+                    Row { size: *size, internal_date: *internal_date, save_date: *save_date, ..row }
+                }
+                None => row,
+            };
+            columns.push(row, &self.file(position));
+        }
+        columns.raise(self.uid_next, self.highest_modseq);
+        columns
     }
     /// Never lowers either.
     pub(crate) fn raise(&mut self, uid_next: u32, highest_modseq: ModSeq) {

@@ -73,6 +73,7 @@ impl Account {
                 Err(StorageError::NoMailbox(_)) => continue,
                 mailbox => mailbox?,
             };
+            mailbox.learn()?;
             let before = now.saturating_sub(i64::try_from(rule.age.as_secs()).unwrap_or(i64::MAX));
             let old: Vec<Uid> = {
                 let messages = mailbox.read();

@@ -19,7 +19,7 @@ use crate::{
     Account, StorageError,
     hierarchy::Known,
     mailbox::Mailbox,
-    maildir::{ceiling::Marks, layout::special_use_name, uidlist},
+    maildir::{ceiling::Marks, layout::special_use_name, uidlist::OwnList},
     parallel,
     store::index_error,
 };
@@ -114,7 +114,7 @@ impl Account {
             cur_seen: 0,
             new_seen: 0,
             scan_due: ScanDue::Rebuild,
-            adopted_below: uidlist::find_own(&entries).unwrap_or(0),
+            adopted_below: OwnList::find(&entries).map_or(0, |list| list.uid_next),
         });
         Ok(record)
     }

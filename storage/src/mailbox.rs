@@ -13,8 +13,10 @@ mod anew;
 mod append;
 mod debris;
 mod expunge;
+mod facts;
 mod flags;
 pub mod inotify;
+mod listed;
 mod load;
 mod noticed;
 mod reader;
@@ -144,6 +146,8 @@ pub struct Mailbox {
     tidied: AtomicBool,
     /// Messages from this UID on are \\Recent to the next session.
     recent_from: AtomicU32,
+    /// What is not known of its messages.
+    facts: facts::Facts,
     /// Its MAILBOXID, once somebody asked.
     pub(crate) object_id: OnceLock<Arc<str>>,
 }
@@ -175,8 +179,16 @@ impl Mailbox {
     pub fn is_deleted(&self) -> bool {
         self.deleted.load(Ordering::SeqCst)
     }
-    /// The messages. From memory; hold the guard for microseconds, never across a wait.
+    /// The messages. From memory, unless it [is incomplete](Mailbox::is_incomplete): who may not block learns first. Hold the guard for microseconds, never
+    /// across a wait.
     pub fn read(&self) -> RwLockReadGuard<'_, Columns> {
+        if let Err(error) = self.learn() {
+            tracing::warn!(mailbox = %self.name(), %error, "dates and sizes are not known");
+        }
+        self.columns.read()
+    }
+    /// The messages, of which dates and sizes may not be known yet. From memory, as [`Mailbox::read`].
+    pub fn read_names(&self) -> RwLockReadGuard<'_, Columns> {
         self.columns.read()
     }
     /// Moves to the highest MODSEQ at every change.
@@ -195,7 +207,7 @@ impl Mailbox {
         let _inside = self.store.enter_for_change()?;
         self.store.acknowledge(self.make_keyword(name)?)
     }
-    /// The numbers of STATUS. From memory.
+    /// The numbers of STATUS; sizes only once they are [known](Mailbox::learn). From memory.
     pub fn status(&self) -> Status {
         let first_recent = self.recent_from.load(Ordering::SeqCst);
         let columns = self.columns.read();

@@ -19,7 +19,7 @@ use crate::{
     filesystem::read_small,
     maildir::{
         filename::FileName,
-        uidlist::{own_file, read_guid},
+        uidlist::{OwnList, read_guid},
     },
 };
 
@@ -102,9 +102,20 @@ impl Mailbox {
         Ok(Arc::clone(self.object_id.get_or_init(|| id.into())))
     }
 
+    /// The list that was just read, or written, says this.
+    pub(crate) fn list_has_guid(&self, guid: Option<&str>) {
+        let id = guid.and_then(from_guid).unwrap_or_else(|| mailbox_object_id(self.uid_validity()));
+        self.object_id.get_or_init(|| id.into());
+    }
+
     fn guid_in_list(&self) -> Result<Option<String>, StorageError> {
-        let Some(next) = self.adopted_below() else { return Ok(None) };
-        let path = self.folder().join(own_file(next));
+        if self.adopted_below().is_none() {
+            return Ok(None);
+        }
+        let folder = self.folder();
+        let entries = self.store.filesystem.list(&folder).map_err(self.store.io("can't list", folder.as_path()))?;
+        let Some(own) = OwnList::find(&entries) else { return Ok(None) };
+        let path = folder.join(own.print());
         let header = read_small(self.store.filesystem.as_ref(), &path, HEADER_BYTES_MAX).map_err(self.store.io("can't read", &path))?;
         Ok(header.as_deref().and_then(read_guid))
     }

@@ -28,7 +28,7 @@ use crate::{
         filename::{FileName, identity},
         keywords::{KEYWORDS_BYTES_MAX, KEYWORDS_FILE},
         layout::{SUBSCRIPTIONS_BYTES_MAX, SUBSCRIPTIONS_FILE, parse_subscriptions},
-        uidlist::{DOVECOT_FILE, Listed, UIDLIST_BYTES_MAX, UidList, find_own, own_file},
+        uidlist::{DOVECOT_FILE, Listed, OwnList, UIDLIST_BYTES_MAX, UidList},
     },
     names::encode_utf7,
 };
@@ -122,8 +122,10 @@ fn mark_released(folder: &Path, entries: &[Entry]) -> io::Result<()> {
 fn release_mailbox(folder: &Path, control: &Path) -> io::Result<Option<(usize, Marks)>> {
     let entries = Shared.list(folder)?;
     let Some(marks) = Marks::find(&entries).or_else(|| Marks::find_as(RELEASED, &entries)) else { return Ok(None) };
-    let earlier = match find_own(&entries) {
-        Some(next) => read_small(&Shared, &folder.join(own_file(next)), UIDLIST_BYTES_MAX)?.and_then(|file| UidList::parse(&file).ok()),
+    let earlier = match OwnList::find(&entries) {
+        Some(own) => {
+            read_small(&Shared, &folder.join(own.print()), UIDLIST_BYTES_MAX)?.and_then(|file| UidList::parse_own(own, &file).ok())
+        }
         None => None,
     };
     let earlier = earlier.unwrap_or_else(|| UidList::new(marks.uid_validity));

@@ -298,9 +298,26 @@ impl<H: Holding> Session<H> {
             self.leave_selected(state);
         }
         match way? {
-            Way::Here => self.dispatch(state, tag, command).await,
+            Way::Here => {
+                self.learn_for(state, &command).await?;
+                self.dispatch(state, tag, command).await
+            }
             Way::There(place) => self.pass_on(state, place, line, &command).await,
-            Way::Across(target) => self.transfer(state, target, command).await,
+            Way::Across(target) => {
+                self.learn_for(state, &command).await?;
+                self.transfer(state, target, command).await
+            }
+        }
+    }
+
+    /// What a command tells of messages is known before it is carried out: after another program filled a mailbox, dates and sizes come later than names.
+    async fn learn_for(&mut self, state: &State, command: &Command) -> Result<(), Stop> {
+        match state {
+            State::Selected(selected) if command.tells_facts() && selected.mailbox.is_incomplete() => {
+                let mailbox = selected.mailbox.clone();
+                Ok(self.held.run(move |_| mailbox.learn()).await?)
+            }
+            _ => Ok(()),
         }
     }
 

@@ -69,6 +69,7 @@ impl Inbox {
     pub fn open(account: &Arc<Account>, rules: Rules) -> Result<Inbox, StorageError> {
         let mailbox = account.mailbox(&MailboxName::inbox())?;
         mailbox.refresh(false)?;
+        mailbox.learn()?;
         let keywords = mailbox.keywords();
         let hidden = rules.deleted_flag.as_ref().and_then(|flag| keywords.iter().position(|known| known.eq_ignore_ascii_case(flag)));
         let hidden = hidden.and_then(KeywordId::new).map(Flag::Keyword);

@@ -38,6 +38,8 @@ struct State {
     /// The error's number (errno).
     errno: i32,
     remote: AtomicBool,
+    /// Files whose attributes were asked for, and contents.
+    looks: AtomicU64,
     /// What happens before the call with this number, once.
     event: Mutex<Option<(u64, Event)>>,
     /// What happens between a listing and its caller.
@@ -72,6 +74,7 @@ impl Faulty {
             goes_on: number(),
             errno,
             remote: AtomicBool::default(),
+            looks: number(),
             event: Mutex::default(),
             after_listing: Mutex::default(),
         };
@@ -99,6 +102,10 @@ impl Faulty {
     /// No more failures.
     pub fn heal(&self) {
         self.state.fails_at.store(0, Ordering::SeqCst);
+    }
+    /// Files that were looked at so far: their attributes, or what is in them.
+    pub fn looks(&self) -> u64 {
+        self.state.looks.load(Ordering::SeqCst)
     }
     /// Changing calls since the last [`Faulty::fail_at`].
     pub fn calls(&self) -> u64 {
@@ -161,6 +168,7 @@ impl Filesystem for Faulty {
         Shared.append(path, bytes)
     }
     fn open(&self, path: &Path) -> io::Result<Box<dyn OpenFile>> {
+        self.state.looks.fetch_add(1, Ordering::SeqCst);
         Shared.open(path)
     }
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -189,11 +197,13 @@ impl Filesystem for Faulty {
         listed
     }
     fn list_with_attributes(&self, folder: &Path, wanted: &dyn Fn(&str) -> bool) -> io::Result<Vec<(Entry, Option<Attributes>)>> {
-        let listed = Shared.list_with_attributes(folder, wanted);
+        let counted = |name: &str| wanted(name) && self.state.looks.fetch_add(1, Ordering::SeqCst) < u64::MAX;
+        let listed = Shared.list_with_attributes(folder, &counted);
         self.listed(folder);
         listed
     }
     fn attributes(&self, path: &Path) -> io::Result<Attributes> {
+        self.state.looks.fetch_add(1, Ordering::SeqCst);
         Shared.attributes(path)
     }
     fn is_remote(&self, _folder: &Path) -> bool {

@@ -8,6 +8,7 @@ use std::{
     io,
 };
 
+use affinity::Epoch;
 use index::{MailboxRecord, ScanDue, UidValidity};
 
 use super::{Known, acls};
@@ -23,7 +24,7 @@ use crate::{
             CREATING_PREFIX, DELETED_PREFIX, SUBSCRIPTIONS_BYTES_MAX, SUBSCRIPTIONS_FILE, WRITING_PREFIX, find_special_use, find_validity,
             parse_subscriptions, print_subscriptions, special_use_file, special_use_from, validity_file,
         },
-        uidlist,
+        uidlist::OwnList,
     },
     object_id::new_guid,
     parallel,
@@ -169,9 +170,13 @@ impl Account {
                     let special_use = record.special_use.as_deref().and_then(special_use_from);
                     self.catalog.write().mailboxes.insert(name, Known { id: record.id, folder, special_use });
                 }
-                (Some(marks), _) => {
-                    with_state.push((name, folder, marks, find_special_use(&entries), uidlist::find_own(&entries).unwrap_or(0)))
-                }
+                (Some(marks), _) => with_state.push((
+                    name,
+                    folder,
+                    marks,
+                    find_special_use(&entries),
+                    OwnList::find(&entries).map_or(0, |list| list.uid_next),
+                )),
                 (None, earlier) => without_state.push(Unknown { folder, name, entries, earlier: earlier.unwrap_or_default() }),
             }
         }
@@ -240,11 +245,14 @@ impl Account {
             self.replace_file(&path, KEYWORDS_FILE, keywords::print(&earlier.keywords).as_bytes())?;
         }
         let adopted_below = list.as_ref().map_or(0, |list| list.uid_next);
-        if let Some(stale) = uidlist::find_own(entries).filter(|stale| *stale != adopted_below) {
-            remove_quietly(self.store.filesystem.as_ref(), &path.join(uidlist::own_file(stale)));
+        // Of a stay before this one: the earlier server's list says it all.
+        let epoch = OwnList::find(entries).map_or(Epoch(0), |stale| stale.epoch).max(self.store.lease.epoch());
+        let own = OwnList { epoch, uid_next: adopted_below };
+        for stale in OwnList::all(entries).filter(|stale| *stale != own || list.is_none()) {
+            remove_quietly(self.store.filesystem.as_ref(), &path.join(stale.print()));
         }
         if let Some(list) = list {
-            self.replace_file(&path, &uidlist::own_file(adopted_below), list.print(false).as_bytes())?;
+            self.replace_file(&path, &own.print(), list.print(false).as_bytes())?;
             tracing::info!(user = %self.store.lease.user(), mailbox = %name, messages = list.messages.len(), server = ?earlier.server, "taken over");
         }
         self.make_files(&path, &files).map_err(self.store.io("can't prepare mailbox folder", &path))?;

@@ -14,8 +14,13 @@ impl Mailbox {
         special_use: Option<String>,
         failed: &impl Fn(IndexError) -> StorageError,
     ) -> Result<MailboxRecord, StorageError> {
-        let uidls = match self.adopted_list(&self.folder())? {
-            Some(list) => list.messages.into_iter().filter_map(|(uid, listed)| Some((uid, listed.uidl?))).collect(),
+        let listed = {
+            let place = self.folder();
+            let lists = if self.adopted_below().is_some() { self.lists(&place)? } else { Vec::new() };
+            self.list_beside(&place, &lists)?
+        };
+        let uidls = match listed {
+            Some((_, list)) => list.messages.into_iter().filter_map(|(uid, listed)| Some((uid, listed.uidl?))).collect(),
             None => Vec::new(),
         };
         let state = self.state.lock();
@@ -72,6 +77,7 @@ impl Mailbox {
     pub(crate) fn written_anew(&self, record: MailboxRecord) {
         let mut state = self.state.lock();
         state.pending.clear();
+        state.deferred = false;
         state.record = record;
     }
 }

@@ -46,7 +46,7 @@ impl<'a> InFlight<'a> {
         let mut state = self.mailbox.state.lock();
         self.mailbox.settle(&mut state, (self.first..).zip(messages.into_iter().map(Progress::Done)));
         self.mailbox.wait_until_visible(&mut state, self.first + self.count);
-        if state.pending.len() >= PENDING_ROWS_MAX {
+        if state.pending.len() >= PENDING_ROWS_MAX && !state.deferred {
             // The messages are durable in the Maildir: that the index could not take the rows is no reason to refuse them.
             self.mailbox.flush(&mut state).unwrap_or_else(|error| tracing::warn!(%error, "index rows wait"));
         }

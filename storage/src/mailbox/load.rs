@@ -17,11 +17,15 @@ use tokio::sync::watch;
 
 use super::{
     Look, Mailbox,
+    facts::Facts,
     state::{Removal, State},
 };
 use crate::{
     Columns, MailboxName, Row, StorageError, Usage,
-    maildir::ceiling::{Ceiling, Marks},
+    maildir::{
+        ceiling::{Ceiling, Marks},
+        uidlist::OwnList,
+    },
     store::Store,
 };
 
@@ -46,12 +50,17 @@ impl Mailbox {
         let mut columns = columns.into_inner();
         let Some(Contents { mut record, keywords, removals, write_backs }) = contents else { return Err(StorageError::NoMailbox(name)) };
         let due = record.scan_due;
-        let marks = Self::marks(&store, &record, &folder)?;
+        let (marks, lists) = Self::marks(&store, &record, &folder)?;
+        if let Some(own) = lists.iter().max() {
+            record.adopted_below = own.uid_next;
+        }
 
-        if due == ScanDue::Rebuild && !columns.is_empty() {
-            // An earlier try was interrupted: the UIDs it gave were told to nobody.
-            store.change(|change| change.clear_messages(id))?;
-            columns = Columns::default();
+        if due == ScanDue::Rebuild {
+            if !columns.is_empty() {
+                // An earlier try was interrupted: the UIDs it gave were told to nobody, or names and the list say them.
+                store.change(|change| change.clear_messages(id))?;
+                columns = Columns::default();
+            }
             record.uid_next = 1;
         }
         store.quota.correct(id, Usage::of(columns.rows().map(|row| row.size)));
@@ -71,6 +80,8 @@ impl Mailbox {
                 .map(|uid| (uid, Duration::ZERO))
                 .collect(),
             removals: removals.into_iter().map(|file| Removal { recorded: file.clone(), file }).collect(),
+            deferred: false,
+            lists,
             look_again: false,
             looked_at: store.now(),
             taken_over_at: store.now(),
@@ -91,6 +102,7 @@ impl Mailbox {
             tidied: AtomicBool::new(false),
             recent_from: AtomicU32::new(state.record.first_recent),
             object_id: OnceLock::new(),
+            facts: Facts::of(&columns),
             columns: RwLock::new(columns),
             state: Mutex::new(state),
             store,
@@ -102,34 +114,34 @@ impl Mailbox {
             ScanDue::No => Look::WhenChanged,
             due => Look::Opening(due),
         })?;
-        if due == ScanDue::Rebuild {
-            mailbox.adopt_uidls()?;
-        }
         let mut state = mailbox.state.lock();
         let uid_next = state.uid_next;
         let highest = mailbox.columns.read().highest_modseq();
         mailbox.columns.write().raise(uid_next, highest);
-        mailbox.flush(&mut state)?;
+        if !state.deferred {
+            mailbox.flush(&mut state)?;
+        }
         drop(state);
         Ok(mailbox)
     }
 
-    /// The ceilings: from the index as long as it is known to be complete (they only rise), else from the folder.
-    fn marks(store: &Store, record: &MailboxRecord, folder: &std::path::Path) -> Result<Marks, StorageError> {
+    /// The ceilings: from the index as long as it is known to be complete (they only rise), else from the folder, with the lists that lie there.
+    fn marks(store: &Store, record: &MailboxRecord, folder: &std::path::Path) -> Result<(Marks, Vec<OwnList>), StorageError> {
         let recorded = Marks { uid_validity: record.uid_validity, uid: record.uid_ceiling, modseq: record.modseq_ceiling };
         if matches!(record.scan_due, ScanDue::No | ScanDue::Settle) {
-            return Ok(recorded);
+            return Ok((recorded, Vec::new()));
         }
         let entries = store.filesystem.list(folder).map_err(store.io("can't list", folder))?;
-        match Marks::find(&entries) {
+        let marks = match Marks::find(&entries) {
             Some(marks) if marks.uid_validity == record.uid_validity => {
-                Ok(Marks { uid: marks.uid.max(recorded.uid), modseq: marks.modseq.max(recorded.modseq), ..marks })
+                Marks { uid: marks.uid.max(recorded.uid), modseq: marks.modseq.max(recorded.modseq), ..marks }
             }
-            _ => Ok(recorded),
-        }
+            _ => recorded,
+        };
+        Ok((marks, OwnList::all(&entries).collect()))
     }
 
-    /// What the name of the list says that came from an earlier server; `None`: there is none.
+    /// What the name of the list of UIDs says; `None`: there is none.
     pub(crate) fn adopted_below(&self) -> Option<u32> {
         Some(self.state.lock().record.adopted_below).filter(|below| *below > 0)
     }
@@ -138,21 +150,6 @@ impl Mailbox {
         let _disk = self.disk.lock();
         let folder = self.folder();
         self.load_keywords(&folder)
-    }
-
-    /// POP3 UIDLs that an earlier server gave.
-    fn adopt_uidls(&self) -> Result<(), StorageError> {
-        let folder = self.folder();
-        let Some(list) = self.adopted_list(&folder)? else { return Ok(()) };
-        let uidls: Vec<(Uid, String)> = {
-            let columns = self.columns.read();
-            let there = list.messages.into_iter().filter(|(uid, _)| columns.position(*uid).is_some());
-            there.filter_map(|(uid, listed)| Some((uid, listed.uidl?))).collect()
-        };
-        if uidls.is_empty() {
-            return Ok(());
-        }
-        self.store.change(|change| uidls.iter().try_for_each(|(uid, uidl)| change.insert_uidl(self.id, *uid, uidl)))
     }
 
     /// After an unclean takeover: looks for what a dead holder's late requests do, and once more when they can't arrive any longer.
@@ -176,13 +173,13 @@ impl Mailbox {
         self.commit(&mut state, highest, |_| Ok(()))
     }
 
-    /// Writes index rows that wait.
+    /// Writes index rows that wait, with all that is to be known of the messages.
     pub(crate) fn flush_rows(&self) -> Result<(), StorageError> {
         if self.is_deleted() {
             return Ok(());
         }
-        let mut state = self.state.lock();
-        self.flush(&mut state)
+        self.learn()?;
+        self.flush_all()
     }
     /// Reserves UIDs and MODSEQs before they run short, so that no delivery pays for it.
     pub(crate) fn reserve_ahead(&self) -> Result<(), StorageError> {
@@ -222,7 +219,7 @@ impl Mailbox {
             && record.first_recent == self.recent_from.load(Ordering::SeqCst)
             && record.scan_due == ScanDue::No;
         let is_idle = state.pending.is_empty() && state.in_flight.is_empty() && state.write_back.is_empty() && state.removals.is_empty();
-        is_recorded && is_idle && !state.look_again
+        is_recorded && is_idle && !state.look_again && !self.is_incomplete()
     }
     /// Whether [`Mailbox::work`] has something to do.
     pub(crate) fn has_work(&self) -> bool {

@@ -1,6 +1,7 @@
 //! Compares the folder with the index and carries out what [`crate::maildir::scan`] says.
 
 use std::{
+    cell::Cell,
     collections::{HashMap, HashSet},
     io,
     ops::Range,
@@ -13,16 +14,17 @@ use parking_lot::MutexGuard;
 
 use super::{
     Mailbox,
+    listed::{Names, RENAMED_MAX, by_name},
     render::render,
-    state::{NewMessage, Pending, Progress, Rendering, State},
+    state::{NewMessage, Pending, Progress, ROWS_AT_ONCE, Rendering, State},
 };
 use crate::{
-    StorageError, Usage, adopt,
-    filesystem::{Attributes, Entry, read_small},
+    StorageError, Usage,
+    filesystem::{Attributes, Entry},
     maildir::{
         filename::{Base, FileName, KEYWORD_LETTERS, identity},
         scan::{Found, Known, Plan, assign, compare, found},
-        uidlist::{UIDLIST_BYTES_MAX, UidList, own_file},
+        uidlist::UidList,
     },
     parallel,
     store::unix_micros,
@@ -87,7 +89,7 @@ impl Mailbox {
         // A message that comes while the folder is listed may be missing from the listing: it is not gone.
         let listed_from = self.columns.read().uid_next();
         let (mut listed, attributes) = match look {
-            Look::Opening(ScanDue::Rebuild) => self.list_with_attributes(folder)?,
+            Look::Opening(ScanDue::Rebuild) => self.list_with_some_attributes(folder)?,
             _ => (self.list(folder)?, Vec::new()),
         };
         let mut plan = self.compare(&listed, listed_from);
@@ -100,57 +102,48 @@ impl Mailbox {
             plan = self.compare(&listed, listed_from);
         }
         let mut new = found(listed, &attributes, &plan.new);
-        if matches!(look, Look::Opening(ScanDue::Takeover | ScanDue::Rebuild)) {
-            self.apply_adopted_list(folder, &mut new)?;
+        let mut names = Names::default();
+        let mut list = None;
+        if matches!(look, Look::Opening(ScanDue::Takeover | ScanDue::Rebuild)) && !new.is_empty() {
+            let lists = self.state.lock().lists.clone();
+            list = self.list_beside(folder, &lists)?;
+            if list.is_none() {
+                // One that can't be read stays for whoever repairs it.
+                self.state.lock().lists.clear();
+            }
+            names = list.as_ref().map(|(_, list)| by_name(list)).unwrap_or_default();
+            Self::apply_list(&names, &mut new);
             self.apply_further(folder, &mut new)?;
         }
         let letters = new.iter().map(|found| found.flags).chain(plan.renamed.iter().map(|(.., flags)| *flags));
         if let Some(highest) = letters.flat_map(|flags| flags.keywords().last()).max() {
             self.ensure_keyword_letters(folder, highest.position())?;
         }
+        let uidls = if look == Look::Opening(ScanDue::Rebuild) { uidls(list.as_ref().map(|(_, list)| list)) } else { Vec::new() };
         let mut state = match look {
+            Look::Opening(ScanDue::Rebuild) if is_large(&new) => self.admit_many(folder, &plan, new, list, &names)?,
             Look::Opening(due) => self.admit_at_opening(folder, &plan, new, due)?,
             Look::WhenChanged | Look::Thoroughly | Look::Leaving => self.admit(folder, &plan, new)?,
         };
         state.record.cur_seen = settled(stamps[0]);
         state.record.new_seen = settled(stamps[1]);
         state.look_again = false;
-        let highest = self.columns.read().highest_modseq();
-        self.commit(&mut state, highest, |_| Ok(()))
-    }
-
-    /// The list that came from an earlier server, if there is one.
-    pub(super) fn adopted_list(&self, folder: &Path) -> Result<Option<UidList>, StorageError> {
-        let below = self.state.lock().record.adopted_below;
-        if below == 0 {
-            return Ok(None);
-        }
-        let path = folder.join(own_file(below));
-        let file = read_small(self.store.filesystem.as_ref(), &path, UIDLIST_BYTES_MAX).map_err(self.store.io("can't read", &path))?;
-        let list = file.ok_or_else(|| "it is not there".to_owned()).and_then(|file| UidList::parse(&file));
-        match list {
-            Ok(list) if list.uid_validity == self.uid_validity() => Ok(Some(list)),
-            Ok(_) => Ok(None),
-            Err(why) => {
-                tracing::error!(list = %path.display(), why, "messages with names of an earlier server get new UIDs: restore the list from a backup");
-                Ok(None)
-            }
-        }
-    }
-    /// Files with the names they had at an earlier server have the UIDs that its list says.
-    fn apply_adopted_list(&self, folder: &Path, new: &mut [Found]) -> Result<(), StorageError> {
-        let Some(list) = self.adopted_list(folder)? else { return Ok(()) };
-        let by_name = adopt::by_name(list);
-        for found in new {
-            if let Some((uid, keywords)) = by_name.get(identity(&found.file)) {
-                let base = found.name().base;
-                found.uid = Some(*uid);
-                // A name that stays says itself which keywords are left, once it has any.
-                let stays = base.size.is_some() && base.disk_size.is_some();
-                if !stays || found.flags.keywords().next().is_none() {
-                    found.flags = found.flags.union(*keywords);
-                }
-            }
+        let (highest, uidls) = {
+            let columns = self.columns.read();
+            let there = uidls.into_iter().filter(|(uid, _)| columns.position(*uid).is_some());
+            (columns.highest_modseq(), there.collect::<Vec<_>>())
+        };
+        let rows = if state.deferred { 0 } else { usize::MAX };
+        let record = matches!(look, Look::Opening(ScanDue::Takeover | ScanDue::Rebuild)).then(|| state.record.clone());
+        self.commit_some(&mut state, highest, rows, |change| {
+            record.iter().try_for_each(|record| change.set_adopted(record))?;
+            uidls.iter().try_for_each(|(uid, uidl)| change.insert_uidl(self.id, *uid, uidl))
+        })?;
+        if let (Some(record), true) = (record, !state.lists.is_empty()) {
+            let lists = std::mem::take(&mut state.lists);
+            drop(state);
+            let own = lists.iter().filter(|list| list.uid_next == record.adopted_below).max().copied();
+            own.iter().for_each(|own| self.remove_other_lists(folder, &lists, *own));
         }
         Ok(())
     }
@@ -179,12 +172,14 @@ impl Mailbox {
         }
         Ok(files)
     }
-    /// As [`Mailbox::list`], with the attributes of files whose names do not say everything, by position.
-    fn list_with_attributes(&self, folder: &Path) -> Result<(Vec<String>, Vec<Option<Attributes>>), StorageError> {
+    /// As [`Mailbox::list`], with the attributes of the first files whose names do not say everything, by position: all of them where they are few.
+    fn list_with_some_attributes(&self, folder: &Path) -> Result<(Vec<String>, Vec<Option<Attributes>>), StorageError> {
         let mut listed = (Vec::new(), Vec::new());
+        let asked = Cell::new(0);
         for name in ["cur/", "new/"] {
             let path = folder.join(name);
-            let entries = self.store.filesystem.list_with_attributes(&path, &|name| !says_everything(&FileName::parse(name).base));
+            let wanted = |name: &str| !says_everything(&FileName::parse(name).base) && asked.replace(asked.get() + 1) < RENAMED_MAX;
+            let entries = self.store.filesystem.list_with_attributes(&path, &wanted);
             let entries = entries.map_err(self.store.io("can't list", path))?;
             listed.extend(entries.into_iter().filter_map(|(entry, attributes)| Some((message_file(name, entry)?, attributes))));
         }
@@ -262,7 +257,7 @@ impl Mailbox {
     }
 
     /// Files renamed or removed by other programs.
-    fn apply(&self, state: &mut State, folder: &Path, plan: &Plan) -> Result<(), StorageError> {
+    pub(super) fn apply(&self, state: &mut State, folder: &Path, plan: &Plan) -> Result<(), StorageError> {
         if !plan.removing.is_empty() {
             let now: HashMap<&str, &String> = plan.removing.iter().map(|file| (identity(file), file)).collect();
             for removal in &mut state.removals {
@@ -379,6 +374,16 @@ impl Mailbox {
     }
 }
 
+/// Whether so many files were found that nobody is to wait until each is looked at, or in the index.
+fn is_large(new: &[Found]) -> bool {
+    new.len() > ROWS_AT_ONCE || new.iter().any(|found| found.attributes.is_none() && !says_everything(&found.name().base))
+}
+/// POP3 UIDLs that an earlier server gave.
+fn uidls(list: Option<&UidList>) -> Vec<(Uid, String)> {
+    let messages = list.into_iter().flat_map(|list| &list.messages);
+    messages.filter_map(|(uid, listed)| Some((*uid, listed.uidl.clone()?))).collect()
+}
+
 /// `cur/…` or `new/…` of an entry of that folder; `None`: it is no message.
 fn message_file(folder: &str, mut entry: Entry) -> Option<String> {
     if entry.name.starts_with('.') || entry.is_folder == Some(true) {
@@ -389,7 +394,7 @@ fn message_file(folder: &str, mut entry: Entry) -> Option<String> {
 }
 
 /// Whether the file itself need not be asked for its dates and sizes.
-fn says_everything(base: &Base) -> bool {
+pub(super) fn says_everything(base: &Base) -> bool {
     base.own().is_some() && says_sizes(base)
 }
 fn says_sizes(base: &Base) -> bool {

@@ -2,14 +2,17 @@
 
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
-use index::{Change, FlagSet, IndexError, MailboxId, MailboxRecord, MessageRecord, ModSeq, Uid};
+use index::{Change, FlagSet, IndexError, MailboxId, MailboxRecord, MessageRecord, ModSeq, ScanDue, Uid};
 use parking_lot::MutexGuard;
 
 use super::{Mailbox, render::Made};
-use crate::{Row, StorageError};
+use crate::{Row, StorageError, maildir::uidlist::OwnList};
 
 /// Rows that may wait for the index; then whoever brings the next one writes them.
 pub(super) const PENDING_ROWS_MAX: usize = 256;
+
+/// Rows of one commit, where many wait: some tens of milliseconds. Tests have few messages.
+pub(super) const ROWS_AT_ONCE: usize = if cfg!(test) { 5 } else { 4096 };
 
 /// Locked for one change at a time.
 #[derive(Debug)]
@@ -26,6 +29,10 @@ pub(super) struct State {
     pub write_back: BTreeMap<u32, Duration>,
     /// Files of expunged messages.
     pub removals: Vec<Removal>,
+    /// Rows wait that were shown when the mailbox was opened; until the index has them all, it says that it has to be rebuilt: names and the list know them.
+    pub deferred: bool,
+    /// Lists of UIDs that lay in the folder when it was opened.
+    pub lists: Vec<OwnList>,
     /// A rename found nothing: the folder is not what we think.
     pub look_again: bool,
     /// When the folder was looked at.
@@ -104,7 +111,7 @@ impl Mailbox {
         ModSeq::new(next).ok_or(StorageError::Limit { what: "the number of changes in this mailbox", limit: u64::MAX >> 1 })
     }
     /// Makes sure that the ceilings cover UIDs below `uid_end`, one MODSEQ for every message in flight and `more`, and one for a change.
-    fn reserve(&self, state: &State, folder: &Path, uid_end: u32, more: u64) -> Result<(), StorageError> {
+    pub(super) fn reserve(&self, state: &State, folder: &Path, uid_end: u32, more: u64) -> Result<(), StorageError> {
         let in_flight = u64::try_from(state.in_flight.len()).unwrap_or(u64::MAX);
         let modseq_end = self.columns.read().highest_modseq().get().saturating_add(in_flight).saturating_add(more).saturating_add(2);
         if self.ceiling.covers(uid_end, modseq_end) {
@@ -162,8 +169,18 @@ impl Mailbox {
         highest: ModSeq,
         work: impl FnOnce(&mut Change<'_>) -> Result<(), IndexError>,
     ) -> Result<(), StorageError> {
+        self.commit_some(state, highest, usize::MAX, work)
+    }
+    /// As [`Mailbox::commit`], with only the first `rows` of those that wait.
+    pub(super) fn commit_some(
+        &self,
+        state: &mut State,
+        highest: ModSeq,
+        rows: usize,
+        work: impl FnOnce(&mut Change<'_>) -> Result<(), IndexError>,
+    ) -> Result<(), StorageError> {
         self.ensure_there()?;
-        let prepared = self.prepare(state, highest);
+        let prepared = self.prepare_some(state, highest, rows);
         self.store.change(|change| {
             self.write_prepared(state, &prepared, change)?;
             work(change)
@@ -173,9 +190,18 @@ impl Mailbox {
     }
     /// The rows and numbers that the next commit must have.
     pub(super) fn prepare(&self, state: &State, highest: ModSeq) -> Prepared {
+        self.prepare_some(state, highest, usize::MAX)
+    }
+    fn prepare_some(&self, state: &State, highest: ModSeq, rows: usize) -> Prepared {
         let columns = self.columns.read();
         let marks = self.ceiling.marks();
+        let scan_due = match state.deferred {
+            true if rows < state.pending.len() => ScanDue::Rebuild,
+            true => ScanDue::Settle,
+            false => state.record.scan_due,
+        };
         let record = MailboxRecord {
+            scan_due,
             uid_next: columns.uid_next(),
             highest_modseq: columns.highest_modseq().max(highest),
             first_recent: self.recent_from.load(std::sync::atomic::Ordering::SeqCst),
@@ -183,7 +209,8 @@ impl Mailbox {
             modseq_ceiling: marks.modseq,
             ..state.record.clone()
         };
-        let rows = state.pending.iter().filter_map(|(uid, pending)| {
+        let written_below = state.pending.keys().nth(rows).copied();
+        let rows = state.pending.iter().take(rows).filter_map(|(uid, pending)| {
             let position = columns.position(Uid::new(*uid)?)?;
             let row = columns.row(position);
             Some(MessageRecord {
@@ -197,7 +224,7 @@ impl Mailbox {
                 file: columns.file(position),
             })
         });
-        Prepared { rows: rows.collect(), record }
+        Prepared { rows: rows.collect(), record, written_below }
     }
     /// Writes what [`Mailbox::prepare`] gave.
     pub(super) fn write_prepared(&self, state: &State, prepared: &Prepared, change: &mut Change<'_>) -> Result<(), IndexError> {
@@ -223,8 +250,33 @@ impl Mailbox {
     }
     /// What [`Mailbox::prepare`] gave is durable.
     pub(super) fn committed(&self, state: &mut State, prepared: Prepared) {
-        state.pending.clear();
+        match prepared.written_below {
+            Some(below) => state.pending = state.pending.split_off(&below),
+            None => {
+                state.pending.clear();
+                state.deferred = false;
+            }
+        }
         state.record = prepared.record;
+    }
+    /// Writes some of the rows, for tests.
+    #[cfg(test)]
+    pub(crate) fn commit_rows(&self, rows: usize) -> Result<(), StorageError> {
+        let mut state = self.state.lock();
+        let highest = self.columns.read().highest_modseq();
+        self.commit_some(&mut state, highest, rows, |_| Ok(()))
+    }
+    /// Writes the rows that the index lacks, many of them in several commits: nobody waits for all.
+    pub(super) fn flush_all(&self) -> Result<(), StorageError> {
+        loop {
+            self.store.ensure_not_abandoned()?;
+            let mut state = self.state.lock();
+            if state.pending.len() <= ROWS_AT_ONCE {
+                return self.flush(&mut state);
+            }
+            let highest = self.columns.read().highest_modseq();
+            self.commit_some(&mut state, highest, ROWS_AT_ONCE, |_| Ok(()))?;
+        }
     }
     /// Writes the rows that the index lacks.
     pub(super) fn flush(&self, state: &mut State) -> Result<(), StorageError> {
@@ -246,4 +298,6 @@ impl Mailbox {
 pub(super) struct Prepared {
     rows: Vec<MessageRecord>,
     pub(super) record: MailboxRecord,
+    /// Only rows of UIDs below it; `None`: all.
+    written_below: Option<u32>,
 }

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Look, Mailbox};
+use super::{Look, Mailbox, listed::can_be_listed};
 use crate::{
     EmailId, Row, StorageError,
     maildir::filename::{Base, FILE_NAME_BYTES_MAX, FileName, identity},
@@ -40,6 +40,8 @@ impl Mailbox {
         if self.is_deleted() || self.state.lock().write_back.is_empty() {
             return Ok(());
         }
+        // Names say dates and sizes.
+        self.learn()?;
         let _disk = self.disk.lock();
         let folder = self.folder();
         let mut retries = 0;
@@ -88,8 +90,8 @@ impl Mailbox {
         let mut parsed = FileName::parse(name);
         parsed.flags = row.flags;
         let Base { uid, size, disk_size, .. } = parsed.base;
-        if row.uid.get() < adopted_below && uid.is_none() && size == Some(row.size) && disk_size.is_some() {
-            // The list from an earlier server knows it by this name, and so would that server.
+        if row.uid.get() < adopted_below && uid.is_none() && size == Some(row.size) && disk_size.is_some() && can_be_listed(name) {
+            // The list knows it by this name, and so would an earlier server.
             return Ok(format!("cur/{}{}", identity(name), parsed.print_flags()));
         }
         let complete = parsed.base.uid == Some(row.uid) && parsed.base.size == Some(row.size) && parsed.base.disk_size.is_some();

@@ -1,18 +1,22 @@
 //! Lists of UIDs beside the mail: `dovecot-uidlist` (versions 1 and 3), Courier's `courierimapuiddb` (the same as version 1), and our copy of either.
 //!
-//! A Maildir that is taken over keeps its file names, which say nothing of UIDs. So what the earlier server's list said is kept in a file of our
-//! own, in Dovecot's version 3, written once and never changed: `berth-uidlist,N<next>`. As long as a message has the name it had then, its UID is
-//! the list's; when its name is replaced by one of ours, `U=` says the same.
+//! A Maildir that is taken over keeps its file names, which say nothing of UIDs. So what the earlier server's list said, and which UIDs we gave to files of
+//! other programs, is kept in a file of our own, in Dovecot's version 3: `berth-uidlist,N<next>,E<epoch>`. As long as a message has the name it had then,
+//! its UID is the list's; when its name is replaced by one of ours, `U=` says the same. A list is never changed: another one under another name takes its
+//! place, so that no reader on any node sees an old one. Of two, that of the higher epoch counts: a dead holder's may arrive late.
 //!
-//! Version 3: `3 V<uidvalidity> N<uidnext> G<guid>`, then `<uid> <letter><value> … :<name>` a line: `P` is a POP3 UIDL (empty: the name), `G` a GUID.
-//! Ours alone has `K`, the letters of keywords that the message had elsewhere than in its name.
+//! Version 3: `3 V<uidvalidity> N<uidnext> G<guid>`, then `<uid> <letter><value> … :<name>` a line: `P` is a POP3 UIDL (empty: the name), `G` a GUID,
+//! `S` and `W` are bytes on disk and with CRLF. Ours alone has `K`, the letters of keywords that the message had elsewhere than in its name, and at the
+//! beginning of each line `C`, the CRC-32 of the rest of it; `L` in the first line says how many lines there are.
 //!
 //! Invariants, each with the test that guards it:
 //! - what we print we read back (`lists_are_read_back`)
 //! - any file is read without a panic, and bad lines cost only their own message (`bad_lines_are_counted_and_left_out`)
+//! - no damage of a list of ours gives a message another one's UID (`whatever_byte_of_a_list_is_damaged_no_uid_means_another_message`)
 
 use std::{collections::BTreeMap, fmt::Write};
 
+use affinity::Epoch;
 use index::{Flag, FlagSet, KeywordId, Uid, UidValidity};
 
 use super::filename::{KEYWORD_LETTERS, identity};
@@ -52,18 +56,47 @@ pub(crate) struct Listed {
     pub guid: Option<String>,
     /// Keywords that its name did not have.
     pub keywords: FlagSet,
+    /// Bytes of the file, where its name does not say so.
+    pub disk_size: Option<u64>,
+    /// Bytes with CRLF line ends, where its name does not say so.
+    pub size: Option<u64>,
     /// Other fields, as they stand there.
     pub others: Vec<String>,
 }
 
-/// The name of our own list.
-pub(crate) fn own_file(uid_next: u32) -> String {
-    format!("{OWN_PREFIX}{uid_next}")
+/// The name of a list of ours. The higher one counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct OwnList {
+    /// Of the holder that wrote it; 0: one of the first version of Berth, which had no epochs in such names.
+    pub epoch: Epoch,
+    /// Every message in the list has a lower UID.
+    pub uid_next: u32,
 }
 
-/// The UIDNEXT in the name of our own list, from a listing of the mailbox folder: every message in the list has a lower UID.
-pub(crate) fn find_own(entries: &[Entry]) -> Option<u32> {
-    entries.iter().filter_map(|entry| entry.name.strip_prefix(OWN_PREFIX)?.parse().ok()).max()
+impl OwnList {
+    /// As a file's name.
+    pub fn print(self) -> String {
+        match self.epoch {
+            Epoch(0) => format!("{OWN_PREFIX}{}", self.uid_next),
+            Epoch(epoch) => format!("{OWN_PREFIX}{},E{epoch}", self.uid_next),
+        }
+    }
+    pub fn parse(name: &str) -> Option<OwnList> {
+        let rest = name.strip_prefix(OWN_PREFIX)?;
+        let (uid_next, epoch) = match rest.split_once(",E") {
+            Some((uid_next, epoch)) => (uid_next, epoch.parse().ok().filter(|epoch| *epoch > 0)?),
+            None => (rest, 0),
+        };
+        Some(OwnList { epoch: Epoch(epoch), uid_next: uid_next.parse().ok()? })
+    }
+    /// The one that counts, from a listing of the mailbox folder.
+    pub fn find(entries: &[Entry]) -> Option<OwnList> {
+        OwnList::all(entries).max()
+    }
+    /// All in a listing.
+    pub fn all(entries: &[Entry]) -> impl Iterator<Item = OwnList> {
+        entries.iter().filter_map(|entry| OwnList::parse(&entry.name))
+    }
 }
 
 impl UidList {
@@ -80,6 +113,14 @@ impl UidList {
     }
     /// Reads a list of any version; the error says why its first line can't be understood.
     pub fn parse(file: &[u8]) -> Result<UidList, String> {
+        UidList::parse_any(file, false)
+    }
+    /// Reads a list of ours: lines that are damaged are left out.
+    pub fn parse_own(own: OwnList, file: &[u8]) -> Result<UidList, String> {
+        // The first version of Berth had no checksums.
+        UidList::parse_any(file, own.epoch > Epoch(0))
+    }
+    fn parse_any(file: &[u8], has_sums: bool) -> Result<UidList, String> {
         let text = String::from_utf8_lossy(file);
         let mut lines = text.lines();
         let first = lines.next().unwrap_or_default();
@@ -90,8 +131,15 @@ impl UidList {
             _ => None,
         }
         .ok_or_else(|| format!("its first line is {first:?}"))?;
+        let summed = sums(header)?;
+        if has_sums && summed.is_none() {
+            return Err(format!("its first line is {first:?}"));
+        }
+        let mut count = 0;
         for line in lines.filter(|line| !line.is_empty()) {
-            let parsed = line.split_once(' ').and_then(|(uid, rest)| {
+            count += 1;
+            let whole = if summed.is_some() { checked(line) } else { Some(line) };
+            let parsed = whole.and_then(|line| line.split_once(' ')).and_then(|(uid, rest)| {
                 let uid = uid.parse().ok().and_then(Uid::new)?;
                 let listed =
                     if version == "1" { Some(Listed { name: identity(rest).to_owned(), ..Listed::default() }) } else { fields(rest) };
@@ -105,25 +153,65 @@ impl UidList {
                 _ => list.bad_lines += 1,
             }
         }
+        list.bad_lines += summed.unwrap_or(0).saturating_sub(count);
         Ok(list)
     }
     /// Version 3. `for_dovecot`: without what only we understand.
     pub fn print(&self, for_dovecot: bool) -> String {
         let mut text = format!("3 V{} N{}", self.uid_validity, self.uid_next);
-        text.extend(self.guid.iter().map(|guid| format!(" G{guid}")));
+        // Writing to a String can't fail.
+        self.guid.iter().for_each(|guid| write!(text, " G{guid}").unwrap_or_default());
+        if !for_dovecot {
+            write!(text, " L{}", self.messages.len()).unwrap_or_default();
+            let sum = crc32fast::hash(text.as_bytes());
+            write!(text, " C{sum:08x}").unwrap_or_default();
+        }
         text.push('\n');
+        let mut line = String::new();
         for (uid, listed) in &self.messages {
-            // Writing to a String can't fail.
-            write!(text, "{}", uid.get()).unwrap_or_default();
-            let fields = [('P', &listed.uidl), ('G', &listed.guid)];
-            let fields = fields.into_iter().filter_map(|(letter, value)| value.as_ref().map(|value| format!("{letter}{value}")));
-            let letters: String = letters(listed.keywords);
-            let keywords = (!for_dovecot && !letters.is_empty()).then(|| format!("K{letters}"));
-            text.extend(fields.chain(keywords).chain(listed.others.iter().cloned()).map(|field| format!(" {field}")));
-            writeln!(text, " :{}", listed.name).unwrap_or_default();
+            line.clear();
+            write!(line, "{}", uid.get()).unwrap_or_default();
+            let mut field = |letter: char, value: &dyn std::fmt::Display| write!(line, " {letter}{value}").unwrap_or_default();
+            listed.uidl.iter().for_each(|uidl| field('P', uidl));
+            listed.guid.iter().for_each(|guid| field('G', guid));
+            listed.disk_size.iter().for_each(|size| field('S', size));
+            listed.size.iter().for_each(|size| field('W', size));
+            if !for_dovecot && !listed.keywords.is_empty() {
+                field('K', &letters(listed.keywords));
+            }
+            listed.others.iter().for_each(|other| write!(line, " {other}").unwrap_or_default());
+            write!(line, " :{}", listed.name).unwrap_or_default();
+            if !for_dovecot {
+                write!(text, "C{:08x} ", crc32fast::hash(line.as_bytes())).unwrap_or_default();
+            }
+            text.push_str(&line);
+            text.push('\n');
         }
         text
     }
+}
+
+/// How many lines follow a first line that says that they have checksums; `None`: it does not say so. The error: its own does not fit.
+fn sums(header: &str) -> Result<Option<usize>, String> {
+    let Some((before, sum)) = header.rsplit_once(" C") else {
+        // Damage may have taken the mark away.
+        return if header.split(' ').any(|field| field.starts_with(['L', 'C'])) {
+            Err("its first line is damaged".to_owned())
+        } else {
+            Ok(None)
+        };
+    };
+    let lines = before.rsplit_once(" L").and_then(|(_, lines)| lines.parse().ok());
+    let fits = u32::from_str_radix(sum, 16) == Ok(crc32fast::hash(format!("3 {before}").as_bytes()));
+    match lines {
+        Some(lines) if fits => Ok(Some(lines)),
+        _ => Err("its first line is damaged".to_owned()),
+    }
+}
+/// A line without its checksum, if that fits.
+fn checked(line: &str) -> Option<&str> {
+    let (sum, line) = line.strip_prefix('C')?.split_once(' ')?;
+    (u32::from_str_radix(sum, 16) == Ok(crc32fast::hash(line.as_bytes()))).then_some(line)
 }
 
 /// The id of the mailbox, from the beginning of a list.
@@ -164,6 +252,8 @@ fn fields(mut rest: &str) -> Option<Listed> {
             (Some('P'), value) => listed.uidl = Some(value.to_owned()),
             (Some('G'), value) => listed.guid = Some(value.to_owned()),
             (Some('K'), value) => listed.keywords = keywords(value),
+            (Some('S'), value) if value.parse::<u64>().is_ok() => listed.disk_size = value.parse().ok(),
+            (Some('W'), value) if value.parse::<u64>().is_ok() => listed.size = value.parse().ok(),
             (Some(_), _) => listed.others.push(field.to_owned()),
             (None, _) => {}
         }
@@ -190,15 +280,47 @@ mod tests {
 
     #[test]
     fn lists_are_read_back() {
-        let text = "3 V1763748000 N90 G0123456789abcdef\n1 :1.a,S=3,W=4\n5 P0000002a Gfeed Kac O7 :2.b\n";
+        let text = "3 V1763748000 N90 G0123456789abcdef\n1 :1.a,S=3,W=4\n5 P0000002a Gfeed S12 W13 Kac O7 :2.b\n";
         let list = UidList::parse(text.as_bytes()).unwrap();
         assert_eq!((list.uid_validity.get(), list.uid_next, list.bad_lines), (1_763_748_000, 90, 0));
         let second = &list.messages[&uid(5)];
         assert_eq!((second.uidl.as_deref(), second.guid.as_deref(), &*second.name), (Some("0000002a"), Some("feed"), "2.b"));
+        assert_eq!((second.disk_size, second.size), (Some(12), Some(13)));
         assert_eq!(second.keywords.keywords().map(KeywordId::position).collect::<Vec<_>>(), [0, 2]);
-        assert_eq!(list.print(false), text);
+        assert_eq!(UidList::parse(list.print(false).as_bytes()).unwrap(), list);
+        assert_eq!(read_guid(list.print(false).as_bytes()).as_deref(), Some("0123456789abcdef"));
         assert_eq!(list.print(true), text.replace(" Kac", ""));
-        assert_eq!(find_own(&[Entry { name: own_file(90), is_folder: None }]), Some(90));
+    }
+
+    #[test]
+    fn of_several_lists_the_highest_epochs_counts() {
+        let entry = |name: &str| Entry { name: name.to_owned(), is_folder: None };
+        let own = |epoch, uid_next| OwnList { epoch: Epoch(epoch), uid_next };
+        for list in [own(0, 90), own(3, 90)] {
+            assert_eq!(OwnList::parse(&list.print()), Some(list));
+        }
+        let entries = ["berth-uidlist,N900", "berth-uidlist,N90,E7", "berth-uidlist,N95,E7", "berth-uidlist,N99,E6", "berth-uidlist,N5,Ex"];
+        assert_eq!(OwnList::find(&entries.map(entry)), Some(own(7, 95)));
+        assert_eq!(OwnList::find(&[entry("berth-uidlist,N90")]), Some(own(0, 90)));
+    }
+
+    #[test]
+    fn whatever_byte_of_a_list_is_damaged_no_uid_means_another_message() {
+        let text = "3 V1763748000 N90 Gabc\n1 :1.a,S=3,W=4\n5 P0000002a Gfeed S12 W13 Kac :2.b\n12 :3.c\n";
+        let list = UidList::parse(text.as_bytes()).unwrap();
+        let printed = list.print(false).into_bytes();
+        let own = OwnList { epoch: Epoch(1), uid_next: 90 };
+        for at in 0..printed.len() {
+            for damage in [1, 0x10, 0x80] {
+                let mut damaged = printed.clone();
+                damaged[at] ^= damage;
+                let Ok(read) = UidList::parse_own(own, &damaged) else { continue };
+                assert!(read.messages.iter().all(|(uid, listed)| list.messages.get(uid) == Some(listed)), "byte {at}");
+                assert!(read.messages.len() == 3 || read.bad_lines > 0, "byte {at}: {read:?}");
+            }
+            let Ok(cut) = UidList::parse_own(own, &printed[..at]) else { continue };
+            assert!(cut.bad_lines > 0 || cut.messages == list.messages, "cut at {at}");
+        }
     }
 
     #[test]

@@ -122,7 +122,8 @@ impl Account {
         let entry = self.catalog.read().find(&HashSet::from([id])).pop();
         if let Some((_, name, folder)) = entry {
             match self.load(id, name, &folder) {
-                Ok(_) | Err(StorageError::NoMailbox(_)) => {}
+                Ok(mailbox) => mailbox.learn()?,
+                Err(StorageError::NoMailbox(_)) => {}
                 Err(error) => return Err(error),
             }
         }

@@ -9,6 +9,7 @@ mod faults;
 mod folders;
 mod foreign;
 mod layouts;
+mod listed;
 mod object_ids;
 mod quota;
 mod size;

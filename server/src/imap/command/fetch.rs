@@ -212,7 +212,7 @@ async fn set_seen<H: Holding>(
     changed_since: Option<u64>,
 ) -> Result<Vec<Uid>, Stop> {
     let unseen: Vec<Uid> = {
-        let messages = selected.mailbox.read();
+        let messages = selected.mailbox.read_names();
         let rows = sets::uids(positions, &selected.view).into_iter().filter_map(|uid| messages.get(uid));
         let unseen = rows.filter(|row| !row.flags.contains(Flag::Seen) && changed_since.is_none_or(|since| row.modseq.get() > since));
         unseen.map(|row| row.uid).collect()
@@ -240,7 +240,7 @@ fn next_batch(
 ) -> Option<VecDeque<Message>> {
     let wants_id = plan.items.contains(&FetchItem::EmailId);
     let view: &View = &selected.view;
-    let messages = selected.mailbox.read();
+    let messages = selected.mailbox.read_names();
     let mut batch = VecDeque::new();
     let mut looked_at = 0;
     for position in rest.take(BATCH_MESSAGES) {

@@ -51,7 +51,7 @@ pub async fn list<H: Holding>(session: &mut Session<H>, state: &State, list: &Li
     while lines.peek().is_some() {
         let together: Vec<Line<'_>> = lines.by_ref().take(TOGETHER).collect();
         let mut looked_up = match &list.return_status {
-            Some(items) => numbers(session, &together, &theirs, items.contains(&StatusItem::MailboxId)).await?,
+            Some(items) => numbers(session, &together, &theirs, items).await?,
             None => HashMap::new(),
         };
         let mut annotations = annotations(session, &together, &theirs, &list.return_metadata).await?;
@@ -120,11 +120,12 @@ async fn numbers<H: Holding>(
     session: &mut Session<H>,
     lines: &[Line<'_>],
     theirs: &Theirs,
-    wants_id: bool,
+    items: &[StatusItem],
 ) -> Result<HashMap<MailboxName, Looked>, Stop> {
     let names: Vec<MailboxName> = own(lines, theirs).map(|entry| entry.name.clone()).collect();
+    let (wants_id, wants_sizes) = (items.contains(&StatusItem::MailboxId), status::wants_sizes(items));
     let look = move |account: &Arc<Account>| {
-        let statuses = account.statuses(&names)?;
+        let statuses = account.statuses(&names, wants_sizes)?;
         let ids = if wants_id { account.object_ids(&names)? } else { Vec::new() };
         let ids = ids.into_iter().map(|id| id.map(Some)).chain(std::iter::repeat_with(|| Ok(None)));
         let looked = statuses.into_iter().zip(ids).map(|(status, id)| Ok((status?, id?)));

@@ -403,7 +403,7 @@ async fn tell_all_numbers<H: Holding>(session: &mut Session<H>, state: &State, f
     let names: Vec<MailboxName> = following.names.values().filter(|name| Some(*name) != own.as_ref()).filter(wanted).cloned().collect();
     for names in names.chunks(512) {
         let together = names.to_vec();
-        let statuses = session.held.run(move |account| account.statuses(&together)).await?;
+        let statuses = session.held.run(move |account| account.statuses(&together, false)).await?;
         for (name, numbers) in names.iter().zip(statuses) {
             let Ok(numbers) = numbers else { continue };
             let mut items = vec![StatusItem::Messages, StatusItem::UidNext, StatusItem::UidValidity];

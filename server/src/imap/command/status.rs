@@ -26,8 +26,8 @@ pub async fn status<H: Holding>(
 ) -> Result<Reply, Stop> {
     let name = valid(mailbox)?;
     notice(session, state, items);
-    let (asked, wants_id) = (name.clone(), items.contains(&StatusItem::MailboxId));
-    let (numbers, object_id) = session.held.run(move |account| look(account, &asked, wants_id)).await?;
+    let (asked, wants_id, wants_sizes) = (name.clone(), items.contains(&StatusItem::MailboxId), wants_sizes(items));
+    let (numbers, object_id) = session.held.run(move |account| look(account, &asked, wants_id, wants_sizes)).await?;
     let values = values(items, &numbers, session.settings.message_bytes, object_id.as_deref());
     let (shown, names) = (session.shown(name.as_str()), session.enabled.names());
     response::status(session.connection.output(), &shown, &values, names);
@@ -41,10 +41,18 @@ pub fn notice<H: Holding>(session: &mut Session<H>, state: &State, items: &[Stat
     }
 }
 
+/// Whether an item tells sizes, which may have to be learnt first.
+pub fn wants_sizes(items: &[StatusItem]) -> bool {
+    items.iter().any(|item| matches!(item, StatusItem::Size | StatusItem::DeletedStorage))
+}
+
 /// A mailbox's numbers, with what other programs brought, and its MAILBOXID if that is wanted. Blocking.
-fn look(account: &Arc<Account>, name: &MailboxName, wants_id: bool) -> Result<(Status, Option<Arc<str>>), StorageError> {
+fn look(account: &Arc<Account>, name: &MailboxName, wants_id: bool, wants_sizes: bool) -> Result<(Status, Option<Arc<str>>), StorageError> {
     let mailbox = account.mailbox(name)?;
     mailbox.refresh(false)?;
+    if wants_sizes {
+        mailbox.learn()?;
+    }
     let object_id = if wants_id { Some(mailbox.object_id()?) } else { None };
     Ok((mailbox.status(), object_id))
 }

@@ -231,6 +231,14 @@ impl Command {
                 | Command::Move { .. }
         )
     }
+    /// Whether it needs more of messages of the selected mailbox than UIDs, flags and MODSEQs.
+    pub fn tells_facts(&self) -> bool {
+        match self {
+            Command::Fetch { items, .. } => items.iter().any(|item| !matches!(item, FetchItem::Uid | FetchItem::Flags | FetchItem::ModSeq)),
+            Command::Search { .. } | Command::Sort { .. } | Command::Thread { .. } | Command::Copy { .. } | Command::Move { .. } => true,
+            _ => false,
+        }
+    }
     /// Whether it names a message by its sequence number, or is answered with one (REPLACE is not asked: it may be streamed).
     pub fn names_sequence_numbers(&self) -> bool {
         match self {

@@ -1,0 +1,265 @@
+//! Mailboxes that another program filled with many messages.
+
+use affinity::Handover;
+use index::{Flag, FlagSet};
+
+use super::*;
+use crate::{StoreOperation, filesystem::Failure};
+
+const MANY: usize = 100;
+
+/// Enough files for a list: with sizes in their names and without, with CRLF and without, some in `new/`.
+fn filled(count: usize) -> User {
+    let user = User::new();
+    for folder in ["cur", "new", "tmp"] {
+        std::fs::create_dir_all(user.maildir().join(folder)).unwrap();
+    }
+    for number in 0..count {
+        let end = if number % 3 == 0 { "\n" } else { "\r\n" };
+        let content = format!("Subject: {number}{end}{end}text{end}");
+        let crlf = content.replace("\r\n", "\n").replace('\n', "\r\n").len();
+        let sizes = if number % 5 == 0 { String::new() } else { format!(",S={},W={crlf}", content.len()) };
+        let unique = format!("{}.M{number}P1.host{sizes}", 1_500_000_000 + number / 7);
+        let file = if number % 4 == 0 { format!("new/{unique}") } else { format!("cur/{unique}:2,{}", ["", "S", "FS"][number % 3]) };
+        let path = user.maildir().join(file);
+        std::fs::write(&path, content).unwrap();
+        let date = std::time::UNIX_EPOCH + Duration::from_secs(1_000_000_000 + u64::try_from(number).unwrap());
+        std::fs::File::options().append(true).open(&path).unwrap().set_modified(date).unwrap();
+    }
+    user
+}
+/// The UID of the message that was made as this one.
+fn numbered(inbox: &Mailbox, number: usize) -> Uid {
+    let part = format!(".M{number}P1.host");
+    let uids = inbox.read_names().uids().to_vec();
+    uids.into_iter().find(|uid| inbox.file(*uid).unwrap().contains(&part)).unwrap()
+}
+fn lists(user: &User) -> Vec<String> {
+    let entries = std::fs::read_dir(user.maildir()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    entries.filter(|name| name.starts_with("berth-uidlist,")).collect()
+}
+
+#[test]
+fn many_files_of_another_program_keep_their_names() {
+    let mut user = filled(MANY);
+    let before = user.files("");
+    let held = user.open(Handover::Clean);
+    let inbox = held.inbox();
+    assert_eq!(inbox.read_names().uids().iter().map(|uid| uid.get()).collect::<Vec<_>>(), (1..=100).collect::<Vec<_>>());
+    let picture_before = picture(&inbox);
+    let email_ids = |inbox: &Mailbox| (0..90).map(|at| inbox.read().email_id(at).to_string()).collect::<Vec<_>>();
+    let (ids, object_id) = (email_ids(&inbox), inbox.object_id().unwrap());
+    held.run_background_work().unwrap();
+    held.close().unwrap();
+    assert_eq!(user.files(""), before);
+    assert_eq!(lists(&user).len(), 1, "one that says the sizes as well");
+    for _ in 0..2 {
+        user.delete_index();
+        let looks = user.faulty.looks();
+        let held = user.open(Handover::Clean);
+        let inbox = held.inbox();
+        inbox.learn().unwrap();
+        assert!(user.faulty.looks() - looks < 250, "no file is read again");
+        assert_eq!(picture(&inbox), picture_before);
+        assert_eq!((email_ids(&inbox), inbox.object_id().unwrap()), (ids.clone(), object_id.clone()));
+        held.close().unwrap();
+        assert_eq!(user.files(""), before);
+    }
+
+    // What is worked with gets its name then.
+    let held = user.open(Handover::Clean);
+    let inbox = held.inbox();
+    let flags = FlagSet::of(&[Flag::Answered]);
+    let [named, nameless, fresh, gone] = [1, 5, 20, 7].map(|number| numbered(&inbox, number));
+    inbox.store(&[named, nameless, fresh], StoreOperation::Replace(flags), None).unwrap();
+    inbox.remove(&[gone]).unwrap();
+    std::fs::write(user.maildir().join("new/1500000099.M1P9.host"), "Subject: later\r\n\r\n").unwrap();
+    inbox.refresh(true).unwrap();
+    assert_eq!(inbox.read().uids().last(), Some(&uid(inbox.read().uid_next() - 1)));
+    let changed = picture(&inbox);
+    held.close().unwrap();
+    let after = user.files("");
+    assert!(after.iter().any(|file| file.starts_with("cur/1500000000.M1P1.host,S=") && file.ends_with(":2,R")), "{after:?}");
+    assert_eq!(after.iter().filter(|file| file.contains(",U=")).count(), 3, "without sizes, and what came later: {after:?}");
+    user.delete_index();
+    let held = user.open(Handover::Clean);
+    assert_eq!(picture(&held.inbox()), changed);
+    assert_eq!((email_ids(&held.inbox())[..3].to_vec(), held.inbox().object_id().unwrap()), (ids[..3].to_vec(), object_id));
+}
+
+/// The budget: what the first SELECT costs does not grow with the mailbox.
+#[test]
+fn the_first_look_at_a_large_mailbox_of_another_program_is_two_listings_and_one_list() {
+    let mut costs = Vec::new();
+    for count in [200, 2000] {
+        let mut user = filled(count);
+        let held = user.open(Handover::Clean);
+        let looks = user.faulty.looks();
+        user.faulty.fail_at(u64::MAX, Failure::Once);
+        let inbox = held.inbox();
+        costs.push((user.faulty.calls(), user.faulty.looks() - looks));
+        assert_eq!(inbox.read_names().len(), count);
+        assert!(inbox.is_incomplete());
+        inbox.learn().unwrap();
+        user.faulty.fail_at(u64::MAX, Failure::Once);
+        held.run_background_work().unwrap();
+        assert!(user.faulty.calls() < 5, "{} calls in the background", user.faulty.calls());
+    }
+    // The list is made, written, synced, renamed and its folder synced; the ceilings are renamed and synced. 64 files, the two folders before and while
+    // they are listed.
+    assert!(costs.iter().all(|cost| *cost == costs[0]), "{costs:?}");
+    assert!(costs[0].0 <= 7 && costs[0].1 <= 64 + 6, "{costs:?}");
+}
+
+#[test]
+fn dates_and_sizes_are_learnt_before_anybody_is_told() {
+    let mut user = filled(MANY);
+    let held = user.open(Handover::Clean);
+    let inbox = held.inbox();
+    assert!(inbox.is_incomplete());
+    let first = numbered(&inbox, 0);
+    let row = inbox.read().get(first).unwrap();
+    assert!(!inbox.is_incomplete());
+    assert_eq!((row.internal_date, row.size), (1_000_000_000, "Subject: 0\r\n\r\ntext\r\n".len() as u64));
+    let used = held.quota(None).unwrap();
+    assert_eq!((used[0].usage.messages, used[0].usage.bytes), (100, inbox.status().size));
+
+    let mut user = filled(MANY);
+    let held = user.open(Handover::Clean);
+    let (inbox, sent) = (held.inbox(), held.open("Sent"));
+    inbox.copy_to(&[numbered(&inbox, 1)], &sent).unwrap();
+    assert_eq!(sent.read().row(0).internal_date, 1_000_000_001);
+    // One that goes while the others are looked at.
+    let mut user = filled(MANY);
+    let held = user.open(Handover::Clean);
+    let inbox = held.inbox();
+    std::fs::remove_file(user.maildir().join(inbox.file(uid(9)).unwrap())).unwrap();
+    inbox.refresh(false).unwrap();
+    assert_eq!((inbox.read().len(), inbox.is_incomplete()), (MANY - 1, false));
+}
+
+#[test]
+fn what_was_not_learnt_before_a_holder_died_is_learnt_later() {
+    let mut user = filled(MANY);
+    let held = user.open(Handover::Clean);
+    let expected = picture(&held.inbox());
+    user.die(held);
+    for handover in [Handover::Unclean, Handover::Clean] {
+        let mut user = filled(MANY);
+        let held = user.open(Handover::Clean);
+        let inbox = held.inbox();
+        // The rows go to the index as they are.
+        inbox.store(&[uid(5)], StoreOperation::Add(FlagSet::of(&[Flag::Flagged])), None).unwrap();
+        assert!(inbox.is_incomplete());
+        user.die(held);
+        let held = user.open(handover);
+        let inbox = held.inbox();
+        assert!(inbox.is_incomplete() && inbox.read_names().get(uid(5)).unwrap().flags.contains(Flag::Flagged));
+        let (now, mut expected) = (picture(&inbox), expected.clone());
+        expected.uid_validity = now.uid_validity;
+        expected.messages.get_mut(&5).unwrap().0 = now.messages[&5].0;
+        assert_eq!(now, expected);
+        held.close().unwrap();
+        let held = user.open(Handover::Clean);
+        assert!(!held.inbox().is_incomplete());
+        assert_eq!(picture(&held.inbox()), now);
+    }
+}
+
+/// What a client may have been told: content by UID.
+type Told = BTreeMap<u32, Vec<u8>>;
+
+fn contents(inbox: &Mailbox) -> Told {
+    picture(inbox).messages.into_iter().map(|(uid, (.., content))| (uid, content)).collect()
+}
+
+fn run(failure: Failure, dies: bool) {
+    for call in 1.. {
+        let mut user = filled(MANY);
+        user.faulty.fail_at(call, failure);
+        let mut told = Told::new();
+        let held = user.try_open(Handover::Clean);
+        let mut done = false;
+        if let Ok(held) = held {
+            if let Ok(inbox) = held.account.mailbox(&MailboxName::inbox()) {
+                told = contents(&inbox);
+                if inbox.store(&[uid(5)], StoreOperation::Replace(FlagSet::of(&[Flag::Flagged])), None).is_err() {
+                    told.remove(&0);
+                }
+                held.run_background_work().unwrap_or_default();
+                done = user.faulty.calls() < call;
+            }
+            user.faulty.heal();
+            if dies {
+                user.die(held);
+            } else {
+                held.close().unwrap();
+            }
+        }
+        user.faulty.heal();
+        for round in 0..3 {
+            let held = user.open(if dies && round == 0 { Handover::Unclean } else { Handover::Clean });
+            let inbox = held.inbox();
+            let now = contents(&inbox);
+            assert_eq!(now.len(), MANY, "call {call}, round {round}");
+            assert!(told.is_empty() || told == now, "call {call}, round {round}: {:?} {:?}", told.keys(), now.keys());
+            told = now;
+            held.close().unwrap();
+            if round == 1 {
+                user.delete_index();
+            }
+        }
+        if done {
+            assert!(call > 6, "too few calls to be true");
+            break;
+        }
+    }
+}
+
+#[test]
+fn whatever_fails_while_many_files_are_taken_over_no_uid_means_two_messages() {
+    run(Failure::Once, false);
+    run(Failure::Once, true);
+    run(Failure::FromThenOn, true);
+}
+
+#[test]
+fn a_holder_that_dies_between_two_commits_of_rows_leaves_every_uid_as_it_was() {
+    for rows in [0, 1, 50, 99] {
+        let mut user = filled(MANY);
+        let held = user.open(Handover::Clean);
+        let inbox = held.inbox();
+        let before = picture(&inbox);
+        inbox.commit_rows(rows).unwrap();
+        user.die(held);
+        for handover in [Handover::Unclean, Handover::Clean] {
+            let held = user.open(handover);
+            assert_eq!(picture(&held.inbox()), before, "{rows} rows");
+            held.close().unwrap();
+        }
+    }
+}
+
+/// The list of a holder that was cut off lands after its user has another holder.
+#[test]
+fn a_dead_holders_late_list_does_not_count() {
+    let mut user = filled(MANY);
+    let held = user.open(Handover::Clean);
+    let before = contents(&held.inbox());
+    held.close().unwrap();
+    user.die(held);
+    let held = user.open(Handover::Clean);
+    drop(held.inbox());
+    held.close().unwrap();
+    let ours = lists(&user);
+    let text = std::fs::read_to_string(user.maildir().join(&ours[0])).unwrap();
+    let list = crate::maildir::uidlist::UidList::parse(text.as_bytes()).unwrap();
+    let mut late = crate::maildir::uidlist::UidList::new(list.uid_validity);
+    list.messages.into_values().rev().for_each(|listed| late.push(listed));
+    std::fs::write(user.maildir().join("berth-uidlist,N5000"), late.print(false)).unwrap();
+    user.delete_index();
+    let held = user.open(Handover::Unclean);
+    assert_eq!(contents(&held.inbox()), before);
+    held.close().unwrap();
+    assert_eq!(lists(&user), ours, "what does not count goes");
+}
