@@ -9,6 +9,7 @@ mod copy_move;
 mod expunge;
 mod fetch;
 mod idle;
+mod judged;
 mod login;
 mod mailboxes;
 mod memory;

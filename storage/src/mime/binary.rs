@@ -4,10 +4,7 @@ use std::{borrow::Cow, ops::Range};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 
-use super::{
-    fields::last_field,
-    structure::{Kind, find_parts},
-};
+use super::{fields::last_field, find::find_parts, structure::Kind};
 
 const FIELD: &str = "Content-Transfer-Encoding";
 /// RFC 2045 §6.8: 76 characters a line at most, which 57 bytes make.

@@ -1,4 +1,4 @@
-//! A message's structure: ENVELOPE, BODYSTRUCTURE, `BODY[section]`. mail-parser finds the parts; what IMAP wants of them raw is ours. No I/O.
+//! A message's structure: ENVELOPE, BODYSTRUCTURE, `BODY[section]`. What IMAP wants raw is ours; mail-parser decodes text and dates. No I/O.
 //!
 //! Input always has CRLF line ends.
 //!
@@ -12,6 +12,7 @@ mod binary;
 mod decode;
 mod envelope;
 mod fields;
+mod find;
 mod preview;
 mod section;
 mod structure;
@@ -25,6 +26,7 @@ use std::borrow::Cow;
 
 pub use binary::encode_binary;
 pub use fields::select_fields;
+pub use find::header_length;
 pub use surrogate::Surrogate;
 
 use structure::Part;
@@ -106,7 +108,7 @@ pub enum Found {
 impl<'a> Structure<'a> {
     /// Parses; never fails: what is not MIME is text/plain.
     pub fn parse(raw: &'a [u8]) -> Structure<'a> {
-        Structure { raw, parts: structure::find_parts(raw) }
+        Structure { raw, parts: find::find_parts(raw) }
     }
     /// The message.
     pub fn raw(&self) -> &'a [u8] {

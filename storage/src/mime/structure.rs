@@ -1,8 +1,6 @@
-//! The tree of parts, and BODYSTRUCTURE and BODY (RFC 9051 §7.5.2) from it.
+//! A part and its MIME fields, and BODYSTRUCTURE and BODY (RFC 9051 §7.5.2) from it.
 
-use std::{ops::Range, sync::LazyLock};
-
-use mail_parser::{HeaderForm, MessageParser, PartFlags, PartKind};
+use std::ops::Range;
 
 use super::{
     envelope,
@@ -18,49 +16,6 @@ pub(super) const PARTS_MAX: usize = 10_000;
 
 /// Most parameters (or languages) of one field; the rest is left out. A file name of thousands of characters, cut up as in RFC 2231, has some hundred.
 const PARAMETERS_MAX: usize = 1000;
-
-/// Finds parts. The fields that it would take apart for us are not asked for: ENVELOPE needs them raw.
-static PARSER: LazyLock<MessageParser> = LazyLock::new(|| {
-    const RAW_ENOUGH: &[&str] = &[
-        "Subject",
-        "Comments",
-        "From",
-        "To",
-        "Cc",
-        "Bcc",
-        "Reply-To",
-        "Sender",
-        "Resent-To",
-        "Resent-From",
-        "Resent-Bcc",
-        "Resent-Cc",
-        "Resent-Sender",
-        "List-Archive",
-        "List-Help",
-        "List-Id",
-        "List-Owner",
-        "List-Post",
-        "List-Subscribe",
-        "List-Unsubscribe",
-        "Date",
-        "Resent-Date",
-        "Message-ID",
-        "References",
-        "In-Reply-To",
-        "Return-Path",
-        "Content-ID",
-        "Resent-Message-ID",
-        "Keywords",
-        "Content-Language",
-        "Content-Description",
-        "Content-Location",
-        "Received",
-    ];
-    let parser = MessageParser::new().unknown_headers(HeaderForm::Ignore).max_depth(DEPTH_MAX).max_parts(PARTS_MAX);
-    // A message in base64 is no message for IMAP: its parts have no bytes of their own that a section could name.
-    let parser = parser.max_encoded_nesting(0);
-    RAW_ENOUGH.iter().fold(parser, |parser, name| parser.header(*name, HeaderForm::Ignore))
-});
 
 /// One part, by its place in the message.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,56 +34,6 @@ pub(super) enum Kind {
     Multipart(Vec<usize>),
     /// message/rfc822 or message/global; the root part of the message inside.
     Message(usize),
-}
-
-impl Kind {
-    fn multipart(children: Vec<usize>) -> Kind {
-        if children.is_empty() { Kind::Leaf } else { Kind::Multipart(children) }
-    }
-}
-
-/// The parts of a message; the first is the message itself, and there is always one.
-pub(super) fn find_parts(raw: &[u8]) -> Vec<Part> {
-    let Some(message) = PARSER.parse(raw) else {
-        // Not a single header field: all of it is text.
-        return vec![Part { header: 0..0, body: 0..raw.len(), kind: Kind::Leaf }];
-    };
-    let offset = |offset: u32| usize::try_from(offset).unwrap_or(usize::MAX).min(raw.len());
-    let count = message.parts().len();
-    let mut parts: Vec<Part> = Vec::with_capacity(count);
-    let mut headerless = Vec::new();
-    for (position, part) in message.parts().enumerate() {
-        let (start, end) = (offset(part.offset_header()), offset(part.offset_end()));
-        let body = offset(part.offset_body()).clamp(start, end.max(start));
-        // Numbers only ever point forward, so there is no way round in circles.
-        let forward = |id| usize::try_from(id).ok().filter(|other| (position + 1..count).contains(other));
-        let kind = match part.kind() {
-            PartKind::Multipart => Kind::multipart(part.children().filter_map(|child| forward(child.id())).collect()),
-            PartKind::Message(inner) => forward(inner.root_part().id()).map_or(Kind::Leaf, Kind::Message),
-            PartKind::Text if part.flags().contains(PartFlags::NO_BLANK_LINE) => {
-                headerless.push(position);
-                Kind::Leaf
-            }
-            _ => Kind::Leaf,
-        };
-        parts.push(Part { header: start..body, body: body..end.max(body), kind });
-    }
-    if let Some(root) = parts.first_mut() {
-        root.body.end = raw.len();
-    }
-    for position in headerless {
-        give_headerless_message_a_root(raw, &mut parts, position);
-    }
-    parts
-}
-
-/// A message/rfc822 part without any header field inside is still a message, of text alone.
-fn give_headerless_message_a_root(raw: &[u8], parts: &mut Vec<Part>, position: usize) {
-    let body = parts[position].body.clone();
-    if MimeFields::read(&raw[parts[position].header.clone()]).media.is_some_and(|media| media.is_message()) {
-        parts[position].kind = Kind::Message(parts.len());
-        parts.push(Part { header: body.start..body.start, body, kind: Kind::Leaf });
-    }
 }
 
 /// A Content-Type, as written.
@@ -166,16 +71,24 @@ impl Media {
     pub fn is_text(&self) -> bool {
         self.main.eq_ignore_ascii_case(b"text")
     }
+    /// The boundary of its parts: the parameter, also cut up or percent-encoded as in RFC 2231; without space at its end, which RFC 2046 §5.1.1 forbids.
+    pub fn boundary(&self) -> Option<Vec<u8>> {
+        let value_of = |name: &str| {
+            self.parameters.iter().find(|(known, _)| known.eq_ignore_ascii_case(name.as_bytes())).map(|(_, value)| value.as_slice())
+        };
+        let piece = |number: usize| {
+            let plain = value_of(&format!("boundary*{number}")).map(<[u8]>::to_vec);
+            plain.or_else(|| value_of(&format!("boundary*{number}*")).map(|value| extended(value, number == 0)))
+        };
+        let whole = value_of("boundary").map(<[u8]>::to_vec).or_else(|| value_of("boundary*").map(|value| extended(value, true)));
+        let pieces = || (0..PARAMETERS_MAX).map_while(piece).reduce(|before, piece| [before, piece].concat());
+        whole.or_else(pieces).map(|boundary| boundary.trim_ascii_end().to_vec()).filter(|boundary| !boundary.is_empty())
+    }
     pub fn is_multipart(&self) -> bool {
         self.main.eq_ignore_ascii_case(b"multipart")
     }
     pub fn is_message(&self) -> bool {
         self.main.eq_ignore_ascii_case(b"message") && (self.sub.eq_ignore_ascii_case(b"rfc822") || self.sub.eq_ignore_ascii_case(b"global"))
-    }
-    /// What stands between its parts.
-    pub fn boundary(&self) -> Option<&[u8]> {
-        let found = self.parameters.iter().find(|(name, _)| name.eq_ignore_ascii_case(b"boundary"));
-        found.map(|(_, boundary)| boundary.trim_ascii_end()).filter(|boundary| !boundary.is_empty())
     }
     /// The charset, also in the form of RFC 2231 §4 (`charset*=''utf-8`).
     pub fn charset(&self) -> Option<&[u8]> {
@@ -184,6 +97,23 @@ impl Media {
         let after_quotes = |value: &'_ [u8]| value.iter().rposition(|byte| *byte == b'\'').map_or(0, |quote| quote + 1);
         value_of(b"charset").or_else(|| value_of(b"charset*").map(|value| &value[after_quotes(value)..]))
     }
+}
+
+/// An extended value of RFC 2231 §4: the first piece has a charset and a language in front.
+fn extended(value: &[u8], is_first: bool) -> Vec<u8> {
+    let encoded = if is_first { value.splitn(3, |byte| *byte == b'\'').nth(2).unwrap_or(value) } else { value };
+    let hex = |digit: &u8| char::from(*digit).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    let mut decoded = Vec::with_capacity(encoded.len());
+    let mut rest = encoded;
+    while let [first, after @ ..] = rest {
+        let byte = match after {
+            [high, low, ..] if *first == b'%' => hex(high).zip(hex(low)).map(|(high, low)| high << 4 | low),
+            _ => None,
+        };
+        decoded.push(byte.unwrap_or(*first));
+        rest = if byte.is_some() { &after[2..] } else { after };
+    }
+    decoded
 }
 
 /// `; name=value` until the end; what is no parameter is passed over.
@@ -237,7 +167,9 @@ fn unquoted_value(cursor: &mut Cursor<'_>) -> Vec<u8> {
 /// The MIME fields of a part's header. Of several fields of one name the last counts.
 #[derive(Debug, Default)]
 pub(super) struct MimeFields {
+    /// `None`: none, or not readable, which is text/plain then (RFC 2045 §5.2).
     pub media: Option<Media>,
+    says_media: bool,
     pub transfer_encoding: Option<TransferEncoding>,
     id: Option<Vec<u8>>,
     description: Option<Vec<u8>>,
@@ -256,7 +188,7 @@ impl MimeFields {
         let mut mime = MimeFields::default();
         for field in fields(header) {
             match field.name.to_ascii_lowercase().as_slice() {
-                b"content-type" => mime.media = Media::parse(field.value),
+                b"content-type" => (mime.media, mime.says_media) = (Media::parse(field.value), true),
                 b"content-transfer-encoding" => mime.transfer_encoding = Some(TransferEncoding::parse(field.value)),
                 b"content-id" => mime.id = Some(field.unfolded()),
                 b"content-description" => mime.description = Some(field.unfolded()),
@@ -268,6 +200,24 @@ impl MimeFields {
             }
         }
         mime
+    }
+    /// The boundary, if these are the fields of a multipart that has one.
+    pub fn boundary(&self) -> Option<Vec<u8>> {
+        self.media.as_ref().filter(|media| media.is_multipart())?.boundary()
+    }
+    /// Whether these are the fields of a multipart/digest.
+    pub fn is_digest(&self) -> bool {
+        self.media.as_ref().is_some_and(|media| media.is_multipart() && media.sub.eq_ignore_ascii_case(b"digest"))
+    }
+    /// Whether the body is a message with parts of its own. One in base64 or quoted-printable, which RFC 2046 §5.2.1 forbids, is none for IMAP:
+    /// its parts have no bytes that a section could name.
+    pub fn holds_message(&self, in_digest: bool) -> bool {
+        let is_encoded = |encoding: &TransferEncoding| {
+            let word = encoding.0.as_deref().unwrap_or_default();
+            word.eq_ignore_ascii_case(b"base64") || word.eq_ignore_ascii_case(b"quoted-printable")
+        };
+        let is_message = if self.says_media { self.media.as_ref().is_some_and(Media::is_message) } else { in_digest };
+        is_message && !self.transfer_encoding.as_ref().is_some_and(is_encoded)
     }
     /// Whether the part is to be saved rather than shown (RFC 2183 §2.2).
     pub fn is_attachment(&self) -> bool {

@@ -181,7 +181,7 @@ impl Surrogate {
             Some(media) if media.is_multipart() => {
                 if let Some(boundary) = media.boundary().filter(|_| self.boundaries.len() < DEPTH_MAX) {
                     let is_digest = media.sub.eq_ignore_ascii_case(b"digest");
-                    self.boundaries.push(Boundary { line: [b"--", boundary].concat(), is_digest });
+                    self.boundaries.push(Boundary { line: [b"--", boundary.as_slice()].concat(), is_digest });
                 }
                 Place::Body
             }

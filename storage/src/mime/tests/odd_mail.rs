@@ -69,3 +69,66 @@ fn lines_may_end_with_lf_alone() {
     assert_eq!(structure.header_values("subject"), ["x"]);
     assert_eq!(structure.decoded_part(&[1]).unwrap().unwrap(), b"one".as_slice());
 }
+
+#[test]
+fn a_boundary_within_a_line_is_text_even_where_no_delimiter_is() {
+    assert_eq!(parts(&format!("{TOP}--b\n\n> --b\nsecond --b--\n")), ["> --b\r\nsecond --b--\r\n"]);
+    assert_eq!(parts(&format!("{TOP}junk --b\n\nx\n--b--\n")), ["junk --b\r\n\r\nx\r\n--b--\r\n"]);
+}
+
+#[test]
+fn a_header_ends_with_its_empty_line_and_not_with_one_of_spaces() {
+    let message = " \nSubject: x\n \t\n\nbody\n";
+    assert_eq!(section(message, "HEADER").unwrap(), " \r\nSubject: x\r\n \t\r\n\r\n");
+    assert_eq!(section(message, "TEXT").unwrap(), "body\r\n");
+    let part = format!("{TOP}--b\n \nContent-Type: text/html\n\nx\n--b--\n");
+    assert!(body(&part).starts_with(r#"(("text" "html" "#));
+}
+
+#[test]
+fn the_header_of_a_message_is_as_long_alone_as_with_the_rest() {
+    for (message, header) in [
+        ("A: b\r\n\r\nbody\r\n", 8),
+        ("\r\nbody\r\n", 2),
+        (" \r\nA: b\r\n\r\n", 11),
+        ("no field\r\n\r\nbody", 12),
+        ("no field\r\nat all\r\n", 0),
+        ("A: b\r\nwithout end", 17),
+        ("", 0),
+    ] {
+        assert_eq!(header_length(message.as_bytes()), header, "{message:?}");
+        let whole = Structure::parse(message.as_bytes());
+        assert_eq!(whole.section(&section_name("HEADER")), Some(Found::Range(0..header)), "{message:?}");
+    }
+}
+
+#[test]
+fn a_message_whose_header_a_delimiter_cuts_off_is_one_without_text() {
+    let message = format!("{TOP}--b\nContent-Type: message/rfc822\n--b\n\nx\n--b--\n");
+    assert_eq!(section(&message, "1.HEADER").unwrap(), "");
+    assert_eq!(section(&message, "1.TEXT").unwrap(), "");
+    assert!(body(&message).starts_with(r#"(("message" "rfc822" "#));
+}
+
+#[test]
+fn a_delimiter_at_the_very_end_opens_no_part() {
+    assert_eq!(parts(&format!("{TOP}--b\n\nx\n--b\n")), ["x"]);
+}
+
+#[test]
+fn a_boundary_may_be_cut_up_or_encoded() {
+    for boundary in
+        ["boundary*=us-ascii'en'a%20b", "boundary*0=a; boundary*1=\" b\"", "boundary*0*=''a%20; boundary*1=b", "boundary=\"a\n b\""]
+    {
+        let message = format!("Content-Type: multipart/mixed; {boundary}\n\n--a b\n\nx\n--a b--\n");
+        assert_eq!(parts(&message), ["x"], "{boundary}");
+    }
+}
+
+#[test]
+fn a_broken_type_in_a_digest_is_text_and_none_is_a_message() {
+    let top = "Content-Type: multipart/digest; boundary=b\n\n";
+    let message = format!("{top}--b\n\nSubject: x\n\ny\n--b\nContent-Type: ?\n\nz\n--b--\n");
+    assert_eq!(section(&message, "1.HEADER").unwrap(), "Subject: x\r\n\r\n");
+    assert_eq!(section(&message, "2.HEADER"), None);
+}

@@ -9,7 +9,7 @@ use index::Uid;
 use memchr::memmem;
 use storage::{
     Mailbox, MessageReader, StorageError,
-    mime::{Found, Section, SectionText, Structure, UnknownEncoding, select_fields},
+    mime::{Found, Section, SectionText, Structure, UnknownEncoding, header_length, select_fields},
 };
 
 use crate::forward::Opened;
@@ -154,7 +154,7 @@ impl Request {
     }
 }
 
-/// The header of a message with its blank line; of one without a blank line, all of it.
+/// The header of a message with its blank line, as [`Structure`] finds it; without a blank line the whole message is read for that.
 fn header(reader: &MessageReader) -> Result<Vec<u8>, StorageError> {
     let mut read = Vec::new();
     loop {
@@ -170,6 +170,7 @@ fn header(reader: &MessageReader) -> Result<Vec<u8>, StorageError> {
             return Ok(read);
         }
         if got == 0 {
+            read.truncate(header_length(&read));
             return Ok(read);
         }
     }
