@@ -1,6 +1,6 @@
 //! kill -9: nothing acknowledged is lost, UIDs stay, and the user is served again in time.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, fs, time::Duration};
 
 use tests::{
     Context, Result, berth,
@@ -42,6 +42,10 @@ fn when_the_holder_is_killed_another_node_serves_and_nothing_acknowledged_is_mis
     wait_for_mail(&mut imap, before.len() + 10)?;
     let acknowledged: Vec<Acknowledged> = writers.into_iter().map(Writer::finish).collect::<Result<_>>()?;
     ensure!(cluster.holder(&user.name)? != holder, "the killed node is still the holder");
+    let log = fs::read_to_string(&cluster.nodes[other].log)?;
+    let told = log.lines().find(|line| line.contains("relay link down")).context("nobody told that the link broke")?;
+    let name = format!("node{}", holder + 1);
+    ensure!(told.contains(&format!("peer={name},")) && told.contains("process or network went away"), "{told}");
     check(&mut open(survivor, &user)?, &before, validity, &acknowledged)
 }
 

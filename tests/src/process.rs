@@ -17,6 +17,9 @@ use crate::wait;
 /// How long a program may take to end after SIGTERM before it is killed: longer than a demo gives its nodes.
 const GRACE: Duration = Duration::from_secs(25);
 
+/// How long it may take on a busy machine until every thread of a process has seen SIGSTOP.
+const STOP_LIMIT: Duration = Duration::from_secs(30);
+
 /// A process by number. Signals go to exactly this one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Process(Pid);
@@ -38,9 +41,17 @@ impl Process {
         self.signal(Signal::KILL)
     }
 
-    /// SIGSTOP: the process freezes, as a host that hangs does.
+    /// SIGSTOP: the process freezes, as a host that hangs does. Returns once all its threads have: on a busy machine the last ones go on for a while.
     pub fn pause(self) -> Result<()> {
-        self.signal(Signal::STOP)
+        self.signal(Signal::STOP)?;
+        wait::until("every thread to stop", STOP_LIMIT, || {
+            for thread in fs::read_dir(format!("/proc/{}/task", self.pid()))? {
+                let stat = fs::read_to_string(thread?.path().join("stat"))?;
+                let state = stat.rsplit_once(") ").map_or("?", |(_, rest)| rest);
+                ensure!(state.starts_with(['T', 'Z', 'X']), "one is in state {}", &state[..1]);
+            }
+            Ok(())
+        })
     }
 
     /// SIGCONT.

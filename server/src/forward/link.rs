@@ -173,7 +173,7 @@ impl Links {
             match timeout(DIAL_TIMEOUT, self.dial_one(pin, address)).await {
                 Ok(Ok(stream)) => {
                     tracing::info!(peer = %peer.holder, address, "relay link up");
-                    return Ok(self.start(node.clone(), pin.clone(), stream, yamux::Mode::Client));
+                    return Ok(self.start(node.clone(), (peer.holder.clone(), pin.clone()), stream, yamux::Mode::Client));
                 }
                 Ok(Err(error)) => reasons.push(format!("{address}: {error:#}")),
                 Err(_) => reasons.push(format!("{address}: no answer within {DIAL_TIMEOUT:?}")),
@@ -190,7 +190,7 @@ impl Links {
     }
 
     /// Starts the task that drives a link, and remembers it (a simultaneous second one is used as well until it ends).
-    fn start<S>(&self, node: Arc<Node>, pin: Pin, stream: S, mode: yamux::Mode) -> Link
+    fn start<S>(&self, node: Arc<Node>, (peer, pin): (HolderId, Pin), stream: S, mode: yamux::Mode) -> Link
     where
         S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
     {
@@ -212,12 +212,21 @@ impl Links {
             broken.cancel();
             node.links.forget_broken(&pin);
             match result {
-                Ok(()) => tracing::debug!(pin, "relay link closed"),
-                Err(error) => tracing::info!(pin, %error, "relay link down"),
+                Ok(()) => tracing::debug!(%peer, "relay link closed"),
+                Err(error) => tracing::info!(%peer, reason = why_it_ended(&error), "relay link down"),
             }
         });
         link
     }
+}
+
+/// For people: what TLS and yamux make of a broken connection says less.
+fn why_it_ended(error: &io::Error) -> String {
+    const BROKEN: [io::ErrorKind; 4] =
+        [io::ErrorKind::UnexpectedEof, io::ErrorKind::ConnectionReset, io::ErrorKind::ConnectionAborted, io::ErrorKind::BrokenPipe];
+    let causes = std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source());
+    let mut kinds = causes.filter_map(|cause| Some(cause.downcast_ref::<io::Error>()?.kind()));
+    if kinds.any(|kind| BROKEN.contains(&kind)) { "the other node's process or network went away".to_owned() } else { error.to_string() }
 }
 
 fn config() -> yamux::Config {
@@ -262,7 +271,7 @@ pub async fn listen(node: Arc<Node>, listener: TcpListener, stop: CancellationTo
             match timeout(DIAL_TIMEOUT + INTRODUCTION, admit(&node, &acceptor, tcp)).await {
                 Ok(Ok((pin, holder, stream))) => {
                     tracing::info!(peer = %holder, %address, "relay link up");
-                    node.links.start(node.clone(), pin, stream, yamux::Mode::Server);
+                    node.links.start(node.clone(), (holder, pin), stream, yamux::Mode::Server);
                 }
                 Ok(Err(error)) => tracing::warn!(%address, error = format!("{error:#}"), "relay link refused"),
                 Err(_) => tracing::warn!(%address, "relay link refused: the handshake took too long"),
