@@ -183,6 +183,8 @@ pub struct MailSection {
     pub shared_account: Option<String>,
     /// Mailboxes made for a new user: name = special use (or "").
     pub auto_create: BTreeMap<String, String>,
+    /// Whether a new user is subscribed to INBOX and to those.
+    pub auto_subscribe: bool,
 }
 
 /// `[lmtp]`
@@ -326,6 +328,7 @@ impl Default for MailSection {
             sharing: false,
             shared_account: None,
             auto_create: special.iter().map(|name| ((*name).to_owned(), format!("\\{name}"))).collect(),
+            auto_subscribe: false,
         }
     }
 }

@@ -31,6 +31,8 @@ pub struct StorageSettings {
     pub node: affinity::NodeName,
     /// Mailboxes that are made when an account is opened for the first time, with their special use.
     pub auto_create: Vec<(MailboxName, Option<SpecialUse>)>,
+    /// Whether whoever has no subscriptions then is subscribed to INBOX and to those.
+    pub auto_subscribe: bool,
     /// Largest message in bytes.
     pub message_bytes_max: u64,
     /// Most mailboxes per user.

@@ -267,6 +267,7 @@ fn storage_settings(config: &Config, settle_after: Duration) -> anyhow::Result<S
     Ok(StorageSettings {
         node: config.node.name.clone(),
         auto_create,
+        auto_subscribe: config.mail.auto_subscribe,
         message_bytes_max: config.limits.message_bytes.as_u64(),
         mailboxes_max: config.limits.mailboxes,
         write_back_after: config.mail.write_back_after,

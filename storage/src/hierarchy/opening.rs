@@ -305,6 +305,12 @@ impl Account {
                 self.make(name, *special_use)?;
             }
         }
+        if self.store.settings.auto_subscribe && self.catalog.read().subscriptions.is_empty() {
+            let promised = self.store.settings.auto_create.iter().map(|(name, _)| name.clone());
+            let names = promised.chain([MailboxName::inbox()]).collect();
+            self.replace_file(&self.store.paths.maildir, SUBSCRIPTIONS_FILE, print_subscriptions(&names).as_bytes())?;
+            self.catalog.write().subscriptions = names;
+        }
         Ok(())
     }
 }

@@ -2,6 +2,7 @@
 
 use affinity::Handover;
 use index::FlagSet;
+use proptest::prelude::*;
 
 use super::*;
 use crate::CreateOptions;
@@ -21,6 +22,92 @@ fn a_new_user_has_what_the_settings_promise() {
     held.close().unwrap();
     let held = user.open(Handover::Clean);
     assert_eq!(names(&held), ["INBOX"], "what the user deleted is not made again");
+}
+
+#[test]
+fn a_new_user_is_subscribed_where_the_settings_say_so() {
+    let subscribed = |held: &Held| -> Vec<String> {
+        held.list().unwrap().into_iter().filter(|entry| entry.subscribed).map(|entry| entry.name.to_string()).collect()
+    };
+    let mut user = User::new();
+    user.settings.auto_subscribe = true;
+    let held = user.open(Handover::Clean);
+    assert_eq!(subscribed(&held), ["INBOX", "Sent"]);
+    held.set_subscribed(&name("Sent"), false).unwrap();
+    held.set_subscribed(&MailboxName::inbox(), false).unwrap();
+    held.close().unwrap();
+    user.delete_index();
+    assert!(subscribed(&user.open(Handover::Clean)).is_empty(), "what the user gave up stays so");
+    // Who had subscriptions before keeps them as they were.
+    let mut user = adopted::tree(&[("subscriptions", "Lists\n"), (".Lists/maildirfolder", "")]);
+    user.settings.auto_subscribe = true;
+    assert_eq!(subscribed(&user.open(Handover::Clean)), ["Lists"]);
+    assert!(subscribed(&User::new().open(Handover::Clean)).is_empty());
+}
+
+/// Levels that differ though they look or fold alike, of every plane; some folders of which are as long as file names may be.
+fn level() -> impl Strategy<Value = String> {
+    prop_oneof![
+        3 => "[a-zA-Z0-9 &+,!-]{1,12}",
+        3 => "[äéñøßłžА-Яа-яα-ω日本語한국א-ת]{1,8}",
+        2 => "[a-eou][\u{300}-\u{308}]{1,3}[a-z]?",
+        2 => "[😀🏳🌈👩\u{200d}\u{fe0f}\u{1f1e6}-\u{1f1ff}]{1,5}",
+        2 => "\\PC{1,20}",
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+    #[test]
+    fn mailboxes_with_any_unicode_name_are_made_listed_renamed_and_found_again(
+        texts in proptest::collection::vec(proptest::collection::vec(level(), 1..3), 1..5), fs in any::<bool>(),
+    ) {
+        let mut user = User::new();
+        user.layout = if fs { crate::Layout::Fs } else { crate::Layout::MaildirPlusPlus };
+        let held = user.open(Handover::Clean);
+        let mut expected: std::collections::BTreeSet<MailboxName> = [MailboxName::inbox(), name("Sent")].into();
+        for levels in &texts {
+            // What can't be a name is refused by both, and leaves nothing behind.
+            let Ok(asked) = MailboxName::parse(&levels.join("/")) else { continue };
+            if held.create(&asked, CreateOptions::default()).is_err() {
+                prop_assert!(expected.contains(&asked) || asked.check_new().is_err() || user.layout.folder(&asked).is_err(), "{}", asked);
+                continue;
+            }
+            let mut above = Some(asked);
+            while let Some(level) = above {
+                above = level.parent();
+                expected.insert(level);
+            }
+        }
+        append(&held.inbox(), "x", FlagSet::EMPTY).unwrap();
+        // Everything below one of them moves to another name.
+        if let Some(from) = expected.iter().find(|name| !name.is_inbox() && name.parent().is_none() && name.as_str() != "Sent").cloned() {
+            let to = MailboxName::parse("Zu\u{308}rich").unwrap();
+            prop_assert_eq!(to.as_str(), "Z\u{fc}rich", "names are composed");
+            held.rename(&from, &to).unwrap();
+            let moved = |name: &MailboxName| match name.as_str().strip_prefix(from.as_str()) {
+                Some(rest) if rest.is_empty() || rest.starts_with('/') => MailboxName::parse(&format!("{to}{rest}")).unwrap(),
+                _ => name.clone(),
+            };
+            expected = expected.iter().map(moved).collect();
+        }
+        let listed = |held: &Held| held.list().unwrap().into_iter().filter(|entry| entry.selectable).map(|entry| entry.name).collect();
+        let now: std::collections::BTreeSet<MailboxName> = listed(&held);
+        prop_assert_eq!(&now, &expected);
+        let validities = |held: &Held| expected.iter().map(|name| held.account.mailbox(name).unwrap().uid_validity()).collect::<Vec<_>>();
+        let before = validities(&held);
+        held.close().unwrap();
+        for path in user.everything() {
+            let file = path.file_name().unwrap().to_str().unwrap();
+            prop_assert!(file.is_ascii(), "folders are in modified UTF-7: {}", file);
+        }
+        user.delete_index();
+        let held = user.open(Handover::Clean);
+        let again: std::collections::BTreeSet<MailboxName> = listed(&held);
+        prop_assert_eq!(&again, &expected);
+        prop_assert_eq!(validities(&held), before);
+    }
 }
 
 #[test]

@@ -69,6 +69,7 @@ impl User {
             settings: StorageSettings {
                 node: "node-a".parse().unwrap(),
                 auto_create: vec![(name("Sent"), Some(SpecialUse::Sent))],
+                auto_subscribe: false,
                 message_bytes_max: 4 << 20,
                 mailboxes_max: 100,
                 write_back_after: Duration::ZERO,

@@ -44,6 +44,7 @@ impl House {
         let settings = StorageSettings {
             node: name.parse().unwrap(),
             auto_create: vec![],
+            auto_subscribe: false,
             message_bytes_max: 1 << 20,
             mailboxes_max: 10,
             write_back_after: Duration::ZERO,

@@ -73,6 +73,7 @@ impl House {
         let settings = StorageSettings {
             node: "a".parse().unwrap(),
             auto_create: vec![(MailboxName::parse("Sent").unwrap(), Some(SpecialUse::Sent))],
+            auto_subscribe: false,
             message_bytes_max: 50_000_000,
             mailboxes_max: 1_000,
             write_back_after: Duration::from_secs(1),
