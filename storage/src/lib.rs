@@ -8,11 +8,12 @@
 //!
 //! Locks, always taken in this order; each is private to its file:
 //! 1. `Store::activity`: every call holds it shared, closing takes it whole
-//! 2. `Mailbox::disk`: who renames or removes files of messages that clients know, and who compares the folder with the index
-//! 3. `Mailbox::folder`: shared by whoever uses paths, whole while the folder is renamed (one at a time)
-//! 4. `Mailbox::state`: one change of a mailbox at a time; two mailboxes in the order of their rows
-//! 5. the ceilings, then the index connection
-//! 6. `Mailbox::columns`, `name`, `keywords`: memory only, never held across a call that waits
+//! 2. `Facts::learning`: who learns dates and sizes of files
+//! 3. `Mailbox::disk`: who renames or removes files of messages that clients know, and who compares the folder with the index
+//! 4. `Mailbox::folder`: shared by whoever uses paths, whole while the folder is renamed (one at a time)
+//! 5. `Mailbox::state`: one change of a mailbox at a time; two mailboxes in the order of their rows
+//! 6. the ceilings, then the index connection
+//! 7. `Mailbox::columns`, `name`, `keywords`: memory only, never held across a call that waits
 
 pub mod account;
 pub mod adopt;

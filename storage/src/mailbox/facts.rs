@@ -83,6 +83,13 @@ impl Mailbox {
             return Ok(());
         }
         let _inside = self.store.enter()?;
+        self.learn_inside()
+    }
+    /// As [`Mailbox::learn`], for those who are inside the store, and for closing.
+    pub(super) fn learn_inside(&self) -> Result<(), StorageError> {
+        if !self.is_incomplete() {
+            return Ok(());
+        }
         let _alone = self.facts.learning.lock();
         if !self.is_incomplete() || self.is_deleted() {
             return Ok(());

@@ -178,7 +178,7 @@ impl Mailbox {
         if self.is_deleted() {
             return Ok(());
         }
-        self.learn()?;
+        self.learn_inside()?;
         self.flush_all()
     }
     /// Reserves UIDs and MODSEQs before they run short, so that no delivery pays for it.

@@ -41,7 +41,7 @@ impl Mailbox {
             return Ok(());
         }
         // Names say dates and sizes.
-        self.learn()?;
+        self.learn_inside()?;
         let _disk = self.disk.lock();
         let folder = self.folder();
         let mut retries = 0;

@@ -166,6 +166,22 @@ fn what_was_not_learnt_before_a_holder_died_is_learnt_later() {
     }
 }
 
+#[test]
+fn an_account_is_closed_though_dates_are_not_learnt_yet() {
+    for store in [false, true] {
+        let mut user = filled(MANY);
+        let held = user.open(Handover::Clean);
+        if store {
+            held.inbox().store(&[uid(5)], StoreOperation::Add(FlagSet::of(&[Flag::Flagged])), None).unwrap();
+        }
+        assert!(held.inbox().is_incomplete());
+        held.close().unwrap();
+        let held = user.open(Handover::Clean);
+        assert!(!held.inbox().is_incomplete());
+        assert_eq!(picture(&held.inbox()).messages.len(), MANY);
+    }
+}
+
 /// What a client may have been told: content by UID.
 type Told = BTreeMap<u32, Vec<u8>>;
 
