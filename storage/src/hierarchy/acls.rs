@@ -174,19 +174,36 @@ impl Account {
         self.acls.lock().read.insert(id, Arc::new(acl));
         Ok(())
     }
-    /// Looks once at what was published: its mailboxes have an ACL.
+    /// Looks once at what was published: its mailboxes have an ACL. Where one of them is gone, its holder may have died while it got another name: then
+    /// every folder is looked at.
     fn own_shares(&self) -> Result<(), StorageError> {
         let Some(folder) = self.store.paths.shares.as_deref().filter(|_| self.acls.lock().own.is_none()) else { return Ok(()) };
         let own = OwnShares::open(self.store.filesystem.as_ref(), folder, self.user(), self.store.lease.epoch())
             .map_err(self.store.io("can't look at what is shared in", folder))?;
-        let catalog = self.catalog.read();
-        let named = own.published.iter().flat_map(|shares| shares.0.keys());
-        let ids: Vec<MailboxId> = named.filter_map(|name| catalog.mailboxes.get(name)).map(|known| known.id).collect();
-        drop(catalog);
+        let mailboxes: HashMap<_, _> =
+            self.catalog.read().mailboxes.iter().map(|(name, known)| (name.clone(), (known.id, known.folder.clone()))).collect();
+        let named: Vec<&MailboxName> = own.published.iter().flat_map(|shares| shares.0.keys()).collect();
+        let with_file = if named.iter().all(|name| mailboxes.contains_key(*name)) {
+            named.iter().filter_map(|name| mailboxes.get(*name)).map(|(id, _)| *id).collect()
+        } else {
+            self.folders_with_acl(mailboxes.into_values())?
+        };
         let mut acls = self.acls.lock();
-        acls.with_file.extend(ids);
+        acls.with_file.extend(with_file);
         acls.own = Some(own);
         Ok(())
+    }
+    fn folders_with_acl(&self, mailboxes: impl Iterator<Item = (MailboxId, String)>) -> Result<Vec<MailboxId>, StorageError> {
+        let mut found = Vec::new();
+        for (id, folder) in mailboxes {
+            let path = self.folder_path(&folder).join(FILE);
+            match self.store.filesystem.attributes(&path) {
+                Ok(_) => found.push(id),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(self.store.io("can't look at", path)(error)),
+            }
+        }
+        Ok(found)
     }
     fn publish_shares(&self) -> Result<(), StorageError> {
         self.own_shares()?;

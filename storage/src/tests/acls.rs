@@ -1,6 +1,6 @@
 //! ACLs of mailboxes, and what is published of them.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use affinity::Handover;
 
@@ -88,6 +88,33 @@ fn what_was_published_wrongly_is_put_right_at_the_next_opening() {
     std::fs::remove_file(inbox.join(".Sent/dovecot-acl")).unwrap();
     let held = user.open(Handover::Clean);
     assert_eq!((published(&root), acl(&held, "Sent")), (vec![], String::new()));
+}
+
+#[test]
+fn a_holder_that_dies_between_a_rename_and_its_publishing_ends_no_sharing() {
+    let mut user = User::new();
+    user.sharing = true;
+    let root = user.index().parent().unwrap().to_owned();
+    let held = user.open(Handover::Clean);
+    give(&held, "Sent", "bob", "lr");
+    held.account.create(&name("Sent/Old"), CreateOptions::default()).unwrap();
+    let sharing = root.join(crate::shares::FOLDER);
+    let contents = |folder: &Path| -> Vec<(PathBuf, Vec<u8>)> {
+        std::fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .map(|path| (path.clone(), std::fs::read(path).unwrap()))
+            .collect()
+    };
+    let before = contents(&sharing);
+    held.account.rename(&name("Sent"), &name("Gone")).unwrap();
+    user.die(held);
+    // The rename is in the index, what is published is as it was.
+    contents(&sharing).iter().for_each(|(path, _)| std::fs::remove_file(path).unwrap());
+    before.iter().for_each(|(path, content)| std::fs::write(path, content).unwrap());
+    assert_eq!(published(&root), ["Sent: user=bob lr\n", "Sent/Old: user=bob lr\n"]);
+    let _held = user.open(Handover::Unclean);
+    assert_eq!(published(&root), ["Gone: user=bob lr\n", "Gone/Old: user=bob lr\n"]);
 }
 
 #[test]
