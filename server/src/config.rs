@@ -33,7 +33,7 @@ use storage::{AccountPaths, Layout};
 
 use crate::{auth::UserRecord, sandbox::Sandbox};
 
-pub use acme::AcmeSection;
+pub use acme::{AcmeSection, Challenge};
 pub use address::Address;
 pub use auth::AuthSection;
 pub use check::Problem;

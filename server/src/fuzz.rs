@@ -2,11 +2,12 @@
 //!
 //! The same entry points run on stable, bounded, over the corpus and over what is made from it (`no_input_breaks_a_parser`).
 
-use std::path::Path;
+use std::{mem::discriminant, path::Path};
 
 use affinity::{Address, NameRules};
 use bytes::BytesMut;
 use futures::FutureExt;
+use imap_codec::{CommandCodec, decode::Decoder, encode::Encoder};
 pub use storage::fuzz::Target;
 
 use crate::{
@@ -14,6 +15,7 @@ use crate::{
     config::Config,
     forward::frames,
     imap::wire::{
+        command::Tagged,
         enabled::Enabled,
         framing::{Framer, Limits, Step},
         parse::{self, NESTING_MAX, Options},
@@ -27,6 +29,7 @@ use crate::{
 /// By name, as in `tests/fuzz/corpus`.
 pub const TARGETS: &[(&str, Target)] = &[
     ("imap", imap),
+    ("imap_both_ways", imap_both_ways),
     ("imap_url", imap_url),
     ("pop3", pop3),
     ("lmtp", lmtp),
@@ -72,6 +75,30 @@ pub fn imap(input: &[u8]) {
             Step::Refused(_) | Step::Continue { .. } => {}
         }
     }
+}
+
+/// What we take of a client's bytes, and imap-codec too, we take as the same command when imap-codec has written it anew (its sets are sorted): nothing
+/// depends on how a command is spelt.
+pub fn imap_both_ways(input: &[u8]) {
+    let input = [input, b"\r\n"].concat();
+    let Ok((rest, theirs)) = CommandCodec::default().decode(&input) else { return };
+    let Some(ours) = first_command(input.get(..input.len() - rest.len()).unwrap_or_default()) else { return };
+    let written = CommandCodec::default().encode(&theirs).dump();
+    let shown = String::from_utf8_lossy(&written);
+    let Some(again) = first_command(&written) else { panic!("{shown} is not taken") };
+    assert!(discriminant(&again.command) == discriminant(&ours.command) && again.tag == ours.tag, "{shown} is {again:?}");
+}
+
+fn first_command(bytes: &[u8]) -> Option<Tagged> {
+    let (mut framer, mut bytes) = (Framer::new(LIMITS), BytesMut::from(bytes));
+    for _ in 0..=bytes.len() {
+        match framer.next(&mut bytes) {
+            Step::Continue { .. } => {}
+            Step::Command(command) => return parse::parse(&command, Options { enabled: Enabled::NOTHING, nesting: NESTING_MAX }).ok(),
+            Step::NeedInput | Step::Append(_) | Step::AppendMore(_) | Step::Refused(_) => return None,
+        }
+    }
+    None
 }
 
 /// URLs in CATENATE.

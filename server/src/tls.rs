@@ -26,9 +26,11 @@ use arc_swap::ArcSwap;
 use rustls::{
     RootCertStore, ServerConfig,
     crypto::aws_lc_rs,
-    server::WebPkiClientVerifier,
+    server::{Acceptor, WebPkiClientVerifier},
     version::{TLS12, TLS13},
 };
+use tokio::io::AsyncWriteExt;
+use tokio_rustls::{LazyConfigAcceptor, StartHandshake};
 
 pub use self::facts::TlsFacts;
 use self::{
@@ -37,7 +39,7 @@ use self::{
     facts::{client_name, client_names, end_point},
 };
 use crate::{
-    acme::Folder,
+    acme::{Folder, handshake::Proofs},
     auth::sasl::scram::ChannelBindings,
     client::Protocol,
     config::{AcmeSection, CertificateFiles, MinVersion, TlsSection},
@@ -55,6 +57,8 @@ struct Present {
     certificates: Arc<Certificates>,
     /// Without certificates and ALPN, which each handshake gets of its own.
     settings: ServerConfig,
+    /// For names that authorities want to see proved in handshakes.
+    proofs: Option<Arc<Proofs>>,
 }
 
 /// Accepts TLS for one protocol.
@@ -154,7 +158,8 @@ impl Present {
             .context("TLS can't be set up")?
             .with_client_cert_verifier(clients)
             .with_cert_resolver(Arc::new(nothing_chosen));
-        Ok(Some(Present { certificates, settings }))
+        let proofs = section.acme.as_ref().and_then(|acme| Proofs::of(acme, root));
+        Ok(Some(Present { certificates, settings, proofs }))
     }
 }
 
@@ -175,7 +180,16 @@ impl TlsAcceptor {
         let mut settings = present.settings.clone();
         settings.cert_resolver = Arc::clone(&choice) as _;
         settings.alpn_protocols = alpn(self.protocol);
-        let stream = tokio_rustls::TlsAcceptor::from(Arc::new(settings)).accept(stream).await?;
+        let stream = match &present.proofs {
+            Some(proofs) => {
+                let begun = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
+                if let Some(name) = proofs.asked(&begun.client_hello()) {
+                    return Err(prove(proofs, &name, begun).await);
+                }
+                begun.into_stream(Arc::new(settings)).await?
+            }
+            None => tokio_rustls::TlsAcceptor::from(Arc::new(settings)).accept(stream).await?,
+        };
         let (_, session) = stream.get_ref();
         let version = match session.protocol_version() {
             Some(rustls::ProtocolVersion::TLSv1_2) => "TLSv1.2",
@@ -196,6 +210,20 @@ impl TlsAcceptor {
             certificate_name: session.peer_certificates().and_then(|chain| client_name(chain.first()?)),
         };
         Ok((Box::new(stream), facts))
+    }
+}
+
+/// Shows an authority that the name is ours. After that it has nothing more to say (RFC 8737 §3): what comes of it ends the connection.
+async fn prove(proofs: &Proofs, name: &str, begun: StartHandshake<Box<dyn Stream>>) -> io::Error {
+    let proved = async {
+        let settings = proofs.settings(name, Arc::new(aws_lc_rs::default_provider())).await?;
+        let mut stream = begun.into_stream(Arc::new(settings)).await?;
+        stream.shutdown().await?;
+        anyhow::Ok(())
+    };
+    match proved.await {
+        Ok(()) => io::Error::other(format!("an ACME authority looked at {name}")),
+        Err(error) => io::Error::other(format!("{name} can't be proved to an ACME authority: {error:#}")),
     }
 }
 

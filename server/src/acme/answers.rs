@@ -1,10 +1,11 @@
-//! Answers an authority's challenges over HTTP, whichever node ordered (RFC 8555 §8.3).
+//! Answers an authority's challenges over HTTP (RFC 8555 §8.3) and in handshakes (RFC 8737), whichever node ordered.
 //!
 //! Anybody may ask, so the shared directory is listed once a second at most, whatever is asked for.
 
 use std::{path::PathBuf, time::Duration};
 
 use hyper::{Method, StatusCode};
+use sha2::{Digest, Sha256};
 use tokio::{sync::Mutex, time::Instant};
 
 use super::{folder, order::blocking};
@@ -54,10 +55,20 @@ impl Answers {
     }
 
     async fn answer_to(&self, token: &str) -> anyhow::Result<Option<String>> {
+        self.find(|answer| answer.split_once('.').is_some_and(|(of, _)| of == token)).await
+    }
+
+    /// The key authorization that proves `name` in a handshake.
+    pub async fn answer_of(&self, name: &str) -> anyhow::Result<Option<String>> {
+        let start = of_name(name);
+        let found = self.find(|answer| answer.starts_with(&start)).await?;
+        Ok(found.and_then(|answer| answer.strip_prefix(&start).map(str::to_owned)))
+    }
+
+    async fn find(&self, is_it: impl Fn(&str) -> bool) -> anyhow::Result<Option<String>> {
         let asked = Instant::now();
         let mut listed = self.listed.lock().await;
-        let find =
-            |listed: &Listed| listed.answers.iter().find(|answer| answer.split_once('.').is_some_and(|(of, _)| of == token)).cloned();
+        let find = |listed: &Listed| listed.answers.iter().find(|answer| is_it(answer)).cloned();
         if let Some(last) = &*listed {
             let found = find(last);
             if found.is_some() || last.at > asked {
@@ -70,6 +81,12 @@ impl Answers {
         let now = listed.insert(Listed { at, answers });
         Ok(find(now))
     }
+}
+
+/// What the answers for a name in handshakes begin with. No token has a comma, and names may be too long for a file's name.
+pub(super) fn of_name(name: &str) -> String {
+    let hash = Sha256::digest(name.to_ascii_lowercase());
+    hash.iter().take(16).map(|byte| format!("{byte:02x}")).collect::<String>() + ","
 }
 
 /// base64url without padding: what can't leave its folder.
@@ -112,6 +129,10 @@ mod tests {
         assert!(many.await.iter().all(|status| *status == StatusCode::NOT_FOUND));
         assert!(began.elapsed() < Duration::from_secs(3), "all by the same listing: {:?}", began.elapsed());
         assert_eq!(get("/.well-known/acme-challenge/token-1").await.0, StatusCode::NOT_FOUND);
+        fs::write(challenges.join(format!("{}token-3.thumbprint", of_name("mail.example.org"))), "").unwrap();
+        assert_eq!(answers.answer_of("Mail.example.org").await.unwrap().as_deref(), Some("token-3.thumbprint"));
+        assert_eq!(answers.answer_of("example.org").await.unwrap(), None);
+        assert_eq!(get("/.well-known/acme-challenge/token-3").await.0, StatusCode::NOT_FOUND, "it is for handshakes");
     }
 
     #[tokio::test]

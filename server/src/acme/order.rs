@@ -1,16 +1,23 @@
 //! One order, from account to certificate (RFC 8555 §7). The caller holds the claim.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use affinity::Tenure;
 use anyhow::{Context, bail, ensure};
+use base64::{Engine, engine::general_purpose::GeneralPurpose};
 use instant_acme::{
-    Account, AccountCredentials, AuthorizationStatus, ChallengeType, Identifier, NewAccount, NewOrder, Order, OrderStatus, RetryPolicy,
+    Account, AccountCredentials, AuthorizationStatus, ChallengeType, ExternalAccountKey, Identifier, NewAccount, NewOrder, Order,
+    OrderStatus, RetryPolicy,
 };
 use rcgen::{CertificateParams, DistinguishedName, KeyPair};
 
-use super::{Folder, answers::is_answer, folder::Seen, http::Requests};
-use crate::config::AcmeSection;
+use super::{
+    Folder,
+    answers::{is_answer, of_name},
+    folder::Seen,
+    http::Requests,
+};
+use crate::config::{AcmeSection, Challenge};
 
 /// How long the authority may take to look at all names, and to make the certificate.
 const POLL: RetryPolicy = RetryPolicy::new().initial_delay(Duration::from_millis(500)).backoff(1.5).timeout(Duration::from_secs(120));
@@ -72,7 +79,11 @@ impl Orderer {
         let contact: Vec<String> = self.section.contact.iter().map(|address| format!("mailto:{address}")).collect();
         let contact: Vec<&str> = contact.iter().map(String::as_str).collect();
         let wanted = NewAccount { contact: &contact, terms_of_service_agreed: self.section.agree_to_terms, only_return_existing: false };
-        let made = Account::builder_with_http(requests).create(&wanted, self.section.directory.clone(), None).await;
+        let binding = match (&self.section.account_id, &self.section.account_key_file) {
+            (Some(id), Some(file)) => Some(read_binding(id, file)?),
+            _ => None,
+        };
+        let made = Account::builder_with_http(requests).create(&wanted, self.section.directory.clone(), binding.as_ref()).await;
         let (account, credentials) = made.context("it gives no account")?;
         let (folder, n, stored) = (self.folder.clone(), self.n, serde_json::to_vec(&credentials)?);
         blocking(move || folder.keep_account(n, &stored)).await.context("can't keep the account")?;
@@ -83,8 +94,8 @@ impl Orderer {
         self.show_answers(order).await?;
         match order.poll_ready(&POLL).await {
             Ok(OrderStatus::Ready) => {}
-            Ok(status) => bail!("{}", reasons(order).await.unwrap_or_else(|| format!("the order is {status:?}"))),
-            Err(error) => bail!("{}", reasons(order).await.unwrap_or_else(|| error.to_string())),
+            Ok(status) => bail!("{}", self.reasons(order).await.unwrap_or_else(|| format!("the order is {status:?}"))),
+            Err(error) => bail!("{}", self.reasons(order).await.unwrap_or_else(|| error.to_string())),
         }
         let key = KeyPair::generate()?;
         let mut params = CertificateParams::new(self.section.names.clone())?;
@@ -105,11 +116,20 @@ impl Orderer {
                 AuthorizationStatus::Pending => {}
                 status => bail!("the authorization of {name} is {status:?}"),
             }
-            let Some(mut challenge) = authorization.challenge(ChallengeType::Http01) else {
-                bail!("it offers no HTTP-01 for {name}, and nothing else is spoken");
+            let kind = match self.section.challenge {
+                Challenge::Http01 => ChallengeType::Http01,
+                Challenge::TlsAlpn01 => ChallengeType::TlsAlpn01,
+            };
+            let Some(mut challenge) = authorization.challenge(kind.clone()) else {
+                bail!("it offers no {kind:?} for {name}: see tls.acme.challenge");
             };
             let answer = challenge.key_authorization().as_str().to_owned();
             ensure!(is_answer(&answer), "it sent a token for {name} that RFC 8555 §8.3 forbids");
+            let answer = match self.section.challenge {
+                Challenge::Http01 => answer,
+                // A handshake says a name and no token.
+                Challenge::TlsAlpn01 => format!("{}{answer}", of_name(&name)),
+            };
             let folder = self.folder.clone();
             blocking(move || folder.show(&answer)).await.context("can't write the answer to a challenge")?;
             self.ensure_ours()?;
@@ -118,25 +138,37 @@ impl Orderer {
         Ok(())
     }
 
+    /// Why the authority does not believe that the names are ours, in its words.
+    async fn reasons(&self, order: &mut Order) -> Option<String> {
+        let mut reasons = Vec::new();
+        let mut authorizations = order.authorizations();
+        while let Some(Ok(mut authorization)) = authorizations.next().await {
+            let name = authorization.identifier().to_string();
+            let Ok(state) = authorization.refresh().await else { continue };
+            for problem in state.challenges.iter().filter_map(|challenge| challenge.error.as_ref()) {
+                reasons.push(format!("{name}: {problem}"));
+            }
+        }
+        let advice = match self.section.challenge {
+            Challenge::Http01 => "; port 80 of each name must reach `listen.acme` of some node",
+            Challenge::TlsAlpn01 => "; port 443 of each name must reach `listen.imaps` or `listen.pop3s` of some node",
+        };
+        (!reasons.is_empty()).then(|| reasons.join("; ").replace(char::is_control, "?") + advice)
+    }
+
     fn ensure_ours(&self) -> anyhow::Result<()> {
         ensure!(self.tenure.is_valid(), "this node lost contact with the shared directory meanwhile");
         Ok(())
     }
 }
 
-/// Why an authority does not believe that the names are ours, in its words.
-async fn reasons(order: &mut Order) -> Option<String> {
-    let mut reasons = Vec::new();
-    let mut authorizations = order.authorizations();
-    while let Some(Ok(mut authorization)) = authorizations.next().await {
-        let name = authorization.identifier().to_string();
-        let Ok(state) = authorization.refresh().await else { continue };
-        for problem in state.challenges.iter().filter_map(|challenge| challenge.error.as_ref()) {
-            reasons.push(format!("{name}: {problem}"));
-        }
-    }
-    let advice = "; port 80 of each name must reach `listen.acme` of some node";
-    (!reasons.is_empty()).then(|| reasons.join("; ").replace(char::is_control, "?") + advice)
+/// The key of an account with the authority.
+fn read_binding(id: &str, file: &Path) -> anyhow::Result<ExternalAccountKey> {
+    let any_padding = base64::engine::GeneralPurposeConfig::new().with_decode_padding_mode(base64::engine::DecodePaddingMode::Indifferent);
+    let coding = GeneralPurpose::new(&base64::alphabet::URL_SAFE, any_padding);
+    let wrong = || format!("can't use the key of the account {id:?} in {} (tls.acme.account_key_file)", file.display());
+    let key = affinity::swap::read_small(file).with_context(wrong)?;
+    Ok(ExternalAccountKey::new(id.to_owned(), &coding.decode(key.trim_ascii()).with_context(wrong)?))
 }
 
 /// Runs what waits for the file server.

@@ -10,6 +10,18 @@ const NAMES_MAX: usize = 100;
 const NAME_BYTES_MAX: usize = 253;
 const LABEL_BYTES_MAX: usize = 63;
 
+/// How names are proved to be ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum Challenge {
+    /// By an answer over HTTP, at port 80 (RFC 8555 §8.3).
+    #[default]
+    #[serde(rename = "http-01")]
+    Http01,
+    /// By a certificate of its own in a TLS handshake, at port 443 (RFC 8737).
+    #[serde(rename = "tls-alpn-01")]
+    TlsAlpn01,
+}
+
 /// One certificate for all names; every node that has the same names shares it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -22,6 +34,15 @@ pub struct AcmeSection {
     /// The authority: the address of its directory.
     #[serde(default = "lets_encrypt")]
     pub directory: String,
+    /// How names are proved.
+    #[serde(default)]
+    pub challenge: Challenge,
+    /// What the authority calls the account that the operator has with it (external account binding, RFC 8555 §7.3.4).
+    #[serde(default)]
+    pub account_id: Option<String>,
+    /// A file with the key of that account, as the authority gave it: in base64url.
+    #[serde(default)]
+    pub account_key_file: Option<PathBuf>,
     /// E-mail address that the authority is told when the account is made.
     #[serde(default)]
     pub contact: Option<String>,
@@ -58,6 +79,12 @@ impl AcmeSection {
             && (!contact.contains('@') || contact.contains(':') || contact.contains(char::is_whitespace))
         {
             say("tls.acme.contact", format!("{contact:?} is not an e-mail address, as in \"postmaster@example.org\""));
+        }
+        if self.account_id.is_some() != self.account_key_file.is_some() {
+            say("tls.acme.account_id", "and `account_key_file` go together: the authority gives both".to_owned());
+        }
+        if self.account_key_file.as_ref().is_some_and(|file| !file.is_absolute()) {
+            say("tls.acme.account_key_file", "is relative: write the path from /".to_owned());
         }
         if self.ca_file.as_ref().is_some_and(|file| !file.is_absolute()) {
             say("tls.acme.ca_file", "is relative: write the path from /".to_owned());
@@ -98,6 +125,9 @@ mod tests {
             names: vec!["mail.example.org".to_owned(), "xn--bcher-kva.example".to_owned()],
             agree_to_terms: true,
             directory: lets_encrypt(),
+            challenge: Challenge::default(),
+            account_id: None,
+            account_key_file: None,
             contact: Some("postmaster@example.org".to_owned()),
             ca_file: None,
         };
@@ -122,6 +152,12 @@ mod tests {
             (AcmeSection { directory: "http://acme.example.org/".to_owned(), ..good.clone() }, "tls.acme.directory"),
             (AcmeSection { contact: Some("mailto:a@example.org".to_owned()), ..good.clone() }, "tls.acme.contact"),
             (AcmeSection { ca_file: Some("ca.pem".into()), ..good.clone() }, "tls.acme.ca_file"),
+            (AcmeSection { account_id: Some("id".to_owned()), ..good.clone() }, "tls.acme.account_id"),
+            (AcmeSection { account_key_file: Some("/key".into()), ..good.clone() }, "tls.acme.account_id"),
+            (
+                AcmeSection { account_id: Some("id".to_owned()), account_key_file: Some("key".into()), ..good.clone() },
+                "tls.acme.account_key_file",
+            ),
         ] {
             let said = problems(&section);
             assert!(said.len() == 1 && said[0].starts_with(key), "{key}: {said:?}");

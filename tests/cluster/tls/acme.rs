@@ -26,8 +26,15 @@ const LONG: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 fn pebble(cluster: &Cluster, validity: Duration) -> Result<(Pebble, String)> {
     let http = cluster.spare_address(0);
     let port = http.rsplit_once(':').context("no port")?.1.parse()?;
-    let ports =
-        Ports { http: port, directory: cluster.spare_address(1), names: cluster.spare_address(2), management: cluster.spare_address(3) };
+    // Whoever asks for proofs by a handshake is led to the first node.
+    let tls = cluster.nodes[0].doors.imaps.rsplit_once(':').context("no port")?.1.parse()?;
+    let ports = Ports {
+        http: port,
+        tls,
+        directory: cluster.spare_address(1),
+        names: cluster.spare_address(2),
+        management: cluster.spare_address(3),
+    };
     let folder = cluster.root.parent().context("no folder")?.join("pebble");
     Ok((Pebble::start(&folder, &ports, validity)?, http))
 }
@@ -157,6 +164,34 @@ fn a_failed_order_is_explained_waits_for_all_and_is_made_again_when_asked() -> R
     shown_by_all(&cluster, &[], ORDER_LIMIT)?;
     command(&cluster, 1, &["tls", "show"])?;
     Ok(())
+}
+
+#[test]
+fn names_are_proved_in_handshakes_by_whichever_node_is_asked() -> Result<()> {
+    need!("pebble", "pebble-challtestsrv");
+    let mut cluster = Cluster::start(&Demo { nodes: 2, users: 1, ..Demo::default() })?;
+    let (pebble, _) = pebble(&cluster, LONG)?;
+    let other = "imap.berth.test";
+    let settings = pebble.settings(&format!("{NAME}\", \"{other}"))?;
+    cluster.configure(&format!("{settings}challenge = \"tls-alpn-01\"\n"))?;
+    let first = shown_by_all(&cluster, &[], ORDER_LIMIT)?;
+    ensure!(tls::certificate_for(&cluster.nodes[1].doors.imaps, other, &[])? == first, "one certificate for both names");
+    let log = fs::read_to_string(&cluster.nodes[0].log)?;
+    for name in [NAME, other] {
+        ensure!(log.contains(&format!("an ACME authority looked at {name}")), "nobody asked for {name}");
+    }
+    // The node that nobody asks orders, the first one proves.
+    command(&cluster, 1, &["tls", "renew"])?;
+    let second = shown_by_all(&cluster, &first, ORDER_LIMIT)?;
+    ensure!(fs::read_to_string(&cluster.nodes[1].log)?.contains("ordering a certificate by ACME"));
+    // Without an order there is nothing to be seen, and clients are served.
+    let said = tls::certificate_for(&cluster.nodes[0].doors.imaps, NAME, &["acme-tls/1"]);
+    ensure!(said.is_err(), "a proof without an order");
+    ensure!(shown(&cluster, 0)? == second);
+    let user = cluster.users[0].clone();
+    let mut session = Imap::connect_tls(&cluster.nodes[0].doors.imaps)?;
+    session.command(&format!("LOGIN {} \"{}\"", user.name, user.password))?.ok()?;
+    session.logout()
 }
 
 #[test]

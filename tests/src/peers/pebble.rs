@@ -36,7 +36,12 @@ pub struct Ports {
     pub management: String,
     /// The port of every name that HTTP-01 asks.
     pub http: u16,
+    /// The port of every name that TLS-ALPN-01 asks.
+    pub tls: u16,
 }
+
+/// An account that the authority asks for (external account binding).
+const ACCOUNT: (&str, &str) = ("berth-tests", "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W");
 
 impl Pebble {
     /// Starts one whose certificates are valid for `validity`; its files are in `folder`.
@@ -48,11 +53,12 @@ impl Pebble {
         let (certificate, key) = own.server("localhost")?;
         fs::write(folder.join("own.pem"), certificate)?;
         fs::write(folder.join("own-key.pem"), key)?;
-        let (http, listen, seconds) = (ports.http, &ports.directory, validity.as_secs());
+        fs::write(folder.join("account-key"), format!("{}\n", ACCOUNT.1))?;
+        let (http, tls, listen, seconds) = (ports.http, ports.tls, &ports.directory, validity.as_secs());
         let config = serde_json::json!({ "pebble": {
-            "listenAddress": listen, "managementListenAddress": "", "httpPort": http, "tlsPort": 1, "ocspResponderURL": "",
+            "listenAddress": listen, "managementListenAddress": "", "httpPort": http, "tlsPort": tls, "ocspResponderURL": "",
             "certificate": folder.join("own.pem"), "privateKey": folder.join("own-key.pem"),
-            "externalAccountBindingRequired": false, "certificateValidityPeriod": seconds,
+            "externalAccountBindingRequired": true, "externalAccountMACKeys": { ACCOUNT.0: ACCOUNT.1 }, "certificateValidityPeriod": seconds,
         } });
         let settings = folder.join("pebble.json");
         fs::write(&settings, config.to_string())?;
@@ -88,8 +94,10 @@ impl Pebble {
     pub fn settings(&self, name: &str) -> Result<String> {
         let port = self.address.rsplit_once(':').context("no port")?.1;
         Ok(format!(
-            "[tls.acme]\nnames = [\"{name}\"]\nagree_to_terms = true\ndirectory = \"https://localhost:{port}/dir\"\nca_file = {:?}\ncontact = \"postmaster@berth.test\"\n",
-            self.authority
+            "[tls.acme]\nnames = [\"{name}\"]\nagree_to_terms = true\ndirectory = \"https://localhost:{port}/dir\"\nca_file = {:?}\ncontact = \"postmaster@berth.test\"\naccount_id = {:?}\naccount_key_file = {:?}\n",
+            self.authority,
+            ACCOUNT.0,
+            self.authority.with_file_name("account-key"),
         ))
     }
 
