@@ -1,8 +1,45 @@
 //! SEARCH and ESEARCH (RFC 4731).
 
-use tests::{Context, Result, clients::imap::Status, ensure};
+use tests::{
+    Context, Result,
+    clients::{
+        imap::{Imap, Status},
+        value::Value,
+    },
+    ensure, mail,
+    site::Site,
+};
 
-use super::session_with_mail;
+use super::{session, session_with_mail};
+
+#[test]
+fn several_mailboxes_are_searched_through_either_node() -> Result<()> {
+    if Site::is_dovecot() {
+        return Ok(()); // has no MULTISEARCH
+    }
+    let (site, mut imap) = session()?;
+    for mailbox in ["Work", "Work/2026", "Play"] {
+        imap.command(&format!("CREATE {mailbox}"))?.ok()?;
+        imap.append(mailbox, "", &mail::message("multisearch", 1))?;
+    }
+    imap.command("SELECT Play")?.ok()?;
+    let mut other = Imap::login(&site.nodes[0].imap, &site.user.name, &site.user.password)?;
+    for client in [&mut imap, &mut other] {
+        let reply =
+            client.command("ESEARCH IN (subtree Work mailboxes (Play Nowhere)) RETURN (COUNT ALL) HEADER Message-ID multisearch")?.ok()?;
+        let told = reply.all("ESEARCH").map(|response| {
+            let [Value::List(scope), found @ ..] = response.values.as_slice() else { tests::bail!("{response:?}") };
+            let [tag, _, mailbox, name, validity, number] = scope.as_slice() else { tests::bail!("{scope:?}") };
+            ensure!(tag.text()? == "TAG" && mailbox.text()? == "MAILBOX" && validity.text()? == "UIDVALIDITY" && number.number()? > 0);
+            let found = found.iter().map(Value::text).collect::<Result<Vec<_>>>()?;
+            Ok((name.text()?, found.join(" ")))
+        });
+        let expected = ["Play", "Work", "Work/2026"].map(|name| (name.to_owned(), "UID COUNT 1 ALL 1".to_owned()));
+        ensure!(told.collect::<Result<Vec<_>>>()? == expected, "{reply:?}");
+    }
+    other.logout()?;
+    imap.logout()
+}
 
 #[test]
 fn keys_find_what_they_name() -> Result<()> {

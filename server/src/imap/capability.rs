@@ -46,6 +46,7 @@ const AFTER_LOGIN: &[&str] = &[
     "CONDSTORE",
     "QRESYNC",
     "ESEARCH",
+    "MULTISEARCH",
     "SEARCHRES",
     "PARTIAL",
     "WITHIN",

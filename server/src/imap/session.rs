@@ -399,6 +399,7 @@ impl<H: Holding> Session<H> {
                 Ok(Reply::ok("No further updates"))
             }
             Command::Search { uid, search } => command::search_command::search(self, state.selected()?, tag, uid, search).await,
+            Command::Esearch(asked) => command::search::multisearch::esearch(self, state, tag, *asked).await,
             Command::Sort { uid, sort } => command::sort::sort(self, state.selected()?, tag, uid, sort).await,
             Command::Thread { uid, thread } => command::thread::thread(self, state.selected()?, uid, &thread).await,
             Command::Fetch { uid, set, items, changed_since, vanished, partial } => {
@@ -547,6 +548,7 @@ fn expunges_after(command: &Command) -> Expunges {
         {
             Expunges::KeepBack
         }
+        Command::Esearch(asked) if asked.search.key.names_sequence_numbers() => Expunges::KeepBack,
         _ => Expunges::Tell,
     }
 }

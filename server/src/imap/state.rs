@@ -92,6 +92,27 @@ impl Selected {
         }
     }
 
+    /// A mailbox to look into while another is selected, or none.
+    pub fn aside(mailbox: Arc<Mailbox>) -> Selected {
+        let view = View::open(&*mailbox.read());
+        let changes = mailbox.changes();
+        let (announced, saved, contexts) = (view.uid_next(), SavedUids::default(), Box::default());
+        Selected {
+            mailbox,
+            access: Access::ReadOnly,
+            view,
+            changes,
+            keywords_told: NOTHING_TOLD,
+            expunges_owed: false,
+            rights: Rights::ALL,
+            saved,
+            contexts,
+            heard: Box::new(Heard::ALWAYS),
+            must_tell: false,
+            announced,
+        }
+    }
+
     /// The mailbox for changing it; EXAMINE has none.
     pub fn writable(&self) -> Result<Writable, Reply> {
         match self.access {

@@ -26,7 +26,7 @@ use crate::imap::{
     view::View,
     wire::{
         command::{FetchItem, SearchKey, SequenceBound, SequenceRange, SequenceSet, SortCriterion},
-        response::{self, Code, Condition, Move},
+        response::{self, Code, Condition, Move, Scope},
     },
 };
 
@@ -54,6 +54,7 @@ struct Context {
     results: Results,
     /// What a client wants to have of a message that comes and is found (RFC 5465 §7).
     items: Vec<FetchItem>,
+    scope: Scope,
 }
 
 /// In the requested order.
@@ -73,6 +74,8 @@ pub struct Found {
     pub results: FoundResults,
     /// What to send of messages that come.
     pub items: Vec<FetchItem>,
+    /// What responses say of the mailbox.
+    pub scope: Scope,
 }
 
 /// The results of SEARCH or of SORT.
@@ -111,7 +114,7 @@ impl Contexts {
         if self.kept.is_empty() {
             (self.looked_at, self.uid_next) = (view.highest_modseq(), view.uid_next());
         }
-        self.kept.push(Context { tag: tag.to_owned(), uid: found.uid, key: found.key, results, items: found.items });
+        self.kept.push(Context { tag: tag.to_owned(), uid: found.uid, key: found.key, results, items: found.items, scope: found.scope });
         Ok(())
     }
 
@@ -123,7 +126,7 @@ impl Contexts {
                 false => vanished.binary_search(&uid).ok().and_then(|at| sequences.iter().rev().nth(at).copied()),
             };
             let removed = context.results.remove(&vanished.iter().copied().collect(), &number);
-            response::esearch_update(out, &context.tag, context.uid, &removed, &[]);
+            response::esearch_update(out, &context.tag, &context.scope, context.uid, &removed, &[]);
         }
     }
 }
@@ -263,7 +266,7 @@ async fn update<H: Holding>(
         let news: Vec<Uid> = come.iter().map(|row| row.uid).filter(|uid| uid.get() >= first_new).collect();
         fetch::push(session, selected, &news, context.items.clone()).await?;
     }
-    response::esearch_update(session.connection.output(), &context.tag, context.uid, &removed, &added);
+    response::esearch_update(session.connection.output(), &context.tag, &context.scope, context.uid, &removed, &added);
     Ok(session.connection.flush_if_large().await?)
 }
 

@@ -22,6 +22,7 @@
 
 pub mod filters;
 pub mod find;
+pub mod multisearch;
 
 use std::{cell::OnceCell, ops::Range};
 

@@ -14,7 +14,7 @@ use crate::imap::{
     state::Selected,
     wire::{
         command::{Search, SearchReturn},
-        response::{self, Esearch},
+        response::{self, Esearch, Scope},
     },
 };
 
@@ -75,13 +75,13 @@ pub async fn search<H: Holding>(
     if search.return_options.as_ref().is_some_and(|options| options.contains(&SearchReturn::Update)) {
         let results = FoundResults::Mailbox(found.iter().map(|row| row.uid).collect());
         let key = filters::resolve(session, &search.key).await?;
-        contexts::begin(session, selected, tag, contexts::Found { uid, key, results, items: search.update_items });
+        contexts::begin(session, selected, tag, contexts::Found { uid, key, results, items: search.update_items, scope: Scope::default() });
     }
     Ok(Reply::ok(if saves { "Search completed, result saved" } else { "Search completed" }))
 }
 
 /// What SAVE keeps of the messages found: all of them, unless only some are told of (RFC 5182 §2.4, RFC 9394 §3.2).
-fn saved(options: &[SearchReturn], found: &[RowFacts]) -> Vec<RowFacts> {
+pub(super) fn saved(options: &[SearchReturn], found: &[RowFacts]) -> Vec<RowFacts> {
     let narrows = |option: &SearchReturn| matches!(option, SearchReturn::Min | SearchReturn::Max | SearchReturn::Partial(_));
     if !options.iter().any(narrows) || options.contains(&SearchReturn::All) || options.contains(&SearchReturn::Count) {
         return found.to_vec();

@@ -64,7 +64,12 @@ pub async fn sort<H: Holding>(session: &mut Session<H>, selected: &mut Selected,
     if sort.return_options.is_some_and(|options| options.contains(&SearchReturn::Update)) {
         let key = filters::resolve(session, &sort.key).await?;
         let results = FoundResults::Sorted(criteria, sorted);
-        contexts::begin(session, selected, tag, contexts::Found { uid, key, results, items: sort.update_items });
+        contexts::begin(
+            session,
+            selected,
+            tag,
+            contexts::Found { uid, key, results, items: sort.update_items, scope: response::Scope::default() },
+        );
     }
     Ok(Reply::ok("Sort completed"))
 }

@@ -36,7 +36,7 @@ use crate::{
         state::State,
         updates,
         wire::{
-            command::{AppendStart, Command, MailboxArgument},
+            command::{AppendStart, Command, MailboxArgument, Source},
             framing::LineStep,
             response::{self, Code, Condition},
         },
@@ -140,6 +140,14 @@ impl<H: Holding> Session<H> {
     }
     fn selected_elsewhere(&self, state: &State) -> Option<&Link> {
         self.sharing.as_ref().filter(|_| matches!(state, State::Elsewhere))?.selected.as_ref()
+    }
+    /// Whether one of these names a mailbox of another user.
+    pub fn names_foreign(&self, sources: &[Source]) -> bool {
+        let named = sources.iter().flat_map(|source| match source {
+            Source::Mailboxes(names) | Source::Subtree(names) | Source::SubtreeOne(names) => names.as_slice(),
+            Source::Selected | Source::Inboxes | Source::Personal | Source::Subscribed => &[],
+        });
+        named.into_iter().any(|name| self.foreign_argument(name).is_some())
     }
     fn foreign_argument(&self, mailbox: &MailboxArgument) -> Option<Foreign> {
         match mailbox {

@@ -2,6 +2,7 @@
 
 mod contexts;
 mod filters;
+mod multisearch;
 
 use super::*;
 use crate::{

@@ -10,7 +10,9 @@ use smallvec::SmallVec;
 use storage::{MailboxName, SpecialUse, mime::Section};
 
 pub use notify::{EventGroup, Events, Filter, Notify};
-pub use searching::{Date, PartialRange, Search, SearchKey, SearchReturn, Sort, SortCriterion, SortKey, Thread, ThreadAlgorithm};
+pub use searching::{
+    Date, Esearch, PartialRange, Search, SearchKey, SearchReturn, Sort, SortCriterion, SortKey, Source, Thread, ThreadAlgorithm,
+};
 
 /// A tagged command.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -115,6 +117,8 @@ pub enum Command {
         uid: bool,
         search: Search,
     },
+    /// RFC 7377.
+    Esearch(Box<Esearch>),
     Sort {
         uid: bool,
         sort: Sort,
@@ -189,14 +193,13 @@ impl Command {
     }
     /// Whether it is a CONDSTORE enabling command (RFC 7162 §3.1).
     pub fn enables_condstore(&self) -> bool {
-        let asks_modseq = |key: &SearchKey| key.any(&|key| matches!(key, SearchKey::ModSeq(_)));
         match self {
             Command::Select(select) => select.condstore,
             Command::Status { items, .. } => items.contains(&StatusItem::HighestModSeq),
             Command::Fetch { items, changed_since, .. } => changed_since.is_some() || items.contains(&FetchItem::ModSeq),
             Command::Store { unchanged_since, .. } => unchanged_since.is_some(),
-            Command::Search { search, .. } => asks_modseq(&search.key),
-            Command::Sort { sort, .. } => asks_modseq(&sort.key),
+            Command::Search { search, .. } => search.key.asks_modseq(),
+            Command::Sort { sort, .. } => sort.key.asks_modseq(),
             _ => false,
         }
     }
@@ -246,6 +249,7 @@ impl Command {
             Command::Search { uid, search: Search { key, .. } }
             | Command::Sort { uid, sort: Sort { key, .. } }
             | Command::Thread { uid, thread: Thread { key, .. } } => !uid || key.any(&names_a_number),
+            Command::Esearch(esearch) => esearch.search.key.any(&names_a_number),
             Command::Select(select) => select.resync.as_ref().is_some_and(|resync| resync.matches.is_some()),
             _ => false,
         }

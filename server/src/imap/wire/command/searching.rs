@@ -1,6 +1,6 @@
 //! What SEARCH, SORT and THREAD look for, and what they give.
 
-use super::{FetchItem, FlagArgument, SequenceSet};
+use super::{FetchItem, FlagArgument, MailboxArgument, SequenceSet};
 
 /// SEARCH (RFC 9051 §6.4.4, RFC 4731).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,6 +13,37 @@ pub struct Search {
     pub key: SearchKey,
     /// What UPDATE sends of messages that come (RFC 5465 §7).
     pub update_items: Vec<FetchItem>,
+}
+
+impl Search {
+    /// What to tell, without the old way to tell it.
+    pub fn options(&self) -> Vec<SearchReturn> {
+        self.return_options.clone().unwrap_or_default()
+    }
+}
+
+/// ESEARCH (RFC 7377).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Esearch {
+    /// At least one; the selected mailbox where none is named.
+    pub sources: Vec<Source>,
+    /// What to find in each.
+    pub search: Search,
+}
+
+/// Which mailboxes to search (RFC 7377 §2.2).
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(missing_docs, reason = "named as in the RFCs")]
+pub enum Source {
+    Selected,
+    /// All of the user's: filters may deliver to any.
+    Inboxes,
+    Personal,
+    Subscribed,
+    Subtree(Vec<MailboxArgument>),
+    /// These and what lies right below.
+    SubtreeOne(Vec<MailboxArgument>),
+    Mailboxes(Vec<MailboxArgument>),
 }
 
 /// RFC 4731 §3.1.
@@ -170,6 +201,11 @@ impl SearchKey {
     /// Whether it names messages by sequence number (RFC 7162 §3.2.10.2: these do not move during such a UID SEARCH).
     pub fn names_sequence_numbers(&self) -> bool {
         self.any(&|key| matches!(key, SearchKey::Sequence(_)))
+    }
+
+    /// Whether it asks for MODSEQs (RFC 7162 §3.1.5).
+    pub fn asks_modseq(&self) -> bool {
+        self.any(&|key| matches!(key, SearchKey::ModSeq(_)))
     }
 
     /// How deep keys lie in it.

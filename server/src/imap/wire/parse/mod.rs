@@ -30,6 +30,7 @@ mod flags;
 mod list;
 mod mailbox;
 mod metadata;
+mod multisearch;
 mod notify;
 mod quota;
 mod search;
@@ -177,6 +178,10 @@ fn command(cursor: &mut Cursor<'_>, tag: &str) -> Parsed<Command> {
         // The framer takes those with content in a literal; what is here must do without.
         "APPEND" => Command::Append(Box::new(append::whole(cursor, tag.to_owned(), append::Verb::Append)?)),
         "REPLACE" => Command::Append(Box::new(append::whole(cursor, tag.to_owned(), append::Verb::Replace { uid: false })?)),
+        "ESEARCH" => {
+            cursor.space()?;
+            Command::Esearch(Box::new(multisearch::esearch(cursor)?))
+        }
         _ => on_messages(cursor, &verb, false)?,
     };
     cursor.end()?;

@@ -84,7 +84,7 @@ fn group(cursor: &mut Cursor<'_>, unsupported: &mut bool) -> Parsed<EventGroup> 
     named.check(is_selected(&filter)).map(|events| EventGroup { filter, events })
 }
 
-fn names(cursor: &mut Cursor<'_>) -> Parsed<Vec<MailboxArgument>> {
+pub(super) fn names(cursor: &mut Cursor<'_>) -> Parsed<Vec<MailboxArgument>> {
     cursor.space()?;
     let mut names = Vec::new();
     if cursor.peek() == Some(b'(') {

@@ -8,7 +8,7 @@ use std::fmt::{self, Write as _};
 
 use base64::Engine as _;
 use bytes::{BufMut, BytesMut};
-use index::{ModSeq, Uid};
+use index::{ModSeq, Uid, UidValidity};
 
 use self::fetch::{SYSTEM_FLAGS, parenthesised, writable};
 use super::{
@@ -231,14 +231,31 @@ pub struct Esearch<'a> {
     /// RFC 9394: what was asked for and the results there; none are told as NIL.
     pub partial: Option<(PartialRange, &'a [u32])>,
 }
-fn esearch_start(out: &mut BytesMut, tag: &str, uid: bool) {
+fn esearch_start(out: &mut BytesMut, tag: &str, scope: &Scope, uid: bool) {
     out.put_slice(b"* ESEARCH (TAG ");
     quoted(out, tag.as_bytes());
+    out.put_slice(&scope.0);
     out.put_u8(b')');
     if uid {
         out.put_slice(b" UID");
     }
 }
+/// Which mailbox an ESEARCH response is about (RFC 7377 §2.1); by default that is not said.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Scope(BytesMut);
+
+impl Scope {
+    /// ` MAILBOX "a" UIDVALIDITY 5`.
+    pub fn new(mailbox: &str, uid_validity: UidValidity, names: Names) -> Scope {
+        let mut out = BytesMut::new();
+        out.put_slice(b" MAILBOX ");
+        mailbox_name(&mut out, mailbox, names);
+        out.put_slice(b" UIDVALIDITY ");
+        number(&mut out, uid_validity.get().into());
+        Scope(out)
+    }
+}
+
 /// Results that come to a context or leave it, at one place (RFC 5267 §4.3).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Move {
@@ -248,11 +265,11 @@ pub struct Move {
     pub numbers: Vec<u32>,
 }
 /// `* ESEARCH (TAG "a") UID REMOVEFROM (…) ADDTO (…)`; nothing where nothing moves.
-pub fn esearch_update(out: &mut BytesMut, tag: &str, uid: bool, removed: &[Move], added: &[Move]) {
+pub fn esearch_update(out: &mut BytesMut, tag: &str, scope: &Scope, uid: bool, removed: &[Move], added: &[Move]) {
     if removed.is_empty() && added.is_empty() {
         return;
     }
-    esearch_start(out, tag, uid);
+    esearch_start(out, tag, scope, uid);
     for (name, moves) in [(" REMOVEFROM (", removed), (" ADDTO (", added)] {
         for (at, Move { position, numbers }) in moves.iter().enumerate() {
             out.put_slice(if at == 0 { name.as_bytes() } else { b" " });
@@ -268,7 +285,15 @@ pub fn esearch_update(out: &mut BytesMut, tag: &str, uid: bool, removed: &[Move]
 }
 /// `* ESEARCH (TAG "a") UID …`.
 pub fn esearch(out: &mut BytesMut, tag: &str, uid: bool, result: Esearch<'_>) {
-    esearch_start(out, tag, uid);
+    esearch_start(out, tag, &Scope::default(), uid);
+    esearch_results(out, result);
+}
+/// `* ESEARCH (TAG "a" MAILBOX "b" UIDVALIDITY 5) UID …` (RFC 7377 §2.1).
+pub fn esearch_in(out: &mut BytesMut, tag: &str, scope: &Scope, result: Esearch<'_>) {
+    esearch_start(out, tag, scope, true);
+    esearch_results(out, result);
+}
+fn esearch_results(out: &mut BytesMut, result: Esearch<'_>) {
     let mut data = |name: &str, value: u64| {
         out.put_slice(name.as_bytes());
         number(out, value);

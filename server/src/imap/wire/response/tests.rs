@@ -198,7 +198,7 @@ fn the_updates_of_rfc_5267_are_known_answers() {
             moves.iter().map(|(position, numbers)| Move { position: *position, numbers: numbers.to_vec() }).collect::<Vec<_>>()
         };
         let mut out = BytesMut::new();
-        esearch_update(&mut out, "B01", uid, &moves(removed), &moves(added));
+        esearch_update(&mut out, "B01", &Scope::default(), uid, &moves(removed), &moves(added));
         String::from_utf8(out.to_vec()).unwrap()
     };
     assert_eq!(told(true, &[], &[(0, &[32768, 32769])]), "* ESEARCH (TAG \"B01\") UID ADDTO (0 32768:32769)\r\n");
