@@ -19,6 +19,7 @@ pub const PROGRAMS: &[Program] = &[
     Program { name: "postfix", package: "postfix" },
     Program { name: "neomutt", package: "neomutt" },
     Program { name: "mbsync", package: "isync" },
+    Program { name: "offlineimap", package: "offlineimap3" },
     Program { name: "fetchmail", package: "fetchmail" },
     Program { name: "curl", package: "curl" },
     Program { name: "haproxy", package: "haproxy" },
