@@ -26,6 +26,7 @@ const AFTER_LOGIN: &[&str] = &[
     "SAVEDATE",
     "OBJECTID",
     "PREVIEW",
+    "SNIPPET=FUZZY",
     "INPROGRESS",
     "UNSELECT",
     "UNAUTHENTICATE",

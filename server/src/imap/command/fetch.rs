@@ -170,6 +170,7 @@ fn wanted(item: &FetchItem) -> Option<Wanted> {
         | FetchItem::EmailId
         | FetchItem::ThreadId
         | FetchItem::Preview { .. }
+        | FetchItem::Snippet { .. }
         | FetchItem::Rfc822Size
         | FetchItem::Envelope
         | FetchItem::Body
@@ -283,7 +284,7 @@ async fn deliver<H: Holding>(
                 continue;
             }
         };
-        if preview.is_none() && plan.items.contains(&FetchItem::Preview { lazy: false }) {
+        if preview.is_none() && makes_previews(plan) == Some(true) {
             ahead.skip().await?;
             told.missing = true;
             continue;
@@ -319,6 +320,15 @@ async fn render<H: Holding>(
     Ok(Some(held.run(move |_| mailbox.rendered(&uids)).await?.into()))
 }
 
+/// Whether previews are made where there are none; `None`: they are not asked for.
+fn makes_previews(plan: &Plan) -> Option<bool> {
+    let lazy = |item: &FetchItem| match item {
+        FetchItem::Preview { lazy } | FetchItem::Snippet { lazy } => Some(*lazy),
+        _ => None,
+    };
+    plan.items.iter().filter_map(lazy).reduce(|all, lazy| all && lazy).map(|lazy| !lazy)
+}
+
 /// The previews of a batch, if they are asked for. Those of messages that are gone are left out with them.
 async fn previews<H: Holding>(
     held: &H,
@@ -326,10 +336,7 @@ async fn previews<H: Holding>(
     plan: &Plan,
     batch: &VecDeque<Message>,
 ) -> Result<Vec<Option<Arc<str>>>, Stop> {
-    let make = plan.items.contains(&FetchItem::Preview { lazy: false });
-    if !make && !plan.items.contains(&FetchItem::Preview { lazy: true }) {
-        return Ok(Vec::new());
-    }
+    let Some(make) = makes_previews(plan) else { return Ok(Vec::new()) };
     let uids: Vec<Uid> = batch.iter().map(|message| message.row.uid).collect();
     let mailbox = Arc::clone(&selected.mailbox);
     Ok(held.run(move |_| mailbox.previews(&uids, make)).await?)
@@ -484,6 +491,7 @@ impl Response<'_> {
                     }
                 }
                 (FetchItem::Preview { .. }, _) => writer.preview(out, self.preview),
+                (FetchItem::Snippet { .. }, _) => writer.snippet(out, self.preview),
                 (FetchItem::ThreadId, _) => writer.no_thread_id(out),
                 (FetchItem::Rfc822Size, _) => writer.size(out, row.size),
                 (FetchItem::ModSeq, _) => writer.modseq(out, row.modseq),

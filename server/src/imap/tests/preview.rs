@@ -1,4 +1,4 @@
-//! PREVIEW, RFC 8970.
+//! PREVIEW, RFC 8970, and SNIPPET.
 
 use super::*;
 
@@ -23,6 +23,28 @@ async fn previews_are_told_and_lazy_ones_where_they_are_there() {
     assert!(talk.ok("FETCH 1 PREVIEW").await.contains("Gr\u{fc}\u{df}e"));
     assert!(!talk.ok("FETCH 1 FLAGS").await.contains("\\Seen"), "a preview is no reading");
     for bad in ["FETCH 1 PREVIEW ()", "FETCH 1 (PREVIEW (EAGER))", "FETCH 1 (PREVIEW (LAZY)"] {
+        assert!(talk.ask(bad).await.starts_with("T BAD "), "{bad}");
+    }
+}
+
+/// The shapes are those that Dovecot 2.3.19 gives.
+#[tokio::test]
+async fn old_clients_are_told_snippets() {
+    let house = House::new();
+    let mut talk = inbox_of(&house, 2).await;
+    for asked in ["SNIPPET", "(SNIPPET)", "(SNIPPET (FUZZY))", "(SNIPPET (LAZY=FUZZY FUZZY))", "SNIPPET (LAZY=FUZZY)"] {
+        let answer = talk.ok(&format!("FETCH 1 {asked}")).await;
+        assert_eq!(answer, "* 1 FETCH (SNIPPET (FUZZY \"body 1\"))\r\nT OK Fetch completed\r\n", "{asked}");
+    }
+    let answer = talk.ok("FETCH 2 (UID SNIPPET (LAZY=FUZZY) PREVIEW FLAGS)").await;
+    assert!(answer.starts_with("* 2 FETCH (UID 2 SNIPPET (FUZZY \"body 2\") PREVIEW \"body 2\" FLAGS ("), "{answer}");
+    for bad in [
+        "FETCH 1 SNIPPET ()",
+        "FETCH 1 (SNIPPET (LAZY))",
+        "FETCH 1 (SNIPPET (LAZY=SHARP))",
+        "FETCH 1 (SNIPPET (FUZZY)",
+        "FETCH 1 SNIPPET (SHARP)",
+    ] {
         assert!(talk.ask(bad).await.starts_with("T BAD "), "{bad}");
     }
 }

@@ -441,6 +441,10 @@ pub enum FetchItem {
     Preview {
         lazy: bool,
     },
+    /// PREVIEW before it was one (draft-slusarz-imap-fetch-snippet).
+    Snippet {
+        lazy: bool,
+    },
     Rfc822Size,
     Envelope,
     /// `BODY` without a section.

@@ -85,6 +85,7 @@ fn item(cursor: &mut Cursor<'_>, items: &mut Vec<FetchItem>) -> Parsed<()> {
         "INTERNALDATE" => FetchItem::InternalDate,
         "SAVEDATE" => FetchItem::SaveDate,
         "PREVIEW" => FetchItem::Preview { lazy: preview_is_lazy(cursor)? },
+        "SNIPPET" => FetchItem::Snippet { lazy: snippet_is_lazy(cursor)? },
         "EMAILID" => FetchItem::EmailId,
         "THREADID" => FetchItem::ThreadId,
         "RFC822.SIZE" => FetchItem::Rfc822Size,
@@ -113,6 +114,32 @@ fn preview_is_lazy(cursor: &mut Cursor<'_>) -> Parsed<bool> {
         if cursor.word() == "LAZY" { Ok(()) } else { Err(cursor.expected_at(start, "LAZY")) }
     })?;
     if lazy { Ok(true) } else { Err(Fail::new("the list of modifiers is empty")) }
+}
+
+/// Reads a list of algorithms if it is next: ` (FUZZY)`, ` (LAZY=FUZZY)` or both, of which the one that makes a snippet counts.
+fn snippet_is_lazy(cursor: &mut Cursor<'_>) -> Parsed<bool> {
+    if !cursor.rest().starts_with(b" (") {
+        return Ok(false);
+    }
+    cursor.space()?;
+    let (mut some, mut lazy) = (false, true);
+    cursor.parenthesised("a list of algorithms", |cursor| {
+        let start = cursor.position();
+        some = true;
+        match cursor.word().as_str() {
+            "LAZY" if cursor.rest().starts_with(b"=") => {
+                cursor.require(b'=', "\"=\"")?;
+                let start = cursor.position();
+                if cursor.word() == "FUZZY" { Ok(()) } else { Err(cursor.expected_at(start, "FUZZY")) }
+            }
+            "FUZZY" => {
+                lazy = false;
+                Ok(())
+            }
+            _ => Err(cursor.expected_at(start, "FUZZY or LAZY=FUZZY")),
+        }
+    })?;
+    if some { Ok(lazy) } else { Err(Fail::new("the list of algorithms is empty")) }
 }
 
 /// Keeps each item once: a second answer would say nothing new.

@@ -61,6 +61,12 @@ impl FetchWriter {
         self.item(out, "PREVIEW ");
         nstring(out, preview.map(str::as_bytes));
     }
+    /// `SNIPPET (FUZZY "…")`; `None`: NIL.
+    pub fn snippet(&mut self, out: &mut BytesMut, preview: Option<&str>) {
+        self.item(out, "SNIPPET (FUZZY ");
+        nstring(out, preview.map(str::as_bytes));
+        out.put_u8(b')');
+    }
     /// `RFC822.SIZE n`.
     pub fn size(&mut self, out: &mut BytesMut, bytes: u64) {
         self.item(out, "RFC822.SIZE ");

@@ -304,3 +304,12 @@ proptest! {
         prop_assert!(matches!(ResponseCodec::default().decode(&bytes), Ok((b"", _))), "{}", String::from_utf8_lossy(&bytes));
     }
 }
+
+#[test]
+fn a_snippet_that_would_have_to_be_made_is_nil_within_its_algorithm() {
+    let mut out = BytesMut::new();
+    let mut fetch = FetchWriter::begin(&mut out, Enabled::NOTHING, 1, uid(1));
+    fetch.snippet(&mut out, None);
+    fetch.finish(&mut out);
+    assert_eq!(&out[..], b"* 1 FETCH (SNIPPET (FUZZY NIL))\r\n");
+}
