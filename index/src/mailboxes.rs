@@ -307,22 +307,23 @@ impl Change<'_> {
     }
     /// The mailbox lies in another folder now.
     pub fn set_folder(&mut self, mailbox: MailboxId, folder: &str) -> Result<(), IndexError> {
-        let found = self
-            .connection
-            .prepare_cached(&format!("SELECT {COLUMNS} FROM mailboxes WHERE id = ?1"))?
-            .query_map([mailbox.0], |row| Ok(record(row)?.0))?
-            .next()
-            .transpose()?;
-        let Some(record) = found else { return Ok(()) };
+        let Some(record) = self.record_now(mailbox)? else { return Ok(()) };
         self.connection.prepare_cached("UPDATE mailboxes SET folder = ?2 WHERE id = ?1")?.execute(params![mailbox.0, folder])?;
         self.set_place_sum(&MailboxRecord { folder: folder.to_owned(), ..record })
     }
     /// Messages with UIDs below keep the names they came with: a list beside the mail has their UIDs.
-    pub fn set_adopted(&mut self, mailbox: &MailboxRecord) -> Result<(), IndexError> {
+    pub fn set_adopted(&mut self, mailbox: MailboxId, adopted_below: u32) -> Result<(), IndexError> {
+        let Some(record) = self.record_now(mailbox)? else { return Ok(()) };
         let mut update = self.connection.prepare_cached("UPDATE mailboxes SET adopted_below = ?2 WHERE id = ?1")?;
-        update.execute(params![mailbox.id.0, mailbox.adopted_below])?;
+        update.execute(params![mailbox.0, adopted_below])?;
         drop(update);
-        self.set_place_sum(mailbox)
+        self.set_place_sum(&MailboxRecord { adopted_below, ..record })
+    }
+    /// The row as it is: whoever has the mailbox open may not know of all that changed it.
+    fn record_now(&self, mailbox: MailboxId) -> Result<Option<MailboxRecord>, IndexError> {
+        let mut query = self.connection.prepare_cached(&format!("SELECT {COLUMNS} FROM mailboxes WHERE id = ?1"))?;
+        let found = query.query_map([mailbox.0], |row| Ok(record(row)?.0))?.next().transpose()?;
+        Ok(found)
     }
     /// Every mailbox is to be compared with its folder and to go on above its ceilings when it is opened next.
     pub fn taken_over_uncleanly(&mut self) -> Result<(), IndexError> {
@@ -422,7 +423,7 @@ mod tests {
         let updated = MailboxRecord { id, uid_next: 9, scan_due: ScanDue::Settle, ..first };
         change.update_mailbox(&updated).unwrap();
         let updated = MailboxRecord { adopted_below: 8, ..updated };
-        change.set_adopted(&updated).unwrap();
+        change.set_adopted(updated.id, updated.adopted_below).unwrap();
         change.commit().unwrap();
         assert_eq!(index.mailboxes().unwrap(), [updated]);
         assert_eq!(index.keywords(id).unwrap(), ["$Junk", "todo"]);

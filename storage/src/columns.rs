@@ -39,6 +39,13 @@ pub struct Row {
     pub save_date: i64,
 }
 
+impl Row {
+    /// Whether its size and dates are known; else they are not to be told or judged by.
+    pub fn is_known(&self) -> bool {
+        self.internal_date != UNKNOWN
+    }
+}
+
 /// A mailbox's messages in memory, sorted by UID: about 35 bytes each (`a_hundred_thousand_messages_are_small`).
 #[derive(Debug)]
 pub struct Columns {

@@ -78,7 +78,12 @@ impl Account {
             let old: Vec<Uid> = {
                 let messages = mailbox.read();
                 let date = |row: &crate::Row| if rule.date == ExpiryDate::Saved { row.save_date } else { row.internal_date };
-                (0..messages.len()).map(|at| messages.row(at)).filter(|row| date(row) <= before).map(|row| row.uid).take(left).collect()
+                (0..messages.len())
+                    .map(|at| messages.row(at))
+                    .filter(|row| row.is_known() && date(row) <= before)
+                    .map(|row| row.uid)
+                    .take(left)
+                    .collect()
             };
             if !old.is_empty() {
                 let gone = mailbox.remove(&old)?.len();

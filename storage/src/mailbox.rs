@@ -179,16 +179,9 @@ impl Mailbox {
     pub fn is_deleted(&self) -> bool {
         self.deleted.load(Ordering::SeqCst)
     }
-    /// The messages. From memory, unless it [is incomplete](Mailbox::is_incomplete): who may not block learns first. Hold the guard for microseconds, never
-    /// across a wait.
+    /// The messages. From memory: dates and sizes of some may [not be known](Row::is_known) yet, so who tells them or judges by them [learns](Mailbox::learn)
+    /// first. Hold the guard for microseconds, never across a wait.
     pub fn read(&self) -> RwLockReadGuard<'_, Columns> {
-        if let Err(error) = self.learn() {
-            tracing::warn!(mailbox = %self.name(), %error, "dates and sizes are not known");
-        }
-        self.columns.read()
-    }
-    /// The messages, of which dates and sizes may not be known yet. From memory, as [`Mailbox::read`].
-    pub fn read_names(&self) -> RwLockReadGuard<'_, Columns> {
         self.columns.read()
     }
     /// Moves to the highest MODSEQ at every change.

@@ -31,12 +31,12 @@ pub async fn tell(
     if !selected.heard.messages && !selected.must_tell {
         return Ok(());
     }
-    if !selected.view.is_behind(&*selected.mailbox.read_names(), expunges) {
+    if !selected.view.is_behind(&*selected.mailbox.read(), expunges) {
         return Ok(());
     }
     let first_recent = enabled.recent().then(|| selected.mailbox.recent(selected.access == Access::ReadWrite));
     let (updates, uid_next) = {
-        let messages = selected.mailbox.read_names();
+        let messages = selected.mailbox.read();
         (selected.view.update(&*messages, expunges, known), messages.uid_next())
     };
     tell_keywords(connection, selected);

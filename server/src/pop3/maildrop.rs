@@ -75,7 +75,8 @@ impl Inbox {
         let hidden = hidden.and_then(KeywordId::new).map(Flag::Keyword);
         let shown: Vec<(Uid, u64)> = {
             let columns = mailbox.read();
-            let rows = (0..columns.len()).map(|position| columns.row(position));
+            // One that can't be read now has no size, and could not be sent.
+            let rows = (0..columns.len()).map(|position| columns.row(position)).filter(storage::Row::is_known);
             rows.filter(|row| hidden.is_none_or(|hidden| !row.flags.contains(hidden))).map(|row| (row.uid, row.size)).collect()
         };
         let (uids, sizes): (Vec<Uid>, Vec<u64>) = shown.into_iter().unzip();

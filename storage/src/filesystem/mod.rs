@@ -77,7 +77,7 @@ pub trait Filesystem: Send + Sync + Debug {
     fn remove_folder(&self, path: &Path) -> io::Result<()>;
     /// What is in a folder now, as the server says.
     fn list(&self, folder: &Path) -> io::Result<Vec<Entry>>;
-    /// As [`Filesystem::list`], with the attributes that each `wanted` file had a moment ago; `None`: not known. The NFS client sees that each entry is
+    /// As [`Filesystem::list`], with the attributes that each `wanted` file had a moment ago; `None`: it is gone, or nobody could say. The NFS client sees that each entry is
     /// looked at, and asks the server for many at once (READDIRPLUS), as for `ls -l`.
     fn list_with_attributes(&self, folder: &Path, wanted: &dyn Fn(&str) -> bool) -> io::Result<Vec<(Entry, Option<Attributes>)>>;
     /// Attributes as the server says them now.

@@ -123,8 +123,13 @@ impl Filesystem for Shared {
     fn list_with_attributes(&self, folder: &Path, wanted: &dyn Fn(&str) -> bool) -> io::Result<Vec<(Entry, Option<Attributes>)>> {
         let mut entries = Vec::new();
         self.each_entry(folder, |opened, entry| {
-            let attributes = if wanted(&entry.name) { attributes(opened, Path::new(&entry.name), AtFlags::empty()).ok() } else { None };
-            entries.push((entry, attributes));
+            let found = wanted(&entry.name).then(|| attributes(opened, Path::new(&entry.name), AtFlags::empty()));
+            if let Some(Err(error)) = &found
+                && error.kind() != io::ErrorKind::NotFound
+            {
+                tracing::warn!(file = %folder.join(&entry.name).display(), %error, "a file's size and date can't be asked for");
+            }
+            entries.push((entry, found.and_then(Result::ok)));
         })?;
         Ok(entries)
     }

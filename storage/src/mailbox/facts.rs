@@ -1,17 +1,19 @@
 //! Dates and sizes that file names don't say, of many files at once: not known when the mailbox is opened, but before anybody is told.
 //!
 //! Opening a mailbox that another program filled takes a look at the names alone. Until the files were looked at, the columns and the index say
-//! [`UNKNOWN`] for the dates; the holder looks at them in the background, or whoever asks first waits for it ([`Mailbox::learn`]).
+//! [`crate::columns::UNKNOWN`] for the dates; the holder looks at them in the background, or whoever asks first waits for it ([`Mailbox::learn`]).
 //!
 //! Invariants, each with the test that guards it:
 //! - nobody is told a date or size that is not known yet (`dates_and_sizes_are_learnt_before_anybody_is_told`)
+//! - a file that can't be read fails who asks for that message alone (`a_file_that_cannot_be_read_keeps_nobody_from_the_others`)
 //! - what is not known when the holder dies is learnt by the next one (`what_was_not_learnt_before_a_holder_died_is_learnt_later`)
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     io,
     path::Path,
-    sync::atomic::{AtomicU8, Ordering},
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
 };
 
 use index::Uid;
@@ -23,7 +25,7 @@ use super::{
 };
 use crate::{
     Columns, StorageError, Usage,
-    columns::{Learnt, UNKNOWN},
+    columns::Learnt,
     filesystem::Attributes,
     maildir::filename::{FileName, identity},
     parallel,
@@ -32,35 +34,30 @@ use crate::{
 /// Listings after which a file that was in none of them is gone: another program may rename it while its folder is listed.
 const LISTINGS_MAX: usize = 3;
 
-/// What is not known of some messages.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Due {
-    Nothing = 0,
-    Dates = 1,
-    DatesAndSizes = 2,
-}
+/// Files read in one go: whoever closes the account, heals its index, or renames the mailbox waits no longer than that.
+const READ_AT_ONCE: usize = if cfg!(test) { 50 } else { 2048 };
+
+/// What could not be looked at is tried again after this: its folders are not listed for every command.
+const TRIED_AGAIN_AFTER: Duration = Duration::from_secs(60);
 
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Facts {
-    due: AtomicU8,
-    /// Held by who learns them: taken before the locks of the mailbox.
-    learning: Mutex<()>,
+    due: AtomicBool,
+    /// When all that is due was tried in vain.
+    tried: Mutex<Option<Duration>>,
+    /// Held by who learns them: taken before the locks of the mailbox. Has the sizes on disk that the list does not say yet.
+    learning: Mutex<HashMap<Uid, u64>>,
 }
 
 impl Facts {
-    pub fn set(&self, due: Due) {
-        self.due.store(due as u8, Ordering::SeqCst);
-    }
-    pub fn are_due(&self) -> bool {
-        self.due.load(Ordering::SeqCst) != Due::Nothing as u8
+    pub fn set(&self, due: bool) {
+        self.due.store(due, Ordering::SeqCst);
     }
     /// Of what the index has.
     pub fn of(columns: &Columns) -> Facts {
-        let unknown = columns.rows().any(|row| row.internal_date == UNKNOWN);
         let facts = Facts::default();
-        // Which of the sizes are known is not written down.
-        facts.set(if unknown { Due::DatesAndSizes } else { Due::Nothing });
+        facts.set(columns.rows().any(|row| !row.is_known()));
         facts
     }
 }
@@ -72,57 +69,117 @@ struct Wanted {
     size: Option<u64>,
 }
 
+/// What is still wanted, by name up to the colon, and what was found of it.
+#[derive(Default)]
+struct Search {
+    wanted: HashMap<String, Wanted>,
+    learnt: HashMap<Uid, Learnt>,
+    disk_sizes: HashMap<Uid, u64>,
+    /// Names that were listed last time, though nobody could say how large and how old.
+    listed: HashSet<String>,
+    /// Names of files that can't be read.
+    unreadable: HashSet<String>,
+    /// Files were left unread for the next go.
+    more: bool,
+}
+
 impl Mailbox {
-    /// Whether dates and sizes of some messages are not known yet: [`Mailbox::learn`] before they are told. From memory.
+    /// Whether dates and sizes of some messages are not known yet, and may become known: [`Mailbox::learn`] before they are told. From memory.
     pub fn is_incomplete(&self) -> bool {
-        self.facts.are_due()
+        let waits = |tried: Duration| self.store.now().saturating_sub(tried) < TRIED_AGAIN_AFTER;
+        self.facts.due.load(Ordering::SeqCst) && !self.facts.tried.lock().is_some_and(waits)
     }
-    /// Finds out the dates and sizes that are not known yet. Blocking where there are any.
+    /// Finds out the dates and sizes that are not known yet. Blocking where there are any. Files that can't be read keep nobody from the others: their
+    /// messages [stay unknown](crate::Row::is_known), and are tried again later.
     pub fn learn(&self) -> Result<(), StorageError> {
-        if !self.is_incomplete() {
-            return Ok(());
-        }
-        let _inside = self.store.enter()?;
-        self.learn_inside()
-    }
-    /// As [`Mailbox::learn`], for those who are inside the store, and for closing.
-    pub(super) fn learn_inside(&self) -> Result<(), StorageError> {
-        if !self.is_incomplete() {
-            return Ok(());
-        }
-        let _alone = self.facts.learning.lock();
-        if !self.is_incomplete() || self.is_deleted() {
-            return Ok(());
-        }
-        let folder = self.folder();
-        let mut wanted = self.wanted();
-        let mut learnt = HashMap::with_capacity(wanted.len());
-        let mut disk_sizes = HashMap::new();
-        for _ in 0..LISTINGS_MAX {
-            if wanted.is_empty() {
+        while self.is_incomplete() {
+            let _inside = self.store.enter()?;
+            if !self.learn_some(None)? {
                 break;
             }
+        }
+        Ok(())
+    }
+    /// As [`Mailbox::learn`], for those who are inside the store.
+    pub(super) fn learn_inside(&self) -> Result<(), StorageError> {
+        while self.is_incomplete() && self.learn_some(None)? {}
+        Ok(())
+    }
+    /// As [`Mailbox::learn_inside`], of these messages alone; an error for the first of which size and dates are not known then.
+    pub(super) fn learn_these(&self, uids: &[Uid]) -> Result<(), StorageError> {
+        let wanted: HashSet<Uid> = {
+            let columns = self.columns.read();
+            uids.iter().copied().filter(|uid| columns.get(*uid).is_some_and(|row| !row.is_known())).collect()
+        };
+        while !wanted.is_empty() && self.learn_some(Some(&wanted))? {}
+        self.ensure_known(uids)
+    }
+    /// An error for the first of these messages whose size and dates could not be learnt. From memory.
+    pub fn ensure_known(&self, uids: &[Uid]) -> Result<(), StorageError> {
+        let file = {
+            let columns = self.columns.read();
+            let unknown = uids.iter().find(|uid| columns.get(**uid).is_some_and(|row| !row.is_known()));
+            unknown.map(|uid| columns.file_of(*uid).unwrap_or_default())
+        };
+        let Some(file) = file else { return Ok(()) };
+        let cause = io::Error::other("its size and date are not known: see the log, and let the server's user read it");
+        Err(self.store.io("can't look at", self.folder().join(file))(cause))
+    }
+
+    /// One go, for all or for these; whether there is more to be read.
+    fn learn_some(&self, which: Option<&HashSet<Uid>>) -> Result<bool, StorageError> {
+        let mut disk_sizes = self.facts.learning.lock();
+        if self.is_deleted() {
+            return Ok(false);
+        }
+        let folder = self.folder();
+        let mut search = Search { wanted: self.wanted(which), ..Search::default() };
+        for _ in 0..LISTINGS_MAX {
+            if search.more || search.wanted.keys().all(|name| search.unreadable.contains(name)) {
+                break;
+            }
+            search.listed.clear();
             for sub in ["cur/", "new/"] {
-                self.look_at_files(&folder, sub, &mut wanted, &mut learnt, &mut disk_sizes)?;
+                self.look_at_files(&folder, sub, &mut search)?;
             }
         }
-        let all_there = wanted.is_empty();
-        for (name, Wanted { uid, size }) in wanted {
-            // It is gone, which the next look at the folder tells.
+        let Search { wanted, mut learnt, disk_sizes: found, listed, unreadable, more } = search;
+        let gone = wanted.into_iter().filter(|(name, _)| !more && !listed.contains(name) && !unreadable.contains(name));
+        let gone: Vec<_> = gone.collect();
+        let all_there = gone.is_empty();
+        for (name, Wanted { uid, size }) in gone {
+            // The next look at the folder tells.
             let seconds = FileName::parse(&name).base.seconds().unwrap_or(0);
             learnt.insert(uid, Learnt { size: size.unwrap_or(0), internal_date: seconds, save_date: seconds });
         }
-        self.put_in(&learnt, &disk_sizes, all_there);
-        if !disk_sizes.is_empty() {
-            self.list_sizes(&folder, &disk_sizes)?;
+        self.put_in(&learnt, &found, all_there);
+        disk_sizes.extend(found);
+        let more = more && !learnt.is_empty();
+        if which.is_none() {
+            *self.facts.tried.lock() = (!more).then(|| self.store.now());
         }
+        Ok(more)
+    }
+
+    /// Whether [`Mailbox::list_what_was_learnt`] has something to do. From memory; whoever learns now is not done.
+    pub(super) fn is_list_due(&self) -> bool {
+        self.facts.learning.try_lock().is_none_or(|sizes| !sizes.is_empty())
+    }
+    /// The list says what was read: whoever needs it again need not read the files.
+    pub(super) fn list_what_was_learnt(&self) -> Result<(), StorageError> {
+        let mut disk_sizes = self.facts.learning.lock();
+        if disk_sizes.is_empty() || self.is_deleted() {
+            return Ok(());
+        }
+        self.list_sizes(&self.folder(), &disk_sizes)?;
+        disk_sizes.clear();
         Ok(())
     }
 
     /// By name, up to the colon.
-    fn wanted(&self) -> HashMap<String, Wanted> {
+    fn wanted(&self, which: Option<&HashSet<Uid>>) -> HashMap<String, Wanted> {
         let columns = self.columns.read();
-        let unknown = columns.rows().enumerate().filter(|(_, row)| row.internal_date == UNKNOWN);
+        let unknown = columns.rows().enumerate().filter(|(_, row)| !row.is_known() && which.is_none_or(|which| which.contains(&row.uid)));
         let wanted = unknown.map(|(position, row)| {
             let file = columns.file(position);
             let name = identity(&file).to_owned();
@@ -133,46 +190,55 @@ impl Mailbox {
     }
 
     /// Looks at those of the wanted files that are in this folder.
-    fn look_at_files(
-        &self,
-        folder: &Path,
-        sub: &str,
-        wanted: &mut HashMap<String, Wanted>,
-        learnt: &mut HashMap<Uid, Learnt>,
-        disk_sizes: &mut HashMap<Uid, u64>,
-    ) -> Result<(), StorageError> {
+    fn look_at_files(&self, folder: &Path, sub: &str, search: &mut Search) -> Result<(), StorageError> {
         self.store.ensure_not_abandoned()?;
         let path = folder.join(sub);
-        let listed = self.store.filesystem.list_with_attributes(&path, &|name| wanted.contains_key(identity(name)));
+        let Search { wanted, learnt, disk_sizes, listed, unreadable, more } = search;
+        let is_wanted = |name: &str| wanted.contains_key(identity(name)) && !unreadable.contains(identity(name));
+        let entries = self.store.filesystem.list_with_attributes(&path, &is_wanted).map_err(self.store.io("can't list", &path))?;
         let mut unread: Vec<(String, Attributes)> = Vec::new();
-        for (entry, attributes) in listed.map_err(self.store.io("can't list", &path))? {
-            let (Some(attributes), name) = (attributes, identity(&entry.name)) else { continue };
-            match wanted.get(name).map(|wanted| wanted.size) {
-                Some(Some(size)) => {
+        for (entry, attributes) in entries {
+            let name = identity(&entry.name);
+            match (wanted.get(name).map(|wanted| wanted.size), attributes) {
+                (Some(Some(size)), Some(attributes)) => {
                     if let Some(found) = wanted.remove(name) {
                         learnt.insert(found.uid, facts(name, size, attributes));
                     }
                 }
-                Some(None) => unread.push((entry.name, attributes)),
-                None => {}
+                (Some(None), Some(attributes)) => unread.push((entry.name, attributes)),
+                (Some(_), None) => {
+                    listed.insert(name.to_owned());
+                }
+                (None, _) => {}
             }
         }
+        *more |= unread.len() > READ_AT_ONCE;
+        unread.truncate(READ_AT_ONCE);
         let sizes = parallel::for_each(self.store.settings.parallel_operations, &unread, |(name, _)| {
             self.store.ensure_not_abandoned()?;
             match self.read_foreign(&path.join(name)) {
-                Ok(raw) => Ok(Some(u64::try_from(raw.len()).unwrap_or(u64::MAX))),
-                // Renamed meanwhile: the next listing tells.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-                Err(error) => Err(self.store.io("can't read", path.join(name))(error)),
+                Ok(raw) => Ok::<io::Result<u64>, StorageError>(Ok(u64::try_from(raw.len()).unwrap_or(u64::MAX))),
+                Err(error) => Ok(Err(error)),
             }
         });
-        for ((name, attributes), size) in unread.iter().zip(sizes) {
-            let name = identity(name);
-            if let Some(size) = size?
-                && let Some(found) = wanted.remove(name)
-            {
-                disk_sizes.insert(found.uid, attributes.size);
-                learnt.insert(found.uid, facts(name, size, *attributes));
+        for ((file, attributes), size) in unread.iter().zip(sizes) {
+            let name = identity(file);
+            match size? {
+                Ok(size) => {
+                    if let Some(found) = wanted.remove(name) {
+                        disk_sizes.insert(found.uid, attributes.size);
+                        learnt.insert(found.uid, facts(name, size, *attributes));
+                    }
+                }
+                // Renamed meanwhile: the next listing tells.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    listed.insert(name.to_owned());
+                }
+                Err(error) => {
+                    let file = path.join(file);
+                    tracing::error!(file = %file.display(), %error, "a message can't be read, so its size is not known: let the server's user read it");
+                    unreadable.insert(name.to_owned());
+                }
             }
         }
         Ok(())
@@ -193,10 +259,10 @@ impl Mailbox {
         }
         state.pending = pending;
         state.look_again |= !all_there;
-        let complete = columns.with(learnt);
+        let known = columns.with(learnt);
         drop(columns);
-        *self.columns.write() = complete;
-        self.facts.set(Due::Nothing);
+        self.facts.set(known.rows().any(|row| !row.is_known()));
+        *self.columns.write() = known;
         self.store.quota.found(self.id, grown);
     }
 }

@@ -7,12 +7,11 @@
 
 use std::{collections::HashMap, path::Path, sync::atomic::Ordering};
 
-use index::{FlagSet, MailboxRecord, ScanDue, Uid};
+use index::{FlagSet, ScanDue, Uid};
 use parking_lot::MutexGuard;
 
 use super::{
     Mailbox,
-    facts::Due,
     scan::says_everything,
     state::{Pending, Progress, Rendering, State},
 };
@@ -141,7 +140,7 @@ impl Mailbox {
             state.record.adopted_below = own.uid_next;
             state.lists.push(own);
         }
-        let mut due = Due::Nothing;
+        let mut unknown = false;
         let mut rows_can_wait = true;
         let mut usage = Usage::default();
         let now = self.store.now();
@@ -155,7 +154,7 @@ impl Mailbox {
             let (internal_date, save_date) = match base.own() {
                 Some(own) if says_everything(&base) => (own.internal_date, own.moment.div_euclid(1_000_000)),
                 _ => {
-                    due = due.max(if size.is_some() { Due::Dates } else { Due::DatesAndSizes });
+                    unknown = true;
                     (UNKNOWN, UNKNOWN)
                 }
             };
@@ -177,7 +176,7 @@ impl Mailbox {
         drop(columns);
         self.changes.send_replace(highest.get());
         self.store.quota.found(self.id, usage);
-        self.facts.set(due);
+        self.facts.set(unknown);
         // What was expunged is not known, nor what is \\Recent: absent UIDs count, and rather nothing than everything is recent.
         state.record.expunged_floor = highest.get();
         self.recent_from.store(uid_next, Ordering::SeqCst);
@@ -239,12 +238,12 @@ impl Mailbox {
         let sizes = files.iter().map(|(row, file)| {
             let known = before.1.messages.get(&row.uid).and_then(|listed| listed.disk_size);
             let in_name = FileName::parse(identity(file)).base.disk_size;
-            (row.uid, file.as_str(), (disk_sizes.get(&row.uid).copied().or(known).or(in_name), Some(row.size)))
+            let size = if row.is_known() { Some(row.size) } else { before.1.messages.get(&row.uid).and_then(|listed| listed.size) };
+            (row.uid, file.as_str(), (disk_sizes.get(&row.uid).copied().or(known).or(in_name), size))
         });
         let own = self.write_list(folder, Some(before.clone()), sizes, uid_next)?;
         let mut state = self.state.lock();
-        let record = MailboxRecord { adopted_below: own.uid_next, ..state.record.clone() };
-        self.store.change(|change| change.set_adopted(&record))?;
+        self.store.change(|change| change.set_adopted(self.id, own.uid_next))?;
         state.record.adopted_below = own.uid_next;
         drop(state);
         self.remove_other_lists(folder, &lists, own);

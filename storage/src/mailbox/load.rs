@@ -173,13 +173,9 @@ impl Mailbox {
         self.commit(&mut state, highest, |_| Ok(()))
     }
 
-    /// Writes index rows that wait, with all that is to be known of the messages.
+    /// Writes index rows that wait, with what is known of the messages.
     pub(crate) fn flush_rows(&self) -> Result<(), StorageError> {
-        if self.is_deleted() {
-            return Ok(());
-        }
-        self.learn_inside()?;
-        self.flush_all()
+        if self.is_deleted() { Ok(()) } else { self.flush_all() }
     }
     /// Reserves UIDs and MODSEQs before they run short, so that no delivery pays for it.
     pub(crate) fn reserve_ahead(&self) -> Result<(), StorageError> {
@@ -219,7 +215,7 @@ impl Mailbox {
             && record.first_recent == self.recent_from.load(Ordering::SeqCst)
             && record.scan_due == ScanDue::No;
         let is_idle = state.pending.is_empty() && state.in_flight.is_empty() && state.write_back.is_empty() && state.removals.is_empty();
-        is_recorded && is_idle && !state.look_again && !self.is_incomplete()
+        is_recorded && is_idle && !state.look_again && !self.is_incomplete() && !self.is_list_due()
     }
     /// Whether [`Mailbox::work`] has something to do.
     pub(crate) fn has_work(&self) -> bool {
@@ -228,19 +224,23 @@ impl Mailbox {
     /// What can be done without anybody waiting for it. What fails is tried again, and keeps nothing else from being done.
     /// `names`: files may be renamed and removed.
     pub(crate) fn work(&self, names: bool) -> Result<(), StorageError> {
-        // What was told first, then what can wait.
-        let mut steps = vec![self.flush_rows(), self.reserve_ahead()];
+        // What was told first, then what can wait. Rows are written once, with what is learnt.
+        let mut steps = vec![self.learn_inside(), self.flush_rows(), self.list_what_was_learnt(), self.reserve_ahead()];
         if names {
             steps.extend([self.write_back(self.store.settings.write_back_after), self.remove_files(), self.tidy()]);
         }
         steps.push(self.settle_takeover());
         steps.into_iter().find(Result::is_err).unwrap_or(Ok(()))
     }
-    /// Everything that is due, for closing.
+    /// Everything that is due, for closing. Dates and sizes that are not known yet are for whoever asks for them next.
     pub(crate) fn finish(&self) -> Result<(), StorageError> {
         self.flush_rows()?;
         self.write_back(Duration::ZERO)?;
         self.remove_files()?;
+        if let Err(error) = self.list_what_was_learnt() {
+            self.store.ensure_not_abandoned()?;
+            tracing::warn!(mailbox = %self.name(), %error, "whoever needs the list of UIDs has to read files again");
+        }
         if !self.is_deleted()
             && let Err(error) = self.look(Look::Leaving)
         {

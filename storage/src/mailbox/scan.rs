@@ -134,15 +134,15 @@ impl Mailbox {
             (columns.highest_modseq(), there.collect::<Vec<_>>())
         };
         let rows = if state.deferred { 0 } else { usize::MAX };
-        let record = matches!(look, Look::Opening(ScanDue::Takeover | ScanDue::Rebuild)).then(|| state.record.clone());
+        let adopted_below = matches!(look, Look::Opening(ScanDue::Takeover | ScanDue::Rebuild)).then_some(state.record.adopted_below);
         self.commit_some(&mut state, highest, rows, |change| {
-            record.iter().try_for_each(|record| change.set_adopted(record))?;
+            adopted_below.iter().try_for_each(|below| change.set_adopted(self.id, *below))?;
             uidls.iter().try_for_each(|(uid, uidl)| change.insert_uidl(self.id, *uid, uidl))
         })?;
-        if let (Some(record), true) = (record, !state.lists.is_empty()) {
+        if let (Some(below), true) = (adopted_below, !state.lists.is_empty()) {
             let lists = std::mem::take(&mut state.lists);
             drop(state);
-            let own = lists.iter().filter(|list| list.uid_next == record.adopted_below).max().copied();
+            let own = lists.iter().filter(|list| list.uid_next == below).max().copied();
             own.iter().for_each(|own| self.remove_other_lists(folder, &lists, *own));
         }
         Ok(())

@@ -55,7 +55,7 @@ impl Mailbox {
         let _inside = self.store.enter_for_change()?;
         self.ensure_there()?;
         target.ensure_there()?;
-        self.learn_inside()?;
+        self.learn_these(uids)?;
         // Nobody renames or removes the source's files meanwhile.
         let _disk = self.disk.lock();
         let (source_folder, target_folder) = (self.folder(), target.folder());

@@ -41,16 +41,15 @@ impl Mailbox {
             return Ok(());
         }
         // Names say dates and sizes.
-        self.learn_inside()?;
+        self.learn_for_names(age)?;
         let _disk = self.disk.lock();
         let folder = self.folder();
         let mut retries = 0;
         let mut from = 0;
         loop {
-            let jobs = self.jobs(&folder, age, from)?;
-            let Some(last) = jobs.last() else { return Ok(()) };
-            let last = last.uid.get();
-            if self.round(&folder, &jobs)? {
+            let (jobs, last) = self.jobs(&folder, age, from)?;
+            let Some(last) = last else { return Ok(()) };
+            if jobs.is_empty() || self.round(&folder, &jobs)? {
                 // Each is looked at once: however many wait, a round costs no more.
                 from = last.saturating_add(1);
             } else {
@@ -63,8 +62,27 @@ impl Mailbox {
         }
     }
 
-    /// The next ones of UIDs `from` and above.
-    fn jobs(&self, folder: &Path, age: Duration, from: u32) -> Result<Vec<Job>, StorageError> {
+    /// Messages that the list does not know need names that say all. What can't be learnt stays due.
+    fn learn_for_names(&self, age: Duration) -> Result<(), StorageError> {
+        let now = self.store.now();
+        let unknown: Vec<Uid> = {
+            let state = self.state.lock();
+            let columns = self.columns.read();
+            let due = state.write_back.iter().filter(|(_, since)| now.saturating_sub(**since) >= age);
+            let rows = due.filter_map(|(uid, _)| columns.position(Uid::new(*uid)?)).map(|position| (columns.row(position), position));
+            let rows =
+                rows.filter(|(row, position)| !row.is_known() && !is_listed(row, &columns.file(*position), state.record.adopted_below));
+            rows.map(|(row, _)| row.uid).collect()
+        };
+        if let Err(error) = self.learn_these(&unknown) {
+            self.store.ensure_not_abandoned()?;
+            tracing::warn!(mailbox = %self.name(), %error, "messages keep their names");
+        }
+        Ok(())
+    }
+
+    /// The next ones of UIDs `from` and above, and the last UID that was looked at.
+    fn jobs(&self, folder: &Path, age: Duration, from: u32) -> Result<(Vec<Job>, Option<u32>), StorageError> {
         let now = self.store.now();
         let mut rows: Vec<(Row, String)> = Vec::new();
         let adopted_below;
@@ -76,23 +94,29 @@ impl Mailbox {
             let there = due.filter_map(|(uid, _)| columns.position(Uid::new(*uid)?));
             rows.extend(there.take(ROUND).map(|position| (columns.row(position), columns.file(position))));
         }
+        let last = rows.last().map(|(row, _)| row.uid.get());
         let mut jobs = Vec::with_capacity(rows.len());
         for (row, from) in rows {
-            let to = self.name_for(folder, &row, &from, adopted_below)?;
-            jobs.push(Job { uid: row.uid, flags: row.flags, from, to });
+            if let Some(to) = self.name_for(folder, &row, &from, adopted_below)? {
+                jobs.push(Job { uid: row.uid, flags: row.flags, from, to });
+            }
         }
-        Ok(jobs)
+        Ok((jobs, last))
     }
 
-    /// The name that says all there is to say about a message: its own where it already has our form.
-    fn name_for(&self, folder: &Path, row: &Row, file: &str, adopted_below: u32) -> Result<String, StorageError> {
+    /// The name that says all there is to say about a message: its own where it already has our form. `None`: there is none yet.
+    fn name_for(&self, folder: &Path, row: &Row, file: &str, adopted_below: u32) -> Result<Option<String>, StorageError> {
         let name = file.rsplit_once('/').map_or(file, |(_, name)| name);
         let mut parsed = FileName::parse(name);
         parsed.flags = row.flags;
         let Base { uid, size, disk_size, .. } = parsed.base;
-        if row.uid.get() < adopted_below && uid.is_none() && size == Some(row.size) && disk_size.is_some() && can_be_listed(name) {
+        let says_sizes = size == Some(row.size) && disk_size.is_some();
+        if (says_sizes || !row.is_known()) && uid.is_none() && is_listed(row, file, adopted_below) {
             // The list knows it by this name, and so would an earlier server.
-            return Ok(format!("cur/{}{}", identity(name), parsed.print_flags()));
+            return Ok(Some(format!("cur/{}{}", identity(name), parsed.print_flags())));
+        }
+        if !row.is_known() {
+            return Ok(None);
         }
         let complete = parsed.base.uid == Some(row.uid) && parsed.base.size == Some(row.size) && parsed.base.disk_size.is_some();
         if !complete {
@@ -113,7 +137,7 @@ impl Mailbox {
             parsed.base.email_id = Some(EmailId::of(name, row.size));
             parsed.base.unique = self.store.unique(Some(row.internal_date)).0;
         }
-        Ok(format!("cur/{}", parsed.print()))
+        Ok(Some(format!("cur/{}", parsed.print())))
     }
 
     /// `false`: some files were not where we thought.
@@ -190,4 +214,9 @@ impl Mailbox {
         }
         Ok(all_there)
     }
+}
+
+/// Whether the list says the message's UID.
+fn is_listed(row: &Row, file: &str, adopted_below: u32) -> bool {
+    row.uid.get() < adopted_below && can_be_listed(file)
 }

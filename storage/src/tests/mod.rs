@@ -192,6 +192,7 @@ pub(super) struct Picture {
 }
 
 pub(super) fn picture(mailbox: &Mailbox) -> Picture {
+    mailbox.learn().unwrap();
     let rows: Vec<_> = mailbox.read().rows().collect();
     let messages = rows.into_iter().map(|row| {
         let content = mailbox.open_message(row.uid).unwrap().read_all().unwrap();

@@ -108,7 +108,7 @@ fn to_be_replaced(selected: &Selected, replaced: Replaced) -> Result<Uid, Reply>
     let Replaced { uid, message } = replaced;
     let set = SequenceSet::Ranges(smallvec![SequenceRange { low: message, high: message }]);
     let named = sets::uids(&sets::positions(&set, Numbers::new(uid), selected)?, &selected.view);
-    let there = named.first().copied().filter(|uid| selected.mailbox.read_names().position(*uid).is_some());
+    let there = named.first().copied().filter(|uid| selected.mailbox.read().position(*uid).is_some());
     there.ok_or_else(reply::expunged)
 }
 

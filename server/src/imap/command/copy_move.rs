@@ -82,7 +82,7 @@ fn lost_with(rights: Rights) -> FlagSet {
 /// The UIDs that a set names and that are still there. A sequence number whose message is gone is an error: the client believes in it.
 pub fn present(selected: &Selected, uid: bool, set: &SequenceSet) -> Result<Vec<Uid>, Reply> {
     let named = sets::uids(&sets::positions(set, Numbers::new(uid), selected)?, &selected.view);
-    let messages = selected.mailbox.read_names();
+    let messages = selected.mailbox.read();
     let there: Vec<Uid> = named.iter().copied().filter(|uid| messages.position(*uid).is_some()).collect();
     if !uid && there.len() < named.len() { Err(reply::expunged()) } else { Ok(there) }
 }

@@ -80,7 +80,7 @@ pub async fn fetch<H: Holding>(
     }
     updates::tell_keywords(&mut session.connection, selected);
 
-    let mut told = Told { known: Vec::new(), missing: false, unknown_encoding: false };
+    let mut told = Told { known: Vec::new(), missing: false, unreadable: false, unknown_encoding: false };
     let mut rest = positions.iter().cloned().flatten();
     loop {
         let batch = next_batch(&mut rest, selected, &plan, changed_since, &mut told);
@@ -94,6 +94,7 @@ pub async fn fetch<H: Holding>(
     updates::tell(&mut session.connection, selected, session.enabled, expunges, &told.known).await?;
     Ok(match told {
         Told { unknown_encoding: true, .. } => Reply::no(Code::UnknownCte, "The transfer encoding of a part is not known, or broken"),
+        Told { unreadable: true, .. } => Reply::no(Code::ServerBug, "A message can't be read on the server"),
         Told { missing: true, .. } if !uid => reply::expunged(),
         _ => Reply::ok("Fetch completed"),
     })
@@ -102,7 +103,7 @@ pub async fn fetch<H: Holding>(
 /// Sends items of messages that came, unasked: \Seen stays as it is, and those that are gone again are left out.
 pub async fn push<H: Holding>(session: &mut Session<H>, selected: &Selected, uids: &[Uid], items: Vec<FetchItem>) -> Result<(), Stop> {
     let plan = Plan::new(items, session.enabled.uid(), None, session.enabled);
-    let mut told = Told { known: Vec::new(), missing: false, unknown_encoding: false };
+    let mut told = Told { known: Vec::new(), missing: false, unreadable: false, unknown_encoding: false };
     let mut rest = uids.iter().filter_map(|uid| selected.view.uids().binary_search(uid).ok());
     while let Some(messages) = next_batch(&mut rest, selected, &plan, None, &mut told) {
         if !messages.is_empty() {
@@ -119,6 +120,8 @@ struct Plan {
     request: Arc<Request>,
     needs_rendered: bool,
     sets_seen: bool,
+    /// Whether it tells more than names say.
+    tells_facts: bool,
     /// Whether MODSEQ goes with FLAGS that were not asked for.
     enabled: Enabled,
     /// Messages that this command made \Seen, ascending.
@@ -136,7 +139,8 @@ impl Plan {
         let needs_rendered =
             items.iter().any(|item| matches!(item, FetchItem::Envelope | FetchItem::BodyStructure) || cached_names(item).is_some());
         let sets_seen = items.iter().any(sets_seen);
-        Plan { items, request: Arc::new(request), needs_rendered, sets_seen, enabled, seen_now: Vec::new() }
+        let tells_facts = items.iter().any(FetchItem::tells_facts);
+        Plan { items, request: Arc::new(request), needs_rendered, sets_seen, tells_facts, enabled, seen_now: Vec::new() }
     }
 }
 
@@ -192,6 +196,8 @@ struct Told {
     known: Vec<(Uid, ModSeq)>,
     /// Whether a message was left out because it is gone.
     missing: bool,
+    /// Whether a message was left out because its file can't be read.
+    unreadable: bool,
     /// Whether a part was left out because its transfer encoding can't be undone.
     unknown_encoding: bool,
 }
@@ -213,9 +219,10 @@ async fn set_seen<H: Holding>(
     changed_since: Option<u64>,
 ) -> Result<Vec<Uid>, Stop> {
     let unseen: Vec<Uid> = {
-        let messages = selected.mailbox.read_names();
+        let messages = selected.mailbox.read();
         let rows = sets::uids(positions, &selected.view).into_iter().filter_map(|uid| messages.get(uid));
-        let unseen = rows.filter(|row| !row.flags.contains(Flag::Seen) && changed_since.is_none_or(|since| row.modseq.get() > since));
+        let unseen = rows
+            .filter(|row| row.is_known() && !row.flags.contains(Flag::Seen) && changed_since.is_none_or(|since| row.modseq.get() > since));
         unseen.map(|row| row.uid).collect()
     };
     if unseen.is_empty() {
@@ -241,7 +248,7 @@ fn next_batch(
 ) -> Option<VecDeque<Message>> {
     let wants_id = plan.items.contains(&FetchItem::EmailId);
     let view: &View = &selected.view;
-    let messages = selected.mailbox.read_names();
+    let messages = selected.mailbox.read();
     let mut batch = VecDeque::new();
     let mut looked_at = 0;
     for position in rest.take(BATCH_MESSAGES) {
@@ -250,6 +257,7 @@ fn next_batch(
         let found = messages.position(*uid);
         match found.map(|found| messages.row(found)) {
             Some(row) if changed_since.is_some_and(|since| row.modseq.get() <= since) => {}
+            Some(row) if plan.tells_facts && !row.is_known() => told.unreadable = true,
             Some(row) => {
                 let email_id = found.filter(|_| wants_id).map(|found| messages.email_id(found));
                 batch.push_back(Message { sequence: sequence(position), row, email_id });

@@ -100,6 +100,7 @@ pub struct Query {
     reads_headers: bool,
     uses_modseq: bool,
     uses_email_id: bool,
+    uses_facts: bool,
 }
 
 /// Makes `key` ready: sets are resolved and sorted, days become seconds, keywords become bits, text is folded.
@@ -111,6 +112,7 @@ pub fn compile(key: &SearchKey, context: &Context<'_>) -> Query {
         reads_headers: false,
         uses_modseq: false,
         uses_email_id: false,
+        uses_facts: false,
     };
     query.root = query.compile_node(key, context);
     query
@@ -128,6 +130,10 @@ impl Query {
     /// Whether MODSEQ is among the keys: the answer then ends with the highest MODSEQ of the messages found (RFC 7162 §3.1.5).
     pub fn uses_modseq(&self) -> bool {
         self.uses_modseq
+    }
+    /// Whether it judges by dates and sizes of files, or by what follows from them.
+    pub fn uses_facts(&self) -> bool {
+        self.uses_facts || self.uses_email_id
     }
     /// Whether EMAILID is among the keys.
     pub fn uses_email_id(&self) -> bool {
@@ -198,6 +204,11 @@ enum SentTest {
 impl Query {
     fn compile_node(&mut self, key: &SearchKey, context: &Context<'_>) -> Node {
         let day = |date: &Date| unix_day(date).saturating_mul(SECONDS_PER_DAY);
+        let node = self.compile_key(key, context, day);
+        self.uses_facts |= matches!(node, Node::Internal(_) | Node::Saved(_) | Node::Larger(_) | Node::Smaller(_));
+        node
+    }
+    fn compile_key(&mut self, key: &SearchKey, context: &Context<'_>, day: impl Fn(&Date) -> i64) -> Node {
         match key {
             SearchKey::All => Node::Constant(true),
             SearchKey::And(keys) => Node::And(keys.iter().map(|key| self.compile_node(key, context)).collect()),

@@ -44,7 +44,7 @@ pub async fn select<H: Holding>(session: &mut Session<H>, state: &mut State, sel
     changes.mark_unchanged();
     let first_recent = session.enabled.recent().then(|| mailbox.recent(access == Access::ReadWrite));
     let (mut view, uid_next, unseen) = {
-        let messages = mailbox.read_names();
+        let messages = mailbox.read();
         (View::open(&*messages), messages.uid_next(), first_unseen(&messages))
     };
     if let Some(first) = first_recent {

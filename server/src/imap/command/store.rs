@@ -78,7 +78,7 @@ pub async fn store<H: Holding>(
     }
     // Why it was not changed spares the client a FETCH (RFC 7162 §3.1.3, example 6).
     for uid in &stored.modified {
-        let row = selected.mailbox.read_names().get(*uid);
+        let row = selected.mailbox.read().get(*uid);
         if let Some(row) = row {
             answer.write(&mut session.connection, selected, &row, true).await?;
         }
@@ -144,7 +144,7 @@ impl Before {
 
 /// The flags that the client was told. Of what somebody else changed since, it knows nothing: a silent STORE tells it.
 fn flags_of(selected: &Selected, uids: &[Uid]) -> Before {
-    let messages = selected.mailbox.read_names();
+    let messages = selected.mailbox.read();
     let told = selected.view.highest_modseq();
     let rows = uids.iter().filter_map(|uid| messages.get(*uid)).filter(|row| row.modseq.get() <= told);
     Before(rows.map(|row| (row.uid, row.flags)).collect())

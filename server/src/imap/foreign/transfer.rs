@@ -217,6 +217,7 @@ impl<H: Holding> Session<H> {
                     drop(selected.writable()?);
                 }
                 let uids = present(selected, uid, &set)?;
+                selected.mailbox.ensure_known(&uids)?;
                 let keywords = selected.mailbox.keywords();
                 let messages = selected.mailbox.read();
                 let rows = uids.iter().filter_map(|uid| messages.get(*uid));

@@ -237,7 +237,7 @@ impl Command {
     /// Whether it needs more of messages of the selected mailbox than UIDs, flags and MODSEQs.
     pub fn tells_facts(&self) -> bool {
         match self {
-            Command::Fetch { items, .. } => items.iter().any(|item| !matches!(item, FetchItem::Uid | FetchItem::Flags | FetchItem::ModSeq)),
+            Command::Fetch { items, .. } => items.iter().any(FetchItem::tells_facts),
             Command::Search { .. } | Command::Sort { .. } | Command::Thread { .. } | Command::Copy { .. } | Command::Move { .. } => true,
             _ => false,
         }
@@ -469,6 +469,13 @@ pub enum FetchItem {
         partial: Option<(u64, u64)>,
     },
     BinarySize(Vec<u32>),
+}
+
+impl FetchItem {
+    /// Whether it tells more of a message than its UID, flags and MODSEQ.
+    pub fn tells_facts(&self) -> bool {
+        !matches!(self, FetchItem::Uid | FetchItem::Flags | FetchItem::ModSeq)
+    }
 }
 
 /// How STORE changes.

@@ -99,8 +99,13 @@ fn decide_from_memory(selected: &Selected, query: &Query, places: impl Iterator<
     let messages = selected.mailbox.read();
     for (position, uid) in places {
         let Some(at) = messages.position(uid) else { continue };
+        let row = messages.row(at);
+        if query.uses_facts() && !row.is_known() {
+            // Its file can't be read: nobody can say.
+            continue;
+        }
         let email_id = query.uses_email_id().then(|| messages.email_id(at));
-        let facts = RowFacts { email_id, ..facts(selected, sequence(position), &messages.row(at)) };
+        let facts = RowFacts { email_id, ..facts(selected, sequence(position), &row) };
         match query.decide_row(&facts) {
             Some(true) => found.push(facts),
             Some(false) => {}
