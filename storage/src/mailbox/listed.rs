@@ -5,7 +5,7 @@
 //! - many files of other programs get no new names, and keep their UIDs without the index (`many_files_of_another_program_keep_their_names`)
 //! - whatever fails or dies while a list is made, no UID is two messages (`whatever_fails_while_many_files_are_taken_over_no_uid_means_two_messages`)
 
-use std::{collections::HashMap, path::Path, sync::atomic::Ordering};
+use std::{collections::HashMap, io, path::Path, sync::atomic::Ordering};
 
 use index::{FlagSet, ScanDue, Uid};
 use parking_lot::MutexGuard;
@@ -28,6 +28,9 @@ use crate::{
 
 /// More files of other programs than this at once go into the list; so few are renamed as soon as a list is written.
 pub(super) const RENAMED_MAX: usize = 64;
+
+/// How often a list is looked for that was there a moment ago.
+const LOOKED_FOR_MAX: usize = 3;
 
 /// What a list says of a file.
 #[derive(Debug, Clone, Copy)]
@@ -70,16 +73,16 @@ impl Mailbox {
             }
             return Ok(None);
         };
+        let (own, file) = self.read_list(folder, *own)?;
         let path = folder.join(own.print());
-        let file = read_small(self.store.filesystem.as_ref(), &path, UIDLIST_BYTES_MAX).map_err(self.store.io("can't read", &path))?;
-        match file.ok_or_else(|| "it is not there".to_owned()).and_then(|file| UidList::parse_own(*own, &file)) {
+        match UidList::parse_own(own, &file) {
             Ok(list) if list.uid_validity == self.uid_validity() => {
                 if list.bad_lines > 0 {
                     let (list_is, lines) = (path.display(), list.bad_lines);
                     tracing::error!(list = %list_is, lines, "lines are damaged: their messages get new UIDs; restore the list from a backup");
                 }
                 self.list_has_guid(list.guid.as_deref());
-                Ok(Some((*own, list)))
+                Ok(Some((own, list)))
             }
             Ok(_) => Ok(None),
             Err(why) => {
@@ -87,6 +90,18 @@ impl Mailbox {
                 Ok(None)
             }
         }
+    }
+    /// Reads a list. Whoever replaced it since the folder was listed wrote another one: what can't be found is no reason to give new UIDs.
+    fn read_list(&self, folder: &Path, mut own: OwnList) -> Result<(OwnList, Vec<u8>), StorageError> {
+        for _ in 0..LOOKED_FOR_MAX {
+            let path = folder.join(own.print());
+            let file = read_small(self.store.filesystem.as_ref(), &path, UIDLIST_BYTES_MAX).map_err(self.store.io("can't read", &path))?;
+            if let Some(file) = file {
+                return Ok((own, file));
+            }
+            own = self.lists(folder)?.into_iter().max().unwrap_or(own);
+        }
+        Err(self.store.io("can't read", folder.join(own.print()))(io::ErrorKind::NotFound.into()))
     }
     /// The lists in the folder now.
     pub(super) fn lists(&self, folder: &Path) -> Result<Vec<OwnList>, StorageError> {
@@ -131,8 +146,9 @@ impl Mailbox {
         let modseq = self.next_modseq(&state, folder)?;
 
         let known_sizes = |found: &Found| names.get(identity(&found.file)).map_or((None, None), |listed| listed.sizes);
-        let is_unlisted = |found: &Found| can_be_listed(&found.file) && !names.contains_key(identity(&found.file));
-        let unlisted = assigned.iter().any(|(_, found)| is_unlisted(found));
+        // The list may say a UID that another file has by its name.
+        let says = |uid: u32, found: &Found| names.get(identity(&found.file)).is_some_and(|listed| listed.uid.get() == uid);
+        let unlisted = assigned.iter().any(|(uid, found)| can_be_listed(&found.file) && !says(*uid, found));
         if unlisted {
             let files = assigned.iter().filter(|(_, found)| can_be_listed(&found.file));
             let files = files.filter_map(|(uid, found)| Some((Uid::new(*uid)?, found.file.as_str(), known_sizes(found))));
@@ -194,12 +210,16 @@ impl Mailbox {
         files: impl Iterator<Item = (Uid, &'a str, (Option<u64>, Option<u64>))>,
         uid_next: u32,
     ) -> Result<OwnList, StorageError> {
+        self.ensure_ours()?;
         let epoch = self.store.lease.epoch();
         let (epoch, mut list) = match before {
             // Epochs may have begun anew, with the leases: lists go on.
             Some((own, list)) => (epoch.max(own.epoch), list),
             None => (epoch, UidList::new(self.uid_validity())),
         };
+        let files: Vec<_> = files.collect();
+        let now: HashMap<&str, Uid> = files.iter().map(|(uid, file, _)| (identity(file), *uid)).collect();
+        list.messages.retain(|uid, listed| now.get(listed.name.as_str()).is_none_or(|now| now == uid));
         for (uid, file, (disk_size, size)) in files {
             let listed = list.messages.entry(uid).or_default();
             identity(file).clone_into(&mut listed.name);
@@ -213,8 +233,17 @@ impl Mailbox {
         self.list_has_guid(list.guid.as_deref());
         Ok(own)
     }
+    /// Whether the user is still ours: who went on may have made a list meanwhile.
+    fn ensure_ours(&self) -> Result<(), StorageError> {
+        self.store.ensure_not_abandoned()?;
+        self.store.lease.confirm(self.store.settings.suspended_wait)?;
+        Ok(())
+    }
     /// The index knows that `own` is the list by now: the others are not needed.
     pub(super) fn remove_other_lists(&self, folder: &Path, lists: &[OwnList], own: OwnList) {
+        if self.ensure_ours().is_err() {
+            return;
+        }
         for other in lists.iter().filter(|other| **other != own) {
             remove_quietly(self.store.filesystem.as_ref(), &folder.join(other.print()));
         }

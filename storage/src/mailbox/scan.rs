@@ -107,10 +107,17 @@ impl Mailbox {
         if matches!(look, Look::Opening(ScanDue::Takeover | ScanDue::Rebuild)) && !new.is_empty() {
             let lists = self.state.lock().lists.clone();
             list = self.list_beside(folder, &lists)?;
-            if list.is_none() {
+            let mut state = self.state.lock();
+            match &list {
+                Some((own, _)) if !lists.contains(own) => {
+                    state.record.adopted_below = own.uid_next;
+                    state.lists.push(*own);
+                }
+                Some(_) => {}
                 // One that can't be read stays for whoever repairs it.
-                self.state.lock().lists.clear();
+                None => state.lists.clear(),
             }
+            drop(state);
             names = list.as_ref().map(|(_, list)| by_name(list)).unwrap_or_default();
             Self::apply_list(&names, &mut new);
             self.apply_further(folder, &mut new)?;

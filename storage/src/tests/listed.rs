@@ -261,6 +261,61 @@ fn a_file_that_cannot_be_read_keeps_nobody_from_the_others() {
     held.close().unwrap();
 }
 
+/// A backup brought a message back under the name it had in our form, beside the file that the list knows.
+#[test]
+fn a_file_whose_uid_another_name_says_keeps_the_one_it_is_given() {
+    for number in [1, 2] {
+        let mut user = filled(MANY);
+        let held = user.open(Handover::Clean);
+        let inbox = held.inbox();
+        held.run_background_work().unwrap();
+        let uid = numbered(&inbox, number);
+        let file = inbox.file(uid).unwrap();
+        held.close().unwrap();
+        let name = crate::maildir::filename::identity(&file).to_owned();
+        std::fs::write(user.maildir().join(format!("cur/{name},U={uid}:2,")), std::fs::read(user.maildir().join(&file)).unwrap()).unwrap();
+        user.delete_index();
+        let held = user.open(Handover::Clean);
+        let inbox = held.inbox();
+        let names = |inbox: &Mailbox| inbox.read().uids().iter().map(|uid| (*uid, inbox.file(*uid).unwrap())).collect::<BTreeMap<_, _>>();
+        let told = names(&inbox);
+        assert_eq!(told.len(), MANY + 1);
+        user.die(held);
+        let held = user.open(Handover::Unclean);
+        assert_eq!(names(&held.inbox()), told);
+    }
+}
+
+#[test]
+fn a_list_that_is_replaced_while_the_mailbox_is_opened_counts() {
+    for replaced in [true, false] {
+        let mut user = filled(MANY);
+        let held = user.open(Handover::Clean);
+        held.run_background_work().unwrap();
+        let before = contents(&held.inbox());
+        held.close().unwrap();
+        user.delete_index();
+        let maildir = user.maildir();
+        let list = lists(&user).remove(0);
+        let (path, away) = (maildir.join(&list), maildir.join("away"));
+        let text = std::fs::read(&path).unwrap();
+        let higher = maildir.join(list.replace(",E", ",E9"));
+        user.faulty.after_listing(move |folder| {
+            if folder.ends_with("cur") && path.exists() {
+                std::fs::remove_file(&path).unwrap();
+                std::fs::write(if replaced { &higher } else { &away }, &text).unwrap();
+            }
+        });
+        let held = user.open(Handover::Clean);
+        let inbox = held.account.mailbox(&MailboxName::inbox());
+        if replaced {
+            assert_eq!(contents(&inbox.unwrap()), before);
+        } else {
+            assert!(matches!(inbox.unwrap_err(), StorageError::Io { .. }));
+        }
+    }
+}
+
 /// What a client may have been told: content by UID.
 type Told = BTreeMap<u32, Vec<u8>>;
 
