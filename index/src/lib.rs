@@ -6,7 +6,8 @@
 //! - an expunged UID is remembered until its MODSEQ falls under the floor (`expunged_uids_are_remembered_down_to_the_floor`)
 //! - a row that is not as it was written, or missing, is noticed (`whatever_byte_is_damaged_nothing_wrong_is_read`)
 //! - a change that is not committed changes nothing (`a_dropped_change_changes_nothing`)
-//! - a change takes time linear in what it changes (`many_messages_apart_are_expunged_in_linear_time`)
+//! - a change that begins a transaction takes time linear in what it changes (`many_messages_apart_are_expunged_in_linear_time`); one beside changes that
+//!   joined before is under a savepoint, and each of its statements takes time for every page that it changed so far
 //! - after an unclean takeover the old epoch's files are never written ([`epoch`])
 //!
 //! The database file of an open index must be opened and closed nowhere else in the process: closing any descriptor of it drops SQLite's lock.

@@ -501,7 +501,6 @@ impl StoredPassword {
     }
 }
 
-/// `$1$salt$hash`.
 /// A password in the form in which all keyboards mean the same (RFC 8265 §4.2.1, which followed SASLprep): composed, each space the usual one.
 /// `None`: it has that form, or is no text.
 fn prepared(password: &[u8]) -> Option<Vec<u8>> {
@@ -513,6 +512,7 @@ fn prepared(password: &[u8]) -> Option<Vec<u8>> {
     (prepared != text).then(|| prepared.into_bytes())
 }
 
+/// `$1$salt$hash`.
 fn verify_md5_crypt(text: &str, password: &[u8]) -> Option<bool> {
     let (salt, hash) = text.strip_prefix("$1$")?.split_once('$')?;
     Some(md5_crypt(password, salt.as_bytes()).as_bytes().ct_eq(hash.as_bytes()).into())

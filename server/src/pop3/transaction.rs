@@ -72,6 +72,14 @@ struct Transaction<'a, M> {
     bad_commands: usize,
 }
 
+/// What the line before a message says.
+#[derive(Debug, Clone, Copy)]
+enum Announced {
+    /// The size that LIST tells; left out where what is sent is seen not to be the message itself.
+    Octets(u64),
+    Top,
+}
+
 /// What a command came to.
 type Answered = Result<(), Refusal>;
 
@@ -154,14 +162,14 @@ impl<M: Maildrop> Transaction<'_, M> {
             Command::Uidl(number) => self.uidl(connection, number).await?,
             Command::Retr(number) => {
                 let (position, size) = self.message(number)?;
-                self.send(connection, position, &format!("{size} octets"), None).await?;
+                self.send(connection, position, Announced::Octets(size), None).await?;
                 if let Some(seen) = self.seen.get_mut(position) {
                     *seen = true;
                 }
             }
             Command::Top(number, lines) => {
                 let (position, _) = self.message(number)?;
-                self.send(connection, position, "The top of the message follows", Some(Top::new(lines))).await?;
+                self.send(connection, position, Announced::Top, Some(Top::new(lines))).await?;
             }
             Command::Dele(number) => {
                 let (position, size) = self.message(number)?;
@@ -243,24 +251,34 @@ impl<M: Maildrop> Transaction<'_, M> {
     }
 
     /// Streams a message, or its top. The next piece is read while this one is sent.
-    async fn send(&self, connection: &mut Connection, position: usize, announcement: &str, mut top: Option<Top>) -> Answered {
+    async fn send(&self, connection: &mut Connection, position: usize, announced: Announced, mut top: Option<Top>) -> Answered {
         let message = self.maildrop.open(position).await.map_err(Refusal::Store)?;
         // Before +OK, so that a message that can't be read is an error and no torn response.
         let mut piece = self.maildrop.read(&message, 0, PIECE_BYTES).await.map_err(Refusal::Store)?;
-        reply::ok(connection.output(), announcement);
         let mut surrogate = (!self.settings.utf8).then(Surrogate::default);
         let mut stuffer = Stuffer::default();
         let mut offset = 0;
         loop {
+            let is_first = offset == 0;
             offset += piece.len() as u64;
             let is_last = piece.len() < PIECE_BYTES;
+            let mut is_changed = false;
             if let Some(surrogate) = &mut surrogate {
                 let mut made = Vec::with_capacity(piece.len());
                 surrogate.write(&piece, &mut made);
                 if is_last {
                     std::mem::take(surrogate).finish(&mut made);
                 }
+                is_changed = !piece.starts_with(&made);
                 piece = made;
+            }
+            if is_first {
+                let text = match announced {
+                    Announced::Top => "The top of the message follows".to_owned(),
+                    Announced::Octets(_) if is_changed => "The message follows".to_owned(),
+                    Announced::Octets(octets) => format!("{octets} octets"),
+                };
+                reply::ok(connection.output(), &text);
             }
             // The lines that TOP counts are those of what is sent.
             let wanted = top.as_mut().map_or(piece.len(), |top| top.take(&piece));

@@ -11,7 +11,7 @@ use memchr::{memchr, memmem};
 
 use super::{
     fields::fields,
-    structure::{DEPTH_MAX, Kind, MimeFields, PARTS_MAX, Part},
+    structure::{BOUNDARY_BYTES_MAX, DEPTH_MAX, Kind, MimeFields, PARTS_MAX, Part},
 };
 
 /// The parts of a message; the first is the message itself, and there is always one.
@@ -41,6 +41,22 @@ fn empty_line(raw: &[u8]) -> Option<Range<usize>> {
         start = end;
     }
     None
+}
+
+/// So much of a line tells whether it is a delimiter: two hyphens, the longest boundary, and two more hyphens.
+pub(super) const DELIMITER_BYTES_MAX: usize = BOUNDARY_BYTES_MAX + 4;
+
+/// Whether `line` is a delimiter of `boundary`, and then whether it is the last one. Its first [`DELIMITER_BYTES_MAX`] bytes are enough. Behind white space
+/// anything may follow.
+pub(super) fn delimits(line: &[u8], boundary: &[u8]) -> Option<bool> {
+    if line.len() < boundary.len() + 2 {
+        return None;
+    }
+    match line.strip_prefix(b"--")?.strip_prefix(boundary)? {
+        [b'-', b'-', ..] => Some(true),
+        [] | [b'\r' | b'\n' | b' ' | b'\t', ..] => Some(false),
+        _ => None,
+    }
 }
 
 /// What a part is there for.
@@ -177,16 +193,14 @@ impl Finder<'_> {
     }
 
     fn delimiter_at(&self, line: usize) -> Option<Delimiter> {
-        let after_dashes = self.raw.get(line..)?.strip_prefix(b"--")?;
+        let text = self.raw.get(line..).filter(|text| text.starts_with(b"--"))?;
         if self.parts.len() >= PARTS_MAX {
             return None;
         }
+        let text = text.get(..DELIMITER_BYTES_MAX).unwrap_or(text);
+        let text = memchr(b'\n', text).and_then(|end| text.get(..=end)).unwrap_or(text);
         self.open.iter().enumerate().rev().find_map(|(of, boundary)| {
-            let closes = match after_dashes.strip_prefix(boundary.as_slice())? {
-                [b'-', b'-', ..] => true,
-                [] | [b'\r' | b'\n' | b' ' | b'\t', ..] => false,
-                _ => return None,
-            };
+            let closes = delimits(text, boundary)?;
             Some(Delimiter { of, line: Line { start: line, end: self.line_after(line) }, closes })
         })
     }

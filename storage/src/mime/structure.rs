@@ -1,6 +1,6 @@
 //! A part and its MIME fields, and BODYSTRUCTURE and BODY (RFC 9051 §7.5.2) from it.
 
-use std::ops::Range;
+use std::{collections::BTreeMap, ops::Range};
 
 use super::{
     envelope,
@@ -13,6 +13,11 @@ use super::{
 pub(super) const DEPTH_MAX: usize = 64;
 /// Most parts; the rest stays in the last one. Bounds the size of BODYSTRUCTURE.
 pub(super) const PARTS_MAX: usize = 10_000;
+
+/// Longest boundary: RFC 2046 §5.1.1 allows 70 characters, and no line has more than these (RFC 5322 §2.1.1).
+pub(super) const BOUNDARY_BYTES_MAX: usize = 998;
+/// Longest Content-Type or Content-Transfer-Encoding that counts, with all its lines: a longer one, which no mail program writes, is not readable.
+pub(super) const FIELD_BYTES_MAX: usize = 64 * 1024;
 
 /// Most parameters (or languages) of one field; the rest is left out. A file name of thousands of characters, cut up as in RFC 2231, has some hundred.
 const PARAMETERS_MAX: usize = 1000;
@@ -72,17 +77,45 @@ impl Media {
         self.main.eq_ignore_ascii_case(b"text")
     }
     /// The boundary of its parts: the parameter, also cut up or percent-encoded as in RFC 2231; without space at its end, which RFC 2046 §5.1.1 forbids.
+    /// `None` for one that no line can have.
     pub fn boundary(&self) -> Option<Vec<u8>> {
-        let value_of = |name: &str| {
-            self.parameters.iter().find(|(known, _)| known.eq_ignore_ascii_case(name.as_bytes())).map(|(_, value)| value.as_slice())
+        let (mut plain, mut encoded) = (None, None);
+        let mut pieces: BTreeMap<usize, Vec<(bool, &[u8])>> = BTreeMap::new();
+        for (name, value) in &self.parameters {
+            let Some(ending) = name.split_at_checked("boundary".len()).filter(|(start, _)| start.eq_ignore_ascii_case(b"boundary")) else {
+                continue;
+            };
+            match ending.1 {
+                b"" => plain = plain.or(Some(value)),
+                b"*" => encoded = encoded.or(Some(value)),
+                [b'*', number @ ..] => {
+                    let (number, is_encoded) = number.strip_suffix(b"*").map_or((number, false), |number| (number, true));
+                    if let Some(number) = piece_number(number) {
+                        pieces.entry(number).or_default().push((is_encoded, value));
+                    }
+                }
+                _ => {}
+            }
+        }
+        let mut boundary = match (plain, encoded) {
+            (Some(value), _) => value.clone(),
+            (None, Some(value)) => extended(value, true),
+            (None, None) => {
+                let mut joined = Vec::new();
+                for (position, (number, found)) in pieces.iter().enumerate() {
+                    // Of several pieces of one number, the first counts, and one as it is before one that is encoded.
+                    let Some((is_encoded, value)) = found.iter().find(|(is_encoded, _)| !is_encoded).or(found.first()) else { break };
+                    if *number != position {
+                        break;
+                    }
+                    if *is_encoded { joined.extend(extended(value, position == 0)) } else { joined.extend_from_slice(value) }
+                }
+                joined
+            }
         };
-        let piece = |number: usize| {
-            let plain = value_of(&format!("boundary*{number}")).map(<[u8]>::to_vec);
-            plain.or_else(|| value_of(&format!("boundary*{number}*")).map(|value| extended(value, number == 0)))
-        };
-        let whole = value_of("boundary").map(<[u8]>::to_vec).or_else(|| value_of("boundary*").map(|value| extended(value, true)));
-        let pieces = || (0..PARAMETERS_MAX).map_while(piece).reduce(|before, piece| [before, piece].concat());
-        whole.or_else(pieces).map(|boundary| boundary.trim_ascii_end().to_vec()).filter(|boundary| !boundary.is_empty())
+        boundary.truncate(boundary.trim_ascii_end().len());
+        let fits_a_line = boundary.len() <= BOUNDARY_BYTES_MAX && !boundary.iter().any(|byte| byte.is_ascii_control() && *byte != b'\t');
+        (fits_a_line && !boundary.is_empty()).then_some(boundary)
     }
     pub fn is_multipart(&self) -> bool {
         self.main.eq_ignore_ascii_case(b"multipart")
@@ -97,6 +130,12 @@ impl Media {
         let after_quotes = |value: &'_ [u8]| value.iter().rposition(|byte| *byte == b'\'').map_or(0, |quote| quote + 1);
         value_of(b"charset").or_else(|| value_of(b"charset*").map(|value| &value[after_quotes(value)..]))
     }
+}
+
+/// The number of a piece (RFC 2231 §3): without zeros before it.
+fn piece_number(digits: &[u8]) -> Option<usize> {
+    let text = str::from_utf8(digits).ok().filter(|text| *text == "0" || !text.starts_with(['0', '+']))?;
+    text.parse().ok().filter(|number| *number < PARAMETERS_MAX)
 }
 
 /// An extended value of RFC 2231 §4: the first piece has a charset and a language in front.
@@ -187,7 +226,10 @@ impl MimeFields {
     pub fn read(header: &[u8]) -> MimeFields {
         let mut mime = MimeFields::default();
         for field in fields(header) {
+            let is_too_long = field.raw.len() > FIELD_BYTES_MAX;
             match field.name.to_ascii_lowercase().as_slice() {
+                b"content-type" if is_too_long => (mime.media, mime.says_media) = (None, true),
+                b"content-transfer-encoding" if is_too_long => mime.transfer_encoding = Some(TransferEncoding(None)),
                 b"content-type" => (mime.media, mime.says_media) = (Media::parse(field.value), true),
                 b"content-transfer-encoding" => mime.transfer_encoding = Some(TransferEncoding::parse(field.value)),
                 b"content-id" => mime.id = Some(field.unfolded()),
@@ -212,12 +254,8 @@ impl MimeFields {
     /// Whether the body is a message with parts of its own. One in base64 or quoted-printable, which RFC 2046 §5.2.1 forbids, is none for IMAP:
     /// its parts have no bytes that a section could name.
     pub fn holds_message(&self, in_digest: bool) -> bool {
-        let is_encoded = |encoding: &TransferEncoding| {
-            let word = encoding.0.as_deref().unwrap_or_default();
-            word.eq_ignore_ascii_case(b"base64") || word.eq_ignore_ascii_case(b"quoted-printable")
-        };
         let is_message = if self.says_media { self.media.as_ref().is_some_and(Media::is_message) } else { in_digest };
-        is_message && !self.transfer_encoding.as_ref().is_some_and(is_encoded)
+        is_message && self.transfer_encoding.as_ref().is_none_or(TransferEncoding::is_identity)
     }
     /// Whether the part is to be saved rather than shown (RFC 2183 §2.2).
     pub fn is_attachment(&self) -> bool {
@@ -254,7 +292,7 @@ pub(super) fn parse_parameters(value: &[u8]) -> Option<(Vec<u8>, Parameters)> {
 
 impl TransferEncoding {
     /// Whether the bytes are those of the content: nothing said is 7bit, and so is what nobody can read.
-    pub fn is_identity(&self) -> bool {
+    fn is_identity(&self) -> bool {
         let known = |encoding: &&[u8]| encoding.eq_ignore_ascii_case(b"base64") || encoding.eq_ignore_ascii_case(b"quoted-printable");
         self.0.as_deref().filter(known).is_none()
     }

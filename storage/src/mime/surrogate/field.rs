@@ -8,16 +8,22 @@ use super::super::{
     address::{self, Address},
     decode::words,
     fields::{Field, fields},
-    structure::{Parameters, parse_parameters},
-    tokens::{is_atom, is_token},
+    structure::{MimeFields, Parameters, parse_parameters},
+    tokens::{collapse, is_atom, is_token},
 };
 
 /// Stands where an address beyond ASCII was (RFC 6858 §2.1): nobody can answer to it, and the name before it says whose it is.
 const NO_ADDRESS: &str = "<invalid@internationalized-address.invalid>";
 /// Bytes of text in one encoded-word: RFC 2047 §2 allows 75 characters with all that is around it.
 const WORD_BYTES: usize = 42;
+/// Longest parameter in one piece: with name and quotes, lines stay below [`LINE_BYTES_MAX`].
+const PARAMETER_BYTES_MAX: usize = 400;
 /// Characters of one piece of a parameter: with name and number, lines stay below 78 (RFC 2045 §2.10).
 const PIECE_BYTES: usize = 50;
+/// Longest line with encoded-words: RFC 2047 §2.
+const WORDS_LINE_BYTES_MAX: usize = 76;
+/// Longest field that is printed in one line: RFC 5322 §2.1.1.
+const FOLDED_BYTES: usize = 76;
 /// Longest line that is printed: RFC 5322 §2.1.1.
 const LINE_BYTES_MAX: usize = 998;
 
@@ -46,9 +52,19 @@ pub(super) fn name(raw: &[u8]) -> Option<&[u8]> {
     fields(raw).next().map(|field| field.name).filter(|name| name.iter().all(u8::is_ascii_graphic))
 }
 
-/// Whether the field says what follows its header.
-pub(super) fn is_mime(raw: &[u8]) -> bool {
-    fields(raw).next().is_some_and(|field| field.is("Content-Type") || field.is("Content-Transfer-Encoding"))
+/// The fields that say what follows their header.
+pub(super) enum MimeName {
+    ContentType,
+    TransferEncoding,
+}
+
+pub(super) fn mime_name(raw: &[u8]) -> Option<MimeName> {
+    let field = fields(raw).next()?;
+    match () {
+        () if field.is("Content-Type") => Some(MimeName::ContentType),
+        () if field.is("Content-Transfer-Encoding") => Some(MimeName::TransferEncoding),
+        () => None,
+    }
 }
 
 /// Writes in ASCII a field that is not.
@@ -67,16 +83,25 @@ pub(super) fn write(raw: &[u8], out: &mut Vec<u8>) {
         NO_ADDRESS.to_owned()
     } else if is_one_of(ADDRESSES) {
         addresses(&field)
-    } else if is_one_of(&["Content-Type", "Content-Disposition"]) {
-        let Some(value) = parameters(&field) else { return };
+    } else if field.is("Content-Type") {
+        content_type(&field)
+    } else if field.is("Content-Disposition") {
+        let Some(value) = disposition(&field) else { return };
         value
     } else if is_one_of(TEXTS) || name.get(..2).is_some_and(|start| start.eq_ignore_ascii_case("x-")) {
         encoded(&words(field.value))
     } else {
         // RFC 6858 §2.4: what can't be presented is removed.
-        return;
+        let value = without_comments(field.value);
+        // One that nobody can read counts, too: the bytes are those of the content.
+        let value = value.or_else(|| field.is("Content-Transfer-Encoding").then(|| "8bit".to_owned()));
+        let Some(value) = value else { return };
+        if name.len() + value.len() > FOLDED_BYTES { value.replace(' ', "\r\n ") } else { value }
     };
-    let line = format!("{name}: {value}\r\n");
+    // A line with encoded-words has at most 76 characters (RFC 2047 §2).
+    let is_too_long = |line: &str| line.contains("=?") && name.len() + 2 + line.len() > WORDS_LINE_BYTES_MAX;
+    let start = if value.split("\r\n").next().is_some_and(is_too_long) { "\r\n " } else { " " };
+    let line = format!("{name}:{start}{value}\r\n");
     // Something that mail programs could take for another thing is worse than nothing.
     if line.is_ascii() && line.split("\r\n").all(|line| line.len() <= LINE_BYTES_MAX) {
         out.extend_from_slice(line.as_bytes());
@@ -168,34 +193,83 @@ fn quoted(text: &str) -> String {
     quoted
 }
 
-/// A value with parameters: those beyond ASCII as in RFC 2231, so that names of attachments stay.
-fn parameters(field: &Field<'_>) -> Option<String> {
-    let (value, parameters): (Vec<u8>, Parameters) = parse_parameters(field.value)?;
-    let mut printed = String::from_utf8(value).ok().filter(|value| value.is_ascii())?;
+/// A type that can't be said in ASCII goes by another name, so that what follows the header is taken as it was.
+fn content_type(field: &Field<'_>) -> String {
+    let Some(media) = MimeFields::read(field.raw).media else { return "text/plain".to_owned() };
+    let media_type = [media.main.as_slice(), b"/", &media.sub].concat();
+    let media_type = match String::from_utf8(media_type).ok().filter(|text| text.is_ascii()) {
+        Some(media_type) => media_type,
+        None if media.is_multipart() => "multipart/mixed".to_owned(),
+        None => "application/octet-stream".to_owned(),
+    };
+    media_type + &parameters(media.parameters)
+}
+
+fn disposition(field: &Field<'_>) -> Option<String> {
+    let (value, found) = parse_parameters(field.value)?;
+    let value = String::from_utf8(value).ok().filter(|value| value.is_ascii())?;
+    Some(value + &parameters(found))
+}
+
+/// Parameters: those beyond ASCII as in RFC 2231, so that names of attachments stay.
+fn parameters(parameters: Parameters) -> String {
+    let mut printed = String::new();
     for (name, value) in parameters {
         let Some(name) = str::from_utf8(&name).ok().filter(|name| name.is_ascii()) else { continue };
-        if value.is_ascii() {
+        let has_number = name.contains('*');
+        if value.is_ascii() && (has_number || value.len() <= PARAMETER_BYTES_MAX) {
             let text = String::from_utf8_lossy(&value);
             let is_plain = !value.is_empty() && value.iter().all(|byte| is_token(*byte));
             printed.push_str(&format!(";\r\n {name}={}", if is_plain { text.into_owned() } else { quoted(&text) }));
-        } else if !name.contains('*') {
-            printed.push_str(&in_pieces(name, &words(&value)));
+        } else if name.eq_ignore_ascii_case("boundary") {
+            // Its bytes are those of the delimiters.
+            printed.push_str(&in_pieces(name, &value));
+        } else if !has_number {
+            printed.push_str(&in_pieces(name, words(&value).as_bytes()));
         }
     }
-    Some(printed)
+    printed
+}
+
+/// A value whose bytes beyond ASCII are all in comments (RFC 5322 §3.2.2), without them.
+fn without_comments(value: &[u8]) -> Option<String> {
+    let (mut left, mut depth, mut is_quoted) = (Vec::with_capacity(value.len()), 0usize, false);
+    let mut rest = value.iter();
+    while let Some(byte) = rest.next() {
+        let mut piece = vec![*byte];
+        match byte {
+            b'\\' if is_quoted || depth > 0 => piece.extend(rest.next()),
+            b'"' if depth == 0 => is_quoted = !is_quoted,
+            b'(' if !is_quoted => depth += 1,
+            b')' if depth > 0 => {
+                depth -= 1;
+                left.push(b' ');
+                continue;
+            }
+            _ => {}
+        }
+        if depth == 0 {
+            left.extend(piece);
+        }
+    }
+    let text = String::from_utf8(collapse(&left)).ok()?;
+    (depth == 0 && !is_quoted && text.is_ascii() && !text.is_empty()).then_some(text)
 }
 
 /// `; name*=UTF-8''…`, or `; name*0*=…` and so on (RFC 2231 §3, §4).
-fn in_pieces(name: &str, text: &str) -> String {
+fn in_pieces(name: &str, text: &[u8]) -> String {
     let mut pieces = vec![String::new()];
-    for c in text.chars() {
-        let mut bytes = [0; 4];
-        let is_plain = c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
-        let escaped =
-            if is_plain { c.to_string() } else { c.encode_utf8(&mut bytes).bytes().map(|byte| format!("%{byte:02X}")).collect::<String>() };
-        match pieces.last_mut().filter(|piece| piece.len() + escaped.len() <= PIECE_BYTES) {
-            Some(piece) => piece.push_str(&escaped),
-            None => pieces.push(escaped),
+    // Characters stay whole.
+    for chunk in text.utf8_chunks() {
+        let characters = chunk.valid().split_inclusive(|_| true).map(str::as_bytes).chain(std::iter::once(chunk.invalid()));
+        for character in characters {
+            let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
+            let escape = |byte: &u8| if is_plain(byte) { char::from(*byte).to_string() } else { format!("%{byte:02X}") };
+            let escaped: String = character.iter().map(escape).collect();
+            match pieces.last_mut().filter(|piece| piece.len() + escaped.len() <= PIECE_BYTES) {
+                Some(piece) => piece.push_str(&escaped),
+                None => pieces.push(escaped),
+            }
         }
     }
     match pieces.as_slice() {

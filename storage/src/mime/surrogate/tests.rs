@@ -1,13 +1,16 @@
 use proptest::prelude::*;
 
-use super::*;
+use super::{
+    super::{fields::fields, find::find_parts, structure::Part},
+    *,
+};
 
 fn surrogate_in(pieces: &[&[u8]]) -> Vec<u8> {
     let (mut surrogate, mut out) = (Surrogate::default(), Vec::new());
     for piece in pieces {
         surrogate.write(piece, &mut out);
         assert!(surrogate.held.len() <= FIELD_BYTES_MAX + piece.len() && surrogate.boundaries.len() <= DEPTH_MAX);
-        assert!(surrogate.mime.len() <= 2 * FIELD_BYTES_MAX + piece.len());
+        assert!(surrogate.content_type.len() + surrogate.transfer_encoding.len() <= 8 * FIELD_BYTES_MAX);
     }
     surrogate.finish(&mut out);
     out
@@ -45,6 +48,16 @@ fn texts_are_encoded_and_what_can_not_be_said_in_ascii_is_left_out() {
          X-Long: =?UTF-8?B?w6TDpMOkw6TDpMOkw6TDpMOkw6TDpMOkw6TDpMOkw6TDpMOkw6TDpMOk?=\r\n =?UTF-8?B?w6TDpMOkw6TDpMOkw6TDpMOk?=\r\n\
          Date: today\r\n\r\nGrüße\r\n"
     );
+    assert_eq!(
+        surrogate(
+            "Date: Fri, 21 Nov 1997 09:55:06 +0100\r\n (Mitteleuropäische (\"\\)Zeit))\r\nReferences: <a@b> (ä) <\"(ä\"@b>\r\n\
+             Message-ID: <a@b> (ä\r\nMIME-Version: (ä) 1.0\r\nContent-Transfer-Encoding: (ä) 8bit (b)\r\nX: (ä)\r\nList-Id: (ä)\r\n\r\n"
+        ),
+        "Date: Fri, 21 Nov 1997 09:55:06 +0100\r\nMIME-Version: 1.0\r\nContent-Transfer-Encoding: 8bit\r\n\r\n"
+    );
+    // RFC 2047 §2: 76 characters.
+    let said = surrogate(&format!("Subject: {}\r\nContent-Description: {}\r\n", "ä".repeat(90), "ö".repeat(30)));
+    assert!(said.starts_with("Subject:\r\n =?") && said.lines().all(|line| line.len() <= 76), "{said}");
     // Bytes of no declared charset are what they are for everybody else here.
     assert_eq!(surrogate_in(&[b"Subject: caf\xe9\r\n\r\n\xe9"]), b"Subject: =?UTF-8?B?Y2Fmw6k=?=\r\n\r\n\xe9");
 }
@@ -62,10 +75,16 @@ fn names_of_attachments_stay_in_parts_and_in_messages_inside() {
          size=3\r\n\r\nx: ä\r\n--b b \r\nContent-Type: message/global\r\n\r\nSubject: =?UTF-8?B?w6k=?=\r\n\r\nä\r\n--b b\r\nContent-Type: message/rfc822\r\n\
          Content-Transfer-Encoding: base64\r\n\r\nSubject: é\r\n--b b--\r\nSubject: ä\r\n"
     );
-    // A type that can't be said in ASCII is none, for what follows as well.
-    assert_eq!(surrogate("Content-Type: é/x; boundary=b\r\n\r\n--b\r\nSubject: é\r\n"), "\r\n--b\r\nSubject: é\r\n");
-    let endless =
-        format!("Content-Type: multipart/x; boundary=b\r\n\r\n--b--{}\r\n--b\r\nSubject: é\r\n", "x".repeat(BOUNDARY_LINE_BYTES_MAX));
+    // A type that can't be said in ASCII goes by another name, and what follows is what it was.
+    assert_eq!(
+        surrogate("Content-Type: é/x; boundary=b\r\n\r\n--b\r\nSubject: é\r\n"),
+        "Content-Type: application/octet-stream;\r\n boundary=b\r\n\r\n--b\r\nSubject: é\r\n"
+    );
+    assert_eq!(
+        surrogate("Content-Type: multipart/é; boundary=é\r\n\r\n--é\r\nSubject: é\r\n"),
+        "Content-Type: multipart/mixed;\r\n boundary*=UTF-8''%C3%A9\r\n\r\n--é\r\nSubject: =?UTF-8?B?w6k=?=\r\n"
+    );
+    let endless = format!("Content-Type: multipart/x; boundary=b\r\n\r\n--b-{}\r\n--b\r\nSubject: é\r\n", "x".repeat(DELIMITER_BYTES_MAX));
     assert_eq!(surrogate(&endless), endless.replacen('é', "=?UTF-8?B?w6k=?=", 1));
     let digest = "Content-Type: multipart/digest; boundary=b\r\n\r\n--b\r\n\r\nSubject: é\r\n\r\né\r\n--b--\r\n";
     assert_eq!(surrogate(digest), digest.replacen('é', "=?UTF-8?B?w6k=?=", 1));
@@ -84,6 +103,68 @@ fn what_is_no_header_is_left_as_it_is() {
     assert_eq!(surrogate(&long), long.replacen('ä', "??", 1).replacen('ö', "??", 1));
 }
 
+#[test]
+fn a_long_header_takes_little_memory() {
+    let (mut surrogate, mut out) = (Surrogate::default(), Vec::new());
+    for piece in std::iter::repeat_n(b"Content-Type: a/b\r\nContent-Transfer-Encoding: 7bit\r\n", 20_000) {
+        surrogate.write(piece, &mut out);
+        let held = [&surrogate.held, &surrogate.content_type, &surrogate.transfer_encoding].map(Vec::capacity);
+        assert!(held.iter().sum::<usize>() < 1000, "{held:?}");
+        out.clear();
+    }
+}
+
+#[test]
+fn long_lines_and_depth_are_judged_as_where_parts_are_found() {
+    let long = "x".repeat(2 * FIELD_BYTES_MAX);
+    let deep = |depth: usize| {
+        (0..depth).map(|n| format!("Content-Type: multipart/x; boundary=b{n}\r\n\r\n--b{n}\r\n")).collect::<String>()
+            + "Subject: \u{e9}\r\n\r\n\u{e9}"
+    };
+    let part = "Content-Type: multipart/x; boundary=b\r\n\r\n--b";
+    for message in [
+        format!("{part} {long}\r\nSubject: é\r\n\r\né"),
+        format!("{part} words é\r\nA: b\r\n--b words é"),
+        format!("{part}\r\n--b {long}\r\nSubject: é\r\n"),
+        format!("{part}\r\n--x{long}: é\r\nSubject: é\r\n"),
+        format!("Content-Type: multipart/x; boundary=b; x={long}\r\n\r\n--b\r\nSubject: é\r\n\r\n"),
+        format!("{part}\r\nContent-Type: message/rfc822\r\n\r\nGrüße\r\nohne Kopf\r\n--b\r\nSubject: é\r\n"),
+        format!("{part}\r\nContent-Type: message/rfc822\r\n\r\nGrüße\r\nSubject: é\r\n--b\r\nSubject: é\r\n"),
+        "Content-Type: multipart/digest; boundary=b\r\n\r\n--b\r\nContent-Type: ?\r\n\r\nSubject: é\r\n\r\né".to_owned(),
+        format!("Subject: é{long}\r\nX: é\r\n\r\né"),
+        format!("{long}: é\r\nX: é\r\n\r\né"),
+        deep(DEPTH_MAX - 2),
+        deep(DEPTH_MAX - 1),
+        deep(DEPTH_MAX + 1),
+        "Content-Type: message/rfc822\r\n\r\n".repeat(DEPTH_MAX + 1) + "Subject: é\r\n\r\né",
+    ] {
+        let message = message.as_bytes();
+        let made = surrogate_in(&[message]);
+        assert_same_parts(message, &made);
+        for size in [1, 7, 5000] {
+            assert!(surrogate_in(&message.chunks(size).collect::<Vec<_>>()) == made, "pieces of {size}");
+        }
+    }
+    // Text that only looks as if it were in a header stays.
+    let said = surrogate(&format!("{part}\r\nContent-Type: message/rfc822\r\n\r\nGrüße\r\nohne Kopf\r\n--b--\r\n"));
+    assert!(said.contains("\r\nGrüße\r\nohne Kopf\r\n"), "{said}");
+    let unreadable = "Content-Type: multipart/digest; boundary=b\r\n\r\n--b\r\nContent-Type: ?\r\n\r\nSubject: é\r\n";
+    assert_eq!(surrogate(unreadable), unreadable);
+}
+
+/// The same parts in both, and no field beyond ASCII in those of the surrogate.
+fn assert_same_parts(message: &[u8], made: &[u8]) {
+    let parts = find_parts(made);
+    let kinds = |parts: &[Part]| parts.iter().map(|part| part.kind.clone()).collect::<Vec<_>>();
+    assert_eq!(kinds(&parts), kinds(&find_parts(message)), "{}", String::from_utf8_lossy(made));
+    let is_field = |name: &[u8]| name.len() < FIELD_BYTES_MAX && name.iter().all(u8::is_ascii_graphic);
+    for part in &parts {
+        for field in fields(&made[part.header.clone()]).filter(|field| is_field(field.name)) {
+            assert!(field.raw.is_ascii(), "{:?} in {}", String::from_utf8_lossy(field.raw), String::from_utf8_lossy(made));
+        }
+    }
+}
+
 /// Lines that headers, boundaries and bodies are made of.
 fn lines(beyond: bool) -> impl Strategy<Value = Vec<u8>> {
     let ascii = prop::sample::select(vec![
@@ -97,6 +178,10 @@ fn lines(beyond: bool) -> impl Strategy<Value = Vec<u8>> {
         "--b",
         "--b--",
         "--c",
+        "--b words",
+        "--c--words",
+        "Content-Type: ?",
+        "Content-Transfer-Encoding: base64",
         "--",
         "no field",
         "x",
@@ -113,7 +198,7 @@ fn lines(beyond: bool) -> impl Strategy<Value = Vec<u8>> {
         "Keywords: =?UTF-8?Q?=0D=0A?= é",
     ]);
     let line = if beyond { prop_oneof![ascii, more].boxed() } else { ascii.boxed() };
-    prop::collection::vec(line, 0..20).prop_map(|lines| lines.join("\r\n").into_bytes())
+    prop::collection::vec(line, 0..30).prop_map(|lines| lines.join("\r\n").into_bytes())
 }
 
 proptest! {
@@ -134,6 +219,12 @@ proptest! {
         let end = made.windows(3).position(|bytes| bytes == b"\n\r\n" || bytes.starts_with(b"\n\n")).unwrap_or(made.len());
         prop_assert!(made[..end].is_ascii(), "{}", String::from_utf8_lossy(&made));
         prop_assert_eq!(surrogate_in(&[&made]), made, "its headers, and those of its parts, are ASCII");
+    }
+
+    #[test]
+    fn a_surrogate_has_the_parts_of_its_message(message in lines(true)) {
+        let message = [b"Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n", message.as_slice(), b"\r\n\r\nend"].concat();
+        assert_same_parts(&message, &surrogate_in(&[&message]));
     }
 
     #[test]

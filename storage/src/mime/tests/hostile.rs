@@ -146,6 +146,16 @@ fn hostile_sizes_take_linear_time() {
             "boundaries",
             (0..100_000).flat_map(|n| format!("Content-Type: multipart/mixed; boundary=b{n}\r\n\r\n--b{n}\r\n").into_bytes()).collect(),
         ),
+        (
+            "a boundary of several lines",
+            format!("Content-Type: multipart/mixed; boundary*=''{}z\r\n\r\n{}", megabyte("%0D%0A--"), megabytes("--\r\n")).into_bytes(),
+        ),
+        (
+            "a boundary in pieces",
+            (0..800)
+                .fold("Content-Type: multipart/mixed".to_owned(), |field, n| field + &format!(";boundary*{n}={}", "b".repeat(12_000)))
+                .into_bytes(),
+        ),
         ("messages in messages", "Content-Type: message/rfc822\r\n\r\n".repeat(100_000).into_bytes()),
         ("addresses", (head("From") + &megabytes("a,")).into_bytes()),
         ("groups", (head("To") + &megabyte("a:;")).into_bytes()),
@@ -170,6 +180,22 @@ fn hostile_sizes_take_linear_time() {
     ] {
         in_linear_time(what, &raw);
     }
+}
+
+#[test]
+fn a_boundary_is_of_one_line_and_in_pieces_in_any_order() {
+    let count = |parameters: &str, boundary: &str| {
+        let raw = format!("Content-Type: multipart/mixed; {parameters}\r\n\r\n--{boundary}\r\n\r\na\r\n--{boundary}--\r\n");
+        find::find_parts(raw.as_bytes()).len()
+    };
+    assert_eq!(count("boundary*=''a%0D%0A--b", "a\r\n--b"), 1, "of two lines");
+    assert_eq!(count("boundary=\"a\0b\"", "a\0b"), 1, "of control characters");
+    let longest = "b".repeat(structure::BOUNDARY_BYTES_MAX);
+    assert_eq!(count(&format!("boundary={longest}"), &longest), 2);
+    assert_eq!(count(&format!("boundary={longest}b"), &format!("{longest}b")), 1, "longer than a line");
+    assert_eq!(count("boundary*1*=b%20; BOUNDARY*0*=''%61; boundary*2=c; boundary*4=e", "ab c"), 2);
+    assert_eq!(count("boundary*0*=''%61; boundary*0=z; boundary*00=x", "z"), 2, "the one as it is");
+    assert_eq!(count(&format!("boundary=b; x={}", "x".repeat(structure::FIELD_BYTES_MAX)), "b"), 1, "a field that nobody reads");
 }
 
 #[test]
