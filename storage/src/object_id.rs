@@ -33,7 +33,7 @@ pub struct EmailId(u128);
 impl EmailId {
     /// The id of the message in `file`; `size`: RFC822.SIZE.
     pub(crate) fn of(file: &str, size: u64) -> EmailId {
-        let base = FileName::parse(file.rsplit_once('/').map_or(file, |(_, name)| name)).base;
+        let base = FileName::of(file).base;
         base.email_id.unwrap_or_else(|| EmailId::made_from(&base.unique, size))
     }
     fn made_from(unique: &str, size: u64) -> EmailId {

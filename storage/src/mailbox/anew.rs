@@ -39,7 +39,7 @@ impl Mailbox {
                 let row = columns.row(position);
                 let file = columns.file(position);
                 let pending = state.pending.get(&row.uid.get());
-                let in_name = FileName::parse(file.rsplit_once('/').map_or(file.as_str(), |(_, name)| name)).base.disk_size;
+                let in_name = FileName::of(&file).base.disk_size;
                 let message = MessageRecord {
                     uid: row.uid,
                     flags: row.flags,

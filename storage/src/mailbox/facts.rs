@@ -144,8 +144,8 @@ impl Mailbox {
             }
         }
         let Search { wanted, mut learnt, disk_sizes: found, listed, unreadable, more } = search;
-        let gone = wanted.into_iter().filter(|(name, _)| !more && !listed.contains(name) && !unreadable.contains(name));
-        let gone: Vec<_> = gone.collect();
+        let is_gone = |name: &String| !more && !listed.contains(name) && !unreadable.contains(name);
+        let gone: Vec<_> = wanted.into_iter().filter(|(name, _)| is_gone(name)).collect();
         let all_there = gone.is_empty();
         for (name, Wanted { uid, size }) in gone {
             // The next look at the folder tells.

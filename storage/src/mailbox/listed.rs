@@ -12,7 +12,7 @@ use parking_lot::MutexGuard;
 
 use super::{
     Mailbox,
-    scan::says_everything,
+    scan::{says_everything, says_sizes},
     state::{Pending, Progress, Rendering, State},
 };
 use crate::{
@@ -52,10 +52,6 @@ pub(super) fn by_name(list: &UidList) -> Names {
         (listed.name.clone(), ByName { uid: *uid, keywords: listed.keywords, sizes })
     };
     listed.map(by_name).collect()
-}
-
-fn identity_and_flags(file: &str) -> &str {
-    file.rsplit_once('/').map_or(file, |(_, name)| name)
 }
 
 /// Whether a list can say which UID the file has: its name does not, and is one line.
@@ -116,8 +112,7 @@ impl Mailbox {
             let base = found.name().base;
             found.uid = Some(listed.uid);
             // A name that stays says itself which keywords are left, once it has any.
-            let stays = base.size.is_some() && base.disk_size.is_some();
-            if !stays || found.flags.keywords().next().is_none() {
+            if !says_sizes(&base) || found.flags.keywords().next().is_none() {
                 found.flags = found.flags.union(listed.keywords);
             }
         }
@@ -164,7 +159,7 @@ impl Mailbox {
         columns.reserve(assigned.len());
         for (uid, found) in assigned {
             let Some(uid) = Uid::new(uid) else { continue };
-            let FileName { base, flags: flags_in_name, .. } = FileName::parse(identity_and_flags(&found.file));
+            let FileName { base, flags: flags_in_name, .. } = FileName::of(&found.file);
             let (disk_size, listed_size) = known_sizes(&found);
             let size = base.size.or(listed_size);
             let (internal_date, save_date) = match base.own() {

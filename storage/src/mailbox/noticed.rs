@@ -25,8 +25,7 @@ impl Mailbox {
 
     fn is_known(&self, noticed: &Noticed) -> bool {
         let (Noticed::Here(file) | Noticed::Gone(file)) = noticed;
-        let name = file.rsplit_once('/').map_or(file.as_str(), |(_, name)| name);
-        let base = FileName::parse(name).base;
+        let base = FileName::of(file).base;
         let Some(uid) = base.uid else { return false };
         let state = self.state.lock();
         if state.in_flight.contains_key(&uid.get()) {

@@ -404,7 +404,7 @@ fn message_file(folder: &str, mut entry: Entry) -> Option<String> {
 pub(super) fn says_everything(base: &Base) -> bool {
     base.own().is_some() && says_sizes(base)
 }
-fn says_sizes(base: &Base) -> bool {
+pub(super) fn says_sizes(base: &Base) -> bool {
     base.size.is_some() && base.disk_size.is_some()
 }
 

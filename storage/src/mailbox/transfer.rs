@@ -85,7 +85,7 @@ impl Mailbox {
         for (position, ((row, file), rendering)) in sources.iter().zip(renderings).enumerate() {
             let uid = in_flight.uid(position);
             let (unique, _, save_date) = self.store.unique(Some(row.internal_date));
-            let old = FileName::parse(file.rsplit_once('/').map_or(file.as_str(), |(_, name)| name));
+            let old = FileName::of(file);
             let email_id = Some(EmailId::of(file, row.size));
             let base = Base { unique, disk_size: old.base.disk_size, size: Some(row.size), uid: Some(uid), email_id };
             let flags = map_flags(row.flags, &keywords);

@@ -106,14 +106,13 @@ impl Mailbox {
 
     /// The name that says all there is to say about a message: its own where it already has our form. `None`: there is none yet.
     fn name_for(&self, folder: &Path, row: &Row, file: &str, adopted_below: u32) -> Result<Option<String>, StorageError> {
-        let name = file.rsplit_once('/').map_or(file, |(_, name)| name);
-        let mut parsed = FileName::parse(name);
+        let mut parsed = FileName::of(file);
         parsed.flags = row.flags;
         let Base { uid, size, disk_size, .. } = parsed.base;
         let says_sizes = size == Some(row.size) && disk_size.is_some();
         if (says_sizes || !row.is_known()) && uid.is_none() && is_listed(row, file, adopted_below) {
             // The list knows it by this name, and so would an earlier server.
-            return Ok(Some(format!("cur/{}{}", identity(name), parsed.print_flags())));
+            return Ok(Some(format!("cur/{}{}", identity(file), parsed.print_flags())));
         }
         if !row.is_known() {
             return Ok(None);
@@ -134,7 +133,7 @@ impl Mailbox {
         // The seconds at the beginning are the INTERNALDATE: other programs' names may say something else.
         if parsed.base.seconds() != Some(row.internal_date) || parsed.print().len() > FILE_NAME_BYTES_MAX {
             // The message stays what it is.
-            parsed.base.email_id = Some(EmailId::of(name, row.size));
+            parsed.base.email_id = Some(EmailId::of(file, row.size));
             parsed.base.unique = self.store.unique(Some(row.internal_date)).0;
         }
         Ok(Some(format!("cur/{}", parsed.print())))

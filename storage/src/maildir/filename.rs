@@ -126,6 +126,10 @@ impl Base {
 }
 
 impl FileName {
+    /// As [`FileName::parse`], of a file by its folder and name, such as `cur/…`.
+    pub fn of(file: &str) -> FileName {
+        FileName::parse(file.rsplit_once('/').map_or(file, |(_, name)| name))
+    }
     /// Reads any file name of `cur/` or `new/`.
     pub fn parse(name: &str) -> FileName {
         let (base, info) = name.split_once(':').unwrap_or((name, ""));

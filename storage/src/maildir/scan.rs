@@ -41,20 +41,16 @@ pub(crate) struct Found {
 
 impl Found {
     fn new(file: String, attributes: Option<Attributes>) -> Found {
-        let FileName { base, flags, .. } = parse(&file);
+        let FileName { base, flags, .. } = FileName::of(&file);
         Found { uid: base.uid, flags, file, attributes }
     }
     /// The parts of its name, with the UID and flags it has now.
     pub fn name(&self) -> FileName {
-        let mut name = parse(&self.file);
+        let mut name = FileName::of(&self.file);
         name.base.uid = self.uid;
         name.flags = self.flags;
         name
     }
-}
-
-fn parse(file: &str) -> FileName {
-    FileName::parse(file.rsplit_once('/').map_or(file, |(_, name)| name))
 }
 
 /// What to do.
@@ -108,7 +104,7 @@ pub(crate) fn found(listed: Vec<String>, attributes: &[Option<Attributes>], new:
         .into_iter()
         .enumerate()
         .filter(|(position, _)| new.next_if_eq(&position).is_some())
-        .map(|(position, file)| (parse(&file).base.seconds(), Found::new(file, attributes.get(position).copied().flatten())))
+        .map(|(position, file)| (FileName::of(&file).base.seconds(), Found::new(file, attributes.get(position).copied().flatten())))
         .collect();
     found.sort_unstable_by(|(a_seconds, a), (b_seconds, b)| (a_seconds, &a.file).cmp(&(b_seconds, &b.file)));
     found.into_iter().map(|(_, found)| found).collect()
@@ -154,7 +150,7 @@ pub(crate) fn assign(new: Vec<Found>, acceptable: Range<u32>, mut next: u32) -> 
 }
 
 fn epoch(found: &Found) -> Option<Epoch> {
-    parse(&found.file).base.own().map(|own| own.epoch)
+    FileName::of(&found.file).base.own().map(|own| own.epoch)
 }
 
 #[cfg(test)]
