@@ -35,8 +35,15 @@ impl Dovecot {
         Dovecot::start_with(users, "")
     }
 
-    /// The same, with further lines of configuration.
+    /// The same, with further lines of configuration. A second try is on other ports: what takes one of them is no fault of what is tested.
     pub fn start_with(users: &[User], settings: &str) -> Result<Dovecot> {
+        Dovecot::try_start(users, settings).or_else(|error| {
+            eprintln!("{error:#}; once more");
+            Dovecot::try_start(users, settings)
+        })
+    }
+
+    fn try_start(users: &[User], settings: &str) -> Result<Dovecot> {
         let folder = open_folder("dovecot-")?;
         let path = folder.path();
         let [imap, imaps, pop3, pop3s, lmtp] = [free_port()?, free_port()?, free_port()?, free_port()?, free_port()?];
@@ -72,9 +79,13 @@ impl Dovecot {
         let at = |port: u16| format!("127.0.0.1:{port}");
         let doors = Doors { name: "dovecot".into(), imap: at(imap), imaps: at(imaps), pop3: at(pop3), pop3s: at(pop3s), lmtp: at(lmtp) };
         for address in [&doors.imap, &doors.pop3, &doors.lmtp] {
-            wait_listening(address).with_context(|| process::tail(&path.join("log"), 20))?;
+            let listens = wait_listening(address);
+            // One that has ended says why on its standard error, and in its log once it has one.
+            listens.and(daemon.check_running()).with_context(|| {
+                let said = ["stderr", "log"].map(|file| process::tail(&path.join(file), 20));
+                format!("Dovecot did not start; status {:?}; it said: {said:?}", daemon.check_running())
+            })?;
         }
-        daemon.check_running()?;
         Ok(Dovecot { doors, daemon, folder })
     }
 

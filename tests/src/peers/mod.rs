@@ -8,9 +8,12 @@ pub mod readers;
 
 use std::{
     fs, io,
-    net::{TcpListener, TcpStream},
+    net::{Ipv4Addr, TcpListener, TcpStream},
+    ops::Range,
     os::unix::fs::PermissionsExt,
     path::Path,
+    process,
+    sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
 
@@ -19,9 +22,21 @@ use tempfile::TempDir;
 
 use crate::wait;
 
-/// A port that nobody listens on now.
+/// Ports below those that the kernel gives to outgoing connections: a client of another test can't take one before its server has started.
+const PORTS: Range<u16> = 10_000..20_000;
+
+/// A port that nobody listens on now, and that no other caller of this process gets soon.
 pub fn free_port() -> io::Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let count = u32::from(PORTS.end - PORTS.start);
+    // Programs of tests that run side by side begin far from one another.
+    let first = process::id().wrapping_mul(997);
+    let mut free = (0..count).filter_map(|_| {
+        let offset = first.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % count;
+        let port = PORTS.start + u16::try_from(offset).ok()?;
+        TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok().then_some(port)
+    });
+    free.next().ok_or_else(|| io::Error::from(io::ErrorKind::AddrInUse))
 }
 
 /// A temporary folder that other accounts may enter, as daemons with accounts of their own must.
