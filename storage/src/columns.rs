@@ -137,6 +137,10 @@ impl Columns {
     pub(crate) fn file(&self, position: usize) -> String {
         self.files.get(position, self.facts(position))
     }
+    /// Calls `visit` with the UID and file of every message, by UID, in the memory of one.
+    pub(crate) fn each_file(&self, visit: &mut dyn FnMut(Uid, &str)) {
+        self.files.each(|position| self.facts(position), &mut |position, file| visit(self.uids[position], file));
+    }
     /// The file of the message with `uid`.
     pub(crate) fn file_of(&self, uid: Uid) -> Option<String> {
         self.position(uid).map(|position| self.file(position))

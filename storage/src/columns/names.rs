@@ -6,8 +6,6 @@
 //! - every file is read back as it was, whatever it is called (`any_file_is_read_back`)
 //! - names of ours and of other servers are kept small (`usual_names_are_small`)
 
-use std::fmt::Write;
-
 use index::FlagSet;
 
 use super::numbers::{push, retain};
@@ -49,6 +47,8 @@ pub(super) struct Names {
     blocks: Vec<Vec<u8>>,
     len: usize,
     hosts: Vec<Box<str>>,
+    /// Where the next name is packed.
+    scratch: Vec<u8>,
 }
 
 impl Names {
@@ -56,21 +56,42 @@ impl Names {
         self.blocks.reserve_exact(more.div_ceil(BLOCK));
     }
     pub fn push(&mut self, file: &str, facts: Facts) {
-        let packed = self.pack(file, facts);
+        let mut packed = std::mem::take(&mut self.scratch);
+        self.pack(file, facts, &mut packed);
         self.push_packed(&packed);
+        self.scratch = packed;
     }
     pub fn get(&self, position: usize, facts: Facts) -> String {
         let block = self.blocks.get(position / BLOCK).map(Vec::as_slice).unwrap_or_default();
         let (start, end) = span(block, position % BLOCK);
         let mut packed = Reader(block.get(start..end).unwrap_or_default());
         packed.number();
-        unpack(packed, &self.hosts, facts)
+        let mut file = String::with_capacity(96);
+        unpack(packed, &self.hosts, facts, &mut file);
+        file
+    }
+    /// Calls `visit` with every name and its position, in the memory of one.
+    pub fn each(&self, facts: impl Fn(usize) -> Facts, visit: &mut dyn FnMut(usize, &str)) {
+        let mut file = String::with_capacity(96);
+        let mut position = 0;
+        for block in &self.blocks {
+            let mut rest = Reader(block);
+            while !rest.0.is_empty() {
+                file.clear();
+                unpack(Reader(rest.bytes()), &self.hosts, facts(position), &mut file);
+                visit(position, &file);
+                position += 1;
+            }
+        }
     }
     pub fn set(&mut self, position: usize, file: &str, facts: Facts) {
-        let packed = self.pack(file, facts);
+        let mut packed = Vec::new();
+        self.pack(file, facts, &mut packed);
         if let Some(block) = self.blocks.get_mut(position / BLOCK) {
             let (start, end) = span(block, position % BLOCK);
-            block.splice(start..end, with_length(&packed));
+            let mut with_length = Vec::with_capacity(packed.len() + 2);
+            write_packed(&mut with_length, &packed);
+            block.splice(start..end, with_length);
         }
     }
     /// Keeps those of which `keep` is true.
@@ -98,26 +119,38 @@ impl Names {
 
     fn push_packed(&mut self, packed: &[u8]) {
         if self.len.is_multiple_of(BLOCK) {
-            if let Some(full) = self.blocks.last_mut() {
+            // The next block is about as large: it need not grow from nothing.
+            let bytes = self.blocks.last_mut().map_or(0, |full| {
                 full.shrink_to_fit();
-            }
-            push(&mut self.blocks, Vec::new());
+                full.len() + full.len() / 16
+            });
+            push(&mut self.blocks, Vec::with_capacity(bytes));
         }
         if let Some(block) = self.blocks.last_mut() {
-            block.extend(with_length(packed));
+            write_packed(block, packed);
         }
         self.len += 1;
     }
 
-    fn pack(&mut self, file: &str, facts: Facts) -> Vec<u8> {
-        let packed = match split_id(file) {
-            Some((rest, id)) => self.pack_usual(&rest, facts).map(|packed| [&[WITH_ID], &id.to_bytes()[..], &packed].concat()),
-            None => self.pack_usual(file, facts),
+    /// Puts the packed name in the place of what is in `packed`.
+    fn pack(&mut self, file: &str, facts: Facts, packed: &mut Vec<u8>) {
+        packed.clear();
+        let usual = match split_id(file) {
+            Some((rest, id)) => {
+                packed.push(WITH_ID);
+                packed.extend(id.to_bytes());
+                self.pack_usual(&rest, facts, packed)
+            }
+            None => self.pack_usual(file, facts, packed),
         };
-        packed.unwrap_or_else(|| [&[AS_IT_IS], file.as_bytes()].concat())
+        if usual.is_none() {
+            packed.clear();
+            packed.push(AS_IT_IS);
+            packed.extend(file.as_bytes());
+        }
     }
     /// `None`: it has another form.
-    fn pack_usual(&mut self, file: &str, facts: Facts) -> Option<Vec<u8>> {
+    fn pack_usual(&mut self, file: &str, facts: Facts, packed: &mut Vec<u8>) -> Option<()> {
         let (folder, name) = file.split_once('/')?;
         let mut form = match folder {
             "cur" => 0,
@@ -129,7 +162,8 @@ impl Names {
             None => (name, None),
         };
         let (unique, mut fields) = base.find(',').map_or((base, ""), |at| base.split_at(at));
-        let mut numbers = Vec::new();
+        let form_at = packed.len();
+        packed.push(0);
 
         if let Some((number, rest)) = field(fields, ",S=") {
             form |= HAS_S;
@@ -137,7 +171,7 @@ impl Names {
             if difference != 0 {
                 form |= S_DIFFERS;
                 // Small numbers of either sign stay small.
-                write_number(&mut numbers, (difference.wrapping_shl(1) ^ difference.wrapping_shr(63)).cast_unsigned());
+                write_number(packed, (difference.wrapping_shl(1) ^ difference.wrapping_shr(63)).cast_unsigned());
             }
             fields = rest;
         }
@@ -155,7 +189,7 @@ impl Names {
         if let Some(info) = info {
             let flags = flags_of(info)?;
             form |= HAS_FLAGS;
-            write_number(&mut numbers, flags.bits());
+            write_number(packed, flags.bits());
         }
         // `<seconds>.<anything unique>.<host>`, whose dots are its own.
         let (own, host) = match unique.match_indices('.').nth(1) {
@@ -164,24 +198,19 @@ impl Names {
         };
         if let Some(host) = host {
             form |= HAS_HOST;
-            numbers.push(self.host(host)?);
+            packed.push(self.host(host)?);
         }
-        let mut packed = Vec::with_capacity(16);
         match moment(own, facts).filter(|_| host.is_some()) {
-            Some([micros, counter, epoch]) => {
-                packed.push(form | OWN);
-                packed.extend(numbers);
-                for number in [micros, counter, epoch] {
-                    write_number(&mut packed, number);
-                }
+            Some(numbers) => {
+                form |= OWN;
+                numbers.into_iter().for_each(|number| write_number(packed, number));
             }
-            None => {
-                packed.push(form);
-                packed.extend(numbers);
-                packed.extend(own.as_bytes());
-            }
+            None => packed.extend(own.as_bytes()),
         }
-        Some(packed)
+        if let Some(first) = packed.get_mut(form_at) {
+            *first = form;
+        }
+        Some(())
     }
     fn host(&mut self, host: &str) -> Option<u8> {
         let known = self.hosts.iter().position(|known| **known == *host);
@@ -195,15 +224,18 @@ impl Names {
     }
 }
 
-fn unpack(mut packed: Reader<'_>, hosts: &[Box<str>], facts: Facts) -> String {
+/// Adds the name to `file`.
+fn unpack(mut packed: Reader<'_>, hosts: &[Box<str>], facts: Facts, file: &mut String) {
     let form = packed.byte();
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     if form == AS_IT_IS {
-        return text(packed.0);
+        file.push_str(&String::from_utf8_lossy(packed.0));
+        return;
     }
     if form == WITH_ID {
         let (id, rest) = packed.0.split_first_chunk().unwrap_or((&[0; 16], &[]));
-        return join_id(unpack(Reader(rest), hosts, facts), EmailId::from_bytes(*id));
+        unpack(Reader(rest), hosts, facts, file);
+        join_id(file, EmailId::from_bytes(*id));
+        return;
     }
     let disk_size = match form & S_DIFFERS {
         0 => facts.size,
@@ -215,33 +247,34 @@ fn unpack(mut packed: Reader<'_>, hosts: &[Box<str>], facts: Facts) -> String {
     let flags = if form & HAS_FLAGS == 0 { FlagSet::EMPTY } else { FlagSet::from_bits(packed.number()) };
     let host = if form & HAS_HOST == 0 { None } else { hosts.get(usize::from(packed.byte())) };
 
-    let mut file = String::with_capacity(96);
+    let mut digits = itoa::Buffer::new();
     file.push_str(if form & IN_NEW == 0 { "cur/" } else { "new/" });
-    // Writing to a String can't fail.
     if form & OWN == 0 {
-        file.push_str(&text(packed.0));
+        file.push_str(&String::from_utf8_lossy(packed.0));
     } else {
         let (micros, counter, epoch) = (packed.number(), packed.number(), packed.number());
         let moment = facts.save_date.wrapping_mul(1_000_000).wrapping_add_unsigned(micros);
-        write!(file, "{}.M{moment}N{counter}E{epoch}", facts.internal_date).unwrap_or_default();
+        file.push_str(digits.format(facts.internal_date));
+        file.push_str(".M");
+        file.push_str(digits.format(moment));
+        file.push('N');
+        file.push_str(digits.format(counter));
+        file.push('E');
+        file.push_str(digits.format(epoch));
     }
     if let Some(host) = host {
         file.push('.');
         file.push_str(host);
     }
-    if form & HAS_S != 0 {
-        write!(file, ",S={disk_size}").unwrap_or_default();
-    }
-    if form & HAS_W != 0 {
-        write!(file, ",W={}", facts.size).unwrap_or_default();
-    }
-    if form & HAS_U != 0 {
-        write!(file, ",U={}", facts.uid).unwrap_or_default();
+    for (has, field, number) in [(HAS_S, ",S=", disk_size), (HAS_W, ",W=", facts.size), (HAS_U, ",U=", u64::from(facts.uid))] {
+        if form & has != 0 {
+            file.push_str(field);
+            file.push_str(digits.format(number));
+        }
     }
     if form & HAS_FLAGS != 0 {
-        FileName::write_flags(&mut file, flags, "");
+        FileName::write_flags(file, flags, "");
     }
-    file
 }
 
 /// The name without its EMAILID, which is the last field before the flags.
@@ -252,10 +285,9 @@ fn split_id(file: &str) -> Option<(String, EmailId)> {
     Some((format!("{}{}", file.get(..start)?, file.get(end..)?), id))
 }
 /// Puts it there again.
-fn join_id(mut file: String, id: EmailId) -> String {
+fn join_id(file: &mut String, id: EmailId) {
     let end = file.find(':').unwrap_or(file.len());
     file.insert_str(end, &format!(",G={}", id.print_bare()));
-    file
 }
 
 /// A number after `prefix`, printed as we would print it, and what follows.
@@ -300,11 +332,10 @@ fn span(block: &[u8], wanted: usize) -> (usize, usize) {
     rest.bytes();
     (start, block.len() - rest.0.len())
 }
-fn with_length(packed: &[u8]) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(packed.len() + 2);
-    write_number(&mut bytes, u64::try_from(packed.len()).unwrap_or(u64::MAX));
+/// With its length before it.
+fn write_packed(bytes: &mut Vec<u8>, packed: &[u8]) {
+    write_number(bytes, u64::try_from(packed.len()).unwrap_or(u64::MAX));
     bytes.extend_from_slice(packed);
-    bytes
 }
 /// Seven bits a byte, the lowest first.
 fn write_number(bytes: &mut Vec<u8>, mut number: u64) {
@@ -390,6 +421,9 @@ mod tests {
             for (at, (original, file)) in kept.iter().enumerate() {
                 prop_assert_eq!(&names.get(at, facts(*original)), file);
             }
+            let mut each = Vec::new();
+            names.each(|at| facts(kept[at].0), &mut |at, file| each.push((at, file.to_owned())));
+            prop_assert_eq!(each, kept.iter().map(|(_, file)| file.clone()).enumerate().collect::<Vec<_>>());
             names.push("cur/last", FACTS);
             prop_assert_eq!(names.get(kept.len(), FACTS), "cur/last");
         }
@@ -398,7 +432,11 @@ mod tests {
     #[test]
     fn usual_names_are_small() {
         let mut names = Names::default();
-        let mut packed = |file: &str| names.pack(file, FACTS).len();
+        let mut packed = |file: &str| {
+            let mut packed = Vec::new();
+            names.pack(file, FACTS, &mut packed);
+            packed.len()
+        };
         assert_eq!(packed("cur/1763748000.M1763748001000042N7E300.node-a.example,S=5000,W=5000,U=77:2,FS"), 7);
         assert_eq!(packed("cur/1763748000.M1763748001999999N70000E300.node-a.example,S=4900,W=5000,U=77:2,FS"), 13);
         assert_eq!(packed("cur/1763748000.M52P9.host,S=4900,W=5000:2,S"), 21);

@@ -11,7 +11,7 @@ use std::{
 
 use parking_lot::Mutex;
 
-use super::{Attributes, Entry, Filesystem, NewFile, OpenFile, Shared};
+use super::{Attributes, Filesystem, Listed, NewFile, OpenFile, Shared};
 
 /// How often a demanded failure happens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -191,14 +191,9 @@ impl Filesystem for Faulty {
         self.state.changing()?;
         Shared.remove_folder(path)
     }
-    fn list(&self, folder: &Path) -> io::Result<Vec<Entry>> {
-        let listed = Shared.list(folder);
-        self.listed(folder);
-        listed
-    }
-    fn list_with_attributes(&self, folder: &Path, wanted: &dyn Fn(&str) -> bool) -> io::Result<Vec<(Entry, Option<Attributes>)>> {
+    fn each_entry(&self, folder: &Path, wanted: &dyn Fn(&str) -> bool, visit: &mut dyn FnMut(Listed<'_>)) -> io::Result<()> {
         let counted = |name: &str| wanted(name) && self.state.looks.fetch_add(1, Ordering::SeqCst) < u64::MAX;
-        let listed = Shared.list_with_attributes(folder, &counted);
+        let listed = Shared.each_entry(folder, &counted, visit);
         self.listed(folder);
         listed
     }

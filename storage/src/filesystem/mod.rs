@@ -30,6 +30,17 @@ pub struct Entry {
     pub is_folder: Option<bool>,
 }
 
+/// An entry of a listing as it passes by.
+#[derive(Debug, Clone, Copy)]
+pub struct Listed<'a> {
+    /// As in [`Entry`].
+    pub name: &'a str,
+    /// As in [`Entry`].
+    pub is_folder: Option<bool>,
+    /// `None`: nobody wanted them, it is gone, or nobody could say.
+    pub attributes: Option<Attributes>,
+}
+
 /// What a file's attributes say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Attributes {
@@ -76,10 +87,16 @@ pub trait Filesystem: Send + Sync + Debug {
     /// Removes a folder with all that is in it; gone already is fine.
     fn remove_folder(&self, path: &Path) -> io::Result<()>;
     /// What is in a folder now, as the server says.
-    fn list(&self, folder: &Path) -> io::Result<Vec<Entry>>;
-    /// As [`Filesystem::list`], with the attributes that each `wanted` file had a moment ago; `None`: it is gone, or nobody could say. The NFS client sees that each entry is
-    /// looked at, and asks the server for many at once (READDIRPLUS), as for `ls -l`.
-    fn list_with_attributes(&self, folder: &Path, wanted: &dyn Fn(&str) -> bool) -> io::Result<Vec<(Entry, Option<Attributes>)>>;
+    fn list(&self, folder: &Path) -> io::Result<Vec<Entry>> {
+        let mut entries = Vec::new();
+        self.each_entry(folder, &|_| false, &mut |Listed { name, is_folder, .. }| {
+            entries.push(Entry { name: name.to_owned(), is_folder })
+        })?;
+        Ok(entries)
+    }
+    /// As [`Filesystem::list`], entry by entry, in the memory of a few; with the attributes that each `wanted` file had a moment ago. The NFS client sees
+    /// that each entry is looked at, and asks the server for many at once (READDIRPLUS), as for `ls -l`.
+    fn each_entry(&self, folder: &Path, wanted: &dyn Fn(&str) -> bool, visit: &mut dyn FnMut(Listed<'_>)) -> io::Result<()>;
     /// Attributes as the server says them now.
     fn attributes(&self, path: &Path) -> io::Result<Attributes>;
     /// Whether other hosts may keep files here from being renamed or removed: those that were lost with a delegation.

@@ -14,7 +14,7 @@ use std::{
 use parking_lot::Mutex;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RawDir, StatxFlags};
 
-use super::{Attributes, Entry, Filesystem, NewFile, OpenFile};
+use super::{Attributes, Filesystem, Listed, NewFile, OpenFile};
 
 /// `statfs` says this of NFS.
 const NFS_MAGIC: u64 = 0x6969;
@@ -115,42 +115,7 @@ impl Filesystem for Shared {
             result => result,
         }
     }
-    fn list(&self, folder: &Path) -> io::Result<Vec<Entry>> {
-        let mut entries = Vec::new();
-        self.each_entry(folder, |_, entry| entries.push(entry))?;
-        Ok(entries)
-    }
-    fn list_with_attributes(&self, folder: &Path, wanted: &dyn Fn(&str) -> bool) -> io::Result<Vec<(Entry, Option<Attributes>)>> {
-        let mut entries = Vec::new();
-        self.each_entry(folder, |opened, entry| {
-            let found = wanted(&entry.name).then(|| attributes(opened, Path::new(&entry.name), AtFlags::empty()));
-            if let Some(Err(error)) = &found
-                && error.kind() != io::ErrorKind::NotFound
-            {
-                tracing::warn!(file = %folder.join(&entry.name).display(), %error, "a file's size and date can't be asked for");
-            }
-            entries.push((entry, found.and_then(Result::ok)));
-        })?;
-        Ok(entries)
-    }
-    fn attributes(&self, path: &Path) -> io::Result<Attributes> {
-        attributes(CWD, path, AtFlags::STATX_FORCE_SYNC)
-    }
-    fn is_remote(&self, folder: &Path) -> bool {
-        keeps_names_by_itself(folder).unwrap_or(false)
-    }
-    fn sync_folder(&self, folder: &Path) -> io::Result<()> {
-        // Opening a folder that was just changed is a request.
-        if keeps_names_by_itself(folder)? {
-            return Ok(());
-        }
-        File::open(folder)?.sync_all()
-    }
-}
-
-impl Shared {
-    /// Calls `visit` with the open folder and each of its entries, as the server says now.
-    fn each_entry(&self, folder: &Path, mut visit: impl FnMut(BorrowedFd<'_>, Entry)) -> io::Result<()> {
+    fn each_entry(&self, folder: &Path, wanted: &dyn Fn(&str) -> bool, visit: &mut dyn FnMut(Listed<'_>)) -> io::Result<()> {
         // Asking for the attributes first makes the client drop a listing that is out of date.
         self.attributes(folder)?;
         let opened = rustix::fs::open(folder, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
@@ -168,9 +133,28 @@ impl Shared {
                 FileType::Unknown => None,
                 kind => Some(kind.is_dir()),
             };
-            visit(opened.as_fd(), Entry { name: name.to_owned(), is_folder });
+            let found = wanted(name).then(|| attributes(opened.as_fd(), Path::new(name), AtFlags::empty()));
+            if let Some(Err(error)) = &found
+                && error.kind() != io::ErrorKind::NotFound
+            {
+                tracing::warn!(file = %folder.join(name).display(), %error, "a file's size and date can't be asked for");
+            }
+            visit(Listed { name, is_folder, attributes: found.and_then(Result::ok) });
         }
         Ok(())
+    }
+    fn attributes(&self, path: &Path) -> io::Result<Attributes> {
+        attributes(CWD, path, AtFlags::STATX_FORCE_SYNC)
+    }
+    fn is_remote(&self, folder: &Path) -> bool {
+        keeps_names_by_itself(folder).unwrap_or(false)
+    }
+    fn sync_folder(&self, folder: &Path) -> io::Result<()> {
+        // Opening a folder that was just changed is a request.
+        if keeps_names_by_itself(folder)? {
+            return Ok(());
+        }
+        File::open(folder)?.sync_all()
     }
 }
 
@@ -199,7 +183,7 @@ fn keeps_names_by_itself(folder: &Path) -> io::Result<bool> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::Entry, *};
 
     #[test]
     fn a_rename_whose_reply_was_lost_counts_as_done() {

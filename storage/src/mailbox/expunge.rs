@@ -86,11 +86,9 @@ impl Mailbox {
         if results.iter().any(|result| matches!(result, Ok(false))) {
             // Gone by itself, or another program changed its flags: a file that stays would come back as a new message.
             let removing: HashSet<&str> = files.iter().map(|file| identity(file)).collect();
-            for listed in self.list(&folder)? {
-                if removing.contains(identity(&listed)) {
-                    remove(&listed)?;
-                }
-            }
+            let mut left = Vec::new();
+            self.each_file(&folder, &|_| false, &mut |file, _| left.extend(removing.contains(identity(file)).then(|| file.to_owned())))?;
+            left.iter().try_for_each(|file| remove(file).map(drop))?;
         }
         let mut failure = None;
         let mut gone = HashSet::new();

@@ -6,9 +6,11 @@
 //! Invariants, each with the test that guards it:
 //! - nobody is told a date or size that is not known yet (`dates_and_sizes_are_learnt_before_anybody_is_told`)
 //! - a file that can't be read fails who asks for that message alone (`a_file_that_cannot_be_read_keeps_nobody_from_the_others`)
+//! - however many files can't be read, those behind them are (`many_files_that_cannot_be_read_hold_nobody_back`)
 //! - what is not known when the holder dies is learnt by the next one (`what_was_not_learnt_before_a_holder_died_is_learnt_later`)
 
 use std::{
+    cell::RefCell,
     collections::{BTreeMap, HashMap, HashSet},
     io,
     path::Path,
@@ -70,15 +72,14 @@ struct Wanted {
 }
 
 /// What is still wanted, by name up to the colon, and what was found of it.
-#[derive(Default)]
-struct Search {
+struct Search<'a> {
     wanted: HashMap<String, Wanted>,
     learnt: HashMap<Uid, Learnt>,
     disk_sizes: HashMap<Uid, u64>,
     /// Names that were listed last time, though nobody could say how large and how old.
     listed: HashSet<String>,
     /// Names of files that can't be read.
-    unreadable: HashSet<String>,
+    unreadable: &'a mut HashSet<String>,
     /// Files were left unread for the next go.
     more: bool,
 }
@@ -92,9 +93,10 @@ impl Mailbox {
     /// Finds out the dates and sizes that are not known yet. Blocking where there are any. Files that can't be read keep nobody from the others: their
     /// messages [stay unknown](crate::Row::is_known), and are tried again later.
     pub fn learn(&self) -> Result<(), StorageError> {
+        let mut unreadable = HashSet::new();
         while self.is_incomplete() {
             let _inside = self.store.enter()?;
-            if !self.learn_some(None)? {
+            if !self.learn_some(None, &mut unreadable)? {
                 break;
             }
         }
@@ -102,7 +104,8 @@ impl Mailbox {
     }
     /// As [`Mailbox::learn`], for those who are inside the store.
     pub(super) fn learn_inside(&self) -> Result<(), StorageError> {
-        while self.is_incomplete() && self.learn_some(None)? {}
+        let mut unreadable = HashSet::new();
+        while self.is_incomplete() && self.learn_some(None, &mut unreadable)? {}
         Ok(())
     }
     /// As [`Mailbox::learn_inside`], of these messages alone; an error for the first of which size and dates are not known then.
@@ -111,7 +114,8 @@ impl Mailbox {
             let columns = self.columns.read();
             uids.iter().copied().filter(|uid| columns.get(*uid).is_some_and(|row| !row.is_known())).collect()
         };
-        while !wanted.is_empty() && self.learn_some(Some(&wanted))? {}
+        let mut unreadable = HashSet::new();
+        while !wanted.is_empty() && self.learn_some(Some(&wanted), &mut unreadable)? {}
         self.ensure_known(uids)
     }
     /// An error for the first of these messages whose size and dates could not be learnt. From memory.
@@ -126,14 +130,18 @@ impl Mailbox {
         Err(self.store.io("can't look at", self.folder().join(file))(cause))
     }
 
-    /// One go, for all or for these; whether there is more to be read.
-    fn learn_some(&self, which: Option<&HashSet<Uid>>) -> Result<bool, StorageError> {
+    /// One go, for all or for these; whether there is more to be read. `unreadable`: names of files that could not be read in a go before, which this one adds
+    /// to: they hold nobody back who comes after them.
+    fn learn_some(&self, which: Option<&HashSet<Uid>>, unreadable: &mut HashSet<String>) -> Result<bool, StorageError> {
         let mut disk_sizes = self.facts.learning.lock();
         if self.is_deleted() {
             return Ok(false);
         }
         let folder = self.folder();
-        let mut search = Search { wanted: self.wanted(which), ..Search::default() };
+        let unreadable_before = unreadable.len();
+        let wanted = self.wanted(which);
+        let mut search =
+            Search { wanted, learnt: HashMap::new(), disk_sizes: HashMap::new(), listed: HashSet::new(), unreadable, more: false };
         for _ in 0..LISTINGS_MAX {
             if search.more || search.wanted.keys().all(|name| search.unreadable.contains(name)) {
                 break;
@@ -154,7 +162,7 @@ impl Mailbox {
         }
         self.put_in(&learnt, &found, all_there);
         disk_sizes.extend(found);
-        let more = more && !learnt.is_empty();
+        let more = more && (!learnt.is_empty() || unreadable.len() > unreadable_before);
         if which.is_none() {
             *self.facts.tried.lock() = (!more).then(|| self.store.now());
         }
@@ -190,28 +198,34 @@ impl Mailbox {
     }
 
     /// Looks at those of the wanted files that are in this folder.
-    fn look_at_files(&self, folder: &Path, sub: &str, search: &mut Search) -> Result<(), StorageError> {
+    fn look_at_files(&self, folder: &Path, sub: &str, search: &mut Search<'_>) -> Result<(), StorageError> {
         self.store.ensure_not_abandoned()?;
         let path = folder.join(sub);
-        let Search { wanted, learnt, disk_sizes, listed, unreadable, more } = search;
-        let is_wanted = |name: &str| wanted.contains_key(identity(name)) && !unreadable.contains(identity(name));
-        let entries = self.store.filesystem.list_with_attributes(&path, &is_wanted).map_err(self.store.io("can't list", &path))?;
         let mut unread: Vec<(String, Attributes)> = Vec::new();
-        for (entry, attributes) in entries {
-            let name = identity(&entry.name);
-            match (wanted.get(name).map(|wanted| wanted.size), attributes) {
+        let looking = RefCell::new(search);
+        let is_wanted = |name: &str| {
+            let search = looking.borrow();
+            search.wanted.contains_key(identity(name)) && !search.unreadable.contains(identity(name))
+        };
+        let listed = self.store.filesystem.each_entry(&path, &is_wanted, &mut |entry| {
+            let mut looking = looking.borrow_mut();
+            let Search { wanted, learnt, listed, .. } = &mut **looking;
+            let name = identity(entry.name);
+            match (wanted.get(name).map(|wanted| wanted.size), entry.attributes) {
                 (Some(Some(size)), Some(attributes)) => {
                     if let Some(found) = wanted.remove(name) {
                         learnt.insert(found.uid, facts(name, size, attributes));
                     }
                 }
-                (Some(None), Some(attributes)) => unread.push((entry.name, attributes)),
+                (Some(None), Some(attributes)) => unread.push((entry.name.to_owned(), attributes)),
                 (Some(_), None) => {
                     listed.insert(name.to_owned());
                 }
                 (None, _) => {}
             }
-        }
+        });
+        listed.map_err(self.store.io("can't list", &path))?;
+        let Search { wanted, learnt, disk_sizes, listed, unreadable, more } = looking.into_inner();
         *more |= unread.len() > READ_AT_ONCE;
         unread.truncate(READ_AT_ONCE);
         let sizes = parallel::for_each(self.store.settings.parallel_operations, &unread, |(name, _)| {

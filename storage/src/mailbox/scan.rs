@@ -20,10 +20,10 @@ use super::{
 };
 use crate::{
     StorageError, Usage,
-    filesystem::{Attributes, Entry},
+    filesystem::{Attributes, Listed},
     maildir::{
         filename::{Base, FileName, KEYWORD_LETTERS, identity},
-        scan::{Found, Known, Plan, assign, compare, found},
+        scan::{Comparison, Found, Known, Plan, Sightings, assign, plan},
         uidlist::UidList,
     },
     parallel,
@@ -32,9 +32,6 @@ use crate::{
 
 /// A folder that changed less than this before it was listed may change again without another time stamp: it is listed again next time.
 const STAMP_GRAIN_NANOSECONDS: i64 = 2_000_000_000;
-
-/// New messages of a folder that is taken over which are on their way to the index together: what is known of more is not in memory twice.
-const SHOWN_AT_ONCE: usize = 8192;
 
 /// How thoroughly to look at the folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,20 +85,12 @@ impl Mailbox {
         }
         // A message that comes while the folder is listed may be missing from the listing: it is not gone.
         let listed_from = self.columns.read().uid_next();
-        let (mut listed, attributes) = match look {
-            Look::Opening(ScanDue::Rebuild) => self.list_with_some_attributes(folder)?,
-            _ => (self.list(folder)?, Vec::new()),
-        };
-        let mut plan = self.compare(&listed, listed_from);
-        if !plan.gone.is_empty() {
-            // A file that is renamed while its folder is listed may be missed: what is gone is gone twice.
-            let again = self.list(folder)?;
-            let known: HashSet<&str> = again.iter().map(|file| identity(file)).collect();
-            let missed: Vec<String> = listed.into_iter().filter(|file| !known.contains(identity(file))).collect();
-            listed = again.iter().cloned().chain(missed).collect();
-            plan = self.compare(&listed, listed_from);
+        let mut sightings = self.compare(folder, look)?;
+        if !sightings.missing.is_empty() {
+            sightings = sightings.and_again(self.compare(folder, look)?);
         }
-        let mut new = found(listed, &attributes, &plan.new);
+        let mut plan = self.plan(sightings, listed_from);
+        let mut new = std::mem::take(&mut plan.new);
         let mut names = Names::default();
         let mut list = None;
         if matches!(look, Look::Opening(ScanDue::Takeover | ScanDue::Rebuild)) && !new.is_empty() {
@@ -134,7 +123,7 @@ impl Mailbox {
         };
         state.record.cur_seen = settled(stamps[0]);
         state.record.new_seen = settled(stamps[1]);
-        state.look_again = false;
+        state.look_again = plan.unsure;
         let (highest, uidls) = {
             let columns = self.columns.read();
             let there = uidls.into_iter().filter(|(uid, _)| columns.position(*uid).is_some());
@@ -169,49 +158,67 @@ impl Mailbox {
         Ok(())
     }
 
-    /// `cur/…` and `new/…`, as the server says now.
-    pub(super) fn list(&self, folder: &Path) -> Result<Vec<String>, StorageError> {
-        let mut files = Vec::new();
-        for name in ["cur/", "new/"] {
-            let path = folder.join(name);
-            let entries = self.store.filesystem.list(&path).map_err(self.store.io("can't list", path))?;
-            files.extend(entries.into_iter().filter_map(|entry| message_file(name, entry)));
+    /// Calls `visit` with every `cur/…` and `new/…`, as the server says now, and the attributes of those whose names (without their folder) are `wanted`.
+    pub(super) fn each_file(
+        &self,
+        folder: &Path,
+        wanted: &dyn Fn(&str) -> bool,
+        visit: &mut dyn FnMut(&str, Option<Attributes>),
+    ) -> Result<(), StorageError> {
+        let mut file = String::new();
+        for sub in ["cur/", "new/"] {
+            let path = folder.join(sub);
+            let listed = self.store.filesystem.each_entry(&path, wanted, &mut |Listed { name, is_folder, attributes }| {
+                if name.starts_with('.') || is_folder == Some(true) {
+                    return;
+                }
+                sub.clone_into(&mut file);
+                file.push_str(name);
+                visit(&file, attributes);
+            });
+            listed.map_err(self.store.io("can't list", path))?;
         }
-        Ok(files)
-    }
-    /// As [`Mailbox::list`], with the attributes of the first files whose names do not say everything, by position: all of them where they are few.
-    fn list_with_some_attributes(&self, folder: &Path) -> Result<(Vec<String>, Vec<Option<Attributes>>), StorageError> {
-        let mut listed = (Vec::new(), Vec::new());
-        let asked = Cell::new(0);
-        for name in ["cur/", "new/"] {
-            let path = folder.join(name);
-            let wanted = |name: &str| !says_everything(&FileName::parse(name).base) && asked.replace(asked.get() + 1) < RENAMED_MAX;
-            let entries = self.store.filesystem.list_with_attributes(&path, &wanted);
-            let entries = entries.map_err(self.store.io("can't list", path))?;
-            listed.extend(entries.into_iter().filter_map(|(entry, attributes)| Some((message_file(name, entry)?, attributes))));
-        }
-        Ok(listed)
+        Ok(())
     }
 
-    /// What a listing says; `listed_from`: the UIDs from here on are newer than the listing.
-    fn compare(&self, listed: &[String], listed_from: u32) -> Plan {
+    /// Lists the folder beside what is known.
+    fn compare(&self, folder: &Path, look: Look) -> Result<Sightings, StorageError> {
+        let mut comparison = {
+            let columns = self.columns.read();
+            Comparison::with(columns.len(), |visit| columns.each_file(visit))
+        };
+        // Of the first files whose names do not say everything: all of them where they are few.
+        let asked = Cell::new(0);
+        let wanted = |name: &str| {
+            look == Look::Opening(ScanDue::Rebuild)
+                && !says_everything(&FileName::parse(name).base)
+                && asked.replace(asked.get() + 1) < RENAMED_MAX
+        };
+        self.each_file(folder, &wanted, &mut |file, attributes| comparison.see(file, attributes))?;
+        Ok(comparison.finish())
+    }
+    /// What is to be done; `listed_from`: the UIDs from here on are newer than the listing.
+    fn plan(&self, sightings: Sightings, listed_from: u32) -> Plan {
         let state = self.state.lock();
         let columns = self.columns.read();
-        let known = columns.rows().enumerate().map(|(position, row)| Known {
-            uid: row.uid,
-            file: columns.file(position),
-            flags: row.flags,
-            write_back_due: state.write_back.contains_key(&row.uid.get()),
-        });
+        let known = |uid: Uid| {
+            columns.position(uid).map(|position| Known {
+                uid,
+                file: columns.file(position),
+                flags: columns.flags(position),
+                write_back_due: state.write_back.contains_key(&uid.get()),
+            })
+        };
+        let since = columns.uids().partition_point(|uid| uid.get() < listed_from);
+        let came: HashSet<String> = (since..columns.len()).map(|position| identity(&columns.file(position)).to_owned()).collect();
         let removing: Vec<String> = state.removals.iter().map(|removal| removal.file.clone()).collect();
-        let mut plan = compare(known, listed, &removing);
+        let mut plan = plan(sightings, known, &came, &removing);
         plan.gone.retain(|uid| uid.get() < listed_from);
         // Our own messages on their way in.
         let epoch = self.store.lease.epoch();
         if !state.in_flight.is_empty() {
-            plan.new.retain(|position| {
-                let base = listed.get(*position).map_or("", |file| identity(file));
-                let base = Base::parse(base);
+            plan.new.retain(|found| {
+                let base = Base::parse(identity(&found.file));
                 let ours = base.own().is_some_and(|own| own.epoch == epoch);
                 !(ours && base.uid.is_some_and(|uid| state.in_flight.contains_key(&uid.get())))
             });
@@ -346,27 +353,19 @@ impl Mailbox {
             self.allocate(&mut state, folder, fresh)?;
         }
         let (uids, new): (Vec<u32>, Vec<Found>) = assigned.into_iter().unzip();
-        // What an interrupted rebuilding has shown is forgotten and done again; a takeover is done as one.
-        let at_once = if due == ScanDue::Rebuild { SHOWN_AT_ONCE } else { usize::MAX };
-        for (uids, new) in uids.chunks(at_once).zip(new.chunks(at_once)) {
-            if !state.pending.is_empty() {
-                let highest = self.columns.read().highest_modseq();
-                self.commit(&mut state, highest, |_| Ok(()))?;
+        // Even without a fresh UID the messages take a MODSEQ.
+        self.next_modseq(&state, folder)?;
+        drop(state);
+        let inspected = self.inspect(folder, &new, true)?;
+        let mut state = self.state.lock();
+        let adopted_below = state.record.adopted_below;
+        let settled = uids.into_iter().zip(&new).zip(inspected).map(|((uid, found), message)| match message {
+            Some(message) => {
+                (uid, Progress::Done(NewMessage { write_back_due: !is_named(uid, found, &message, adopted_below), ..message }))
             }
-            // Even without a fresh UID the messages take a MODSEQ.
-            self.next_modseq(&state, folder)?;
-            drop(state);
-            let inspected = self.inspect(folder, new, true)?;
-            state = self.state.lock();
-            let adopted_below = state.record.adopted_below;
-            let settled = uids.iter().zip(new).zip(inspected).map(|((uid, found), message)| match message {
-                Some(message) => {
-                    (*uid, Progress::Done(NewMessage { write_back_due: !is_named(*uid, found, &message, adopted_below), ..message }))
-                }
-                None => (*uid, Progress::Failed),
-            });
-            self.settle_found(&mut state, settled.collect());
-        }
+            None => (uid, Progress::Failed),
+        });
+        self.settle_found(&mut state, settled.collect());
         match due {
             ScanDue::Takeover | ScanDue::Rebuild => state.record.scan_due = ScanDue::Settle,
             ScanDue::Settle | ScanDue::No => {}
@@ -389,15 +388,6 @@ fn is_large(new: &[Found]) -> bool {
 fn uidls(list: Option<&UidList>) -> Vec<(Uid, String)> {
     let messages = list.into_iter().flat_map(|list| &list.messages);
     messages.filter_map(|(uid, listed)| Some((*uid, listed.uidl.clone()?))).collect()
-}
-
-/// `cur/…` or `new/…` of an entry of that folder; `None`: it is no message.
-fn message_file(folder: &str, mut entry: Entry) -> Option<String> {
-    if entry.name.starts_with('.') || entry.is_folder == Some(true) {
-        return None;
-    }
-    entry.name.insert_str(0, folder);
-    Some(entry.name)
 }
 
 /// Whether the file itself need not be asked for its dates and sizes.

@@ -2,11 +2,14 @@
 //!
 //! Invariants, each with the test that guards it:
 //! - flags that another program changed are applied; our own change that no name has yet wins (`flags_in_names_are_applied_unless_ours_are_due`)
+//! - what is missing from a listing is gone only when another one lacks it as well (`what_is_gone_is_gone_twice`)
+//! - what comes or goes while the folder is listed is neither new nor gone (`what_came_or_went_while_the_folder_was_listed_is_left_alone`)
 //! - of two files that claim one UID the higher epoch keeps it (`the_higher_epoch_keeps_a_uid`)
 //! - a UID outside what may be accepted is never taken from a name (`only_uids_in_range_are_accepted`)
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
+    hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState},
     ops::Range,
 };
 
@@ -53,6 +56,138 @@ impl Found {
     }
 }
 
+/// One or two listings against what we know, file by file: neither the listing nor the names that we know are in memory as a whole.
+///
+/// What is known is kept as hashes of names, 16 bytes a message. Their keys are others each time: names that share a hash now do not share one at the next look.
+#[derive(Debug)]
+pub(crate) struct Comparison {
+    keys: RandomState,
+    /// By the hash of a name's [`identity`].
+    known: HashMap<u64, Sought, BuildHasherDefault<IsHashed>>,
+    sightings: Sightings,
+    /// Where in `sightings.new` a name is, by the hash of its identity.
+    new: HashMap<u64, usize, BuildHasherDefault<IsHashed>>,
+}
+
+/// A message whose file is looked for.
+#[derive(Debug, Clone, Copy)]
+struct Sought {
+    uid: Uid,
+    /// Of what is not the identity: folder and flags.
+    rest: [u8; 3],
+    seen: Seen,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Seen {
+    No,
+    /// Under the name that we know; there may be another one, from before or after a rename by another program: the next listing tells.
+    AsKnown,
+    /// Under another name alone.
+    Otherwise,
+}
+
+/// What listings had that is not as we know it.
+#[derive(Debug, Default)]
+pub(crate) struct Sightings {
+    /// Messages without a file, ascending.
+    pub missing: Vec<Uid>,
+    /// Files of messages that we know by another name.
+    pub renamed: BTreeMap<Uid, String>,
+    /// Files of no message.
+    pub new: Vec<Found>,
+}
+
+impl Comparison {
+    /// With so many messages, which `known` calls its argument with: each UID and file.
+    pub fn with(messages: usize, known: impl FnOnce(&mut dyn FnMut(Uid, &str))) -> Comparison {
+        let keys = RandomState::new();
+        let mut sought = HashMap::with_capacity_and_hasher(messages, BuildHasherDefault::default());
+        known(&mut |uid, file| {
+            let (name, rest) = hashes(&keys, file);
+            sought.insert(name, Sought { uid, rest, seen: Seen::No });
+        });
+        Comparison { keys, known: sought, sightings: Sightings::default(), new: HashMap::default() }
+    }
+    /// A file of the listing, with `cur/` or `new/`.
+    pub fn see(&mut self, file: &str, attributes: Option<Attributes>) {
+        let (name, rest) = hashes(&self.keys, file);
+        let Sightings { renamed, new, .. } = &mut self.sightings;
+        if let Some(sought) = self.known.get_mut(&name) {
+            if sought.rest == rest {
+                if std::mem::replace(&mut sought.seen, Seen::AsKnown) == Seen::Otherwise {
+                    renamed.remove(&sought.uid);
+                }
+            } else if sought.seen != Seen::AsKnown {
+                sought.seen = Seen::Otherwise;
+                renamed.insert(sought.uid, file.to_owned());
+            }
+            return;
+        }
+        let found = Found::new(file.to_owned(), attributes);
+        match self.new.get(&name).and_then(|at| new.get_mut(*at)) {
+            // Two names of one file, from before and after a rename by another program.
+            Some(other) if identity(&other.file) == identity(file) => *other = found,
+            Some(_) => new.push(found),
+            None => {
+                self.new.insert(name, new.len());
+                new.push(found);
+            }
+        }
+    }
+    /// What was seen and what was not.
+    pub fn finish(self) -> Sightings {
+        let mut sightings = self.sightings;
+        sightings.missing = self.known.into_values().filter(|sought| sought.seen == Seen::No).map(|sought| sought.uid).collect();
+        sightings.missing.sort_unstable();
+        sightings
+    }
+}
+
+impl Sightings {
+    /// With a later listing: a file that is renamed while its folder is listed may be missed, so what is missing is missing twice.
+    pub fn and_again(mut self, mut later: Sightings) -> Sightings {
+        let before: HashSet<Uid> = self.missing.into_iter().collect();
+        for uid in &later.missing {
+            if let Some(file) = self.renamed.remove(uid) {
+                later.renamed.insert(*uid, file);
+            }
+        }
+        later.missing.retain(|uid| before.contains(uid));
+        let again: HashSet<&str> = later.new.iter().map(|found| identity(&found.file)).collect();
+        self.new.retain(|found| !again.contains(identity(&found.file)));
+        later.new.extend(self.new);
+        later
+    }
+}
+
+/// Of a file's identity, and of the rest.
+fn hashes(keys: &RandomState, file: &str) -> (u64, [u8; 3]) {
+    let name = identity(file);
+    let start = file.rfind('/').map_or(0, |at| at + 1);
+    let rest = (file.get(..start), file.get(start + name.len()..));
+    let [a, b, c, ..] = keys.hash_one(rest).to_le_bytes();
+    (keys.hash_one(name), [a, b, c])
+}
+
+/// The keys of these maps are hashes already.
+#[derive(Debug, Default)]
+pub(crate) struct IsHashed(u64);
+
+impl Hasher for IsHashed {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+}
+
 /// What to do.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Plan {
@@ -60,54 +195,41 @@ pub(crate) struct Plan {
     pub renamed: Vec<(Uid, String, FlagSet)>,
     /// The file is gone.
     pub gone: Vec<Uid>,
-    /// New files, by their position in the listing.
-    pub new: Vec<usize>,
+    /// New files, the oldest first.
+    pub new: Vec<Found>,
     /// Files to be removed, under the names they have now.
     pub removing: Vec<String>,
+    /// Two names shared a hash: the next look tells which is which.
+    pub unsure: bool,
 }
 
-/// Compares a listing with what we know. `removing`: files of expunged messages; they are no new messages.
-pub(crate) fn compare(known: impl Iterator<Item = Known>, listed: &[String], removing: &[String]) -> Plan {
-    let mut plan = Plan::default();
-    let mut by_identity: HashMap<&str, usize> = HashMap::with_capacity(listed.len());
-    // Two names at once: one was listed before, one after a rename by another program.
-    let mut twice: HashSet<&str> = HashSet::new();
-    for (position, file) in listed.iter().enumerate() {
-        if let Some(other) = by_identity.insert(identity(file), position) {
-            twice.extend([&*listed[other], file]);
-        }
-    }
-    for message in known {
-        match by_identity.remove(identity(&message.file)).map(|position| &*listed[position]) {
-            None => plan.gone.push(message.uid),
-            // The next listing tells.
-            Some(file) if file == message.file || twice.contains(message.file.as_str()) => {}
-            Some(file) => plan.renamed.push((message.uid, file.to_owned(), flags_after(&message, file))),
+/// What to do about `sightings`, as things are now. `known`: the message with a UID, if it is there; `came`: names of those that came since the first of the listings
+/// began, up to the colon; `removing`: files of expunged messages, which are no new messages.
+pub(crate) fn plan(sightings: Sightings, known: impl Fn(Uid) -> Option<Known>, came: &HashSet<String>, removing: &[String]) -> Plan {
+    let Sightings { missing, renamed, new } = sightings;
+    let mut plan = Plan { gone: missing.into_iter().filter(|uid| known(*uid).is_some()).collect(), ..Plan::default() };
+    for (uid, file) in renamed {
+        let Some(message) = known(uid) else { continue };
+        if identity(&message.file) != identity(&file) {
+            plan.unsure = true;
+        } else if message.file != file {
+            let flags = flags_after(&message, &file);
+            plan.renamed.push((uid, file, flags));
         }
     }
     let removing: HashSet<&str> = removing.iter().map(|file| identity(file)).collect();
-    for (identity, position) in by_identity {
-        if removing.contains(identity) {
-            plan.removing.push(listed[position].clone());
-        } else {
-            plan.new.push(position);
+    let mut ordered: Vec<(Option<i64>, Found)> = Vec::with_capacity(new.len());
+    for found in new {
+        let name = identity(&found.file);
+        if removing.contains(name) {
+            plan.removing.push(found.file);
+        } else if !came.contains(name) {
+            ordered.push((FileName::of(&found.file).base.seconds(), found));
         }
     }
-    plan.new.sort_unstable();
+    ordered.sort_unstable_by(|(a_seconds, a), (b_seconds, b)| (a_seconds, &a.file).cmp(&(b_seconds, &b.file)));
+    plan.new = ordered.into_iter().map(|(_, found)| found).collect();
     plan
-}
-
-/// The new files of a listing, the oldest first. `attributes`: of the files listed, where they are known.
-pub(crate) fn found(listed: Vec<String>, attributes: &[Option<Attributes>], new: &[usize]) -> Vec<Found> {
-    let mut new = new.iter().peekable();
-    let mut found: Vec<(Option<i64>, Found)> = listed
-        .into_iter()
-        .enumerate()
-        .filter(|(position, _)| new.next_if_eq(&position).is_some())
-        .map(|(position, file)| (FileName::of(&file).base.seconds(), Found::new(file, attributes.get(position).copied().flatten())))
-        .collect();
-    found.sort_unstable_by(|(a_seconds, a), (b_seconds, b)| (a_seconds, &a.file).cmp(&(b_seconds, &b.file)));
-    found.into_iter().map(|(_, found)| found).collect()
 }
 
 /// What another program changed in the name is changed in the message, unless the name still lacks a change of ours: then ours wins.
@@ -162,8 +284,20 @@ mod tests {
     fn known(uid: u32, file: &str, flags: &[Flag], write_back_due: bool) -> Known {
         Known { uid: Uid::new(uid).unwrap(), file: file.to_owned(), flags: FlagSet::of(flags), write_back_due }
     }
-    fn listed(files: &[&str]) -> Vec<String> {
-        files.iter().map(|file| (*file).to_owned()).collect()
+    /// What one listing after the other says.
+    fn compared(messages: &[Known], listings: &[&[&str]], removing: &[&str]) -> Plan {
+        let look = |files: &&[&str]| {
+            let mut comparison =
+                Comparison::with(messages.len(), |visit| messages.iter().for_each(|message| visit(message.uid, &message.file)));
+            files.iter().for_each(|file| comparison.see(file, None));
+            comparison.finish()
+        };
+        let sightings = listings.iter().map(look).reduce(Sightings::and_again).unwrap();
+        let removing: Vec<String> = removing.iter().map(|file| (*file).to_owned()).collect();
+        plan(sightings, |uid| messages.iter().find(|message| message.uid == uid).cloned(), &HashSet::new(), &removing)
+    }
+    fn renamed(uid: u32, file: &str, flags: &[Flag]) -> (Uid, String, FlagSet) {
+        (Uid::new(uid).unwrap(), file.to_owned(), FlagSet::of(flags))
     }
     fn found(file: &str) -> Found {
         Found::new(file.to_owned(), None)
@@ -171,32 +305,71 @@ mod tests {
 
     #[test]
     fn flags_in_names_are_applied_unless_ours_are_due() {
-        let seen = FlagSet::of(&[Flag::Seen]);
         let messages = [
             known(1, "cur/a:2,F", &[Flag::Flagged], false),
             known(2, "cur/b:2,", &[Flag::Answered], true),
             known(3, "cur/c:2,", &[], false),
             known(4, "cur/d:2,", &[], false),
         ];
-        let files = listed(&["cur/a:2,S", "cur/b:2,D", "cur/c:2,", "new/x"]);
-        let plan = compare(messages.into_iter(), &files, &[]);
-        assert_eq!(
-            plan.renamed,
-            [
-                (Uid::new(1).unwrap(), "cur/a:2,S".to_owned(), seen),
-                (Uid::new(2).unwrap(), "cur/b:2,D".to_owned(), FlagSet::of(&[Flag::Answered]))
-            ]
-        );
+        let plan = compared(&messages, &[&["cur/a:2,S", "cur/b:2,D", "cur/c:2,", "new/x"]], &[]);
+        assert_eq!(plan.renamed, [renamed(1, "cur/a:2,S", &[Flag::Seen]), renamed(2, "cur/b:2,D", &[Flag::Answered])]);
         assert_eq!(plan.gone, [Uid::new(4).unwrap()]);
-        assert_eq!(super::found(files, &[], &plan.new), [found("new/x")]);
+        assert_eq!((plan.new, plan.unsure), (vec![found("new/x")], false));
     }
 
     #[test]
     fn files_being_removed_are_no_new_messages() {
-        let files = listed(&["cur/2.b:2,", "cur/a:2,S", "cur/1.b:2,"]);
-        let plan = compare(std::iter::empty(), &files, &listed(&["cur/a:2,"]));
+        let plan = compared(&[], &[&["cur/2.b:2,", "cur/a:2,S", "cur/1.b:2,"]], &["cur/a:2,"]);
         assert_eq!(plan.removing, ["cur/a:2,S"]);
-        assert_eq!(super::found(files, &[], &plan.new), [found("cur/1.b:2,"), found("cur/2.b:2,")], "the oldest first");
+        assert_eq!(plan.new, [found("cur/1.b:2,"), found("cur/2.b:2,")], "the oldest first");
+    }
+
+    #[test]
+    fn a_file_that_is_listed_under_two_names_is_one() {
+        let messages = [known(1, "cur/a:2,", &[], false), known(2, "new/b", &[], false)];
+        for listing in [
+            ["cur/a:2,", "cur/a:2,S", "cur/b:2,", "cur/b:2,F", "new/c", "cur/c:2,S"],
+            ["cur/a:2,S", "cur/a:2,", "cur/b:2,", "cur/b:2,F", "new/c", "cur/c:2,S"],
+        ] {
+            let plan = compared(&messages, &[&listing], &[]);
+            assert_eq!(plan.renamed, [renamed(2, "cur/b:2,F", &[Flag::Flagged])], "the one that we know may be the older one");
+            assert_eq!((plan.gone, plan.new), (vec![], vec![found("cur/c:2,S")]));
+        }
+    }
+
+    #[test]
+    fn what_is_gone_is_gone_twice() {
+        let messages = ["a", "b", "c", "d"].iter().zip(1..).map(|(name, uid)| known(uid, &format!("cur/{name}:2,"), &[], false));
+        let messages: Vec<Known> = messages.collect();
+        let first: &[&str] = &["cur/a:2,", "cur/b:2,S", "cur/c:2,F", "new/x", "new/y"];
+        let second: &[&str] = &["cur/c:2,S", "cur/x:2,", "new/z"];
+        let plan = compared(&messages, &[first, second], &[]);
+        assert_eq!(plan.gone, [Uid::new(4).unwrap()]);
+        assert_eq!(plan.renamed, [renamed(2, "cur/b:2,S", &[Flag::Seen]), renamed(3, "cur/c:2,S", &[Flag::Seen])], "the later one counts");
+        assert_eq!(plan.new, [found("cur/x:2,"), found("new/y"), found("new/z")]);
+    }
+
+    #[test]
+    fn what_came_or_went_while_the_folder_was_listed_is_left_alone() {
+        let message = known(1, "cur/a:2,", &[], false);
+        let look = |files: &[&str]| {
+            let mut comparison = Comparison::with(1, |visit| visit(message.uid, &message.file));
+            files.iter().for_each(|file| comparison.see(file, None));
+            comparison.finish()
+        };
+        let came = HashSet::from(["b".to_owned()]);
+        let after = |uid| known(uid, "cur/a:2,S", &[Flag::Seen], false);
+        let at_once = plan(look(&["cur/a:2,S", "cur/b:2,", "cur/c:2,"]), |uid| Some(after(uid.get())), &came, &[]);
+        assert_eq!(at_once, Plan { new: vec![found("cur/c:2,")], ..Plan::default() }, "we have it by that name by now");
+        assert_eq!(plan(look(&["cur/a:2,S"]), |_| None, &came, &[]), Plan::default());
+        assert_eq!(plan(look(&[]), |_| None, &came, &[]), Plan::default());
+    }
+
+    #[test]
+    fn names_that_share_a_hash_are_not_mixed_up() {
+        let other = Some(known(1, "cur/b:2,", &[], false));
+        let sightings = Sightings { renamed: BTreeMap::from([(Uid::new(1).unwrap(), "cur/a:2,S".to_owned())]), ..Sightings::default() };
+        assert_eq!(plan(sightings, |_| other.clone(), &HashSet::new(), &[]), Plan { unsure: true, ..Plan::default() });
     }
 
     #[test]

@@ -261,6 +261,20 @@ fn a_file_that_cannot_be_read_keeps_nobody_from_the_others() {
     held.close().unwrap();
 }
 
+#[test]
+fn many_files_that_cannot_be_read_hold_nobody_back() {
+    let mut user = filled(MANY);
+    // More than are read in one go, and listed anywhere between the others.
+    for number in 0..120 {
+        std::os::unix::fs::symlink("..", user.maildir().join(format!("cur/1500000098.M9{number:03}P1.host:2,"))).unwrap();
+    }
+    let held = user.open(Handover::Clean);
+    let inbox = held.inbox();
+    inbox.learn().unwrap();
+    let unknown = inbox.read().rows().filter(|row| !row.is_known()).count();
+    assert_eq!((inbox.read().len(), unknown, inbox.is_incomplete()), (MANY + 120, 120, false));
+}
+
 /// A backup brought a message back under the name it had in our form, beside the file that the list knows.
 #[test]
 fn a_file_whose_uid_another_name_says_keeps_the_one_it_is_given() {
