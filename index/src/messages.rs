@@ -1,6 +1,6 @@
 //! Messages: flags, MODSEQ, sizes, dates, file names, what was rendered, and which UIDs were expunged.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::LazyLock};
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
@@ -52,13 +52,18 @@ fn uid_of(id: i64) -> u32 {
 }
 /// Of the columns that change together: plus the row's id, so that SQL can change runs of rows.
 fn flags_sum(flags: i64, modseq: i64) -> Sum {
-    Sum::of("messages").number(flags).number(modseq)
+    of_messages().numbers([flags, modseq])
 }
-fn facts_sum(id: i64, facts: [i64; 4]) -> Sum {
-    facts.into_iter().fold(Sum::of("messages").number(id), Sum::number)
+fn facts_sum(id: i64, [size, disk_size, internal_date, save_date]: [i64; 4]) -> Sum {
+    of_messages().numbers([id, size, disk_size, internal_date, save_date])
 }
 fn file_sum(id: i64, file: &str) -> Sum {
-    Sum::of("messages").number(id).text(file)
+    of_messages().number(id).text(file)
+}
+/// There are three in every row, and opening a mailbox reads all of its rows.
+fn of_messages() -> Sum {
+    static TABLE: LazyLock<u32> = LazyLock::new(|| Sum::of("messages").end());
+    Sum::after(*TABLE)
 }
 /// Plus the row's id.
 fn write_back_sum() -> Sum {

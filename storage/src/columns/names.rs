@@ -7,6 +7,7 @@
 //! - names of ours and of other servers are kept small (`usual_names_are_small`)
 
 use index::FlagSet;
+use memchr::{memchr, memchr_iter};
 
 use super::numbers::{push, retain};
 use crate::{EmailId, maildir::filename::FileName};
@@ -151,17 +152,15 @@ impl Names {
     }
     /// `None`: it has another form.
     fn pack_usual(&mut self, file: &str, facts: Facts, packed: &mut Vec<u8>) -> Option<()> {
-        let (folder, name) = file.split_once('/')?;
-        let mut form = match folder {
-            "cur" => 0,
-            "new" => IN_NEW,
-            _ => return None,
+        let (mut form, name) = match file.strip_prefix("cur/") {
+            Some(name) => (0, name),
+            None => (IN_NEW, file.strip_prefix("new/")?),
         };
-        let (base, info) = match name.split_once(':') {
+        let (base, info) = match split_at_byte(name, b':') {
             Some((base, info)) => (base, Some(info)),
             None => (name, None),
         };
-        let (unique, mut fields) = base.find(',').map_or((base, ""), |at| base.split_at(at));
+        let (unique, mut fields) = memchr(b',', base.as_bytes()).map_or((base, ""), |at| base.split_at(at));
         let form_at = packed.len();
         packed.push(0);
 
@@ -192,8 +191,8 @@ impl Names {
             write_number(packed, flags.bits());
         }
         // `<seconds>.<anything unique>.<host>`, whose dots are its own.
-        let (own, host) = match unique.match_indices('.').nth(1) {
-            Some((at, _)) => (&unique[..at], Some(&unique[at + 1..])),
+        let (own, host) = match memchr_iter(b'.', unique.as_bytes()).nth(1) {
+            Some(at) => (&unique[..at], Some(&unique[at + 1..])),
             None => (unique, None),
         };
         if let Some(host) = host {
@@ -279,7 +278,7 @@ fn unpack(mut packed: Reader<'_>, hosts: &[Box<str>], facts: Facts, file: &mut S
 
 /// The name without its EMAILID, which is the last field before the flags.
 fn split_id(file: &str) -> Option<(String, EmailId)> {
-    let end = file.find(':').unwrap_or(file.len());
+    let end = memchr(b':', file.as_bytes()).unwrap_or(file.len());
     let start = end.checked_sub(ID_FIELD_BYTES)?;
     let id = EmailId::parse_bare(file.get(start..end)?.strip_prefix(",G=")?)?;
     Some((format!("{}{}", file.get(..start)?, file.get(end..)?), id))
@@ -295,9 +294,19 @@ fn field<'a>(text: &'a str, prefix: &str) -> Option<(u64, &'a str)> {
     number(text.strip_prefix(prefix)?)
 }
 fn number(text: &str) -> Option<(u64, &str)> {
-    let (digits, rest) = text.split_at(text.bytes().take_while(u8::is_ascii_digit).count());
-    let is_usual = digits == "0" || !digits.starts_with('0');
-    Some((digits.parse().ok().filter(|_| is_usual)?, rest))
+    let mut number: u64 = 0;
+    let mut digits = 0;
+    while let Some(digit) = text.as_bytes().get(digits).filter(|byte| byte.is_ascii_digit()) {
+        number = number.checked_mul(10)?.checked_add(u64::from(digit - b'0'))?;
+        digits += 1;
+    }
+    let is_usual = digits == 1 || (digits > 0 && !text.starts_with('0'));
+    Some((number, text.get(digits..)?)).filter(|_| is_usual)
+}
+/// `text` before and after the first `byte`, which is ASCII.
+fn split_at_byte(text: &str, byte: u8) -> Option<(&str, &str)> {
+    let at = memchr(byte, text.as_bytes())?;
+    Some((text.get(..at)?, text.get(at + 1..)?))
 }
 /// Microseconds, counter and epoch of `<internal date>.M<moment>N<counter>E<epoch>`.
 fn moment(own: &str, facts: Facts) -> Option<[u64; 3]> {

@@ -203,7 +203,6 @@ impl Mailbox {
         let columns = self.columns.read();
         let known = |uid: Uid| {
             columns.position(uid).map(|position| Known {
-                uid,
                 file: columns.file(position),
                 flags: columns.flags(position),
                 write_back_due: state.write_back.contains_key(&uid.get()),

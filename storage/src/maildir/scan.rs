@@ -22,7 +22,6 @@ use crate::filesystem::Attributes;
 /// A message we know.
 #[derive(Debug, Clone)]
 pub(crate) struct Known {
-    pub uid: Uid,
     /// Its file as last seen, with `cur/` or `new/`.
     pub file: String,
     pub flags: FlagSet,
@@ -281,20 +280,25 @@ mod tests {
 
     use super::*;
 
-    fn known(uid: u32, file: &str, flags: &[Flag], write_back_due: bool) -> Known {
-        Known { uid: Uid::new(uid).unwrap(), file: file.to_owned(), flags: FlagSet::of(flags), write_back_due }
+    fn known(uid: u32, file: &str, flags: &[Flag], write_back_due: bool) -> (Uid, Known) {
+        (Uid::new(uid).unwrap(), Known { file: file.to_owned(), flags: FlagSet::of(flags), write_back_due })
     }
     /// What one listing after the other says.
-    fn compared(messages: &[Known], listings: &[&[&str]], removing: &[&str]) -> Plan {
+    fn compared(messages: &[(Uid, Known)], listings: &[&[&str]], removing: &[&str]) -> Plan {
         let look = |files: &&[&str]| {
             let mut comparison =
-                Comparison::with(messages.len(), |visit| messages.iter().for_each(|message| visit(message.uid, &message.file)));
+                Comparison::with(messages.len(), |visit| messages.iter().for_each(|(uid, message)| visit(*uid, &message.file)));
             files.iter().for_each(|file| comparison.see(file, None));
             comparison.finish()
         };
         let sightings = listings.iter().map(look).reduce(Sightings::and_again).unwrap();
         let removing: Vec<String> = removing.iter().map(|file| (*file).to_owned()).collect();
-        plan(sightings, |uid| messages.iter().find(|message| message.uid == uid).cloned(), &HashSet::new(), &removing)
+        plan(
+            sightings,
+            |uid| messages.iter().find(|(known, _)| *known == uid).map(|(_, message)| message.clone()),
+            &HashSet::new(),
+            &removing,
+        )
     }
     fn renamed(uid: u32, file: &str, flags: &[Flag]) -> (Uid, String, FlagSet) {
         (Uid::new(uid).unwrap(), file.to_owned(), FlagSet::of(flags))
@@ -340,7 +344,7 @@ mod tests {
     #[test]
     fn what_is_gone_is_gone_twice() {
         let messages = ["a", "b", "c", "d"].iter().zip(1..).map(|(name, uid)| known(uid, &format!("cur/{name}:2,"), &[], false));
-        let messages: Vec<Known> = messages.collect();
+        let messages: Vec<_> = messages.collect();
         let first: &[&str] = &["cur/a:2,", "cur/b:2,S", "cur/c:2,F", "new/x", "new/y"];
         let second: &[&str] = &["cur/c:2,S", "cur/x:2,", "new/z"];
         let plan = compared(&messages, &[first, second], &[]);
@@ -351,15 +355,15 @@ mod tests {
 
     #[test]
     fn what_came_or_went_while_the_folder_was_listed_is_left_alone() {
-        let message = known(1, "cur/a:2,", &[], false);
+        let (uid, message) = known(1, "cur/a:2,", &[], false);
         let look = |files: &[&str]| {
-            let mut comparison = Comparison::with(1, |visit| visit(message.uid, &message.file));
+            let mut comparison = Comparison::with(1, |visit| visit(uid, &message.file));
             files.iter().for_each(|file| comparison.see(file, None));
             comparison.finish()
         };
         let came = HashSet::from(["b".to_owned()]);
-        let after = |uid| known(uid, "cur/a:2,S", &[Flag::Seen], false);
-        let at_once = plan(look(&["cur/a:2,S", "cur/b:2,", "cur/c:2,"]), |uid| Some(after(uid.get())), &came, &[]);
+        let (_, after) = known(1, "cur/a:2,S", &[Flag::Seen], false);
+        let at_once = plan(look(&["cur/a:2,S", "cur/b:2,", "cur/c:2,"]), |_| Some(after.clone()), &came, &[]);
         assert_eq!(at_once, Plan { new: vec![found("cur/c:2,")], ..Plan::default() }, "we have it by that name by now");
         assert_eq!(plan(look(&["cur/a:2,S"]), |_| None, &came, &[]), Plan::default());
         assert_eq!(plan(look(&[]), |_| None, &came, &[]), Plan::default());
@@ -367,9 +371,9 @@ mod tests {
 
     #[test]
     fn names_that_share_a_hash_are_not_mixed_up() {
-        let other = Some(known(1, "cur/b:2,", &[], false));
-        let sightings = Sightings { renamed: BTreeMap::from([(Uid::new(1).unwrap(), "cur/a:2,S".to_owned())]), ..Sightings::default() };
-        assert_eq!(plan(sightings, |_| other.clone(), &HashSet::new(), &[]), Plan { unsure: true, ..Plan::default() });
+        let (uid, other) = known(1, "cur/b:2,", &[], false);
+        let sightings = Sightings { renamed: BTreeMap::from([(uid, "cur/a:2,S".to_owned())]), ..Sightings::default() };
+        assert_eq!(plan(sightings, |_| Some(other.clone()), &HashSet::new(), &[]), Plan { unsure: true, ..Plan::default() });
     }
 
     #[test]
