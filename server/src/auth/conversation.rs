@@ -193,7 +193,7 @@ impl Conversation {
         let address = self.client.address.ip();
         admit(&state, address)?;
         let claim = self.auth.claim(&state, login, &self.client, self.protocol, false).await?;
-        self.auth.wait_turn(&state, &claim, address).await;
+        self.auth.wait_turn(&state, &claim, address).await?;
         let key = *self.auth.inner.fake_salts.get_or_init(rand::random);
         let fake = Verifier::fake(hash, claim.counted().unwrap_or(login), &key);
         let verifier = match claim.stored() {
@@ -220,7 +220,7 @@ impl Conversation {
         let address = self.client.address.ip();
         admit(&state, address)?;
         let claim = self.auth.claim(&state, login, &self.client, self.protocol, false).await?;
-        self.auth.wait_turn(&state, &claim, address).await;
+        self.auth.wait_turn(&state, &claim, address).await?;
         // An unknown user costs the same digest.
         let known = claim.stored().filter(|stored| stored.scheme() == Scheme::Plain).and_then(|stored| stored.plain_text());
         let right = sasl::cram_md5(known.as_deref().unwrap_or_default(), challenge, digest);
@@ -239,7 +239,7 @@ impl Conversation {
         admit(&state, address)?;
         let Some(oauth) = &state.oauth else { return Err(Refusal::wrong("tokens are not set up (auth.oauth)")) };
         let nobody = Claim { identity: Err(String::new()), account: None };
-        self.auth.wait_turn(&state, &nobody, address).await;
+        self.auth.wait_turn(&state, &nobody, address).await?;
         let verified = match oauth.verify(&bearer.token).await {
             Ok(verified) => verified,
             Err(Trouble::Down(why)) => return Err(Refusal::unavailable(why)),

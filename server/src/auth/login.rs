@@ -16,7 +16,7 @@ use super::{
     Account, AuthError, Authenticator, Identity, Login, PASSWORD_BYTES_MAX, State,
     edit::edit,
     identify,
-    penalty::Delays,
+    penalty::{Delays, Turn},
     sasl,
     scheme::{Scheme, SchemeError, StoredPassword},
     source::{Asker, Credential, Down},
@@ -45,6 +45,12 @@ impl Refusal {
     pub(super) fn not_allowed(reason: impl Into<String>) -> Refusal {
         let reason = reason.into();
         Refusal { error: AuthError::NotAllowed(reason.clone()), reason }
+    }
+    fn crowded() -> Refusal {
+        Refusal {
+            error: AuthError::Crowded,
+            reason: "not checked: too many attempts from this address wait behind wrong passwords".to_owned(),
+        }
     }
     pub(super) fn unavailable(reason: impl Into<String>) -> Refusal {
         Refusal { error: AuthError::Unavailable("try again".to_owned()), reason: reason.into() }
@@ -156,7 +162,7 @@ impl Authenticator {
             self.succeeded(&claim, client);
             return self.permit(state, &claim, client, protocol).await;
         }
-        self.wait_turn(state, &claim, client.address.ip()).await;
+        self.wait_turn(state, &claim, client.address.ip()).await?;
         if let Some(login) = self.by_app_password(state, &claim, password, client, protocol).await {
             return login;
         }
@@ -233,11 +239,20 @@ impl Authenticator {
         }
     }
 
-    /// The delay that earlier failures earned.
-    pub(super) async fn wait_turn(&self, state: &State, claim: &Claim, address: IpAddr) {
+    /// The delay that earlier failures earned. `Err`: too many guesses from this address wait.
+    pub(super) async fn wait_turn(&self, state: &State, claim: &Claim, address: IpAddr) -> Result<(), Refusal> {
         let delays = Delays { first: state.section.failure_delay, longest: state.section.failure_delay_max };
         let trusted = contains(&state.section.trusted_nets, address);
-        tokio::time::sleep(self.inner.penalty.delay((!trusted).then_some(address), claim.counted(), delays)).await;
+        match self.inner.penalty.turn((!trusted).then_some(address), claim.counted(), delays) {
+            Turn::After(wait) => {
+                tokio::time::sleep(wait).await;
+                Ok(())
+            }
+            Turn::Never(wait) => {
+                tokio::time::sleep(wait).await;
+                Err(Refusal::crowded())
+            }
+        }
     }
 
     pub(super) fn succeeded(&self, claim: &Claim, client: &Client) {

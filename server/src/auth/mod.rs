@@ -95,6 +95,9 @@ pub enum AuthError {
     /// A source can't be asked now: never "wrong password".
     #[error("users can't be looked up now: {0}")]
     Unavailable(String),
+    /// Too many attempts from this address wait behind wrong passwords: this one was not checked.
+    #[error("too many attempts from this address wait behind wrong passwords")]
+    Crowded,
 }
 
 impl From<Down> for AuthError {

@@ -4,15 +4,15 @@
 //! - each failure doubles the delay of its address and its user, up to the longest (`each_failure_doubles_the_delay`)
 //! - a success ends it (`a_success_ends_the_delay`)
 //! - the table is bounded, whatever is tried (`the_table_is_bounded`)
-//!
+//! - guesses from one address at the same time wait for one another (`guesses_side_by_side_wait_for_one_another`)
 //! - what other nodes tell counts as if it had happened here, and is not told on (`failures_are_shared_and_not_told_on`)
 //!
-//! A delay counts from the last failure: who comes back later than that waits for nothing. Loopback addresses have no delay of their own,
-//! since a webmail server there speaks for all its users.
+//! A delay counts from the last failure: who comes back later than that waits for nothing. This host's own addresses, 127.0.0.1 and ::1, have no
+//! delay of their own, since a webmail server there speaks for all its users.
 
 use std::{
     collections::HashMap,
-    net::{IpAddr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     time::Duration,
 };
 
@@ -26,6 +26,12 @@ const ENTRIES_MAX: usize = 100_000;
 const FORGET_AFTER: Duration = Duration::from_secs(15 * 60);
 /// Longer names are cut: the table must stay small.
 const NAME_BYTES_MAX: usize = 64;
+
+/// Attempts from one address within its delay: one after the other, so that many connections make no more guesses than a few. More than one, since behind
+/// an address there may be others than who guesses.
+const ATTEMPTS_PER_DELAY: u32 = 4;
+/// Who would wait longer than so many of the longest delays is sent away without a check, after that time.
+const WAIT_MAX_DELAYS: u32 = 2;
 
 /// News kept for the other nodes, and taken from one at once: who guesses faster than this is slowed down by each node alone.
 pub const NEWS_MAX: usize = 1_000;
@@ -53,6 +59,8 @@ pub struct Failures {
 struct Counted {
     count: u32,
     last: Instant,
+    /// Whoever comes now waits until then at least: those before have their turns first.
+    next: Instant,
 }
 
 /// The failures of late.
@@ -71,20 +79,37 @@ pub struct Delays {
     pub longest: Duration,
 }
 
+/// What an attempt has to wait for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Turn {
+    /// It may be checked after this.
+    After(Duration),
+    /// Too many wait before it: it is refused after this, unchecked.
+    Never(Duration),
+}
+
 impl Penalty {
-    /// How long an attempt must wait now.
-    pub fn delay(&self, address: Option<IpAddr>, user: Option<&str>, delays: Delays) -> Duration {
+    /// When an attempt may be checked, counted from now, and takes that place; the next from this address comes after it.
+    pub fn turn(&self, address: Option<IpAddr>, user: Option<&str>, delays: Delays) -> Turn {
         let now = Instant::now();
-        let failures = self.failures.lock();
-        keys(address, user)
-            .filter_map(|key| failures.get(&key))
-            .map(|failures| {
-                let doubled = 2u32.saturating_pow(failures.count.saturating_sub(1));
-                let delay = delays.first.saturating_mul(doubled).min(delays.longest);
-                delay.saturating_sub(now.saturating_duration_since(failures.last))
-            })
-            .max()
-            .unwrap_or_default()
+        let patience = delays.longest.saturating_mul(WAIT_MAX_DELAYS);
+        let mut failures = self.failures.lock();
+        let mut wait = Duration::ZERO;
+        for key in keys(address, user) {
+            let Some(failed) = failures.get_mut(&key) else { continue };
+            let doubled = 2u32.saturating_pow(failed.count.saturating_sub(1));
+            let delay = delays.first.saturating_mul(doubled).min(delays.longest);
+            let mut turn = failed.last + delay;
+            if matches!(key, Key::Address(_)) {
+                turn = turn.max(failed.next).max(now);
+                if turn.duration_since(now) > patience {
+                    return Turn::Never(patience);
+                }
+                failed.next = turn + delay / ATTEMPTS_PER_DELAY;
+            }
+            wait = wait.max(turn.saturating_duration_since(now));
+        }
+        Turn::After(wait)
     }
 
     /// A wrong password.
@@ -105,7 +130,7 @@ impl Penalty {
         if failures.len() >= ENTRIES_MAX {
             make_room(&mut failures, now);
         }
-        let entry = failures.entry(key).or_insert(Counted { count: 0, last: now });
+        let entry = failures.entry(key).or_insert(Counted { count: 0, last: now, next: now });
         let forgotten = now.saturating_duration_since(entry.last) > FORGET_AFTER;
         entry.count = if forgotten { more } else { entry.count.saturating_add(more) };
         entry.last = now;
@@ -141,9 +166,14 @@ impl Penalty {
 }
 
 fn keys(address: Option<IpAddr>, user: Option<&str>) -> impl Iterator<Item = Key> {
-    let address = address.map(address_key).filter(|address| !address.is_loopback() && *address != IpAddr::V6(Ipv6Addr::UNSPECIFIED));
+    let address = address.filter(|address| !is_this_host(*address)).map(address_key);
     let user = user.map(|user| Key::User(user.chars().take(NAME_BYTES_MAX).collect()));
     address.map(Key::Address).into_iter().chain(user)
+}
+
+/// Only these two: other addresses of 127.0.0.0/8 are no host's own unless it says so.
+fn is_this_host(address: IpAddr) -> bool {
+    matches!(address.to_canonical(), IpAddr::V4(Ipv4Addr::LOCALHOST) | IpAddr::V6(Ipv6Addr::LOCALHOST))
 }
 
 fn address_key(address: IpAddr) -> IpAddr {
@@ -179,18 +209,45 @@ mod tests {
         address.parse().unwrap()
     }
 
+    /// How long a first attempt would wait; it takes no place.
+    fn delay(penalty: &Penalty, address: &str, user: Option<&str>) -> Duration {
+        let untouched = penalty.failures.lock().clone();
+        let turn = penalty.turn(Some(ip(address)), user, DELAYS);
+        *penalty.failures.lock() = untouched;
+        let Turn::After(wait) = turn else { panic!("{turn:?}") };
+        wait
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn guesses_side_by_side_wait_for_one_another() {
+        let penalty = Penalty::default();
+        for _ in 0..10 {
+            penalty.failed(ip("192.0.2.1"), None);
+        }
+        let turn = || penalty.turn(Some(ip("192.0.2.1")), Some("ada"), DELAYS);
+        let waits: Vec<Turn> = (0..6).map(|_| turn()).collect();
+        let after = |ms| Turn::After(Duration::from_millis(ms));
+        let never = Turn::Never(Duration::from_secs(30));
+        assert_eq!(waits, [after(15_000), after(18_750), after(22_500), after(26_250), after(30_000), never]);
+        assert_eq!(penalty.turn(Some(ip("192.0.2.2")), Some("ada"), DELAYS), after(0), "other addresses wait for nothing");
+        tokio::time::advance(Duration::from_secs(10)).await;
+        assert_eq!(turn(), after(23_750), "places that passed are given again");
+        penalty.succeeded(ip("192.0.2.1"), None);
+        assert_eq!(turn(), after(0));
+    }
+
     #[tokio::test(start_paused = true)]
     async fn each_failure_doubles_the_delay() {
         let penalty = Penalty::default();
-        let delay = || penalty.delay(Some(ip("192.0.2.1")), Some("ada"), DELAYS).as_secs();
+        let delay = || delay(&penalty, "192.0.2.1", Some("ada")).as_secs();
         assert_eq!(delay(), 0);
         for expected in [1, 2, 4, 8, 15, 15] {
             penalty.failed(ip("192.0.2.1"), Some("ada"));
             assert_eq!(delay(), expected);
         }
-        assert_eq!(penalty.delay(Some(ip("192.0.2.2")), Some("bob"), DELAYS), Duration::ZERO);
-        assert_eq!(penalty.delay(Some(ip("192.0.2.2")), Some("ada"), DELAYS).as_secs(), 15, "the user has it from any address");
-        assert_eq!(penalty.delay(Some(ip("192.0.2.1")), Some("bob"), DELAYS).as_secs(), 15, "the address has it for any user");
+        assert_eq!(super::tests::delay(&penalty, "192.0.2.2", Some("bob")), Duration::ZERO);
+        assert_eq!(super::tests::delay(&penalty, "192.0.2.2", Some("ada")).as_secs(), 15, "the user has it from any address");
+        assert_eq!(super::tests::delay(&penalty, "192.0.2.1", Some("bob")).as_secs(), 15, "the address has it for any user");
         tokio::time::advance(Duration::from_secs(5)).await;
         assert_eq!(delay(), 10, "it counts from the last failure");
     }
@@ -200,7 +257,7 @@ mod tests {
         let penalty = Penalty::default();
         penalty.failed(ip("192.0.2.1"), Some("ada"));
         penalty.succeeded(ip("192.0.2.1"), Some("ada"));
-        assert_eq!(penalty.delay(Some(ip("192.0.2.1")), Some("ada"), DELAYS), Duration::ZERO);
+        assert_eq!(super::tests::delay(&penalty, "192.0.2.1", Some("ada")), Duration::ZERO);
     }
 
     #[tokio::test(start_paused = true)]
@@ -211,25 +268,25 @@ mod tests {
         }
         tokio::time::advance(FORGET_AFTER + Duration::from_secs(1)).await;
         penalty.failed(ip("192.0.2.1"), None);
-        assert_eq!(penalty.delay(Some(ip("192.0.2.1")), None, DELAYS).as_secs(), 1);
+        assert_eq!(super::tests::delay(&penalty, "192.0.2.1", None).as_secs(), 1);
     }
 
     #[tokio::test(start_paused = true)]
     async fn an_ipv6_customer_is_one_address_and_loopback_is_none() {
         let penalty = Penalty::default();
         penalty.failed(ip("2001:db8::1"), None);
-        assert_eq!(penalty.delay(Some(ip("2001:db8::ffff")), None, DELAYS).as_secs(), 1);
-        assert_eq!(penalty.delay(Some(ip("2001:db8:0:1::1")), None, DELAYS).as_secs(), 0);
+        assert_eq!(super::tests::delay(&penalty, "2001:db8::ffff", None).as_secs(), 1);
+        assert_eq!(super::tests::delay(&penalty, "2001:db8:0:1::1", None).as_secs(), 0);
         for local in ["127.0.0.1", "::1", "::ffff:127.0.0.1"] {
             penalty.failed(ip(local), None);
-            assert_eq!(penalty.delay(Some(ip(local)), None, DELAYS).as_secs(), 0, "{local}");
+            assert_eq!(super::tests::delay(&penalty, local, None).as_secs(), 0, "{local}");
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn failures_are_shared_and_not_told_on() {
         let (here, there) = (Penalty::default(), Penalty::default());
-        let delay = |penalty: &Penalty| penalty.delay(Some(ip("192.0.2.1")), Some("ada"), DELAYS).as_secs();
+        let delay = |penalty: &Penalty| delay(penalty, "192.0.2.1", Some("ada")).as_secs();
         for _ in 0..3 {
             here.failed(ip("192.0.2.1"), Some("ada"));
         }

@@ -1,4 +1,4 @@
-use std::{fs, io, net::SocketAddr};
+use std::{fs, io, net::SocketAddr, sync::LazyLock};
 
 use tokio::time::{Instant, timeout};
 
@@ -120,6 +120,34 @@ async fn failures_delay_the_next_attempt_and_a_success_ends_that() {
     assert_eq!(timed("x").await, (false, 250));
     // The right password is remembered, so a guesser can't keep the user out.
     assert_eq!(timed("a").await, (true, 0));
+}
+
+/// Many connections of one address guess no faster than a few, and what they keep waiting is never called a wrong password.
+#[tokio::test(start_paused = true)]
+async fn guesses_on_many_connections_are_no_more_than_on_a_few() {
+    let auth = Fixture::new("ada:a\nbob:b\n").open();
+    let guesses = futures::future::join_all((0..200).map(async |_| {
+        let first = verify(&auth, "ada", "guess").await;
+        (first, verify(&auth, "ada", "guess").await)
+    }));
+    let honest = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let started = Instant::now();
+        (verify_from("192.0.2.2", &auth, "bob", "b").await, started.elapsed())
+    };
+    let (guesses, (elsewhere, took)) = futures::join!(guesses, honest);
+    let checked = guesses.iter().filter(|(_, second)| *second == Err(AuthError::WrongCredentials)).count();
+    assert!(guesses.iter().all(|(_, second)| matches!(second, Err(AuthError::WrongCredentials | AuthError::Crowded))), "{guesses:?}");
+    // Within the half minute that anybody waits; without turns it would be all 200.
+    assert!((1..40).contains(&checked), "{checked} were checked");
+    assert_eq!(elsewhere, accepted("bob"));
+    assert!(took < Duration::from_millis(100), "{took:?}");
+    let started = Instant::now();
+    assert_eq!(
+        (verify(&auth, "bob", "b").await, started.elapsed().as_millis()),
+        (accepted("bob"), 0),
+        "what was right of late waits for nobody"
+    );
 }
 
 #[tokio::test]
@@ -276,6 +304,9 @@ fn captured() -> (Arc<Mutex<Vec<u8>>>, tracing::subscriber::DefaultGuard) {
     let writer = Arc::clone(&log);
     let subscriber =
         tracing_subscriber::fmt().compact().with_ansi(false).without_time().with_writer(move || Log(Arc::clone(&writer))).finish();
+    // With one subscriber in all, an event that another thread tells first would be switched off for every thread.
+    static SECOND: LazyLock<tracing::Dispatch> = LazyLock::new(|| tracing::Dispatch::new(tracing_subscriber::registry()));
+    LazyLock::force(&SECOND);
     (log, tracing::subscriber::set_default(subscriber))
 }
 

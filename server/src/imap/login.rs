@@ -329,6 +329,7 @@ fn auth_error(error: &AuthError) -> Reply {
     match error {
         AuthError::WrongCredentials => wrong_credentials(),
         AuthError::NotAllowed(_) => Reply::no(Code::ContactAdmin, "This account may not log in here, ask its administrator"),
+        AuthError::Crowded => Reply::no(Code::Unavailable, "Too many wrong passwords came from this network, please try again later"),
         AuthError::Unavailable(_) => Reply::no(Code::Unavailable, "Logins can't be checked at the moment, please try again"),
     }
 }

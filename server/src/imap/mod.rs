@@ -70,7 +70,8 @@ pub async fn accept(node: Arc<Node>, connection: Connection) -> End {
             Ok(Left::Ended(end)) => return end,
             Ok(Left::Back(back)) => {
                 tracing::info!("logged out, to log in anew");
-                let stranger = node.admission.stranger_again(limits.connections_before_login, room_wanted.clone());
+                let address = back.client.address.ip();
+                let stranger = node.admission.stranger_again(address, limits.connections_before_login, room_wanted.clone());
                 connection = back.of_a_stranger(Some(stranger));
                 door = Door::new(&node.auth, tls.as_ref(), &limits).again();
             }

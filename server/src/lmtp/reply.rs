@@ -116,7 +116,7 @@ pub fn route_error(error: &RouteError) -> Outcome {
 /// What RCPT answers when the users can't be asked.
 pub fn lookup_error(error: &AuthError) -> Reply {
     match error {
-        AuthError::Unavailable(_) => Reply::new(454, "4.7.0", "Users can't be looked up now, try again"),
+        AuthError::Unavailable(_) | AuthError::Crowded => Reply::new(454, "4.7.0", "Users can't be looked up now, try again"),
         AuthError::NotAllowed(_) => Reply::new(550, "5.2.1", "The mailbox is disabled"),
         AuthError::WrongCredentials => Reply::new(550, "5.1.1", "No such user here"),
     }

@@ -3,7 +3,8 @@
 //! Sessions of one user are counted at the holder (`forward::held`), so that the number is exact over all nodes.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    cmp::Reverse,
+    collections::{BTreeSet, HashMap},
     net::{IpAddr, Ipv6Addr},
     sync::Arc,
 };
@@ -21,11 +22,57 @@ pub struct Admission {
 struct Counts {
     all: usize,
     by_address: HashMap<IpAddr, usize>,
-    /// Those that have not logged in, oldest first.
-    strangers: BTreeMap<u64, CancellationToken>,
+    /// Those that have not logged in.
+    strangers: Crowd,
     /// Of them, those whose password is being checked: they wait for us.
-    in_check: BTreeMap<u64, CancellationToken>,
+    in_check: Crowd,
     next: u64,
+}
+
+/// Connections by age and address, and the token of each that tells it to make room.
+#[derive(Debug, Default)]
+struct Crowd {
+    tokens: HashMap<u64, CancellationToken>,
+    /// Never empty for an address; higher numbers are younger.
+    of_address: HashMap<IpAddr, BTreeSet<u64>>,
+    /// Every address, by how many it has; among equals, the one whose oldest is the oldest of all comes last.
+    order: BTreeSet<(usize, Reverse<u64>, IpAddr)>,
+}
+
+impl Crowd {
+    fn len(&self) -> usize {
+        self.tokens.len()
+    }
+
+    fn insert(&mut self, address: IpAddr, number: u64, room_wanted: CancellationToken) {
+        self.tokens.insert(number, room_wanted);
+        self.change(address, |own| _ = own.insert(number));
+    }
+
+    fn remove(&mut self, address: IpAddr, number: u64) -> Option<CancellationToken> {
+        let room_wanted = self.tokens.remove(&number)?;
+        self.change(address, |own| _ = own.remove(&number));
+        Some(room_wanted)
+    }
+
+    /// Takes out the oldest of the address that has most.
+    fn pop(&mut self) -> Option<CancellationToken> {
+        let (_, Reverse(oldest), address) = *self.order.last()?;
+        self.remove(address, oldest)
+    }
+
+    fn change(&mut self, address: IpAddr, change: impl FnOnce(&mut BTreeSet<u64>)) {
+        let own = self.of_address.entry(address).or_default();
+        let place = |own: &BTreeSet<u64>| own.first().map(|oldest| (own.len(), Reverse(*oldest), address));
+        if let Some(before) = place(own) {
+            self.order.remove(&before);
+        }
+        change(own);
+        match place(own) {
+            Some(after) => _ = self.order.insert(after),
+            None => drop(self.of_address.remove(&address)),
+        }
+    }
 }
 
 /// A counted connection, until dropped.
@@ -39,6 +86,7 @@ pub struct Admitted {
 #[derive(Debug)]
 pub struct Stranger {
     admission: Admission,
+    address: IpAddr,
     number: u64,
     room_wanted: CancellationToken,
 }
@@ -48,6 +96,7 @@ pub struct Stranger {
 #[must_use = "the check is over when the guard is dropped"]
 pub struct InCheck {
     admission: Admission,
+    address: IpAddr,
     number: u64,
 }
 
@@ -73,31 +122,32 @@ impl Admission {
         Ok(Admitted { admission: self.clone(), address: None })
     }
 
-    /// Counts a connection that has yet to log in. Where there are `max` already, the oldest has to make room: whoever means to log in does so soon,
-    /// and nobody who holds connections open can keep others out. Of those whose password is being checked none has to, unless they are half of all:
-    /// a flood of guesses makes honest checks wait, and these must not be cut meanwhile.
-    pub fn stranger(&self, max: usize) -> Stranger {
-        self.stranger_again(max, CancellationToken::new())
+    /// Counts a connection from `address` that has yet to log in. Where there are `max` already, the oldest of the address with most of them has to make room:
+    /// whoever means to log in does so soon, and nobody who holds connections open can keep others out, least of all those of other addresses. Of those whose
+    /// password is being checked none has to, unless they are half of all: a flood of guesses makes honest checks wait, and these must not be cut meanwhile.
+    pub fn stranger(&self, address: IpAddr, max: usize) -> Stranger {
+        self.stranger_again(address, max, CancellationToken::new())
     }
 
     /// The same for one that was somebody and is a stranger again, with the token that it listens to.
-    pub fn stranger_again(&self, max: usize, room_wanted: CancellationToken) -> Stranger {
+    pub fn stranger_again(&self, address: IpAddr, max: usize, room_wanted: CancellationToken) -> Stranger {
+        let address = counted(address);
         let mut counts = self.counts.lock();
         let number = counts.next;
         counts.next += 1;
-        counts.strangers.insert(number, room_wanted.clone());
-        let oldest = if counts.strangers.len() + counts.in_check.len() <= max {
+        counts.strangers.insert(address, number, room_wanted.clone());
+        let gives_way = if counts.strangers.len() + counts.in_check.len() <= max {
             None
         } else if counts.strangers.len() > max / 2 {
-            counts.strangers.pop_first()
+            counts.strangers.pop()
         } else {
-            counts.in_check.pop_first()
+            counts.in_check.pop()
         };
         drop(counts);
-        if let Some((_, oldest)) = oldest {
-            oldest.cancel();
+        if let Some(gives_way) = gives_way {
+            gives_way.cancel();
         }
-        Stranger { admission: self.clone(), number, room_wanted }
+        Stranger { admission: self.clone(), address, number, room_wanted }
     }
 
     /// Connections at present.
@@ -145,34 +195,38 @@ impl Stranger {
     /// Its password is being checked until the guard is dropped.
     pub fn in_check(&self) -> InCheck {
         let mut counts = self.admission.counts.lock();
-        if let Some(room_wanted) = counts.strangers.remove(&self.number) {
-            counts.in_check.insert(self.number, room_wanted);
+        if let Some(room_wanted) = counts.strangers.remove(self.address, self.number) {
+            counts.in_check.insert(self.address, self.number, room_wanted);
         }
         drop(counts);
-        InCheck { admission: self.admission.clone(), number: self.number }
+        InCheck { admission: self.admission.clone(), address: self.address, number: self.number }
     }
 }
 
 impl Drop for Stranger {
     fn drop(&mut self) {
         let mut counts = self.admission.counts.lock();
-        counts.strangers.remove(&self.number);
-        counts.in_check.remove(&self.number);
+        drop(counts.strangers.remove(self.address, self.number));
+        drop(counts.in_check.remove(self.address, self.number));
     }
 }
 
 impl Drop for InCheck {
     fn drop(&mut self) {
         let mut counts = self.admission.counts.lock();
-        if let Some(room_wanted) = counts.in_check.remove(&self.number) {
-            counts.strangers.insert(self.number, room_wanted);
+        if let Some(room_wanted) = counts.in_check.remove(self.address, self.number) {
+            counts.strangers.insert(self.address, self.number, room_wanted);
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
+
+    const HERE: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 
     #[test]
     fn connections_are_counted_in_all_and_by_address() {
@@ -197,29 +251,49 @@ mod tests {
     #[test]
     fn the_oldest_stranger_makes_room_for_the_newest() {
         let admission = Admission::default();
-        let mut strangers: Vec<Stranger> = (0..3).map(|_| admission.stranger(3)).collect();
+        let mut strangers: Vec<Stranger> = (0..3).map(|_| admission.stranger(HERE, 3)).collect();
         let tokens: Vec<CancellationToken> = strangers.iter().map(Stranger::room_wanted).collect();
         let logged_in = strangers.remove(0);
         drop(logged_in);
-        let _fourth = admission.stranger(3);
+        let _fourth = admission.stranger(HERE, 3);
         assert!(!tokens.iter().any(CancellationToken::is_cancelled), "who has logged in is no stranger");
-        let _fifth = admission.stranger(3);
+        let _fifth = admission.stranger(HERE, 3);
         assert_eq!(tokens.iter().map(CancellationToken::is_cancelled).collect::<Vec<_>>(), [false, true, false]);
+    }
+
+    #[test]
+    fn the_address_with_most_strangers_makes_room() {
+        let admission = Admission::default();
+        let address = |host: u8| IpAddr::V4(Ipv4Addr::new(192, 0, 2, host));
+        let alone = admission.stranger(address(1), 6);
+        let crowd: Vec<Stranger> = (0..4).map(|_| admission.stranger(address(2), 6)).collect();
+        let _third = admission.stranger(address(3), 6);
+        let cut = |stranger: &Stranger| stranger.room_wanted().is_cancelled();
+        let _newest = admission.stranger(address(2), 6);
+        assert!(!cut(&alone) && cut(&crowd[0]), "the oldest of those who are many");
+        drop(crowd);
+        let _many: Vec<Stranger> = (4..7).map(|host| admission.stranger(address(host), 6)).collect();
+        assert!(!cut(&alone));
+        let _one_more = admission.stranger(address(7), 6);
+        assert!(cut(&alone), "of addresses with as many, the oldest");
+        let counts = admission.counts.lock();
+        assert_eq!(counts.strangers.order.len(), counts.strangers.of_address.len());
+        assert_eq!(counts.strangers.of_address.len(), 6, "addresses that have nobody any more are forgotten");
     }
 
     #[test]
     fn whose_password_is_being_checked_makes_no_room_unless_half_are() {
         let admission = Admission::default();
-        let strangers: Vec<Stranger> = (0..6).map(|_| admission.stranger(6)).collect();
+        let strangers: Vec<Stranger> = (0..6).map(|_| admission.stranger(HERE, 6)).collect();
         let cut = |strangers: &[Stranger]| strangers.iter().map(|stranger| stranger.room_wanted().is_cancelled()).collect::<Vec<_>>();
         let checks: Vec<InCheck> = strangers.iter().take(2).map(Stranger::in_check).collect();
-        let newer: Vec<Stranger> = (0..1).map(|_| admission.stranger(6)).collect();
+        let newer: Vec<Stranger> = (0..1).map(|_| admission.stranger(HERE, 6)).collect();
         assert_eq!(cut(&strangers), [false, false, true, false, false, false], "the oldest of those who keep us waiting");
         drop(checks);
-        let _newest = admission.stranger(6);
+        let _newest = admission.stranger(HERE, 6);
         assert_eq!(cut(&strangers), [true, false, true, false, false, false], "the check is over");
         let _checks: Vec<InCheck> = strangers.iter().chain(&newer).map(Stranger::in_check).collect();
-        let _one_more = admission.stranger(6);
+        let _one_more = admission.stranger(HERE, 6);
         assert_eq!(cut(&strangers), [true, true, true, false, false, false], "guesses keep nobody out either");
     }
 }

@@ -180,7 +180,8 @@ async fn connection(
     let (counted, traffic) = Counted::new(stream);
     let limits = node.config().limits.clone();
     // LMTP has no login: whoever is listed is nobody's stranger.
-    let stranger = (door.protocol != Protocol::Lmtp || !admits).then(|| node.admission.stranger(limits.connections_before_login));
+    let stranger =
+        (door.protocol != Protocol::Lmtp || !admits).then(|| node.admission.stranger(client.address.ip(), limits.connections_before_login));
     let room_wanted = stranger.as_ref().map(Stranger::room_wanted).unwrap_or_default();
     let serve = async {
         let mut facts = None;

@@ -107,6 +107,7 @@ pub fn auth_error(error: &AuthError) -> &'static str {
     match error {
         AuthError::WrongCredentials => "[AUTH] Wrong user name or password",
         AuthError::NotAllowed(_) => "[SYS/PERM] This login is not allowed",
+        AuthError::Crowded => "[SYS/TEMP] Too many wrong passwords came from this network, try again later",
         AuthError::Unavailable(_) => "[SYS/TEMP] Users can't be looked up now, try again later",
     }
 }
