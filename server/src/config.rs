@@ -12,6 +12,7 @@ pub mod auth;
 mod check;
 mod expiry;
 mod explain;
+mod imap;
 pub mod network;
 mod pop3;
 mod quota;
@@ -38,6 +39,7 @@ pub use address::Address;
 pub use auth::AuthSection;
 pub use check::Problem;
 pub use expiry::ExpirySection;
+pub use imap::ImapSection;
 pub use network::{Network, Networks};
 pub use pop3::Pop3Section;
 pub use quota::{QuotaRootSection, QuotaSection};
@@ -69,6 +71,9 @@ pub struct Config {
     /// Limits, each with its reason.
     #[serde(default)]
     pub limits: Limits,
+    /// IMAP.
+    #[serde(default)]
+    pub imap: ImapSection,
     /// LMTP.
     #[serde(default)]
     pub lmtp: LmtpSection,
@@ -447,6 +452,7 @@ impl Config {
             auth: AuthSection::default(),
             tls: TlsSection::default(),
             limits: Limits::default(),
+            imap: ImapSection::default(),
             lmtp: LmtpSection::default(),
             pop3: Pop3Section::default(),
             quota: QuotaSection::default(),

@@ -32,7 +32,7 @@ pub struct Staged {
     name: Option<String>,
     written: u64,
     after_cr: bool,
-    /// The file is a link to whole and durable bytes; `buffer` holds them if they were in memory.
+    /// The file has whole and durable bytes already; `buffer` holds them if they were in memory.
     linked: bool,
 }
 
@@ -136,6 +136,13 @@ impl Staged {
             self.buffer = Vec::new();
         }
         self.spill_keeping().map(drop)
+    }
+
+    /// The same with all bytes durable and the file closed, for one of very many that wait. Blocking.
+    pub fn close(self) -> Result<Staged, StorageError> {
+        let Complete { mut staged, .. } = self.complete()?;
+        staged.linked = true;
+        Ok(staged)
     }
 
     fn spill(&mut self) -> Result<(), StorageError> {

@@ -10,6 +10,7 @@ mod expunge;
 mod fetch;
 mod idle;
 mod judged;
+mod limits;
 mod login;
 mod mailboxes;
 mod memory;

@@ -39,6 +39,7 @@ impl Config {
         self.check_mail(&mut say);
         self.check_auth(&mut say);
         self.check_limits(&mut say);
+        self.imap.check(&mut say);
         self.pop3.check(&mut say);
         self.quota.check(&mut say);
         self.expiry.check(&mut say);

@@ -44,7 +44,7 @@ fn the_example_is_the_defaults() {
 fn the_example_has_every_setting() {
     let example: toml::Table = example_with_all_settings().parse().unwrap();
     // serde lists the settings of a table when it refuses one: that list can't be out of date.
-    for section in ["node", "listen", "mail", "auth", "auth.names", "tls", "limits", "lmtp", "pop3", "quota", "expiry", "log"] {
+    for section in ["node", "listen", "mail", "auth", "auth.names", "tls", "limits", "imap", "lmtp", "pop3", "quota", "expiry", "log"] {
         let error = toml::from_str::<Config>(&format!("[{section}]\nno-such-setting = 1\n")).unwrap_err();
         let known: Vec<&str> = error.message().split('`').skip(1).step_by(2).skip(1).collect();
         assert!(known.len() > 1, "{section}: {error}");

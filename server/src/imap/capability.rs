@@ -1,7 +1,8 @@
 //! What is advertised: exactly what is whole, in each state.
 
-use std::sync::LazyLock;
+use std::borrow::Cow;
 
+use super::limits::MessageLimits;
 use crate::{auth::sasl::Mechanism, client::Client};
 
 /// After login.
@@ -68,9 +69,9 @@ const AFTER_LOGIN: &[&str] = &[
 const SHARING: &[&str] = &["ACL", "RIGHTS=texk", "LIST-MYRIGHTS"];
 
 /// What is offered after login.
-pub fn after_login(sharing: bool) -> &'static [&'static str] {
-    static WITH_SHARING: LazyLock<Vec<&'static str>> = LazyLock::new(|| [AFTER_LOGIN, SHARING].concat());
-    if sharing { &WITH_SHARING } else { AFTER_LOGIN }
+pub fn after_login(sharing: bool, limits: MessageLimits) -> Vec<Cow<'static, str>> {
+    let more = if sharing { SHARING } else { &[] };
+    AFTER_LOGIN.iter().chain(more).map(|name| Cow::Borrowed(*name)).chain(limits.capability().map(Cow::Owned)).collect()
 }
 
 /// Before login. `start_tls`: a certificate is there; `password`: this connection may send one; `mechanisms`: those that it may use.

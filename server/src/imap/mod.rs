@@ -9,6 +9,7 @@ mod command;
 pub mod foreign;
 pub mod guest;
 mod holding;
+mod limits;
 mod login;
 mod patience;
 pub mod reply;
@@ -28,6 +29,7 @@ use affinity::UserName;
 
 use self::{
     foreign::Sharing,
+    limits::MessageLimits,
     login::{Admission, Door},
     session::{Session, Settings},
     wire::enabled::Separator,
@@ -149,5 +151,6 @@ fn settings(config: &Config) -> Settings {
         progress_interval: PROGRESS_INTERVAL,
         rescan_interval: config.mail.rescan_interval,
         may_log_in_anew: false,
+        message_limits: MessageLimits::new(config.imap.message_limit, config.imap.save_limit),
     }
 }

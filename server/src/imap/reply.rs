@@ -46,7 +46,7 @@ pub enum ReplyCode {
     MailboxId(String),
     /// UNDEFINED-FILTER.
     UndefinedFilter(String),
-    /// As another node wrote it.
+    /// As it is sent: a list of capabilities, or what another node wrote.
     Passed(String),
     /// MODIFIED: sequence numbers or UIDs, ascending.
     Modified(Vec<u32>),
@@ -171,6 +171,11 @@ impl From<StorageError> for Stop {
 /// A message is gone that the client still counts.
 pub fn expunged() -> Reply {
     Reply::no(Code::ExpungeIssued, "Some of the messages no longer exist")
+}
+
+/// The same with what there is to say of a limit, where RFC 9738 §3.1 has it.
+pub fn also_expunged() -> Reply {
+    Reply::ok("Some messages were also expunged").with(Code::ExpungeIssued.into())
 }
 
 /// `error` for a command that wants to put a message into a mailbox: the client may create it and try again (RFC 3501 §7.1).

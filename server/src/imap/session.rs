@@ -16,7 +16,8 @@ use crate::{
         foreign::{self, Sharing, Way},
         guest::Guest,
         holding::Holding,
-        reply::{Reply, Stop},
+        limits::MessageLimits,
+        reply::{Reply, ReplyCode, Stop},
         sets::SavedUids,
         state::State,
         updates,
@@ -58,6 +59,8 @@ pub struct Settings {
     pub rescan_interval: Duration,
     /// Whether there is somebody to log in to after UNAUTHENTICATE.
     pub may_log_in_anew: bool,
+    /// How many messages one command works on.
+    pub message_limits: MessageLimits,
 }
 
 /// What every command of a session works with.
@@ -133,7 +136,7 @@ impl<H: Holding> Session<H> {
 
     /// Answers the login command, then every other until the session ends.
     pub async fn run(mut self, login_tag: &str) -> Left {
-        let login = Reply::ok("Logged in").with(Code::Capability(super::capability::after_login(self.sharing.is_some())).into());
+        let login = Reply::ok("Logged in").with(ReplyCode::Passed(format!("CAPABILITY {}", self.capabilities().join(" "))));
         login.write(self.connection.output(), login_tag);
         let end = match self.converse().await {
             Ok(Done::Ended(end)) => end,
@@ -156,6 +159,10 @@ impl<H: Holding> Session<H> {
         debug!(session = %self.connection.client.session, commands = self.commands, end = %end.0, "IMAP session ends");
         self.connection.close().await;
         Left::Ended(end)
+    }
+
+    fn capabilities(&self) -> Vec<Cow<'static, str>> {
+        super::capability::after_login(self.sharing.is_some(), self.settings.message_limits)
     }
 
     async fn converse(&mut self) -> Result<Done, Stop> {
@@ -354,7 +361,8 @@ impl<H: Holding> Session<H> {
     async fn dispatch(&mut self, state: &mut State, tag: &str, command: Command) -> Result<Reply, Stop> {
         match command {
             Command::Capability => {
-                response::capability(self.connection.output(), super::capability::after_login(self.sharing.is_some()));
+                let capabilities = self.capabilities();
+                response::capability(self.connection.output(), &capabilities);
                 Ok(Reply::ok("Capability completed"))
             }
             Command::Noop | Command::Check => command::noop(self, state).await,

@@ -133,7 +133,21 @@ pub fn response_text(rest: &[u8]) -> Result<ResponseText> {
     let (code, text) = inside.split_once(']').context("a response code without its end")?;
     let (name, arguments) = code.split_once(' ').unwrap_or((code, ""));
     let text = text.strip_prefix(' ').context("no space after the response code")?;
+    if name.eq_ignore_ascii_case("MESSAGELIMIT") {
+        check_message_limit(arguments)?;
+    }
     Ok(ResponseText { code: Some(name.to_ascii_uppercase()), arguments: arguments.to_owned(), text: text.to_owned() })
+}
+
+/// `message-limit [SP uniqueid]`, both nz-number (RFC 9738 §5).
+fn check_message_limit(arguments: &str) -> Result<()> {
+    let numbers: Vec<&str> = arguments.split(' ').collect();
+    ensure!((1..=2).contains(&numbers.len()), "MESSAGELIMIT {arguments:?}");
+    for number in numbers {
+        let is_number = !number.starts_with('0') && number.bytes().all(|byte| byte.is_ascii_digit()) && number.parse::<u32>().is_ok();
+        ensure!(is_number, "MESSAGELIMIT {arguments:?}");
+    }
+    Ok(())
 }
 
 /// Deepest nesting taken: a hostile server must not overflow our stack.
@@ -293,6 +307,27 @@ mod tests {
         let response = parse("OK [UIDNEXT 4392] Predicted next UID").unwrap();
         let text = response.text.unwrap();
         assert_eq!((text.code.as_deref(), text.arguments.as_str(), text.text.as_str()), (Some("UIDNEXT"), "4392", "Predicted next UID"));
+    }
+
+    #[test]
+    fn the_answers_of_rfc_9738_are_read() {
+        for (line, code, arguments) in [
+            ("OK [MESSAGELIMIT 1000 23221] FETCH completed with 1000 partial results", "MESSAGELIMIT", "1000 23221"),
+            ("NO [MESSAGELIMIT 1000 20001] Too many messages to copy, try a smaller subset", "MESSAGELIMIT", "1000 20001"),
+            (
+                "OK [COPYUID 1397597919 20001:21000 22363:23362] Some messages were not moved",
+                "COPYUID",
+                "1397597919 20001:21000 22363:23362",
+            ),
+            ("NO [MESSAGELIMIT 1000] FETCH exceeds the maximum 1000-message limit", "MESSAGELIMIT", "1000"),
+            ("OK [EXPUNGEISSUED] Some messages were also expunged", "EXPUNGEISSUED", ""),
+        ] {
+            let text = parse(line).unwrap().text.unwrap();
+            assert_eq!((text.code.as_deref(), text.arguments.as_str()), (Some(code), arguments), "{line}");
+        }
+        for refused in ["", " 0", " 1000 0", " 1000 ", " 1000 7 8", " 01000", " 4294967296", " x"] {
+            assert!(parse(&format!("OK [MESSAGELIMIT{refused}] text")).is_err(), "{refused:?}");
+        }
     }
 
     #[test]

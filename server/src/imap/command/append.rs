@@ -3,7 +3,7 @@
 //!
 //! - A message that is too large is refused before it is sent.
 //! - What was taken of a message that is then refused, and all before it, is thrown away (`Staged` removes its file).
-//! - Of messages that wait for others only small ones stay in memory (`MESSAGES_MAX` times `WAITING_BYTES_MAX`).
+//! - Of messages that wait for others only small ones stay in memory (`WAITING_MAX` times `WAITING_BYTES_MAX`).
 
 mod catenate;
 
@@ -35,8 +35,10 @@ use crate::imap::{
 /// How much is handed to the blocking pool at once: a thread per network packet would be wasted.
 const CHUNK_BYTES: usize = 64 * 1024;
 
-/// Most messages of one APPEND: until the last has come, each holds an open file. Who has more sends several APPENDs.
+/// Most messages of one APPEND, unless a limit is advertised (RFC 9738). Who has more sends several APPENDs.
 const MESSAGES_MAX: usize = 100;
+/// So many messages wait in memory or in open files for the last one of their APPEND; more wait in closed ones.
+pub const WAITING_MAX: usize = 100;
 /// Bytes of a message that waits for others in memory; a larger one waits in its file.
 const WAITING_BYTES_MAX: u64 = 32 * 1024;
 
@@ -165,8 +167,13 @@ async fn take<H: Holding>(
                 if replaces.is_some() {
                     return Err(Reply::bad("REPLACE takes one message").into());
                 }
-                let most = if session.guest.is_some() { guest::APPEND_MAX } else { MESSAGES_MAX };
-                if received.len() >= most {
+                if let Some(limit) = session.settings.message_limits.saving() {
+                    if received.len() >= limit.most() {
+                        return Err(limit.refuse(None, "APPEND").into());
+                    }
+                } else if let most = (if session.guest.is_some() { guest::APPEND_MAX } else { MESSAGES_MAX })
+                    && received.len() >= most
+                {
                     return Err(Reply::no(Code::Limit, format!("One APPEND takes {most} messages at most")).into());
                 }
             }
@@ -240,10 +247,12 @@ fn whole<H>(session: &Session<H>, coming: Coming) -> Result<Received, Reply> {
     Ok((staged, flags, date))
 }
 
-/// Keeps what waits for further messages from taking memory.
+/// Keeps what waits for further messages from taking memory, and many from holding files.
 async fn leave_memory<H: Holding>(session: &Session<H>, received: &mut Vec<Received>) -> Result<(), Stop> {
-    let Some((mut staged, flags, date)) = received.pop_if(|(staged, ..)| staged.len() > WAITING_BYTES_MAX) else { return Ok(()) };
-    let staged = session.held.run(move |_| staged.leave_memory().map(|()| staged)).await?;
+    let many = received.len() > WAITING_MAX;
+    let Some((mut staged, flags, date)) = received.pop_if(|(staged, ..)| many || staged.len() > WAITING_BYTES_MAX) else { return Ok(()) };
+    let leave = move |_: &_| if many { staged.close() } else { staged.leave_memory().map(|()| staged) };
+    let staged = session.held.run(leave).await?;
     received.push((staged, flags, date));
     Ok(())
 }

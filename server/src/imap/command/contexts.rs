@@ -181,7 +181,8 @@ pub fn begin<H: Holding>(session: &mut Session<H>, selected: &mut Selected, tag:
     }
 }
 
-fn refuse<H: Holding>(session: &mut Session<H>, tag: &str, why: &str) {
+/// Says that results are not kept.
+pub fn refuse<H: Holding>(session: &mut Session<H>, tag: &str, why: &str) {
     response::untagged(session.connection.output(), Condition::No, Some(&Code::NoUpdate(tag)), why);
 }
 

@@ -7,6 +7,7 @@ use super::{expunge::removed, mailboxes::valid};
 use crate::imap::{
     guest,
     holding::Holding,
+    limits::Stopped,
     patience::{Progress, while_wanted},
     reply::{self, Reply, ReplyCode, Stop},
     session::Session,
@@ -25,6 +26,9 @@ pub async fn copy<H: Holding>(
 ) -> Result<Reply, Stop> {
     let name = valid(target)?;
     let uids = present(selected, uid, set)?;
+    if let Some(stopped) = session.settings.message_limits.saving().and_then(|limit| limit.would_stop(&uids)) {
+        return Err(stopped.limit.refuse(Some(stopped.lowest), "COPY").into());
+    }
     let lost = lost_with(session.rights(&name).await?);
     let target = session.held.run(move |account| account.mailbox(&name)).await.map_err(reply::for_target)?;
     if uids.is_empty() {
@@ -50,7 +54,8 @@ pub async fn move_messages<H: Holding>(
 ) -> Result<Reply, Stop> {
     let name = valid(target)?;
     let source = selected.writable()?;
-    let uids = present(selected, uid, set)?;
+    let mut uids = present(selected, uid, set)?;
+    let stopped = session.settings.message_limits.working().and_then(|limit| limit.cut_uids(&mut uids));
     let lost = lost_with(session.rights(&name).await?);
     let target = session.held.run(move |account| account.mailbox(&name)).await.map_err(reply::for_target)?;
     if uids.is_empty() {
@@ -65,7 +70,8 @@ pub async fn move_messages<H: Holding>(
     session.acknowledge().await?;
     let any = !moved.pairs.is_empty();
     done("Moved", moved).write_untagged(session.connection.output());
-    removed(session, selected, any, Reply::ok("Move completed")).await
+    let reply = removed(session, selected, any, Reply::ok("Move completed")).await?;
+    Ok(Stopped::told(stopped, reply, session.connection.output()))
 }
 
 /// Takes flags away that a guest may not set in the target (RFC 4314 §4), before anything is acknowledged.

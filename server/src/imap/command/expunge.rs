@@ -1,10 +1,11 @@
 //! EXPUNGE, UID EXPUNGE (RFC 4315 §2.1) and CLOSE. What is gone is told by the updates that follow every command.
 
-use index::ModSeq;
+use index::{Flag, ModSeq};
 use storage::Right;
 
 use crate::imap::{
     holding::Holding,
+    limits::Stopped,
     reply::{Reply, Stop},
     session::Session,
     sets::{self, Numbers},
@@ -17,12 +18,19 @@ use crate::imap::{
 /// EXPUNGE, or with a set UID EXPUNGE.
 pub async fn expunge<H: Holding>(session: &mut Session<H>, selected: &mut Selected, set: Option<&SequenceSet>) -> Result<Reply, Stop> {
     let mailbox = selected.writable()?;
-    let uids = match set {
-        Some(set) => Some(sets::uids(&sets::positions(set, Numbers::Uids, selected)?, &selected.view)),
-        None => None,
-    };
+    let (mut uids, mut stopped) = (None, None);
+    if let Some(set) = set {
+        let mut named = sets::uids(&sets::positions(set, Numbers::Uids, selected)?, &selected.view);
+        if let Some(limit) = session.settings.message_limits.working() {
+            let messages = selected.mailbox.read();
+            named.retain(|uid| messages.get(*uid).is_some_and(|row| row.flags.contains(Flag::Deleted)));
+            stopped = limit.cut_uids(&mut named);
+        }
+        uids = Some(named);
+    }
     let expunged = session.held.run(move |_| mailbox.expunge(uids.as_deref())).await?;
-    removed(session, selected, !expunged.is_empty(), Reply::ok("Expunge completed")).await
+    let reply = removed(session, selected, !expunged.is_empty(), Reply::ok("Expunge completed")).await?;
+    Ok(Stopped::told(stopped, reply, session.connection.output()))
 }
 
 /// Tells what is gone; a client that knows VANISHED then gets the MODSEQ of it with the tagged OK (RFC 7162 §3.2.7, §3.2.9).

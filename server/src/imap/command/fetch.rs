@@ -25,6 +25,7 @@ use crate::{
     connection::Connection,
     imap::{
         holding::Holding,
+        limits::Stopped,
         reply::{self, Reply, Stop},
         session::Session,
         sets::{self, Numbers},
@@ -69,8 +70,14 @@ pub async fn fetch<H: Holding>(
     only: Only,
 ) -> Result<Reply, Stop> {
     let Only { changed_since, partial } = only;
-    let positions = sets::positions(set, Numbers::new(uid), selected)?;
-    let positions = partial.map_or_else(|| positions.clone(), |range| sets::narrow(&positions, range));
+    let mut positions = sets::positions(set, Numbers::new(uid), selected)?;
+    if let Some(range) = partial {
+        positions = sets::narrow(&positions, range);
+    }
+    let stopped = session.settings.message_limits.working().and_then(|limit| limit.cut(&mut positions, &selected.view));
+    if let (Some(stopped), Some(_)) = (stopped, partial) {
+        return Err(stopped.limit.refuse(None, "FETCH").into());
+    }
     if changed_since.is_some() || items.contains(&FetchItem::ModSeq) {
         session.enable_condstore(Some(selected));
     }
@@ -81,7 +88,10 @@ pub async fn fetch<H: Holding>(
     updates::tell_keywords(&mut session.connection, selected);
 
     let mut told = Told { known: Vec::new(), missing: false, unreadable: false, unknown_encoding: false };
-    let mut rest = positions.iter().cloned().flatten();
+    let mut rest: Box<dyn Iterator<Item = usize> + Send + Sync> = match stopped {
+        None => Box::new(positions.iter().cloned().flatten()),
+        Some(_) => Box::new(positions.iter().rev().flat_map(|part| part.clone().rev())),
+    };
     loop {
         let batch = next_batch(&mut rest, selected, &plan, changed_since, &mut told);
         match batch {
@@ -90,14 +100,18 @@ pub async fn fetch<H: Holding>(
             None => break,
         }
     }
+    drop(rest);
+    told.known.sort_unstable_by_key(|(uid, _)| *uid);
     let expunges = if uid { Expunges::Tell } else { Expunges::KeepBack };
     updates::tell(&mut session.connection, selected, session.enabled, expunges, &told.known).await?;
-    Ok(match told {
+    let reply = match told {
         Told { unknown_encoding: true, .. } => Reply::no(Code::UnknownCte, "The transfer encoding of a part is not known, or broken"),
         Told { unreadable: true, .. } => Reply::no(Code::ServerBug, "A message can't be read on the server"),
+        Told { missing: true, .. } if !uid && stopped.is_some() => reply::also_expunged(),
         Told { missing: true, .. } if !uid => reply::expunged(),
         _ => Reply::ok("Fetch completed"),
-    })
+    };
+    Ok(Stopped::told(stopped, reply, session.connection.output()))
 }
 
 /// Sends items of messages that came, unasked: \Seen stays as it is, and those that are gone again are left out.

@@ -28,6 +28,7 @@ use std::{cell::OnceCell, ops::Range};
 
 use index::{Flag, FlagSet, KeywordId, ModSeq, Uid};
 use memchr::memmem::Finder;
+use smallvec::SmallVec;
 use storage::{
     EmailId, NoEmailId,
     mime::{CACHED_FIELDS, HeaderBlock, Structure},
@@ -138,6 +139,10 @@ impl Query {
     /// Whether EMAILID is among the keys.
     pub fn uses_email_id(&self) -> bool {
         self.uses_email_id
+    }
+    /// Whether the sets among the keys leave open if the message matches: then it counts as searched (RFC 9738 §3.1).
+    pub fn searches(&self, sequence: u32, uid: Uid) -> bool {
+        by_sets(&self.root, sequence, uid) != Some(false)
     }
     /// Decides from the row alone; `None`: that is not enough.
     pub fn decide_row(&self, row: &RowFacts) -> Option<bool> {
@@ -384,6 +389,27 @@ impl<'m> Evidence<'_, 'm> {
             hits.contains(&false)
         });
         hits
+    }
+}
+
+/// What sets of sequence numbers and UIDs alone say.
+fn by_sets(node: &Node, sequence: u32, uid: Uid) -> Option<bool> {
+    let said = |node: &Node| by_sets(node, sequence, uid);
+    match node {
+        Node::Constant(answer) => Some(*answer),
+        Node::Uid(ranges) => Some(within(ranges, uid.get())),
+        Node::Sequence(ranges) => Some(within(ranges, sequence)),
+        Node::Not(node) => said(node).map(|matches| !matches),
+        Node::And(nodes) => match nodes.iter().map(said).collect::<SmallVec<[_; 4]>>() {
+            said if said.contains(&Some(false)) => Some(false),
+            said => said.iter().all(Option::is_some).then_some(true),
+        },
+        Node::Or(one, other) => match (said(one), said(other)) {
+            (Some(true), _) | (_, Some(true)) => Some(true),
+            (Some(false), Some(false)) => Some(false),
+            (None, _) | (_, None) => None,
+        },
+        _ => None,
     }
 }
 

@@ -4,10 +4,14 @@ use index::ModSeq;
 
 use super::{
     contexts::{self, FoundResults},
-    search::{RowFacts, filters, find::find},
+    search::{
+        RowFacts, filters,
+        find::{Found, Most, find},
+    },
 };
 use crate::imap::{
     holding::Holding,
+    limits::Stopped,
     reply::{Reply, Stop},
     session::Session,
     sets::SavedUids,
@@ -42,7 +46,8 @@ pub async fn search<H: Holding>(
 ) -> Result<Reply, Stop> {
     selected.contexts.refuse_reuse(tag)?;
     let saves = search.return_options.as_ref().is_some_and(|options| options.contains(&SearchReturn::Save));
-    let (found, modseq) = match find(session, selected, &search.key).await {
+    let most = session.settings.message_limits.working().map(|limit| Most { limit, left: limit.most(), refused: None });
+    let Found { rows: found, modseq, stopped, .. } = match find(session, selected, &search.key, most).await {
         Ok(found) => found,
         Err(stop) => {
             if saves {
@@ -60,7 +65,12 @@ pub async fn search<H: Holding>(
         }
         None => {
             let modseq = if modseq { highest(&matches) } else { None };
-            response::search(out, matches.iter().map(|found| found.number), modseq);
+            let numbers = matches.iter().map(|found| found.number);
+            match stopped {
+                None => response::search(out, numbers, modseq),
+                // As it was searched: from the highest UID down.
+                Some(_) => response::search(out, numbers.rev(), modseq),
+            }
         }
         Some(options) => {
             if saves {
@@ -73,11 +83,21 @@ pub async fn search<H: Holding>(
         }
     }
     if search.return_options.as_ref().is_some_and(|options| options.contains(&SearchReturn::Update)) {
-        let results = FoundResults::Mailbox(found.iter().map(|row| row.uid).collect());
-        let key = filters::resolve(session, &search.key).await?;
-        contexts::begin(session, selected, tag, contexts::Found { uid, key, results, items: search.update_items, scope: Scope::default() });
+        if stopped.is_some() {
+            contexts::refuse(session, tag, "Not all messages were searched, name fewer");
+        } else {
+            let results = FoundResults::Mailbox(found.iter().map(|row| row.uid).collect());
+            let key = filters::resolve(session, &search.key).await?;
+            contexts::begin(
+                session,
+                selected,
+                tag,
+                contexts::Found { uid, key, results, items: search.update_items, scope: Scope::default() },
+            );
+        }
     }
-    Ok(Reply::ok(if saves { "Search completed, result saved" } else { "Search completed" }))
+    let reply = Reply::ok(if saves { "Search completed, result saved" } else { "Search completed" });
+    Ok(Stopped::told(stopped, reply, session.connection.output()))
 }
 
 /// What SAVE keeps of the messages found: all of them, unless only some are told of (RFC 5182 §2.4, RFC 9394 §3.2).

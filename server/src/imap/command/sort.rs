@@ -30,7 +30,7 @@ use super::{
     contexts::{self, FoundResults},
     search::{
         RowFacts, filters,
-        find::{BATCH_MESSAGES, BATCHES_AHEAD, find},
+        find::{BATCH_MESSAGES, BATCHES_AHEAD, Found, Most, find},
     },
     search_command::{Match, highest, results},
 };
@@ -49,7 +49,8 @@ use crate::imap::{
 /// SORT and UID SORT.
 pub async fn sort<H: Holding>(session: &mut Session<H>, selected: &mut Selected, tag: &str, uid: bool, sort: Sort) -> Result<Reply, Stop> {
     selected.contexts.refuse_reuse(tag)?;
-    let (found, modseq) = find(session, selected, &sort.key).await?;
+    let most = session.settings.message_limits.working().map(|limit| Most { limit, left: limit.most(), refused: Some("SORT") });
+    let Found { rows: found, modseq, .. } = find(session, selected, &sort.key, most).await?;
     let Session { connection, held, settings, .. } = &mut *session;
     let criteria: Arc<[SortCriterion]> = sort.criteria.into();
     let work = keyed(held, selected, &criteria, found);

@@ -8,6 +8,7 @@ use crate::{
     imap::{
         guest,
         holding::Holding,
+        limits::Stopped,
         reply::{self, Reply, ReplyCode, Stop},
         session::Session,
         sets::{self, Numbers},
@@ -43,7 +44,9 @@ pub async fn store<H: Holding>(
     change: Change,
 ) -> Result<Reply, Stop> {
     let mailbox = selected.writable()?;
-    let uids = sets::uids(&sets::positions(set, Numbers::new(uid), selected)?, &selected.view);
+    let mut positions = sets::positions(set, Numbers::new(uid), selected)?;
+    let stopped = session.settings.message_limits.working().and_then(|limit| limit.cut(&mut positions, &selected.view));
+    let uids = sets::uids(&positions, &selected.view);
     let Change { unchanged_since, how, silent, flags } = change;
     let (flags, may_change) = permitted(selected, how, flags)?;
     if unchanged_since.is_some() {
@@ -71,13 +74,13 @@ pub async fn store<H: Holding>(
 
     updates::tell_keywords(&mut session.connection, selected);
     let answer = Answer { uid, enabled: session.enabled };
-    for row in &stored.rows {
+    for row in in_order(&stored.rows, stopped.is_some()) {
         let expected = before.get(row.uid).map(|flags| apply(operation, flags));
         let flags = !silent || expected != Some(row.flags);
         answer.write(&mut session.connection, selected, row, flags).await?;
     }
     // Why it was not changed spares the client a FETCH (RFC 7162 §3.1.3, example 6).
-    for uid in &stored.modified {
+    for uid in in_order(&stored.modified, stopped.is_some()) {
         let row = selected.mailbox.read().get(*uid);
         if let Some(row) = row {
             answer.write(&mut session.connection, selected, &row, true).await?;
@@ -87,7 +90,14 @@ pub async fn store<H: Holding>(
     let expunges = if uid { Expunges::Tell } else { Expunges::KeepBack };
     let numbers = modified(selected, uid, &stored);
     updates::tell(&mut session.connection, selected, session.enabled, expunges, &known).await?;
-    Ok(outcome(uid, &stored, numbers))
+    let reply = outcome(uid, &stored, numbers, stopped.is_some());
+    Ok(Stopped::told(stopped, reply, session.connection.output()))
+}
+
+/// From the highest UID down for a command that stops at a limit (RFC 9738 §3.1).
+fn in_order<T>(list: &[T], downwards: bool) -> impl Iterator<Item = &T> {
+    let at = move |place: usize| if downwards { list.len() - 1 - place } else { place };
+    (0..list.len()).filter_map(move |place| list.get(at(place)))
 }
 
 /// The flags that a guest may change of those that they name, and for `FLAGS` which those are; no `Some` for the owner.
@@ -166,8 +176,12 @@ fn modified(selected: &Selected, uid: bool, stored: &Stored) -> Vec<u32> {
     stored.modified.iter().filter_map(number).collect()
 }
 
-fn outcome(uid: bool, stored: &Stored, modified: Vec<u32>) -> Reply {
-    let reply = if stored.missing.is_empty() || uid { Reply::ok("Store completed") } else { reply::expunged() };
+fn outcome(uid: bool, stored: &Stored, modified: Vec<u32>, stopped: bool) -> Reply {
+    let reply = match (stored.missing.is_empty() || uid, stopped) {
+        (true, _) => Reply::ok("Store completed"),
+        (false, true) => reply::also_expunged(),
+        (false, false) => reply::expunged(),
+    };
     if modified.is_empty() { reply } else { reply.with(ReplyCode::Modified(modified)) }
 }
 
@@ -189,8 +203,8 @@ mod tests {
     #[test]
     fn messages_that_are_gone_are_an_error_only_by_sequence_number() {
         let stored = Stored { missing: vec![Uid::new(4).unwrap()], ..Stored::default() };
-        assert_eq!(outcome(false, &stored, vec![]), reply::expunged());
-        assert_eq!(outcome(true, &stored, vec![]), Reply::ok("Store completed"));
-        assert_eq!(outcome(true, &stored, vec![7]).code, Some(ReplyCode::Modified(vec![7])));
+        assert_eq!(outcome(false, &stored, vec![], false), reply::expunged());
+        assert_eq!(outcome(true, &stored, vec![], false), Reply::ok("Store completed"));
+        assert_eq!(outcome(true, &stored, vec![7], false).code, Some(ReplyCode::Modified(vec![7])));
     }
 }

@@ -16,7 +16,10 @@ use bytes::{BufMut, BytesMut};
 
 use self::ids::message_ids;
 use super::{
-    search::{RowFacts, find::find},
+    search::{
+        RowFacts,
+        find::{Most, find},
+    },
     sort::{self, casemap::casemap, envelope, subject::Subject, with_rendered},
 };
 use crate::imap::{
@@ -36,7 +39,8 @@ const REFERENCES_MAX: usize = 1000;
 
 /// THREAD and UID THREAD.
 pub async fn thread<H: Holding>(session: &mut Session<H>, selected: &Selected, uid: bool, thread: &Thread) -> Result<Reply, Stop> {
-    let (found, _) = find(session, selected, &thread.key).await?;
+    let most = session.settings.message_limits.working().map(|limit| Most { limit, left: limit.most(), refused: Some("THREAD") });
+    let found = find(session, selected, &thread.key, most).await?.rows;
     let algorithm = thread.algorithm;
     let Session { connection, held, settings, tag, .. } = &mut *session;
     let work = async {

@@ -12,6 +12,7 @@
 //!   (`when_the_other_session_ends_the_client_is_told`)
 //! - a user's own mailboxes are never hidden (`own_mailboxes_hide_a_namespace`)
 
+mod answers;
 pub mod link;
 pub mod list;
 mod transfer;

@@ -11,15 +11,22 @@
 use std::sync::Arc;
 
 use bytes::{BufMut, BytesMut};
-use index::{Uid, UidValidity};
+use index::Uid;
 use storage::{Copied, Mailbox, MailboxName, Rights, Staged};
 
 use super::{
-    Place, gone,
+    Place,
+    answers::{Item, appended, item, literal},
+    gone,
     link::{Link, Piece},
 };
 use crate::imap::{
-    command::{append::next, copy_move::present, expunge, mailboxes::valid},
+    command::{
+        append::{WAITING_MAX, next},
+        copy_move::present,
+        expunge,
+        mailboxes::valid,
+    },
     guest,
     holding::Holding,
     reply::{self, Reply, ReplyCode, Stop},
@@ -32,7 +39,7 @@ use crate::imap::{
     },
 };
 
-/// Most messages of one COPY between users: until the last has come, each holds an open file where it goes. Who has more gives several COPYs.
+/// Most messages of one COPY between users, unless a limit is advertised (RFC 9738). Who has more gives several COPYs.
 const COPY_MAX: usize = guest::APPEND_MAX;
 /// Messages that MOVE takes over at once.
 const MOVE_AT_ONCE: usize = 100;
@@ -211,12 +218,16 @@ impl<H: Holding> Session<H> {
             _ => return Err(Reply::bad("COPY or MOVE").into()),
         };
         let name = valid(mailbox)?;
+        let mut stopped = None;
         let mut source = match state {
             State::Selected(selected) => {
                 if moves {
                     drop(selected.writable()?);
                 }
-                let uids = present(selected, uid, &set)?;
+                let mut uids = present(selected, uid, &set)?;
+                if moves && let Some(limit) = self.settings.message_limits.working() {
+                    stopped = limit.cut_uids(&mut uids).map(|stopped| stopped.limit.code(Some(stopped.lowest)).into());
+                }
                 selected.mailbox.ensure_known(&uids)?;
                 let keywords = selected.mailbox.keywords();
                 let messages = selected.mailbox.read();
@@ -237,14 +248,41 @@ impl<H: Holding> Session<H> {
                     self.give_back(source);
                     return Err(reply.into());
                 }
-                found?;
+                stopped = found?;
                 source
             }
             State::Authenticated => return Err(Reply::bad("No mailbox is selected").into()),
         };
-        let result = self.transfer_all(state, &mut source, target, &name, moves).await;
+        let result = match self.may_copy(&source, moves, stopped.as_ref()) {
+            Ok(()) => self.transfer_all(state, &mut source, target, &name, moves).await,
+            Err(reply) => Err(reply.into()),
+        };
         self.give_back(source);
-        result
+        let reply = result?;
+        Ok(match stopped {
+            Some(code) => Reply::ok("Moved the last of the messages that were named").with(code),
+            None => reply,
+        })
+    }
+    /// COPY is for all messages or none. `stopped`: the limit that kept the other session from naming all.
+    fn may_copy(&self, source: &Source, moves: bool, stopped: Option<&ReplyCode>) -> Result<(), Reply> {
+        if moves {
+            return Ok(());
+        }
+        if let Some(code) = stopped {
+            return Err(Reply {
+                condition: Condition::No,
+                ..Reply::ok("Too many messages to copy, try a smaller subset").with(code.clone())
+            });
+        }
+        let uids: Vec<Uid> = source.items.iter().map(|item| item.uid).collect();
+        match self.settings.message_limits.saving() {
+            Some(limit) => limit.would_stop(&uids).map_or(Ok(()), |stopped| Err(limit.refuse(Some(stopped.lowest), "COPY"))),
+            None if uids.len() > COPY_MAX => {
+                Err(Reply::no(Code::Limit, format!("Between users, {COPY_MAX} messages can be copied at once")))
+            }
+            None => Ok(()),
+        }
     }
     fn give_back(&mut self, source: Source) {
         if let Of::Theirs(link) = source.of {
@@ -252,9 +290,9 @@ impl<H: Holding> Session<H> {
         }
     }
 
-    /// The messages that a set names in somebody else's mailbox; refused if MOVE could not remove them.
-    async fn find(&mut self, source: &mut Source, uid: bool, set: &str, moves: bool) -> Result<(), Stop> {
-        let Of::Theirs(link) = &mut source.of else { return Ok(()) };
+    /// The messages that a set names in somebody else's mailbox, and the limit that there is on them; refused if MOVE could not remove them.
+    async fn find(&mut self, source: &mut Source, uid: bool, set: &str, moves: bool) -> Result<Option<ReplyCode>, Stop> {
+        let Of::Theirs(link) = &mut source.of else { return Ok(None) };
         if moves {
             let needed = guest::TAKE_AWAY;
             let (name, names) = (link.selected.clone(), self.enabled.names());
@@ -283,11 +321,16 @@ impl<H: Holding> Session<H> {
         for line in &lines {
             self.connection.send(line).await?;
         }
+        let stopped = match reply.code.as_ref() {
+            Some(ReplyCode::Passed(code)) if code.starts_with("MESSAGELIMIT ") => reply.code.clone(),
+            Some(ReplyCode::Passed(code)) if code == "EXPUNGEISSUED" => return Err(reply::expunged().into()),
+            _ => None,
+        };
         ok(reply)?;
         source.items = lines.iter().filter_map(|line| item(line)).collect();
         source.items.sort_by_key(|item| item.uid);
         source.items.dedup_by_key(|item| item.uid);
-        Ok(())
+        Ok(stopped)
     }
     /// Asks by the node itself: the untagged responses that are wanted, and the answer; the others are passed on.
     async fn gather(&mut self, link: &mut Link, command: &[u8], wanted: impl Fn(&[u8]) -> bool) -> Result<(Vec<Vec<u8>>, Reply), Stop> {
@@ -339,14 +382,12 @@ impl<H: Holding> Session<H> {
             return Ok(Reply::ok(if moves { "No messages to move" } else { "No messages to copy" }));
         }
         if !moves {
-            if items.len() > COPY_MAX {
-                return Err(Reply::no(Code::Limit, format!("Between users, {COPY_MAX} messages can be copied at once")).into());
-            }
             let stored = self.put(source, &mut target, name, &items).await;
             let copied = self.answer(false, stored)?;
             return Ok(Reply::ok("Copy completed").with(ReplyCode::Copied(copied)));
         }
-        for items in items.chunks(MOVE_AT_ONCE) {
+        let at_once = self.settings.message_limits.saving().map_or(MOVE_AT_ONCE, |limit| MOVE_AT_ONCE.min(limit.most()));
+        for items in items.chunks(at_once) {
             let stored = self.put(source, &mut target, name, items).await;
             let moved = self.answer(false, stored)?;
             self.acknowledge().await?;
@@ -362,7 +403,8 @@ impl<H: Holding> Session<H> {
         let (uid_validity, new) = match target {
             Target::Own(mailbox) => {
                 let mut received = Vec::with_capacity(items.len());
-                for item in items {
+                for (at, item) in items.iter().enumerate() {
+                    let many = at >= WAITING_MAX;
                     let (into, size) = (Arc::clone(mailbox), item.size);
                     let flags = item.flags();
                     let prepared = self.held.run(move |_| Ok((into.stage(size)?, make_flags(&into, &flags)?)));
@@ -373,7 +415,8 @@ impl<H: Holding> Session<H> {
                         at += chunk.len() as u64;
                         staged = self.held.run(move |_| staged.write(&chunk).map(|()| staged)).await?;
                     }
-                    let staged = self.held.run(move |_| staged.leave_memory().map(|()| staged)).await?;
+                    let leave = move |_: &_| if many { staged.close() } else { staged.leave_memory().map(|()| staged) };
+                    let staged = self.held.run(leave).await?;
                     received.push((staged, flags, Some(item.date)));
                 }
                 let into = Arc::clone(mailbox);
@@ -402,7 +445,7 @@ impl<H: Holding> Session<H> {
                 link.send(&out).await.map_err(|_| gone(None))?;
                 let reply = self.converse_with(link, super::OWN_TAG, false).await?;
                 let stored = match &reply {
-                    Reply { condition: Condition::Ok, code: Some(ReplyCode::Passed(code)), .. } => appended(code),
+                    Reply { condition: Condition::Ok, code: Some(ReplyCode::Passed(code)), .. } => appended(code, items.len()),
                     _ => None,
                 };
                 match (stored, reply.condition) {
@@ -471,27 +514,6 @@ impl<H: Holding> Session<H> {
     }
 }
 
-/// A message to be copied.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Item {
-    uid: Uid,
-    /// As FETCH writes them, without parentheses.
-    flags: String,
-    date: i64,
-    size: u64,
-}
-
-impl Item {
-    fn flags(&self) -> Vec<FlagArgument> {
-        let flag = |name: &str| match response::flag_named(name) {
-            Some(flag) => Some(FlagArgument::System(flag)),
-            None if name.starts_with('\\') => None, // \Recent
-            None => Some(FlagArgument::Keyword(name.to_owned())),
-        };
-        self.flags.split_ascii_whitespace().filter_map(flag).collect()
-    }
-}
-
 /// Where messages come from.
 struct Source {
     of: Of,
@@ -509,82 +531,4 @@ enum Target {
 
 fn ok(reply: Reply) -> Result<(), Stop> {
     if reply.condition == Condition::Ok { Ok(()) } else { Err(reply.into()) }
-}
-
-/// `APPENDUID 38505 3955:3957`
-fn appended(code: &str) -> Option<(UidValidity, Vec<Uid>)> {
-    let (validity, set) = code.strip_prefix("APPENDUID ")?.split_once(' ')?;
-    let mut uids = Vec::new();
-    for part in set.split(',') {
-        let (low, high) = part.split_once(':').unwrap_or((part, part));
-        for uid in low.parse::<u32>().ok()?..=high.parse().ok()? {
-            uids.push(Uid::new(uid)?);
-            if uids.len() > COPY_MAX {
-                return None;
-            }
-        }
-    }
-    Some((UidValidity::new(validity.parse().ok()?)?, uids))
-}
-
-/// A FETCH response, `* 3 FETCH (UID 5 FLAGS (\Seen) INTERNALDATE "…" RFC822.SIZE 12)`, or UIDFETCH.
-fn item(line: &[u8]) -> Option<Item> {
-    let line = std::str::from_utf8(line).ok()?.trim_end();
-    let (head, rest) = line.strip_prefix("* ")?.split_once('(')?;
-    let mut uid = head.split_once(" UIDFETCH").and_then(|(uid, _)| uid.parse().ok());
-    let (mut flags, mut date, mut size) = (None, None, None);
-    let mut rest = rest.strip_suffix(')')?;
-    while !rest.is_empty() {
-        let (key, after) = rest.split_once(' ')?;
-        let (value, after) = match after.chars().next()? {
-            '(' => after.get(1..)?.split_once(')')?,
-            '"' => after.get(1..)?.split_once('"')?,
-            _ => after.split_once(' ').unwrap_or((after, "")),
-        };
-        match key {
-            "UID" => uid = value.parse().ok(),
-            "FLAGS" => flags = Some(value.to_owned()),
-            "INTERNALDATE" => date = crate::imap::wire::date::parse_date_time(value.as_bytes()),
-            "RFC822.SIZE" => size = value.parse().ok(),
-            _ => {}
-        }
-        rest = after.trim_start();
-    }
-    Some(Item { uid: Uid::new(uid?)?, flags: flags?, date: date?, size: size? })
-}
-
-/// The bytes of the only literal of a response.
-fn literal(response: &[u8]) -> Option<&[u8]> {
-    let end = memchr::memchr(b'\n', response)?;
-    let header = response.get(..end)?.strip_suffix(b"}\r")?;
-    let at = header.iter().rposition(|byte| *byte == b'{')?;
-    let size: usize = std::str::from_utf8(header.get(at + 1..)?).ok()?.parse().ok()?;
-    response.get(end + 1..)?.get(..size)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn fetch_responses_are_read_whatever_keywords_are_called() {
-        let expected = |flags: &str| Some(Item { uid: Uid::new(5).unwrap(), flags: flags.into(), date: 837_595_405, size: 12 });
-        let date = "INTERNALDATE \"17-Jul-1996 02:23:25 -0700\"";
-        let date_of = expected("").unwrap().date;
-        assert_eq!(crate::imap::wire::date::parse_date_time(b"17-Jul-1996 02:23:25 -0700"), Some(date_of));
-        let line = format!("* 3 FETCH (UID 5 FLAGS (\\Seen UID RFC822.SIZE) {date} RFC822.SIZE 12)\r\n");
-        assert_eq!(item(line.as_bytes()), expected("\\Seen UID RFC822.SIZE"));
-        let line = format!("* 5 UIDFETCH (MODSEQ (7) FLAGS () {date} RFC822.SIZE 12)\r\n");
-        assert_eq!(item(line.as_bytes()), expected(""));
-        assert_eq!(item(b"* 3 FETCH (FLAGS (\\Seen))\r\n"), None);
-    }
-
-    #[test]
-    fn literals_and_appenduid_are_read() {
-        assert_eq!(literal(b"* 3 FETCH (UID 5 BODY[]<0> {4}\r\na\r\nb)\r\n"), Some(&b"a\r\nb"[..]));
-        assert_eq!(literal(b"* 3 FETCH (UID 5 BODY[]<0> {9}\r\na\r\nb)\r\n"), None);
-        let uids = |numbers: &[u32]| numbers.iter().map(|uid| Uid::new(*uid).unwrap()).collect::<Vec<_>>();
-        assert_eq!(appended("APPENDUID 7 3:4,9"), Some((UidValidity::new(7).unwrap(), uids(&[3, 4, 9]))));
-        assert_eq!(appended("APPENDUID 7 1:4294967295"), None);
-    }
 }

@@ -35,6 +35,7 @@ use tokio::{
 
 use super::{
     holding::Holding,
+    limits::MessageLimits,
     session::{Session, Settings},
     wire::{enabled::Separator, framing::Limits},
 };
@@ -97,11 +98,6 @@ impl House {
         self.session_of(settings, |session| session).await
     }
 
-    /// The same with more.
-    pub async fn session_as(&self, with: impl FnOnce(Session<TestHeld>) -> Session<TestHeld>) -> Talk {
-        self.session_of(settings(), with).await
-    }
-
     /// What a session has here.
     pub fn visit(&self, stream: DuplexStream) -> (Connection, TestHeld) {
         let client = Client {
@@ -115,7 +111,8 @@ impl House {
         (connection, TestHeld { account: Arc::clone(&self.account), gone: self.gone.subscribe() })
     }
 
-    async fn session_of(&self, settings: Settings, with: impl FnOnce(Session<TestHeld>) -> Session<TestHeld>) -> Talk {
+    /// The same with more.
+    pub async fn session_of(&self, settings: Settings, with: impl FnOnce(Session<TestHeld>) -> Session<TestHeld>) -> Talk {
         let (ours, theirs) = tokio::io::duplex(256 * 1024);
         let (connection, held) = self.visit(theirs);
         let session = with(Session::new(connection, held, settings));
@@ -156,6 +153,7 @@ pub fn settings() -> Settings {
         progress_interval: Duration::from_secs(10),
         rescan_interval: Duration::from_secs(60),
         may_log_in_anew: false,
+        message_limits: MessageLimits::None,
     }
 }
 

@@ -1,5 +1,6 @@
 //! The session as a whole: order, limits, ends.
 
+mod limits;
 mod notify;
 
 use super::*;

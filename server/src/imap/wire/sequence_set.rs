@@ -7,7 +7,7 @@
 use std::{fmt, ops::Range};
 
 use index::Uid;
-use smallvec::SmallVec;
+use smallvec::{SmallVec, smallvec};
 
 use super::command::{SequenceBound, SequenceRange, SequenceSet};
 
@@ -15,6 +15,10 @@ use super::command::{SequenceBound, SequenceRange, SequenceSet};
 pub type Positions = SmallVec<[Range<usize>; 4]>;
 
 impl SequenceSet {
+    /// One range of numbers.
+    pub fn of(low: u32, high: u32) -> SequenceSet {
+        SequenceSet::Ranges(smallvec![SequenceRange { low: SequenceBound::Number(low), high: SequenceBound::Number(high) }])
+    }
     /// The positions of those of `uids` (ascending) that the set names; `*` is the last one.
     pub fn for_uids(&self, uids: &[Uid]) -> Positions {
         let mut positions = Positions::new();

@@ -18,8 +18,9 @@ use tokio::sync::Semaphore;
 use super::{Context, Needs, Query, RowFacts, compile, filters};
 use crate::imap::{
     holding::Holding,
+    limits::{Limit, Stopped},
     patience::{Progress, while_wanted},
-    reply::Stop,
+    reply::{Reply, Stop},
     session::Session,
     state::Selected,
     view::sequence,
@@ -35,14 +36,61 @@ const AHEAD_MESSAGES: usize = 8;
 /// Bytes of messages that are read at once: a few large messages do not multiply. One message alone may be larger.
 const BYTES_AT_ONCE: u32 = 64 << 20;
 
-/// The messages that match, in the order of the mailbox, and whether MODSEQ was among the keys.
-pub async fn find<H: Holding>(session: &mut Session<H>, selected: &Selected, key: &SearchKey) -> Result<(Vec<RowFacts>, bool), Stop> {
+/// What a search found.
+pub struct Found {
+    /// The messages that match, in the order of the mailbox.
+    pub rows: Vec<RowFacts>,
+    /// Whether MODSEQ was among the keys.
+    pub modseq: bool,
+    /// How many messages were looked at, where that is limited.
+    pub searched: usize,
+    /// Where it stopped.
+    pub stopped: Option<Stopped>,
+}
+
+/// How many messages may be looked at (RFC 9738), and what if there are more.
+#[derive(Debug, Clone, Copy)]
+pub struct Most {
+    /// What is told.
+    pub limit: Limit,
+    /// How many of it are left.
+    pub left: usize,
+    /// For the answer where nothing is done then; `None`: the last ones are searched.
+    pub refused: Option<&'static str>,
+}
+
+/// The messages that match.
+pub async fn find<H: Holding>(session: &mut Session<H>, selected: &Selected, key: &SearchKey, most: Option<Most>) -> Result<Found, Stop> {
     let query = Arc::new(ready(selected, &filters::resolve(session, key).await?));
     if query.uses_modseq() {
         session.enable_condstore(Some(selected));
     }
-    let decided = decide_from_memory(selected, &query, selected.view.uids().iter().copied().enumerate());
-    Ok((complete(session, selected, &query, decided).await?, query.uses_modseq()))
+    let (decided, searched, stopped) = match most {
+        None => (decide_from_memory(selected, &query, selected.view.uids().iter().copied().enumerate()), 0, None),
+        Some(most) => {
+            let (places, stopped) = searched(selected, &query, most)?;
+            (decide_from_memory(selected, &query, places.iter().copied()), places.len(), stopped)
+        }
+    };
+    Ok(Found { rows: complete(session, selected, &query, decided).await?, modseq: query.uses_modseq(), searched, stopped })
+}
+
+/// Messages with their places in the view.
+type Places = Vec<(usize, Uid)>;
+
+/// The messages to look at, in the order of the mailbox: those that the sets among the keys name, the last ones if there are too many.
+fn searched(selected: &Selected, query: &Query, most: Most) -> Result<(Places, Option<Stopped>), Reply> {
+    let messages = selected.mailbox.read();
+    let is_searched = |(position, uid): &(usize, Uid)| query.searches(sequence(*position), *uid) && messages.position(*uid).is_some();
+    let mut named = selected.view.uids().iter().copied().enumerate().rev().filter(is_searched);
+    let mut places: Places = named.by_ref().take(most.left).collect();
+    let more = named.next().is_some();
+    if let (true, Some(what)) = (more, most.refused) {
+        return Err(most.limit.refuse(None, what));
+    }
+    let stopped = places.last().filter(|_| more).map(|(_, lowest)| Stopped { limit: most.limit, lowest: *lowest });
+    places.reverse();
+    Ok((places, stopped))
 }
 
 /// Those of `uids` that match, in the order of the mailbox; filters in `key` are resolved.

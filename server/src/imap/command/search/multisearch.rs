@@ -8,7 +8,10 @@ use std::collections::BTreeSet;
 
 use storage::{MailboxName, StorageError};
 
-use super::{filters, find::find};
+use super::{
+    filters,
+    find::{Found, Most, find},
+};
 use crate::imap::{
     command::{
         contexts::{self, FoundResults},
@@ -16,6 +19,7 @@ use crate::imap::{
         search_command::{Match, results, saved},
     },
     holding::Holding,
+    limits::Stopped,
     reply::{Reply, Stop},
     session::Session,
     sets::SavedUids,
@@ -56,16 +60,28 @@ pub async fn esearch<H: Holding>(session: &mut Session<H>, state: &mut State, ta
     let selected_name = state.opened().map(|selected| selected.mailbox.name());
     let names = resolve(session, &sources, selected_name.as_ref());
     let mut followed = false;
+    // Of several mailboxes a client could not tell which one to go on in.
+    let refused = (names.len() > 1).then_some("Searching in several mailboxes at once");
+    let mut most = session.settings.message_limits.working().map(|limit| Most { limit, left: limit.most(), refused });
+    let mut stopped = None;
     for name in names {
         if Some(&name) == selected_name.as_ref() {
             let selected = state.selected()?;
-            match in_mailbox(session, selected, tag, &search).await {
+            let found = in_mailbox(session, selected, tag, &search, &mut most).await.map(|found| {
+                stopped = stopped.or(found.stopped);
+                found.rows
+            });
+            match found {
                 Ok(found) if saves => selected.saved = SavedUids::new(saved(&search.options(), &found).iter().map(|row| row.uid)),
                 Err(stop) => {
                     if saves {
                         selected.saved = SavedUids::default(); // RFC 5182 §2.1
                     }
                     return Err(stop);
+                }
+                Ok(_) if updates && stopped.is_some() => {
+                    followed = true;
+                    contexts::refuse(session, tag, "Not all messages were searched, name fewer");
                 }
                 Ok(found) if updates => {
                     followed = true;
@@ -77,7 +93,7 @@ pub async fn esearch<H: Holding>(session: &mut Session<H>, state: &mut State, ta
                 Ok(_) => {}
             }
         } else if let Some(mut aside) = open(session, &name).await? {
-            in_mailbox(session, &mut aside, tag, &search).await?;
+            stopped = stopped.or(in_mailbox(session, &mut aside, tag, &search, &mut most).await?.stopped);
         }
         session.connection.flush_if_large().await?;
     }
@@ -85,25 +101,30 @@ pub async fn esearch<H: Holding>(session: &mut Session<H>, state: &mut State, ta
         let why = "Only the selected mailbox is followed, and it was not searched";
         response::untagged(session.connection.output(), Condition::No, Some(&Code::NoUpdate(tag)), why);
     }
-    Ok(Reply::ok(if saves { "Search completed, result saved" } else { "Search completed" }))
+    let reply = Reply::ok(if saves { "Search completed, result saved" } else { "Search completed" });
+    Ok(Stopped::told(stopped, reply, session.connection.output()))
 }
 
-/// Searches one mailbox and tells what was found, if there is anything.
+/// Searches one mailbox and tells what was found, if there is anything. `most`: how many messages may be looked at; fewer afterwards.
 async fn in_mailbox<H: Holding>(
     session: &mut Session<H>,
     selected: &mut Selected,
     tag: &str,
     search: &Search,
-) -> Result<Vec<super::RowFacts>, Stop> {
-    let (found, modseq) = find(session, selected, &search.key).await?;
+    most: &mut Option<Most>,
+) -> Result<Found, Stop> {
+    let found = find(session, selected, &search.key, *most).await?;
+    if let Some(most) = most {
+        most.left = most.left.saturating_sub(found.searched);
+    }
     let options = search.options();
-    if found.is_empty() || options[..] == [SearchReturn::Save] {
+    if found.rows.is_empty() || options[..] == [SearchReturn::Save] {
         return Ok(found);
     }
-    let matches: Vec<Match> = found.iter().map(|row| Match::new(row, true)).collect();
+    let matches: Vec<Match> = found.rows.iter().map(|row| Match::new(row, true)).collect();
     let numbers: Vec<u32> = matches.iter().map(|found| found.number).collect();
     let scope = scope_of(session, selected);
-    response::esearch_in(session.connection.output(), tag, &scope, results(&options, &matches, &numbers, modseq));
+    response::esearch_in(session.connection.output(), tag, &scope, results(&options, &matches, &numbers, found.modseq));
     Ok(found)
 }
 

@@ -3,6 +3,7 @@
 use std::{collections::HashMap, io, path::PathBuf};
 
 use futures::{FutureExt, future::BoxFuture};
+use parking_lot::Mutex;
 use storage::{
     Who,
     shares::{AllShares, FOLDER, SharesFolder},
@@ -23,6 +24,7 @@ pub struct Town {
 struct Inner {
     houses: HashMap<UserName, House>,
     shares: SharesFolder,
+    limits: Mutex<MessageLimits>,
     _root: TempDir,
 }
 
@@ -40,11 +42,16 @@ impl Town {
         let root = tempfile::tempdir().unwrap();
         let folder: PathBuf = root.path().join(FOLDER);
         let houses = users.iter().map(|name| (user(name), House::of(name, Some(folder.clone())))).collect();
-        Town { inner: Arc::new(Inner { houses, shares: SharesFolder::new(root.path()), _root: root }), shared_account: None }
+        let inner = Inner { houses, shares: SharesFolder::new(root.path()), limits: Mutex::default(), _root: root };
+        Town { inner: Arc::new(inner), shared_account: None }
     }
     /// Whose mailboxes are `Shared/…`.
     pub fn with_shared_account(self, name: &str) -> Town {
         Town { shared_account: Some(user(name)), ..self }
+    }
+    /// What sessions that begin from now on are limited to, on every node.
+    pub fn limit(&self, limits: MessageLimits) {
+        *self.inner.limits.lock() = limits;
     }
     pub fn house(&self, name: &str) -> &House {
         &self.inner.houses[&user(name)]
@@ -55,7 +62,8 @@ impl Town {
         let who = Who { user: user(name), groups, anonymous: false };
         let road = Road { town: Arc::clone(&self.inner), who };
         let sharing = Sharing::new(Arc::new(road), self.shared_account.clone());
-        self.house(name).session_as(|session| session.with_sharing(sharing)).await
+        let settings = Settings { message_limits: *self.inner.limits.lock(), ..settings() };
+        self.house(name).session_of(settings, |session| session.with_sharing(sharing)).await
     }
     pub async fn session(&self, name: &str) -> Talk {
         self.session_in(name, &[]).await
@@ -77,7 +85,8 @@ impl Neighbours for Road {
         let house = &self.town.houses[&owner];
         let (ours, theirs) = tokio::io::duplex(64 * 1024);
         let (connection, held) = house.visit(theirs);
-        let session = Session::new(connection, held, settings()).of_guest(guest);
+        let settings = Settings { message_limits: *self.town.limits.lock(), ..settings() };
+        let session = Session::new(connection, held, settings).of_guest(guest);
         tokio::spawn(async move { session.run(OWN_TAG).await });
         ours
     }

@@ -105,3 +105,27 @@ async fn a_large_message_goes_in_pieces() {
         assert!(fetched.contains(&large), "{user}");
     }
 }
+
+#[tokio::test]
+async fn limits_hold_between_users() {
+    let town = town().await;
+    for (from, to) in [("Box", "\"Other Users/ada/Box\""), ("\"Other Users/eve/Box\"", "Box")] {
+        town.limit(MessageLimits::new(2, 0));
+        let mut bob = town.session("bob").await;
+        bob.ok(&format!("SELECT {from}")).await;
+        let refused = bob.ask(&format!("UID COPY 1:* {to}")).await;
+        assert!(refused.contains("T NO [MESSAGELIMIT 2 2] "), "{refused}");
+        let moved = bob.ok(&format!("UID MOVE 1:* {to}")).await;
+        assert!(moved.contains("T OK [MESSAGELIMIT 2 2] ") && moved.contains(" 2:3 4:5] Moved\r\n"), "{moved}");
+        assert!(bob.ok(&format!("UID MOVE 1 {to}")).await.contains("T OK Move completed"));
+        town.limit(MessageLimits::None);
+    }
+    assert_eq!(content(&town, "ada", "Box").await, ["ada1", "ada2", "ada3", "bob2", "bob3", "bob1"]);
+    assert_eq!(content(&town, "bob", "Box").await, ["eve2", "eve3", "eve1"]);
+    assert!(content(&town, "eve", "Box").await.is_empty());
+    town.limit(MessageLimits::new(0, 2));
+    let mut bob = town.session("bob").await;
+    bob.ok("SELECT Box").await;
+    assert!(bob.ask("COPY 1:3 \"Other Users/ada/Box\"").await.contains("T NO [MESSAGELIMIT 2 "));
+    assert!(bob.ok("MOVE 1:3 \"Other Users/ada/Box\"").await.contains("T OK Move completed"));
+}

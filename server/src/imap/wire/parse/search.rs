@@ -11,7 +11,7 @@ use super::{
     fetch, flags,
 };
 use crate::imap::wire::{
-    command::{Date, FetchItem, FlagArgument, PartialRange, Search, SearchKey, SearchReturn},
+    command::{Date, FetchItem, FlagArgument, PartialRange, Search, SearchKey, SearchReturn, SequenceSet},
     date::parse_date,
 };
 
@@ -262,6 +262,8 @@ fn with_argument(cursor: &mut Cursor<'_>, name: &str, encoding: Option<&'static 
         "THREADID",
         "TO",
         "UID",
+        "UIDAFTER",
+        "UIDBEFORE",
         "UNKEYWORD",
         "YOUNGER",
     ];
@@ -297,6 +299,15 @@ fn with_argument(cursor: &mut Cursor<'_>, name: &str, encoding: Option<&'static 
         "KEYWORD" => SearchKey::Flag(flags::keyword(cursor)?),
         "UNKEYWORD" => not(SearchKey::Flag(flags::keyword(cursor)?)),
         "UID" => SearchKey::Uid(cursor.sequence_set()?),
+        // RFC 9738 §3.2; no set stands for no messages.
+        "UIDAFTER" => match cursor.nz_number("a UID")? {
+            u32::MAX => not(SearchKey::All),
+            uid => SearchKey::Uid(SequenceSet::of(uid + 1, u32::MAX)),
+        },
+        "UIDBEFORE" => match cursor.nz_number("a UID")? {
+            1 => not(SearchKey::All),
+            uid => SearchKey::Uid(SequenceSet::of(1, uid - 1)),
+        },
         _ => SearchKey::ModSeq(modseq(cursor)?),
     };
     Ok(Some(key))

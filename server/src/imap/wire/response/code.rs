@@ -62,6 +62,11 @@ pub enum Code<'a> {
     InUse,
     /// RFC 5530.
     Limit,
+    /// RFC 9738: how many messages one command works on, and the last one that it got to, if that is known.
+    MessageLimit {
+        limit: u32,
+        lowest: Option<Uid>,
+    },
     /// RFC 8474.
     MailboxId(&'a str),
     /// RFC 5464: the size of the largest value that MAXSIZE left out.
@@ -163,6 +168,13 @@ impl Code<'_> {
                 out.put_slice(b"MAILBOXID ");
                 super::object_id(out, id);
             }
+            Code::MessageLimit { limit, lowest } => {
+                numbered(out, "MESSAGELIMIT ", (*limit).into());
+                if let Some(lowest) = lowest {
+                    out.put_u8(b' ');
+                    number(out, lowest.get().into());
+                }
+            }
             Code::MetadataLongEntries(size) => numbered(out, "METADATA LONGENTRIES ", *size),
             Code::MetadataMaxSize(size) => numbered(out, "METADATA MAXSIZE ", *size),
             Code::Modified(numbers) => {
@@ -233,6 +245,7 @@ impl Code<'_> {
             Code::InUse => "INUSE",
             Code::Limit => "LIMIT",
             Code::MailboxId(_) => "MAILBOXID",
+            Code::MessageLimit { .. } => "MESSAGELIMIT",
             Code::MetadataLongEntries(_) => "METADATA LONGENTRIES",
             Code::MetadataMaxSize(_) => "METADATA MAXSIZE",
             Code::MetadataTooMany => "METADATA TOOMANY",

@@ -90,7 +90,7 @@ pub fn challenge(out: &mut BytesMut, challenge: &[u8]) {
     out.put_slice(b"\r\n");
 }
 /// `* CAPABILITY …`.
-pub fn capability(out: &mut BytesMut, capabilities: &[&str]) {
+pub fn capability(out: &mut BytesMut, capabilities: &[impl AsRef<str>]) {
     words(out, "* CAPABILITY", capabilities);
 }
 /// `* ENABLED …`; also with none.
@@ -410,11 +410,11 @@ impl fmt::Write for SafeText<'_> {
     }
 }
 
-fn words(out: &mut BytesMut, start: &str, words: &[&str]) {
+fn words(out: &mut BytesMut, start: &str, words: &[impl AsRef<str>]) {
     out.put_slice(start.as_bytes());
     for word in words {
         out.put_u8(b' ');
-        out.put_slice(word.as_bytes());
+        out.put_slice(word.as_ref().as_bytes());
     }
     out.put_slice(b"\r\n");
 }

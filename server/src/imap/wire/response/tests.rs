@@ -65,6 +65,8 @@ fn every_code_can_be_read() {
         (Code::Cannot, "CANNOT"),
         (Code::NotificationOverflow, "NOTIFICATIONOVERFLOW"),
         (Code::NoUpdate("B02"), "NOUPDATE \"B02\""),
+        (Code::MessageLimit { limit: 1000, lowest: Uid::new(23221) }, "MESSAGELIMIT 1000 23221"),
+        (Code::MessageLimit { limit: 1000, lowest: None }, "MESSAGELIMIT 1000"),
         (Code::Capability(&["IMAP4rev1", "UIDPLUS"]), "CAPABILITY IMAP4rev1 UIDPLUS"),
         (Code::ClientBug, "CLIENTBUG"),
         (Code::Closed, "CLOSED"),

@@ -368,6 +368,45 @@ fn search_keys_are_read() {
 }
 
 #[test]
+fn the_examples_of_rfc_9738_are_read() {
+    let key = |line: &str| match read(line) {
+        Command::Search { search: Search { key, .. }, uid: true } => key,
+        other => panic!("{other:?}"),
+    };
+    let not = |key| SearchKey::Not(Box::new(key));
+    let undeleted = || not(system(Flag::Deleted));
+    let uids = |low, high| SearchKey::Uid(SequenceSet::of(low, high));
+    assert_eq!(key("04 UID SEARCH UID 22000:25000 UNDELETED"), SearchKey::And(vec![uids(22_000, 25_000), undeleted()]));
+    assert_eq!(key("12 UID SEARCH UIDAFTER 25000 UNDELETED"), SearchKey::And(vec![uids(25_001, u32::MAX), undeleted()]));
+    assert_eq!(key("12 UID SEARCH uidbefore 25000"), uids(1, 24_999));
+    assert_eq!(key("12 UID SEARCH UIDAFTER 4294967295"), not(SearchKey::All));
+    assert_eq!(key("12 UID SEARCH UIDBEFORE 1"), not(SearchKey::All));
+    for refused in ["UIDAFTER *", "UIDAFTER 1:2", "UIDAFTER 0", "UIDBEFORE $", "UIDBEFORE"] {
+        complaint(&format!("a UID SEARCH {refused}"));
+    }
+    for (line, uid) in [
+        ("03 FETCH 10000:14589 (UID FLAGS)", false),
+        ("05 UID COPY 18000:21000 \"Trash\"", true),
+        ("06 UID MOVE 18000:21000 \"Archive/2021/2021-12\"", true),
+        ("07 UID STORE 18000:20000 +FLAGS (\\Seen)", true),
+        ("08 UID EXPUNGE 11000:13000", true),
+        ("10 UID FETCH 22000:25000 (UID FLAGS MODSEQ) (PARTIAL -1:-1500)", true),
+        ("D0004 UID SEARCH RETURN (SAVE) SINCE 1-Jan-2004 NOT FROM \"Smith\" UID 22000:25000 UNDELETED", true),
+    ] {
+        let named = match read(line) {
+            Command::Fetch { uid, .. }
+            | Command::Copy { uid, .. }
+            | Command::Move { uid, .. }
+            | Command::Store { uid, .. }
+            | Command::Search { uid, .. } => uid,
+            Command::UidExpunge(_) => true,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(named, uid, "{line}");
+    }
+}
+
+#[test]
 fn search_returns_what_is_asked_for() {
     let returned = |line: &str| match read(line) {
         Command::Search { search: Search { return_options, .. }, .. } => return_options,
