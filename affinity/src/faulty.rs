@@ -84,6 +84,8 @@ pub(crate) struct FaultyDirectory {
 #[derive(Debug, Default)]
 struct Client {
     faults: Mutex<VecDeque<Fault>>,
+    /// Where renames and listings fail, and how many more of them.
+    failing: Mutex<(String, usize)>,
     state: Mutex<Contact>,
     restored: Condvar,
 }
@@ -120,6 +122,10 @@ impl FaultyDirectory {
     pub(crate) fn next_rename(&self, fault: Fault) {
         self.client.faults.lock().push_back(fault);
     }
+    /// The next `count` renames and listings below `folder` fail and do nothing.
+    pub(crate) fn fail_below(&self, folder: &str, count: usize) {
+        *self.client.failing.lock() = (folder.to_owned(), count);
+    }
     /// Every call waits from now on, as on a hard mount without its server.
     pub(crate) fn hang(&self) {
         *self.client.state.lock() = Contact::Hangs;
@@ -141,18 +147,27 @@ impl FaultyDirectory {
         }
         if *state == Contact::Errors { Err(io::Error::other("injected")) } else { Ok(()) }
     }
+    fn reach_below(&self, path: &str) -> io::Result<()> {
+        self.reach()?;
+        let (folder, left) = &mut *self.client.failing.lock();
+        if *left == 0 || !path.starts_with(&*folder) {
+            return Ok(());
+        }
+        *left -= 1;
+        Err(io::Error::other("injected"))
+    }
 }
 
 impl SharedDirectory for FaultyDirectory {
     fn list(&self, folder: &str) -> io::Result<Vec<String>> {
-        self.reach()?;
+        self.reach_below(folder)?;
         self.server.lock().list(folder)
     }
     fn refresh(&self, folder: &str) -> io::Result<()> {
         self.list(folder).map(drop)
     }
     fn rename(&self, old: &str, new: &str) -> io::Result<()> {
-        self.reach()?;
+        self.reach_below(old)?;
         let fault = self.client.faults.lock().pop_front();
         let mut server = self.server.lock();
         match fault {

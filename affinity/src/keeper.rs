@@ -6,6 +6,7 @@
 //! - a handover is repeated until it was dealt with (`a_handover_is_repeated_until_it_is_taken_over`)
 //! - whatever one try to take a lease leaves unknown, the next one knows (`an_error_after_a_won_swap_is_resolved`)
 //! - what a dead node left half done goes away, and its late requests do no harm then (`what_a_dead_node_left_is_cleared_and_its_late_requests_do_no_harm`)
+//! - a release that failed is repeated until the directory says so (`a_release_that_failed_is_not_done_until_the_lease_is_free`)
 //! - two processes of one host never run one node (`a_node_runs_once_per_host`)
 //!
 //! Threads of its own: one beats, one watches, one looks at the clock, one clears what the dead left. Each can hang in the shared directory

@@ -427,7 +427,9 @@ impl Engine {
         {
             let mut leases = self.leases.lock();
             let is_held = leases.held.get(user).is_some_and(|held| held.lease.epoch() == epoch);
-            if tenure.is_over() || !Arc::ptr_eq(&leases.tenure, tenure) || !is_held {
+            // An earlier try ended in errors: in the directory it may still be ours.
+            let is_under_way = leases.attempts.get(user) == Some(&Attempt::Release(epoch));
+            if tenure.is_over() || !Arc::ptr_eq(&leases.tenure, tenure) || !(is_held || is_under_way) {
                 // Somebody else's by now, or released before.
                 lease.mark_released();
                 return Ok(());
@@ -446,7 +448,8 @@ impl Engine {
         let verdict = loop {
             match release.step().clone() {
                 ReleaseStep::Swap { from, to } => release.swapped(self.swap_lease(user, &from, &to)),
-                ReleaseStep::ListLease => release.lease_listed(&self.list_lease(user)?.unwrap_or_default()),
+                // Without a listing the next swap tells; there are few of them.
+                ReleaseStep::ListLease => release.lease_listed(&self.list_lease(user).ok().flatten().unwrap_or_default()),
                 ReleaseStep::Done(verdict) => break verdict,
             }
         };

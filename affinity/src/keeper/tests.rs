@@ -445,6 +445,33 @@ async fn an_error_after_a_won_swap_is_resolved() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_release_that_failed_is_not_done_until_the_lease_is_free() {
+    let memory = Memory::new();
+    let ((a, directory), (b, _)) = (memory.join("a"), memory.join("b"));
+    let (lease, _) = mine(&a, "ada").await;
+    directory.fail_below("leases/", usize::MAX);
+    for _ in 0..3 {
+        assert!(a.release(lease.clone()).await.is_err(), "nothing reached the directory");
+        assert!(lease.ensure_live().is_err() && a.held().is_empty(), "it must not be used any more all the same");
+        assert!(matches!(b.acquire(&user("ada")).await.unwrap(), Acquired::HeldBy(holder) if holder == a.me()));
+    }
+    directory.fail_below("", 0);
+    a.release(lease.clone()).await.unwrap();
+    assert_eq!(b.look(&user("ada")).await.unwrap(), Seen { epoch: Epoch(1), holder: None });
+    let (taken, handover) = mine(&b, "ada").await;
+    assert_eq!((taken.epoch(), handover), (Epoch(2), Handover::Clean));
+    a.release(lease).await.unwrap();
+    taken.ensure_live().expect("what was released is nobody's to release again");
+
+    // An error of the swap and one of the listing after it are no reason to give up.
+    b.release(taken).await.unwrap();
+    let (lease, _) = mine(&a, "ada").await;
+    directory.fail_below("leases/", 2);
+    a.release(lease).await.unwrap();
+    assert_eq!(b.look(&user("ada")).await.unwrap(), Seen { epoch: Epoch(3), holder: None });
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_lease_folder_that_nobody_wrote_is_an_error_that_says_so() {
     let memory = Memory::new();
     let (a, _) = memory.join("a");
