@@ -55,6 +55,25 @@ impl IndexError {
     pub fn needs_rebuild(&self) -> bool {
         self.is_lost() || matches!(self, IndexError::Unreadable(_))
     }
+    /// The same for another who took part in what failed.
+    pub fn again(&self) -> IndexError {
+        let of_sqlite = |error: &rusqlite::Error| {
+            let code = error.sqlite_error().copied().unwrap_or_else(|| ffi::Error::new(ffi::SQLITE_ERROR));
+            rusqlite::Error::SqliteFailure(code, Some(error.to_string()))
+        };
+        match self {
+            IndexError::Damaged(why) => IndexError::Damaged(why.clone()),
+            IndexError::Busy => IndexError::Busy,
+            IndexError::Closed => IndexError::Closed,
+            IndexError::Full => IndexError::Full,
+            IndexError::Newer { found, known } => IndexError::Newer { found: *found, known: *known },
+            IndexError::Unwritable(error) => IndexError::Unwritable(of_sqlite(error)),
+            IndexError::Unreadable(error) => IndexError::Unreadable(of_sqlite(error)),
+            IndexError::Io { doing, path, cause } => {
+                IndexError::Io { doing, path: path.clone(), cause: io::Error::new(cause.kind(), cause.to_string()) }
+            }
+        }
+    }
     pub(crate) fn io(doing: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> IndexError {
         let path = path.into();
         move |cause| IndexError::Io { doing, path, cause }

@@ -138,9 +138,13 @@ impl UserIndex {
     pub fn checkpoint(&self) -> Result<(), IndexError> {
         self.checkpoint_as("PASSIVE")
     }
+    /// Moves the whole log into the database: what can fail about [`UserIndex::close`].
+    pub fn checkpoint_all(&self) -> Result<(), IndexError> {
+        self.checkpoint_as("TRUNCATE")
+    }
     /// Moves the whole log into the database and closes both.
     pub fn close(self) -> Result<(), IndexError> {
-        self.checkpoint_as("TRUNCATE")?;
+        self.checkpoint_all()?;
         self.connection.close().map_err(|(_, error)| error.into())
     }
     fn checkpoint_as(&self, mode: &str) -> Result<(), IndexError> {
@@ -169,6 +173,14 @@ impl Change<'_> {
     fn run(&self, statement: &str) -> Result<(), IndexError> {
         self.connection.prepare_cached(statement)?.execute([])?;
         Ok(())
+    }
+}
+
+impl Change<'_> {
+    /// Ends the whole transaction, as SQLite does by itself after some errors.
+    #[doc(hidden)]
+    pub fn lose_all_for_test(&self) -> Result<(), IndexError> {
+        self.run("ROLLBACK")
     }
 }
 

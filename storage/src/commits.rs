@@ -2,7 +2,8 @@
 //!
 //! Invariants, each with the test that guards it:
 //! - a change is durable when its caller goes on (`changes_that_come_together_share_one_commit`)
-//! - a change that fails takes nothing away from those it shares a commit with (`a_change_that_fails_leaves_the_others_alone`)
+//! - a change that fails takes nothing away from those it shares a commit with (`a_change_that_fails_leaves_the_others_alone`), unless SQLite undoes all
+//!   of them: then each is told the same reason (`those_who_share_a_commit_that_sqlite_undid_are_told_why`)
 
 use std::{
     sync::{
@@ -38,17 +39,15 @@ struct Writer {
 
 /// What became of a commit, for all who take part in it.
 #[derive(Debug, Default)]
-struct Group(OnceLock<Result<(), Arc<IndexError>>>);
+struct Group(OnceLock<Result<(), IndexError>>);
 
 /// Why a change did not become durable.
 #[derive(Debug)]
 pub(crate) enum Failure {
     /// The index was closed.
     Closed,
-    /// The change itself.
-    Change(IndexError),
-    /// The commit, which others took part in.
-    Commit(Arc<IndexError>),
+    /// The change itself, or the commit that others took part in.
+    Index(IndexError),
 }
 
 impl Commits {
@@ -70,12 +69,14 @@ impl Commits {
             Ok(answer)
         });
         let lost = !index.is_changing() && writer.joined > 0;
-        if answer.is_ok() {
-            writer.joined += 1;
-        } else if lost {
-            // The error ended the transaction, and with it what the others did: this says so to them.
-            writer.commit(&may_commit);
-            self.settled.notify_all();
+        match &answer {
+            Ok(_) => writer.joined += 1,
+            // The error ended the transaction, and with it what the others did.
+            Err(error) if lost => {
+                writer.settle(Err(error.again()));
+                self.settled.notify_all();
+            }
+            Err(_) => {}
         }
         let group = Arc::clone(&writer.group);
         while group.0.get().is_none() && writer.joined > 0 {
@@ -89,10 +90,10 @@ impl Commits {
                 self.settled.notify_all();
             }
         }
-        let answer = answer.map_err(Failure::Change)?;
+        let answer = answer.map_err(Failure::Index)?;
         match group.0.get() {
             Some(Ok(())) => Ok(answer),
-            Some(Err(error)) => Err(Failure::Commit(Arc::clone(error))),
+            Some(Err(error)) => Err(Failure::Index(error.again())),
             None => Err(Failure::Closed),
         }
     }
@@ -137,7 +138,10 @@ impl Writer {
         if result.is_err() {
             index.rollback();
         }
-        self.group.0.set(result.map_err(Arc::new)).unwrap_or_default();
+        self.settle(result);
+    }
+    fn settle(&mut self, result: Result<(), IndexError>) {
+        self.group.0.set(result).unwrap_or_default();
         self.group = Arc::default();
         self.joined = 0;
     }
@@ -229,10 +233,48 @@ mod tests {
     }
 
     #[test]
+    fn those_who_share_a_commit_that_sqlite_undid_are_told_why() {
+        let folder = tempfile::tempdir().unwrap();
+        let (commits, reader) = commits(folder.path());
+        commits.change(|change| insert(change, 300), || Ok(())).unwrap();
+        let begun = AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            let commits = &commits;
+            let small = scope.spawn(|| {
+                commits.change(
+                    |change| {
+                        insert(change, 1)?;
+                        begun.fetch_add(1, Ordering::SeqCst);
+                        // Whoever comes meanwhile shares the commit.
+                        while commits.coming.load(Ordering::SeqCst) == 0 {
+                            std::thread::yield_now();
+                        }
+                        Ok(())
+                    },
+                    || Ok(()),
+                )
+            });
+            while begun.load(Ordering::SeqCst) == 0 {
+                std::thread::yield_now();
+            }
+            let lose = |change: &mut Change<'_>| {
+                insert(change, 2)?;
+                change.lose_all_for_test()?;
+                Err::<(), _>(IndexError::Full)
+            };
+            let large = commits.change(lose, || Ok(()));
+            assert!(matches!(large, Err(Failure::Index(IndexError::Full))), "{large:?}");
+            let small = small.join().unwrap();
+            assert!(matches!(small, Err(Failure::Index(IndexError::Full))), "{small:?}");
+        });
+        assert_eq!(committed(&reader), [300]);
+    }
+
+    #[test]
     fn a_commit_that_may_not_be_made_changes_nothing() {
         let folder = tempfile::tempdir().unwrap();
         let (commits, reader) = commits(folder.path());
-        assert!(matches!(commits.change(|change| insert(change, 1), || Err(IndexError::Busy)), Err(Failure::Commit(_))));
+        assert!(matches!(commits.change(|change| insert(change, 1), || Err(IndexError::Busy)), Err(Failure::Index(IndexError::Busy))));
         commits.change(|change| insert(change, 2), || Ok(())).unwrap();
         assert_eq!(committed(&reader), [2]);
         commits.take().unwrap();

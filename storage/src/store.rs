@@ -3,6 +3,7 @@
 //! Invariants, each with the test that guards it:
 //! - nothing is acknowledged once the lease is lost (`a_lost_lease_is_never_acknowledged`)
 //! - after `abandon` nothing is written (`an_abandoned_account_writes_nothing_more`)
+//! - an account whose index can't be closed goes on as before (`an_account_whose_index_can_not_be_closed_goes_on`)
 
 use std::{
     io,
@@ -229,14 +230,7 @@ impl Store {
             }
             match failure {
                 Failure::Closed => self.index_failed("it is closed".to_owned()),
-                Failure::Change(error) => self.index_error(error),
-                Failure::Commit(error) => match Arc::try_unwrap(error) {
-                    Ok(error) => self.index_error(error),
-                    // Others took part as well; one of them is told first hand.
-                    Err(shared) if matches!(*shared, IndexError::Full) => self.index_error(IndexError::Full),
-                    Err(shared) if shared.needs_rebuild() => self.index_damaged(),
-                    Err(shared) => self.index_failed(shared.to_string()),
-                },
+                Failure::Index(error) => self.index_error(error),
             }
         })
     }
@@ -267,9 +261,10 @@ impl Store {
         self.used.store(u64::try_from(self.now().as_millis()).unwrap_or(u64::MAX), Ordering::SeqCst);
         self.resting.store(false, Ordering::SeqCst);
     }
-    /// Closes the index for good.
+    /// Closes the index for good; after an error it is open as before, so that the account can go on.
     pub fn close_index(&self) -> Result<(), StorageError> {
         self.reader.lock().take();
+        self.with_writer(|index| index.checkpoint_all())?;
         match self.writer.take() {
             Some(index) => index.close().map_err(|error| self.index_error(error)),
             None => Ok(()),

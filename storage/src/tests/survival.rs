@@ -242,6 +242,31 @@ fn an_abandoned_account_writes_nothing_more() {
 }
 
 #[test]
+fn an_account_whose_index_can_not_be_closed_goes_on() {
+    let mut user = User::new();
+    let held = user.open(Handover::Clean);
+    let inbox = held.inbox();
+    append(&inbox, "one", FlagSet::EMPTY).unwrap();
+    held.run_background_work().unwrap();
+    let reader = held.store.with_writer(|index| index.reader()).unwrap();
+    let mailboxes = held.store.with_writer(|index| index.mailboxes()).unwrap();
+    let id = mailboxes.into_iter().find(|mailbox| mailbox.uid_next > 1).unwrap().id;
+    let mut refused = 0;
+    // While somebody reads, the log can't be moved into the database as a whole: what a full file system does as well.
+    reader
+        .rendered(id, &[uid(1)], &mut |_, _| {
+            refused += usize::from(held.close().is_err());
+            append(&inbox, "two", FlagSet::EMPTY).unwrap();
+        })
+        .unwrap();
+    assert_eq!(refused, 1);
+    drop(reader);
+    append(&inbox, "three", FlagSet::EMPTY).unwrap();
+    assert_eq!(held.mailbox(&MailboxName::inbox()).unwrap().status().messages, 3);
+    held.close().unwrap();
+}
+
+#[test]
 fn a_lost_lease_is_never_acknowledged() {
     let mut user = User::new();
     let held = user.open(Handover::Clean);
