@@ -224,7 +224,7 @@ impl Authenticator {
         client.is_private() || self.inner.state.load().section.allow_plaintext
     }
 
-    /// Where a user's record wants them, as far as that is in memory: a login or a delivery has asked the sources a moment before.
+    /// Where a user's record wants them, as the sources said last: a login or a delivery has asked them a moment before.
     pub fn wish(&self, user: &UserName) -> Wish {
         let record = self.inner.state.load().sources.known(user);
         record.map(|record| Wish { pin: record.pin.clone(), tags: record.tags.clone() }).unwrap_or_default()
@@ -235,9 +235,9 @@ impl Authenticator {
         matches!(self.record(user).await, Ok(Some(_)))
     }
 
-    /// A user's fields as their source gave them, as far as that is in memory: a login or a delivery has asked the sources a moment before.
-    pub fn fields(&self, user: &UserName) -> record::Fields {
-        self.inner.state.load().sources.known(user).map(|record| record.fields().clone()).unwrap_or_default()
+    /// What the sources said last of a user, without asking them; `None`: nothing is known, as after a reload of the settings.
+    pub fn known(&self, user: &UserName) -> Option<Arc<UserRecord>> {
+        self.inner.state.load().sources.known(user)
     }
 
     /// Everybody in the users files; other sources can't be asked for all that they have.

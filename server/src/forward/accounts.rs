@@ -13,7 +13,10 @@ mod quotas;
 
 use std::{
     collections::HashMap,
-    sync::{Arc, OnceLock, atomic::Ordering},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -88,6 +91,8 @@ pub struct Accounts {
     last_count: Mutex<Duration>,
     /// Set once the node that has them is there.
     quotas: OnceLock<Box<dyn Quotas>>,
+    /// Open accounts are taking over what the sources say.
+    quotas_refreshing: AtomicBool,
     background: Arc<Semaphore>,
     closing: Arc<Semaphore>,
     /// What the store's errors say of this node.
@@ -143,6 +148,7 @@ impl Accounts {
             moves: Mutex::default(),
             last_count: Mutex::default(),
             quotas: OnceLock::new(),
+            quotas_refreshing: AtomicBool::new(false),
             background: Arc::new(Semaphore::new(BACKGROUND_PARALLEL)),
             closing: Arc::new(Semaphore::new(closing_parallel.max(1))),
             evidence,
@@ -286,6 +292,10 @@ impl Accounts {
                 }
             },
             Ok(Err(_)) if open.tenure.is_over() => State::Closed,
+            Ok(Err(error @ StorageError::Index { .. })) => {
+                open.index_failed(&error);
+                stuck(Rest::Rebuild)
+            }
             // Only we may go on with what is not written back yet. The account lets sessions in again, and is closed when it is idle again.
             Ok(Err(error)) => {
                 self.evidence.saw(&error);
@@ -310,7 +320,7 @@ impl Accounts {
 
     async fn open_account(&self, lease: Lease, handover: Handover, paths: AccountPaths) -> Result<Arc<Account>, StorageError> {
         let (settings, user) = (self.settings.clone(), lease.user().clone());
-        let quota = self.quotas.get().map(|quotas| quotas.settings(&user)).unwrap_or_default();
+        let quota = self.quota_at_opening(&user);
         let opening = tokio::task::spawn_blocking(move || {
             let account = Account::open(paths, lease, handover, settings)?;
             account.set_quota(&quota)?;

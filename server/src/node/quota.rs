@@ -58,10 +58,11 @@ impl UserQuotas {
 }
 
 impl Quotas for UserQuotas {
-    fn settings(&self, user: &UserName) -> QuotaSettings {
-        let Some(node) = self.node.upgrade() else { return QuotaSettings::default() };
-        let fields = node.auth.fields(user);
-        let (settings, complaints) = node.config().quota.for_user(fields.iter().map(|(key, value)| (key.as_str(), value.as_str())));
+    fn settings(&self, user: &UserName) -> Option<QuotaSettings> {
+        let node = self.node.upgrade()?;
+        let record = node.auth.known(user)?;
+        let fields = record.fields().iter().map(|(key, value)| (key.as_str(), value.as_str()));
+        let (settings, complaints) = node.config().quota.for_user(fields);
         for complaint in complaints {
             // Rules are read again and again.
             let mut told = self.told.lock();
@@ -69,7 +70,11 @@ impl Quotas for UserQuotas {
                 tracing::warn!(%user, complaint, "a quota rule of the user is left out");
             }
         }
-        settings
+        Some(settings)
+    }
+
+    fn default_settings(&self) -> QuotaSettings {
+        self.node.upgrade().map(|node| node.config().quota.for_user(std::iter::empty()).0).unwrap_or_default()
     }
 
     fn crossed(&self, user: &UserName, crossing: Crossing) {

@@ -3,7 +3,8 @@
 //! - The first source that knows a name decides; later ones are not asked, neither for the record nor for the password.
 //! - A source that can't be asked ends the search with [`Down`], since it may be the one that knows: that is never "no such user" and never
 //!   "wrong password" (`a_database_that_is_away_is_no_wrong_password`, `users_of_openldap_are_served_and_wait_while_it_is_down`).
-//! - What remote sources say is remembered, "no such user" included, in bounded tables (`answers_are_remembered_and_forgotten`).
+//! - What remote sources say is remembered, "no such user" included, in bounded tables (`answers_are_remembered_and_forgotten`). It answers for
+//!   `auth.cache_ttl`; what it said of quotas, pins and tags holds until it is asked again (`what_a_source_said_last_is_known_though_it_is_asked_again`).
 
 pub mod bounded;
 pub mod fixed;
@@ -14,15 +15,12 @@ pub mod template;
 pub mod tls;
 pub mod users_file;
 
-use std::{
-    path::PathBuf,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use affinity::{NameRules, UserName};
 use anyhow::Context;
-use moka::{Expiry, sync::Cache};
+use moka::{Expiry, policy::EvictionPolicy, sync::Cache};
+use tokio::time::Instant;
 use tracing::warn;
 
 use self::{fixed::Fixed, helper::Helper, ldap::Ldap, sql::Sql, users_file::UsersFile};
@@ -99,23 +97,72 @@ struct Source {
     name: String,
     kind: Kind,
     /// `None`: it is in memory anyway.
-    remembered: Option<Cache<UserName, Remembered>>,
+    remembered: Option<Memory>,
 }
 
-type Remembered = Option<Account>;
+/// What a remote source said last, of as many users as `auth.cache_users`.
+struct Memory {
+    said: Cache<UserName, Said>,
+    /// For how long it is not asked again (`auth.cache_ttl`, `auth.cache_negative_ttl`).
+    lifetimes: Lifetimes,
+    /// What was said before the settings were read answers nobody.
+    since: Instant,
+}
 
-/// How long each answer is remembered.
+#[derive(Clone)]
+struct Said {
+    answer: Option<Account>,
+    at: Instant,
+}
+
+#[derive(Clone, Copy)]
 struct Lifetimes {
     found: Duration,
     unknown: Duration,
 }
 
-impl Expiry<UserName, Remembered> for Lifetimes {
-    fn expire_after_create(&self, _: &UserName, answer: &Remembered, _: Instant) -> Option<Duration> {
-        Some(if answer.is_some() { self.found } else { self.unknown })
+/// Users who are long gone from here need no memory.
+const SAID_KEPT: Duration = Duration::from_secs(24 * 3600);
+
+impl Lifetimes {
+    /// How long an answer is in memory: of users there are, until the source is asked again.
+    fn kept(&self, said: &Said) -> Duration {
+        if said.answer.is_some() { SAID_KEPT.max(self.found) } else { self.unknown }
     }
-    fn expire_after_update(&self, _: &UserName, answer: &Remembered, _: Instant, _: Option<Duration>) -> Option<Duration> {
-        Some(if answer.is_some() { self.found } else { self.unknown })
+}
+
+impl Expiry<UserName, Said> for Lifetimes {
+    fn expire_after_create(&self, _: &UserName, said: &Said, _: std::time::Instant) -> Option<Duration> {
+        Some(self.kept(said))
+    }
+    fn expire_after_update(&self, _: &UserName, said: &Said, _: std::time::Instant, _: Option<Duration>) -> Option<Duration> {
+        Some(self.kept(said))
+    }
+}
+
+impl Memory {
+    fn new(section: &AuthSection, old: Option<&Memory>) -> Memory {
+        let (found, unknown) = (section.cache_ttl, section.cache_negative_ttl);
+        let lifetimes = Lifetimes { found, unknown: if found.is_zero() { found } else { unknown } };
+        // LRU: whoever was asked for a moment before is there.
+        let said =
+            Cache::builder().max_capacity(section.cache_users).eviction_policy(EvictionPolicy::lru()).expire_after(lifetimes).build();
+        for (user, last) in old.into_iter().flat_map(|old| &old.said).filter(|(_, last)| last.answer.is_some()) {
+            said.insert(UserName::clone(&user), last);
+        }
+        Memory { said, lifetimes, since: Instant::now() }
+    }
+    /// `None`: the source is to be asked.
+    fn answer(&self, user: &UserName) -> Option<Option<Account>> {
+        let said = self.said.get(user)?;
+        let lifetime = if said.answer.is_some() { self.lifetimes.found } else { self.lifetimes.unknown };
+        (said.at >= self.since && said.at.elapsed() < lifetime).then_some(said.answer)
+    }
+    fn keep(&self, user: &UserName, answer: Option<Account>) {
+        self.said.insert(user.clone(), Said { answer, at: Instant::now() });
+    }
+    fn last(&self, user: &UserName) -> Option<Arc<UserRecord>> {
+        Some(self.said.get(user)?.answer?.record)
     }
 }
 
@@ -162,10 +209,8 @@ impl Sources {
                 }
                 SourceSection::Ldap(ldap) => (format!("ldap {}", ldap.urls.join(" ")), Kind::Ldap(Ldap::new(ldap)?), true),
             };
-            let remembered = (remote && !section.cache_ttl.is_zero()).then(|| {
-                let lifetimes = Lifetimes { found: section.cache_ttl, unknown: section.cache_negative_ttl };
-                Cache::builder().max_capacity(section.cache_users).expire_after(lifetimes).build()
-            });
+            let before = old.and_then(|old| old.list.iter().find(|source| source.name == name)?.remembered.as_ref());
+            let remembered = remote.then(|| Memory::new(section, before));
             list.push(Source { name, kind, remembered });
         }
         Ok(Sources { list, reading: Reading { rules: section.names.clone(), scheme } })
@@ -193,13 +238,13 @@ impl Sources {
         }
     }
 
-    /// What is known of a user without asking anybody.
+    /// What is known of a user without asking anybody: what remote sources said last, however long ago. `None`: nothing, which is not "no such user".
     pub fn known(&self, user: &UserName) -> Option<Arc<UserRecord>> {
         self.list.iter().find_map(|source| match &source.kind {
             Kind::UsersFile(file) => file.users().get(user).map(|entry| Arc::clone(&entry.record)),
             Kind::Fixed(fixed) => fixed.find(user).map(|(record, _)| record),
             Kind::Helper(helper) => helper.find(user).map(|(record, _)| record),
-            Kind::Sql(_) | Kind::Ldap(_) => source.remembered.as_ref()?.get(user)?.map(|account| account.record),
+            Kind::Sql(_) | Kind::Ldap(_) => source.remembered.as_ref()?.last(user),
         })
     }
 
@@ -240,7 +285,7 @@ impl Source {
     async fn find(&self, place: usize, asker: &Asker, fresh: bool, reading: &Reading) -> Result<Option<Account>, Down> {
         if let Some(remembered) = &self.remembered
             && !fresh
-            && let Some(answer) = remembered.get(&asker.user)
+            && let Some(answer) = remembered.answer(&asker.user)
         {
             return Ok(answer);
         }
@@ -259,7 +304,7 @@ impl Source {
         let found = found.map_err(|why| Down { source_name: self.name.clone(), why })?;
         let answer = found.map(|(record, credential)| Account { record, credential, source: place });
         if let Some(remembered) = &self.remembered {
-            remembered.insert(asker.user.clone(), answer.clone());
+            remembered.keep(&asker.user, answer.clone());
         }
         Ok(answer)
     }
@@ -311,26 +356,63 @@ mod tests {
         assert!(auth.recipient("ada").await.is_err(), "and no recipient is refused for good");
     }
 
-    #[tokio::test]
-    async fn answers_are_remembered_and_forgotten() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("users.db");
+    /// A database with one user, and sources over it.
+    fn database(folder: &std::path::Path, cache_ttl: Duration) -> (rusqlite::Connection, AuthSection, Sources) {
+        let file = folder.join("users.db");
         let database = rusqlite::Connection::open(&file).unwrap();
-        database.execute_batch("CREATE TABLE users (name TEXT, password TEXT); INSERT INTO users VALUES ('ada', '{PLAIN}a')").unwrap();
-        let sql = SqlSection { driver: SqlDriver::Sqlite, connection: file.display().to_string(), ..SqlSection::default() };
+        let user = "INSERT INTO users VALUES ('ada', '{PLAIN}a', '*:storage=1G')";
+        database.execute_batch(&format!("CREATE TABLE users (name TEXT, password TEXT, quota_rule TEXT); {user}")).unwrap();
+        let sql = SqlSection {
+            driver: SqlDriver::Sqlite,
+            connection: file.display().to_string(),
+            query: "SELECT password, quota_rule FROM users WHERE name = %u".to_owned(),
+            ..SqlSection::default()
+        };
         let section = AuthSection {
             source: vec![SourceSection::Sql(sql)],
-            cache_ttl: Duration::from_secs(3600),
+            cache_ttl,
             cache_negative_ttl: Duration::from_millis(1),
             ..AuthSection::default()
         };
         let sources = Sources::open(&section, "unused".into(), None).unwrap();
+        (database, section, sources)
+    }
+
+    #[tokio::test]
+    async fn what_a_source_said_last_is_known_though_it_is_asked_again() {
+        for cache_ttl in [Duration::ZERO, Duration::from_millis(1)] {
+            let folder = tempfile::tempdir().unwrap();
+            let (database, section, sources) = database(folder.path(), cache_ttl);
+            let rule = || sources.known(&user("ada")).and_then(|record| record.fields().get("quota_rule").cloned());
+            let ask = async || sources.find(&Asker::lookup(&user("ada")), false).await.unwrap().is_some();
+            assert_eq!(rule(), None, "not asked yet");
+            assert!(ask().await);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            assert_eq!(rule().as_deref(), Some("*:storage=1G"), "{cache_ttl:?}");
+            database.execute_batch("UPDATE users SET quota_rule = '*:storage=2G'").unwrap();
+            assert!(ask().await);
+            assert_eq!(rule().as_deref(), Some("*:storage=2G"), "{cache_ttl:?}");
+            let reloaded = Sources::open(&section, "unused".into(), Some(&sources)).unwrap();
+            assert!(reloaded.known(&user("ada")).is_some(), "settings that are read again forget nobody");
+            database.execute_batch("DELETE FROM users").unwrap();
+            assert!(!ask().await);
+            assert_eq!(rule(), None, "there is no such user any more");
+        }
+    }
+
+    #[tokio::test]
+    async fn answers_are_remembered_and_forgotten() {
+        let folder = tempfile::tempdir().unwrap();
+        let (database, section, sources) = database(folder.path(), Duration::from_secs(3600));
         let knows = async |name: &str, fresh: bool| sources.find(&Asker::lookup(&user(name)), fresh).await.map(|found| found.is_some());
         assert_eq!((knows("ada", false).await, knows("bob", false).await), (Ok(true), Ok(false)));
-        database.execute_batch("DELETE FROM users; INSERT INTO users VALUES ('bob', 'x')").unwrap();
+        database.execute_batch("DELETE FROM users; INSERT INTO users VALUES ('bob', 'x', '')").unwrap();
         assert_eq!(knows("ada", false).await, Ok(true), "remembered");
         tokio::time::sleep(Duration::from_millis(20)).await;
         assert_eq!(knows("bob", false).await, Ok(true), "that nobody has this name is forgotten sooner");
+        let reloaded = Sources::open(&section, "unused".into(), Some(&sources)).unwrap();
+        let asked = reloaded.find(&Asker::lookup(&user("ada")), false).await.map(|found| found.is_some());
+        assert_eq!(asked, Ok(false), "settings that are read again ask again");
         assert_eq!(knows("ada", true).await, Ok(false), "who asks afresh is told afresh");
     }
 }

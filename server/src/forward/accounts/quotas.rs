@@ -1,6 +1,10 @@
 //! Quotas of the accounts that are open here: they follow what the sources of users say, and crossings are told.
+//!
+//! Invariants, each with the test that guards it:
+//! - what is not known changes no quota (`a_quota_stays_while_nothing_is_known_of_its_user`)
+//! - they are followed by one thread at a time, however long that takes (`quotas_are_followed_by_one_thread_at_a_time`)
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use affinity::UserName;
 use storage::{Crossing, MailboxName, QuotaSettings, StorageError};
@@ -10,8 +14,10 @@ use crate::forward::held::OpenAccount;
 
 /// What the node knows of its users' quotas.
 pub trait Quotas: std::fmt::Debug + Send + Sync {
-    /// What holds for `user` now.
-    fn settings(&self, user: &UserName) -> QuotaSettings;
+    /// What holds for `user` as far as their source said; `None`: nothing is known of them now, so what was known holds.
+    fn settings(&self, user: &UserName) -> Option<QuotaSettings>;
+    /// What holds for users of whom nothing is known.
+    fn default_settings(&self) -> QuotaSettings;
     /// A threshold was crossed. Does not wait.
     fn crossed(&self, user: &UserName, crossing: Crossing);
 }
@@ -31,18 +37,37 @@ impl Accounts {
         }
     }
 
-    /// Has every open account follow quotas that may have changed.
-    pub fn refresh_quotas(self: &Arc<Self>) {
+    /// What holds for an account that is being opened.
+    pub(super) fn quota_at_opening(&self, user: &UserName) -> QuotaSettings {
+        self.quotas.get().map(|quotas| quotas.settings(user).unwrap_or_else(|| quotas.default_settings())).unwrap_or_default()
+    }
+
+    /// Has every open account follow quotas that may have changed, unless the last time still waits for a file server; whether it began.
+    pub fn refresh_quotas(self: &Arc<Self>) -> bool {
+        if self.quotas_refreshing.swap(true, Ordering::SeqCst) {
+            return false;
+        }
         let open: Vec<Arc<OpenAccount>> = self.open.lock().values().cloned().collect();
         let accounts = self.clone();
-        tokio::task::spawn_blocking(move || {
-            let Some(quotas) = accounts.quotas.get() else { return };
-            for open in open.into_iter().filter(|open| open.is_usable()) {
-                if let Err(error) = open.account.set_quota(&quotas.settings(open.account.user())) {
-                    tracing::debug!(user = %open.account.user(), %error, "keeps its quota for now");
+        let following = tokio::task::spawn_blocking({
+            let accounts = accounts.clone();
+            move || {
+                let Some(quotas) = accounts.quotas.get() else { return };
+                for open in open.into_iter().filter(|open| open.is_usable()) {
+                    let Some(settings) = quotas.settings(open.account.user()) else { continue };
+                    if let Err(error) = open.account.set_quota(&settings) {
+                        tracing::debug!(user = %open.account.user(), %error, "keeps its quota for now");
+                    }
                 }
             }
         });
+        tokio::spawn(async move {
+            if let Err(panic) = following.await {
+                tracing::error!(%panic, "following quotas failed unexpectedly");
+            }
+            accounts.quotas_refreshing.store(false, Ordering::SeqCst);
+        });
+        true
     }
 
     /// Whether a message for the user would fit nowhere of `targets`; `false` where that is not known, as for users that are open elsewhere.

@@ -313,3 +313,64 @@ async fn one_address_leaves_sessions_for_the_others() {
     drop(second);
     assert!(open("192.0.2.1").await.is_ok(), "what has ended is not counted");
 }
+
+/// What a test says of everybody; asked for, it waits while the test holds the lock.
+#[derive(Debug, Clone, Default)]
+struct Said(Arc<Mutex<Option<storage::QuotaSettings>>>);
+
+impl Quotas for Said {
+    fn settings(&self, _: &UserName) -> Option<storage::QuotaSettings> {
+        self.0.lock().clone()
+    }
+    fn default_settings(&self) -> storage::QuotaSettings {
+        storage::QuotaSettings::default()
+    }
+    fn crossed(&self, _: &UserName, _: storage::Crossing) {}
+}
+
+fn at_most(messages: u64) -> storage::QuotaSettings {
+    let mut rules = storage::QuotaRules::default();
+    rules.set(storage::MAIN_ROOT, &format!("*:messages={messages}")).unwrap();
+    storage::QuotaSettings { rules, ..storage::QuotaSettings::default() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quota_stays_while_nothing_is_known_of_its_user() {
+    let house = House::new();
+    let a = house.node("a");
+    let said = Said(Arc::new(Mutex::new(Some(at_most(7)))));
+    a.set_quotas(Box::new(said.clone()));
+    let held = house.open(&a, &ada()).await;
+    let limit = || held.account().quota(None).unwrap()[0].limits.messages;
+    let follow = async || {
+        assert!(a.refresh_quotas());
+        until(|| !a.quotas_refreshing.load(Ordering::SeqCst)).await;
+    };
+    assert_eq!(limit(), Some(7));
+    *said.0.lock() = None;
+    follow().await;
+    assert_eq!(limit(), Some(7), "a source that has not been asked lately takes no limit away");
+    *said.0.lock() = Some(at_most(9));
+    follow().await;
+    assert_eq!(limit(), Some(9));
+    *said.0.lock() = Some(storage::QuotaSettings::default());
+    follow().await;
+    assert_eq!(held.account().quota(None).unwrap().first().and_then(|root| root.limits.messages), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn quotas_are_followed_by_one_thread_at_a_time() {
+    let house = House::new();
+    let a = house.node("a");
+    let said = Said::default();
+    a.set_quotas(Box::new(said.clone()));
+    let _held = house.open(&a, &ada()).await;
+    let busy = said.0.lock();
+    assert!(a.refresh_quotas());
+    for _ in 0..10 {
+        assert!(!a.refresh_quotas(), "the last one is not done");
+    }
+    drop(busy);
+    until(|| !a.quotas_refreshing.load(Ordering::SeqCst)).await;
+    assert!(a.refresh_quotas());
+}
