@@ -10,6 +10,7 @@
 //! Opening, closing and releasing one user's account never overlap: each happens under the user's slot lock, in a task of its own.
 
 mod quotas;
+mod turns;
 
 use std::{
     collections::HashMap,
@@ -34,6 +35,7 @@ use super::{
 use crate::node::health::Evidence;
 
 pub use quotas::Quotas;
+use turns::Turns;
 
 /// Accounts whose background work runs at once: each is mostly waiting for the shared file system.
 const BACKGROUND_PARALLEL: usize = 16;
@@ -94,7 +96,7 @@ pub struct Accounts {
     /// Open accounts are taking over what the sources say.
     quotas_refreshing: AtomicBool,
     background: Arc<Semaphore>,
-    closing: Arc<Semaphore>,
+    closing: Turns,
     /// What the store's errors say of this node.
     evidence: Arc<Evidence>,
 }
@@ -150,7 +152,7 @@ impl Accounts {
             quotas: OnceLock::new(),
             quotas_refreshing: AtomicBool::new(false),
             background: Arc::new(Semaphore::new(BACKGROUND_PARALLEL)),
-            closing: Arc::new(Semaphore::new(closing_parallel.max(1))),
+            closing: Turns::new(closing_parallel),
             evidence,
         }
     }
@@ -211,8 +213,9 @@ impl Accounts {
         }
         if self.placing.is_leaving() {
             return match self.placing.elsewhere(user) {
-                Some(holder) => Ok(Opened::HeldBy(holder)),
-                None => Err(RouteError::Leaving),
+                Some(holder) if matches!(*state, State::Closed) => Ok(Opened::HeldBy(holder)),
+                // While the lease is ours, whoever is sent on would be sent back: they ask again.
+                _ => Err(RouteError::Leaving),
             };
         }
         if matches!(*state, State::Closed) {
@@ -284,13 +287,18 @@ impl Accounts {
         }
         let closing = open.account.clone();
         match tokio::task::spawn_blocking(move || closing.close()).await {
-            Ok(Ok(())) => match self.keeper.release(lease.clone()).await {
-                Ok(()) => State::Closed,
-                Err(error) => {
-                    tracing::warn!(%user, %error, "can't release the lease yet");
-                    stuck(Rest::Release)
+            Ok(Ok(())) => {
+                if open.closing.lock().worked() {
+                    tracing::info!(%user, "the account is closed cleanly at last");
                 }
-            },
+                match self.keeper.release(lease.clone()).await {
+                    Ok(()) => State::Closed,
+                    Err(error) => {
+                        tracing::warn!(%user, %error, "can't release the lease yet");
+                        stuck(Rest::Release)
+                    }
+                }
+            }
             Ok(Err(_)) if open.tenure.is_over() => State::Closed,
             Ok(Err(error @ StorageError::Index { .. })) => {
                 open.index_failed(&error);
@@ -299,8 +307,8 @@ impl Accounts {
             // Only we may go on with what is not written back yet. The account lets sessions in again, and is closed when it is idle again.
             Ok(Err(error)) => {
                 self.evidence.saw(&error);
-                tracing::warn!(%user, %error, "can't close the account cleanly: it stays open here");
                 let again = OpenAccount::new(open.account.clone(), self.clock.clone(), self.evidence.clone());
+                again.closing_failed(*open.closing.lock(), &error);
                 self.open.lock().insert(user.clone(), again.clone());
                 State::Open(again)
             }
@@ -366,17 +374,8 @@ impl Accounts {
                 let Ok(_permit) = permits.acquire_owned().await else { return };
                 let worker = account.clone();
                 let result = tokio::task::spawn_blocking(move || worker.account.run_background_work()).await;
-                account.working.store(false, Ordering::SeqCst);
                 accounts.tell_crossings(&account);
-                match result {
-                    Ok(Ok(())) | Ok(Err(StorageError::LeaseLost(_) | StorageError::Closing(_))) => {}
-                    Ok(Err(error @ StorageError::Index { .. })) => account.index_failed(&error),
-                    Ok(Err(error)) => {
-                        account.evidence.saw(&error);
-                        tracing::warn!(user = %account.account.user(), %error, "background work failed, it is tried again");
-                    }
-                    Err(panic) => tracing::error!(user = %account.account.user(), %panic, "background work failed unexpectedly"),
-                }
+                account.work_ended(result);
             });
         }
     }
@@ -397,23 +396,19 @@ impl Accounts {
             all.filter(|(_, account, linger)| account.is_due(*linger)).map(|(user, _, linger)| (user.clone(), linger)).collect()
         };
         for (user, linger) in idle {
-            let Ok(permit) = self.closing.clone().try_acquire_owned() else { break };
+            let Some(turn) = self.closing.try_take() else { break };
             let accounts = self.clone();
-            tokio::spawn(async move {
-                accounts.close_if(&user, |open| open.is_due(linger)).await;
-                drop(permit);
-            });
+            tokio::spawn(async move { turn.close(&user, accounts.close_if(&user, |open| open.is_due(linger))).await });
         }
         let stuck = self.look_after_slots();
         for user in stuck.into_iter().chain(self.unaccounted()) {
-            let Ok(permit) = self.closing.clone().try_acquire_owned() else { break };
+            let Some(turn) = self.closing.try_take() else { break };
             let (accounts, paths) = (self.clone(), paths(user.clone()));
             tokio::spawn(async move {
                 match paths.await {
-                    Ok(paths) => accounts.free_stuck(&user, paths).await,
+                    Ok(paths) => turn.close(&user, accounts.free_stuck(&user, paths)).await,
                     Err(error) => tracing::warn!(%error, "a lease that nobody uses stays for now"),
                 }
-                drop(permit);
             });
         }
     }
@@ -453,10 +448,12 @@ impl Accounts {
     /// Releases a lease whose account is not open, after dealing with what is left of it.
     async fn free_stuck(self: &Arc<Self>, user: &UserName, paths: AccountPaths) {
         let mut state = self.slot(user).lock_owned().await;
-        match &mut *state {
+        if let State::Stuck(stuck) = &mut *state {
+            stuck.since = self.clock.now();
+        }
+        match &*state {
             State::Open(_) => return,
             State::Stuck(stuck) if stuck.rest == Rest::Release => {
-                stuck.since = self.clock.now();
                 match self.keeper.release(stuck.lease.clone()).await {
                     Ok(()) => *state = State::Closed,
                     Err(error) => tracing::warn!(%user, %error, "can't release the lease yet"),
@@ -468,10 +465,15 @@ impl Accounts {
             State::Closed if !self.keeper.held().iter().any(|(held, _)| held == user) => return,
             State::Closed => {}
         }
-        // Opened, it is closed again as soon as it is idle; an error was logged, and is tried again.
-        if let Ok(Opened::Here(held)) = self.open_closed(state, user, paths, Use::Delivery, Claim::Ours).await {
-            drop(held);
-            self.close_if(user, |open| open.is_unused_for(Duration::ZERO)).await;
+        match self.open_closed(state, user, paths, Use::Delivery, Claim::Ours).await {
+            // Closed again as soon as it is idle.
+            Ok(Opened::Here(held)) => {
+                drop(held);
+                self.close_unused(user).await;
+            }
+            // An error of the store was logged.
+            Ok(_) | Err(RouteError::Storage(_)) => {}
+            Err(error) => tracing::warn!(%user, %error, "a lease that nobody uses stays for now"),
         }
     }
 
@@ -516,20 +518,22 @@ impl Accounts {
 
     /// Starts handing over as many accounts as may be under way at once; how many there are that no other node takes.
     pub fn drain_some(self: &Arc<Self>, why: &'static str) -> usize {
-        let open: Vec<UserName> =
-            self.open.lock().iter().filter(|(_, account)| account.is_usable()).map(|(user, _)| user.clone()).collect();
+        let open: Vec<UserName> = self
+            .open
+            .lock()
+            .iter()
+            .filter(|(_, account)| account.is_usable() && account.may_close())
+            .map(|(user, _)| user.clone())
+            .collect();
         let mut kept = 0;
         for user in open {
             if self.placing.elsewhere(&user).is_none() {
                 kept += 1;
                 continue;
             }
-            let Ok(permit) = self.closing.clone().try_acquire_owned() else { break };
+            let Some(turn) = self.closing.try_take() else { break };
             let accounts = self.clone();
-            tokio::spawn(async move {
-                accounts.hand_over(&user, why).await;
-                drop(permit);
-            });
+            tokio::spawn(async move { turn.close(&user, accounts.hand_over(&user, why)).await });
         }
         kept
     }
@@ -544,11 +548,8 @@ impl Accounts {
                 let users: Vec<UserName> = self.slots.lock().keys().cloned().collect();
                 let mut closing = tokio::task::JoinSet::new();
                 for user in users {
-                    let (accounts, permits) = (self.clone(), self.closing.clone());
-                    closing.spawn(async move {
-                        let Ok(_permit) = permits.acquire_owned().await else { return };
-                        accounts.hand_over(&user, why).await;
-                    });
+                    let accounts = self.clone();
+                    closing.spawn(async move { accounts.closing.take().await.close(&user, accounts.hand_over(&user, why)).await });
                 }
                 while closing.join_next().await.is_some() {}
                 self.look_after_slots();

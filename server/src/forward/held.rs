@@ -14,10 +14,10 @@ use affinity::{Clock, SystemClock, Tenure};
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 use storage::{Account, StorageError};
-use tokio::sync::Notify;
+use tokio::{sync::Notify, task::JoinError};
 use tokio_util::sync::CancellationToken;
 
-use super::{Preamble, RouteError, accounts::LOST, route::SessionsOf};
+use super::{Preamble, RouteError, accounts::LOST, retry::Retry, route::SessionsOf};
 use crate::{
     client::Client,
     config::Limits,
@@ -44,6 +44,9 @@ pub(super) struct OpenAccount {
     /// When somebody was last inside the store, and when background work was last started.
     touched: Mutex<Duration>,
     worked: Mutex<Duration>,
+    /// Background work that fails, and a close that does, are tried again after a while.
+    work: Mutex<Retry>,
+    pub(super) closing: Mutex<Retry>,
     /// What errors say of this node.
     pub(super) evidence: Arc<Evidence>,
 }
@@ -230,6 +233,8 @@ impl OpenAccount {
             working: AtomicBool::new(false),
             touched: Mutex::new(clock.now()),
             worked: Mutex::new(clock.now()),
+            work: Mutex::default(),
+            closing: Mutex::default(),
             evidence,
             clock,
         })
@@ -266,12 +271,54 @@ impl OpenAccount {
     /// cost next to nothing.
     pub(super) fn begin_work_if_due(&self) -> bool {
         let now = self.clock.now();
+        if !self.work.lock().is_due(now) {
+            return false;
+        }
         let mut worked = self.worked.lock();
         let due = now.saturating_sub(*self.touched.lock()) < BUSY || now.saturating_sub(*worked) >= BUSY;
         if due {
             *worked = now;
         }
         due
+    }
+
+    /// Notes how background work ended; the first failure is in the log, and that it is over.
+    pub(super) fn work_ended(&self, result: Result<Result<(), StorageError>, JoinError>) {
+        let (user, now) = (self.account.user(), self.clock.now());
+        match result {
+            Ok(Ok(())) => {
+                if self.work.lock().worked() {
+                    tracing::info!(%user, "background work succeeds again");
+                }
+            }
+            Ok(Err(StorageError::LeaseLost(_) | StorageError::Closing(_))) => {}
+            Ok(Err(error @ StorageError::Index { .. })) => self.index_failed(&error),
+            Ok(Err(error)) => {
+                self.evidence.saw(&error);
+                if self.work.lock().failed(now) {
+                    tracing::warn!(%user, %error, "background work failed: it is tried again, more and more seldom");
+                }
+            }
+            Err(panic) => {
+                self.work.lock().failed(now);
+                tracing::error!(%user, %panic, "background work failed unexpectedly");
+            }
+        }
+        self.working.store(false, Ordering::SeqCst);
+    }
+
+    /// It goes on because it could not be closed, as `before` as well.
+    pub(super) fn closing_failed(&self, before: Retry, error: &StorageError) {
+        let mut closing = self.closing.lock();
+        *closing = before;
+        if closing.failed(self.clock.now()) {
+            tracing::warn!(user = %self.account.user(), %error, "can't close the account cleanly: it stays open here, and that is tried again");
+        }
+    }
+
+    /// Whether a close has not failed a moment ago.
+    pub(super) fn may_close(&self) -> bool {
+        self.closing.lock().is_due(self.clock.now())
     }
 
     pub(super) fn is_usable(&self) -> bool {
@@ -285,7 +332,7 @@ impl OpenAccount {
     /// Whether it is to be closed. Sessions that were told to end are given their time by whoever told them.
     pub(super) fn is_due(&self, linger: Duration) -> bool {
         let linger = if self.is_usable() { linger } else { Duration::ZERO };
-        self.abandoned.load(Ordering::SeqCst) || self.is_unused_for(linger)
+        self.abandoned.load(Ordering::SeqCst) || (self.may_close() && self.is_unused_for(linger))
     }
 
     /// Until nobody uses it, at most `limit`.

@@ -6,6 +6,7 @@
 //! Invariants, each with the test that guards it:
 //! - a broken link ends the sessions on it and no others, with a reason (`a_broken_link_ends_its_own_streams_only`)
 //! - a reader that takes nothing holds up its own stream only (`a_slow_reader_stalls_nobody_else`)
+//! - strangers at the relay port are few, and push each other out (`the_oldest_stranger_at_the_relay_port_makes_room`)
 //! - streams whose requests are not answered yet don't keep new ones from being opened (`many_unanswered_requests_do_not_block_new_ones`)
 
 use std::{collections::HashMap, future::poll_fn, io, sync::Arc, task::Poll, time::Duration};
@@ -30,7 +31,10 @@ use super::{
     batch::Batched,
     identity::{Identity, Pin, pin},
 };
-use crate::node::Node;
+use crate::node::{
+    Node,
+    admission::{Admission, Stranger},
+};
 
 /// How long connecting to another node and its handshake may take: they share a network.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(3);
@@ -53,6 +57,12 @@ const REDIAL: Duration = Duration::from_secs(1);
 const INTRODUCTION: Duration = Duration::from_secs(5);
 /// How often it is looked for.
 const INTRODUCTION_LOOK: Duration = Duration::from_millis(50);
+
+/// Connections to the relay port that are not known to be a node's: the oldest of the address with most makes room for the newest, and a node's own
+/// handshake takes milliseconds.
+const STRANGERS_MAX: usize = 64;
+/// How often it is told that there are as many.
+const CROWDED_TOLD: Duration = Duration::from_secs(60);
 
 /// One stream of a link.
 pub type RelayStream = Compat<yamux::Stream>;
@@ -254,6 +264,7 @@ impl Links {
 /// Accepts links from other nodes until `stop`.
 pub async fn listen(node: Arc<Node>, listener: TcpListener, stop: CancellationToken) -> anyhow::Result<()> {
     let acceptor = TlsAcceptor::from(Arc::new(node.links.identity.server_config()?));
+    let (strangers, told) = (Admission::default(), Arc::new(Mutex::new(None::<Instant>)));
     loop {
         let (tcp, address) = tokio::select! {
             accepted = listener.accept() => match accepted {
@@ -266,9 +277,18 @@ pub async fn listen(node: Arc<Node>, listener: TcpListener, stop: CancellationTo
             },
             () = stop.cancelled() => return Ok(()),
         };
-        let (node, acceptor) = (node.clone(), acceptor.clone());
+        let (node, acceptor, told) = (node.clone(), acceptor.clone(), told.clone());
+        let stranger = strangers.stranger(address.ip(), STRANGERS_MAX);
         tokio::spawn(async move {
-            match timeout(DIAL_TIMEOUT + INTRODUCTION, admit(&node, &acceptor, tcp)).await {
+            let Some(admitted) = unless_crowded(stranger, timeout(DIAL_TIMEOUT + INTRODUCTION, admit(&node, &acceptor, tcp))).await else {
+                let mut told = told.lock();
+                if told.is_none_or(|at| at.elapsed() >= CROWDED_TOLD) {
+                    *told = Some(Instant::now());
+                    tracing::warn!(%address, limit = STRANGERS_MAX, "relay links refused: too many strangers connect. Let only nodes reach listen.relay");
+                }
+                return;
+            };
+            match admitted {
                 Ok(Ok((pin, holder, stream))) => {
                     tracing::info!(peer = %holder, %address, "relay link up");
                     node.links.start(node.clone(), (holder, pin), stream, yamux::Mode::Server);
@@ -277,6 +297,16 @@ pub async fn listen(node: Arc<Node>, listener: TcpListener, stop: CancellationTo
                 Err(_) => tracing::warn!(%address, "relay link refused: the handshake took too long"),
             }
         });
+    }
+}
+
+/// What becomes of a stranger, unless another one needs the place.
+async fn unless_crowded<T>(stranger: Stranger, becomes: impl Future<Output = T>) -> Option<T> {
+    let room_wanted = stranger.room_wanted();
+    tokio::select! {
+        biased;
+        became = becomes => Some(became),
+        () = room_wanted.cancelled() => None,
     }
 }
 
@@ -485,5 +515,18 @@ mod tests {
         let mut read = [0; 10];
         soon(near.read_exact(&mut read)).await.unwrap();
         assert_eq!(&read, b"still here");
+    }
+
+    #[tokio::test]
+    async fn the_oldest_stranger_at_the_relay_port_makes_room() {
+        let strangers = Admission::default();
+        let stranger = |address: [u8; 4]| strangers.stranger(address.into(), STRANGERS_MAX);
+        let mut waiting: Vec<_> =
+            (0..STRANGERS_MAX).map(|_| tokio::spawn(unless_crowded(stranger([192, 0, 2, 1]), std::future::pending::<()>()))).collect();
+        let newest = unless_crowded(stranger([192, 0, 2, 2]), async { "a node" }).await;
+        assert_eq!(newest, Some("a node"));
+        let oldest = timeout(Duration::from_secs(30), waiting.remove(0)).await.expect("it made room");
+        assert_eq!(oldest.unwrap(), None);
+        assert!(waiting.iter().all(|one| !one.is_finished()));
     }
 }

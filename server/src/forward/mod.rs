@@ -1,7 +1,7 @@
 //! Serve here or forward: every session and delivery goes to the holder of its user's lease.
 //!
 //! - `route.rs` finds the holder, or has one made; `placing.rs` says where a user belongs; `accounts.rs` are the accounts open here
-//! - `waiting.rs` lets whoever needs a dead node's users wait
+//! - `waiting.rs` lets whoever needs a dead node's users wait; `retry.rs` says when what failed is tried again
 //! - `link.rs`, `batch.rs`, `identity.rs`, `frames.rs` are the relay between nodes; `serve.rs` answers other nodes
 //! - `session.rs` and `deliver.rs` are the two things that are forwarded; `guest.rs` begins sessions for other users' mailboxes; `pump.rs` moves a relayed session's bytes
 
@@ -16,6 +16,7 @@ pub mod link;
 pub mod opened;
 pub mod placing;
 pub mod pump;
+mod retry;
 pub mod route;
 pub mod serve;
 pub mod session;

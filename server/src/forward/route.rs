@@ -18,7 +18,7 @@ use crate::node::Node;
 
 /// "Not mine" answers that are followed before giving up: the first answer of a live node is nearly always right.
 pub const HOPS_MAX: u8 = 3;
-/// Between two looks at a lease while it is not clear where to go; it doubles while its holder gives no sign of life.
+/// Between two looks at a lease while it is not clear where to go; it doubles while its holder can't be reached although it is up.
 const RETRY: Duration = Duration::from_millis(150);
 /// The same at most.
 const RETRY_MAX: Duration = Duration::from_secs(1);
@@ -159,9 +159,9 @@ impl<'a> Router<'a> {
             }
             let pause = std::mem::take(&mut self.pause);
             if let Some(lost) = self.lost.take() {
-                let limit = (RETRY * 2_u32.pow(self.waits.min(8))).min(RETRY_MAX).min(self.deadline - Instant::now());
+                let alive = (RETRY * 2_u32.pow(self.waits.min(8))).min(RETRY_MAX);
                 self.waits += 1;
-                self.node.waiting.for_holder(&self.node.keeper, &lost, limit).await;
+                self.node.waiting.for_holder(&self.node.keeper, &lost, alive, self.deadline - Instant::now()).await;
             } else if pause {
                 tokio::time::sleep(RETRY).await;
             }

@@ -5,6 +5,7 @@
 //! - `expiry.rs` removes old messages, `certificates.rs` warns of certificates that end
 //! - `operate.rs` does what operators ask of nodes, `health.rs` looks for what keeps this one from serving
 //! - `quota.rs` knows users' quotas and tells when one fills up
+//! - `vital.rs` ends the node where a task ends that it can't do without
 //! - `reload.rs` follows changes of configuration, users and certificates
 
 pub mod admission;
@@ -23,6 +24,7 @@ pub mod reload;
 pub mod sessions;
 pub mod socket;
 pub mod traffic;
+pub mod vital;
 
 use std::{
     io::Read,
@@ -53,6 +55,7 @@ use crate::{
         probe::Speaks,
         sessions::Sessions,
         socket::{Activated, Socket},
+        vital::Vital,
     },
     pop3::MaildropLocks,
     pressure, sandbox,
@@ -106,6 +109,8 @@ pub struct Node {
     pub admission: Admission,
     /// What keeps this node from serving.
     pub health: Health,
+    /// Tasks without which it is no node.
+    pub vital: Vital,
     /// Connection tasks.
     pub tasks: TaskTracker,
     /// Cancelled: no new connections.
@@ -227,6 +232,7 @@ async fn start(config: Config, config_file: &Path) -> anyhow::Result<Arc<Node>> 
         deliveries: Arc::default(),
         admission: Admission::default(),
         health,
+        vital: Vital::default(),
         tasks: TaskTracker::new(),
         stop_listening: CancellationToken::new(),
         stop_sessions: CancellationToken::new(),
@@ -234,8 +240,8 @@ async fn start(config: Config, config_file: &Path) -> anyhow::Result<Arc<Node>> 
     node.accounts.set_quotas(Box::new(quota::UserQuotas::new(&node)));
     // Events first: a fence between here and the first session must not be missed.
     let events = node.keeper.events();
-    tokio::spawn(watch_events(node.clone(), events));
-    tokio::spawn(link::listen(node.clone(), relay, node.stop_sessions.clone()));
+    node.vital.run("the keeper's events", node.stop_listening.clone(), watch_events(node.clone(), events).map(Ok));
+    node.vital.run("the relay", node.stop_sessions.clone(), link::listen(node.clone(), relay, node.stop_sessions.clone()));
     tokio::spawn(operate::greet(node.clone()));
     control::listen(node.clone(), local_dir.join("control.sock")).await?;
     for (listener, door) in listeners {
@@ -248,7 +254,7 @@ async fn start(config: Config, config_file: &Path) -> anyhow::Result<Arc<Node>> 
         tokio::spawn(probe::run(node.clone(), listener, speaks));
     }
     tokio::spawn(pressure::measure());
-    tokio::spawn(housekeeping(node.clone()));
+    node.vital.run("housekeeping", node.stop_listening.clone(), housekeeping(node.clone()));
     tokio::spawn(health::trial::at_start(node.clone()));
     tokio::spawn(expiry::run(node.clone()));
     tokio::spawn(certificates::follow(node.clone()));
@@ -300,6 +306,7 @@ async fn live(node: &Arc<Node>, stop_at_end_of_input: bool) -> anyhow::Result<()
             _ = terminate.recv() => break Ok(()),
             _ = interrupt.recv() => break Ok(()),
             () = input_end.cancelled() => break Ok(()),
+            why = node.vital.ended() => break Err(anyhow::anyhow!("this node can't go on without a task that has ended ({why}): start it again, and report this")),
             event = events.recv() => match event {
                 Ok(Event::NameTaken { theirs }) => break Err(affinity::AffinityError::NameTaken { ours: node.keeper.me(), theirs }.into()),
                 Ok(_) | Err(RecvError::Lagged(_)) => {}
@@ -330,12 +337,12 @@ async fn leave(node: &Arc<Node>) {
     }
 }
 
-async fn housekeeping(node: Arc<Node>) {
+async fn housekeeping(node: Arc<Node>) -> anyhow::Result<()> {
     let mut work = tokio::time::interval(WORK_INTERVAL);
     let mut idle = tokio::time::interval(IDLE_INTERVAL);
     let mut quotas = quota::Follower::default();
-    let looks = tokio::spawn(health::follow(node.clone()));
-    let shares = tokio::spawn({
+    let mut looks = tokio::spawn(health::follow(node.clone()));
+    let mut shares = tokio::spawn({
         let node = node.clone();
         let mut share = tokio::time::interval(SHARE_INTERVAL);
         share.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -359,10 +366,12 @@ async fn housekeeping(node: Arc<Node>) {
                     async move { node.account_paths(&user).await }.boxed()
                 });
             }
+            ended = &mut looks => anyhow::bail!("looking after health ended: {ended:?}"),
+            ended = &mut shares => anyhow::bail!("sharing failed logins ended: {ended:?}"),
             () = node.stop_listening.cancelled() => {
                 looks.abort();
                 shares.abort();
-                return;
+                return Ok(());
             }
         }
     }

@@ -8,7 +8,10 @@ use std::{
 use affinity::{KeeperConfig, NodeInfo, Root, Timings};
 use futures::FutureExt;
 
-use super::{super::route::SessionsOf, *};
+use super::{
+    super::{retry::Retry, route::SessionsOf},
+    *,
+};
 
 /// Long enough for a busy machine; every wait ends as soon as what it waits for happens.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -187,6 +190,49 @@ async fn a_lease_whose_account_could_not_be_opened_is_released_in_the_end() {
     std::fs::remove_file(&index).unwrap();
     soon(a.free_stuck(&user, house.paths(&user))).await;
     assert_eq!(house.holder(&user), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_wants_a_user_whose_lease_is_stuck_on_a_leaving_node_asks_again() {
+    let house = House::new();
+    let (a, b) = (house.node("a"), house.node("b"));
+    until(|| a.keeper.peers().len() == 2 && b.keeper.peers().len() == 2).await;
+    let user = ada();
+    block(&house.paths(&user).index);
+    assert!(a.open(&user, house.paths(&user), SESSION, Claim::Asked).await.is_err());
+    a.placing.leave();
+    let opened = soon(a.open(&user, house.paths(&user), SESSION, Claim::Asked)).await;
+    assert!(matches!(opened, Err(RouteError::Leaving)), "{opened:?}: the other node would send them back");
+    // It is tried again after a while, and not at once.
+    let since = async || match &*a.slot(&user).lock_owned().await {
+        State::Stuck(stuck) => stuck.since,
+        other => panic!("{other:?}"),
+    };
+    let before = since().await;
+    soon(a.free_stuck(&user, house.paths(&user))).await;
+    assert!(since().await > before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_fails_on_an_open_account_is_left_alone_for_a_while() {
+    let house = House::new();
+    let a = house.node("a");
+    let held = house.open(&a, &ada()).await;
+    let full = || StorageError::NoSpace { path: "/full".into(), cause: std::io::ErrorKind::StorageFull.into() };
+    held.run(|_| Ok(())).await.unwrap();
+    assert!(held.open.begin_work_if_due());
+    held.open.work_ended(Ok(Err(full())));
+    assert!(!held.open.begin_work_if_due());
+    held.open.work_ended(Ok(Ok(())));
+    assert!(held.open.begin_work_if_due());
+
+    let open = held.open.clone();
+    drop(held);
+    assert!(open.is_due(Duration::ZERO));
+    open.closing_failed(Retry::default(), &full());
+    assert!(!open.is_due(Duration::ZERO) && !open.may_close());
+    open.abandon(LOST);
+    assert!(open.is_due(Duration::ZERO), "nothing is written any more: it goes at once");
 }
 
 #[tokio::test(flavor = "multi_thread")]
