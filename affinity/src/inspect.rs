@@ -157,6 +157,7 @@ impl Root {
     }
 
     fn directory(&self) -> Result<MountedDirectory, AffinityError> {
-        MountedDirectory::new(self.path()).map_err(|cause: io::Error| io_error("can't look at", self.path())(cause))
+        let opened = MountedDirectory::new(self.path()).map_err(|cause: io::Error| io_error("can't look at", self.path())(cause))?;
+        Ok(opened.for_operator())
     }
 }

@@ -14,6 +14,7 @@ pub mod lease;
 #[cfg(test)]
 mod model;
 pub mod names;
+pub mod owner;
 pub mod placement;
 pub mod protocol;
 pub mod root;

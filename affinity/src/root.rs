@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     AffinityError, UserName,
     names::{FENCED, INFO, LEASES, NODES, SETTINGS, lease_folder},
+    owner::follow_folder,
     swap::{MountedDirectory, SharedDirectory, read_small, write_durably},
 };
 
@@ -125,7 +126,9 @@ impl Root {
             make_folder(&path.join(folder))?;
         }
         let temporary = path.join(format!(".{CLUSTER_FILE}.{}", cluster.cluster_id));
-        write_durably(&temporary, content.as_bytes()).map_err(io_error("can't write", &temporary))?;
+        write_durably(&temporary, content.as_bytes())
+            .and_then(|()| follow_folder(&temporary))
+            .map_err(io_error("can't write", &temporary))?;
         // Unlike a rename, a link never replaces the file of somebody who was faster.
         let linked = match fs::hard_link(&temporary, &file) {
             Err(error) if matches!(error.kind(), io::ErrorKind::Unsupported | io::ErrorKind::PermissionDenied) => {
@@ -214,7 +217,8 @@ fn parse(content: &[u8]) -> Result<ClusterFile, String> {
 fn make_folder(path: &Path) -> Result<(), AffinityError> {
     match fs::create_dir(path) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(io_error("can't make", path)(error)),
-        _ => Ok(()),
+        Err(_) => Ok(()),
+        Ok(()) => follow_folder(path).map_err(io_error("can't make", path)),
     }
 }
 

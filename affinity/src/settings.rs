@@ -137,7 +137,8 @@ impl Settings {
     }
     /// Reads `settings/` afresh; the nodes' folders only if something changed since `self` was read, or if `all`.
     pub fn read_again(&self, directory: &dyn SharedDirectory, all: bool) -> io::Result<Option<Settings>> {
-        let listing = directory.list(SETTINGS)?;
+        let of = |folder: String| move |error: io::Error| io::Error::new(error.kind(), format!("{folder}: {error}"));
+        let listing = directory.list(SETTINGS).map_err(of(SETTINGS.to_owned()))?;
         let mut markers: Vec<String> = listing.iter().filter(|name| name.starts_with(MARKER)).cloned().collect();
         markers.sort();
         if markers == self.markers && !all {
@@ -145,10 +146,10 @@ impl Settings {
         }
         let mut nodes = BTreeMap::new();
         for node in listing.iter().filter_map(|name| name.parse::<NodeName>().ok()) {
-            let settings = read_node(directory, &node)?;
+            let settings = read_node(directory, &node).map_err(of(settings_folder(&node)))?;
             nodes.insert(node, Arc::new(settings));
         }
-        let pins = read_pins(directory)?.into_iter().filter_map(|pin| Some((pin.user, pin.node?))).collect();
+        let pins = read_pins(directory).map_err(of(PINS.to_owned()))?.into_iter().filter_map(|pin| Some((pin.user, pin.node?))).collect();
         Ok(Some(Settings { nodes, pins: Arc::new(pins), markers }))
     }
     /// Where a user is pinned to.

@@ -23,6 +23,8 @@ use rustix::{
     io::Errno,
 };
 
+use crate::owner::follow_folder;
+
 /// Most bytes read of a small shared file (`berth.toml`, `info/…`): ours have a few hundred.
 pub const SMALL_FILE_BYTES_MAX: u64 = 64 * 1024;
 /// `statfs` says this of NFS.
@@ -84,13 +86,21 @@ pub fn swap(directory: &dyn SharedDirectory, old: &str, new: &str) -> io::Result
 pub struct MountedDirectory {
     root: PathBuf,
     syncs_itself: bool,
+    is_operators: bool,
 }
 
 impl MountedDirectory {
     /// Finds out what file system `root` is on.
     pub fn new(root: &Path) -> io::Result<MountedDirectory> {
         let magic = rustix::fs::statfs(root)?.f_type;
-        Ok(MountedDirectory { root: root.to_owned(), syncs_itself: u64::try_from(magic).is_ok_and(|magic| magic == NFS_MAGIC) })
+        let syncs_itself = u64::try_from(magic).is_ok_and(|magic| magic == NFS_MAGIC);
+        Ok(MountedDirectory { root: root.to_owned(), syncs_itself, is_operators: false })
+    }
+
+    /// For an operator's command, which root may run where nodes are another account: what it makes belongs to the owner of its folder.
+    #[must_use = "gives the same directory back"]
+    pub fn for_operator(self) -> MountedDirectory {
+        MountedDirectory { is_operators: true, ..self }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -125,12 +135,22 @@ impl SharedDirectory for MountedDirectory {
     fn create(&self, name: &str) -> io::Result<()> {
         // O_WRONLY takes no read delegation; closed at once.
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-        rustix::fs::open(self.path(name), flags, Mode::from_raw_mode(0o640))?;
+        let path = self.path(name);
+        rustix::fs::open(&path, flags, Mode::from_raw_mode(0o640))?;
+        if self.is_operators {
+            // Where it can't be given away it must not stay: nodes could not read it.
+            follow_folder(&path).inspect_err(|_| rustix::fs::unlink(&path).unwrap_or_default())?;
+        }
         Ok(())
     }
 
     fn create_folder(&self, folder: &str) -> io::Result<()> {
-        Ok(rustix::fs::mkdir(self.path(folder), Mode::from_raw_mode(0o750))?)
+        let path = self.path(folder);
+        rustix::fs::mkdir(&path, Mode::from_raw_mode(0o750))?;
+        if self.is_operators {
+            follow_folder(&path).inspect_err(|_| rustix::fs::rmdir(&path).unwrap_or_default())?;
+        }
+        Ok(())
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {

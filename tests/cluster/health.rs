@@ -1,8 +1,9 @@
-//! File systems that are really full or really read-only: who says so, who moves, who goes on.
+//! File systems that are really full or really read-only, and files that nodes can't use: who says so, who moves, who goes on.
 //!
 //! As root, in a mount namespace of its own: each test runs itself again there.
 
 mod full;
+mod owners;
 
 use std::{
     env,

@@ -53,13 +53,20 @@ fn a_drained_node_hands_its_users_over_and_says_so() -> Result<()> {
     let mut direct = open(&cluster.nodes[holder].doors, &user)?;
     let mut relayed = open(&cluster.nodes[other].doors, &user)?;
 
-    cluster.command(&["drain", &name])?;
+    let held = leases(&cluster)?.values().filter(|holder| **holder == name).count();
+    let said: Value = serde_json::from_str(&cluster.command(&["drain", &name, "--json"])?)?;
+    ensure!(said["handed_over"] == held && held > 0, "{said}, of {held}");
+    let log = std::fs::read_to_string(&cluster.nodes[0].log)?;
+    ensure!(log.contains(&format!("drain of {name}")) && log.contains("control socket, uid"), "no log says who drained it");
     said_goodbye(&mut direct, "taken out of service")?;
     said_goodbye(&mut relayed, "taken out of service")?;
     ensure!(!leases(&cluster)?.values().any(|holder| *holder == name), "{:?}", leases(&cluster)?);
     let listed = nodes(&cluster)?;
     let row = listed["nodes"].as_array().context("nodes")?.iter().find(|row| row["name"] == name.as_str()).context("the node")?;
     ensure!(row["state"] == "draining" && row["held"] == 0, "{row}");
+
+    let refused = format!("{:#}", cluster.command(&["move", &user.name, &name]).err().context("it was moved to a drained node")?);
+    ensure!(refused.contains("berth undrain") && !refused.contains("did not answer"), "{refused}");
 
     // Through the drained node as well: it forwards.
     let mut again = open(&cluster.nodes[holder].doors, &user)?;
@@ -90,12 +97,54 @@ fn a_user_is_moved_and_sessions_are_kicked() -> Result<()> {
     ensure!(said["sessions"].as_array().is_some_and(|sessions| sessions.len() == 1), "{said}");
 
     let said = cluster.command(&["kick", &user.name, "--why", "maintenance at noon"])?;
-    ensure!(said.starts_with("1 sessions"), "{said}");
+    ensure!(said.starts_with("1 session told"), "{said}");
     said_goodbye(&mut session, "maintenance at noon")?;
     ensure!(cluster.holder(&user.name)? == other, "a kick moves nobody");
     unconcerned.command("NOOP")?.ok()?;
     ensure!(cluster.command(&["kick", "--ip", "192.0.2.1"])?.starts_with("0 sessions"));
     unconcerned.logout()
+}
+
+#[test]
+fn misspelt_users_and_nodes_are_refused_and_leave_nothing() -> Result<()> {
+    let cluster = Cluster::start(&Demo { nodes: 2, ..Demo::default() })?;
+    let (user, node) = (cluster.users[0].name.clone(), cluster.nodes[0].doors.name.clone());
+    for command in [
+        &["move", "nobody", &node][..],
+        &["quota", "nobody"],
+        &["quota", "recalc", "nobody"],
+        &["index", "check", "nobody"],
+        &["pin", "nobody", &node],
+        &["unpin", "nobody"],
+        &["where", "nobody"],
+        &["kick", "nobody"],
+        &["adopt", "nobody"],
+    ] {
+        let refused = format!("{:#}", cluster.command(command).err().with_context(|| format!("{command:?} worked"))?);
+        ensure!(refused.contains("there is no user nobody"), "{command:?}: {refused}");
+    }
+    ensure!(!cluster.root.join("mail/_/nobody").exists(), "folders were made for nobody");
+    for command in [
+        &["weight", "mailx", "5"][..],
+        &["tag", "mailx", "add", "a"],
+        &["tag", "mailx"],
+        &["drain", "mailx"],
+        &["undrain", "mailx"],
+        &["pin", &user, "mailx"],
+        &["kick", "--node", "mailx"],
+        &["who", "--node", "mailx"],
+        &["move", &user, "mailx"],
+    ] {
+        let refused = format!("{:#}", cluster.command(command).err().with_context(|| format!("{command:?} worked"))?);
+        ensure!(refused.contains("no node mailx was ever seen") && refused.contains(&node), "{command:?}: {refused}");
+    }
+    ensure!(!cluster.root.join("settings/mailx").exists(), "settings of no node");
+    // A node that is yet to come.
+    cluster.command(&["tag", "mailx", "add", "a", "--force"])?;
+    ensure!(cluster.command(&["tag"])?.contains("mailx"));
+    cluster.command(&["tag", "mailx", "remove", "a"])?;
+    ensure!(!cluster.command(&["tag"])?.contains("mailx"), "what has no settings any more is shown");
+    Ok(())
 }
 
 /// The node that has the user, as `berth where` says.

@@ -201,12 +201,23 @@ struct Watcher {
     settings_due: bool,
     looks: u64,
     failing: bool,
+    /// The settings could not be read the last time.
+    unreadable: bool,
 }
 
 impl Watcher {
     fn new(engine: Arc<Engine>) -> Watcher {
         let watch = Watch::new(engine.tenure().holder().clone());
-        Watcher { engine, watch, infos: BTreeMap::new(), settings: Settings::default(), settings_due: true, looks: 0, failing: false }
+        Watcher {
+            engine,
+            watch,
+            infos: BTreeMap::new(),
+            settings: Settings::default(),
+            settings_due: true,
+            looks: 0,
+            failing: false,
+            unreadable: false,
+        }
     }
 
     fn run(mut self) {
@@ -301,7 +312,17 @@ impl Watcher {
             Ok(Some(settings)) => self.settings = settings,
             Ok(None) => {}
             // They stay due: a node that starts must not take the defaults for what operators said.
-            Err(error) => return tracing::warn!(%error, "can't read settings"),
+            Err(error) => {
+                // Once when it begins, and then now and then.
+                if !std::mem::replace(&mut self.unreadable, true) || self.looks.is_multiple_of(SETTINGS_ALL_EVERY) {
+                    let root = self.engine.config.root.path().display();
+                    tracing::error!(%root, %error, "can't read settings: what operators set is not followed (`berth doctor` looks at owners)");
+                }
+                return;
+            }
+        }
+        if std::mem::take(&mut self.unreadable) {
+            tracing::info!("settings can be read again");
         }
         self.settings_due = false;
     }

@@ -7,6 +7,7 @@
 //! - one opens what it was made for and nothing else, until it is revoked (`an_app_password_is_for_its_user_and_its_protocols`)
 //! - the day of the last use is shown, and noted once an hour at most (`the_last_use_is_noted_and_goes_with_the_password`)
 //! - a line that can't be read hides no other (`a_line_that_cannot_be_read_is_no_password`)
+//! - while the file can't be read, none is called wrong (`a_file_that_cannot_be_read_calls_no_password_wrong`)
 
 use std::{
     collections::HashMap,
@@ -22,13 +23,13 @@ use arc_swap::ArcSwap;
 use moka::sync::Cache;
 use parking_lot::Mutex;
 use tokio::time::Instant;
-use tracing::warn;
+use tracing::{error, info, warn};
 
 use super::{
     edit::edit_lines,
     login::now,
     scheme::{Scheme, StoredPassword},
-    source::users_file::{Stamp, read_with_stamp},
+    source::users_file::{Stamp, may_not_read, read_with_stamp},
 };
 use crate::client::Protocol;
 
@@ -91,6 +92,8 @@ pub struct AppPasswords {
     present: ArcSwap<Present>,
     looked: Mutex<Option<Instant>>,
     noted: Cache<(UserName, u32), ()>,
+    /// Why the file could not be read the last time: what is remembered may lack some.
+    unreadable: Mutex<Option<String>>,
 }
 
 #[derive(Default)]
@@ -103,13 +106,13 @@ impl AppPasswords {
     /// A file that may not be there yet; it is read when it is first needed.
     pub fn new(file: PathBuf) -> AppPasswords {
         let noted = Cache::builder().max_capacity(NOTED_MAX).time_to_live(NOTE_INTERVAL).build();
-        AppPasswords { file, present: ArcSwap::default(), looked: Mutex::new(None), noted }
+        AppPasswords { file, present: ArcSwap::default(), looked: Mutex::new(None), noted, unreadable: Mutex::new(None) }
     }
 
-    /// Which of the user's app passwords this is, if it is one and opens `protocol`.
-    pub async fn find(self: &Arc<Self>, user: &UserName, protocol: Protocol, password: &[u8]) -> Option<u32> {
+    /// Which of the user's app passwords this is, if it is one and opens `protocol`. `Err`: that can't be told, and why.
+    pub async fn find(self: &Arc<Self>, user: &UserName, protocol: Protocol, password: &[u8]) -> Result<Option<u32>, String> {
         if !has_the_shape(password) {
-            return None;
+            return Ok(None);
         }
         let due = {
             let mut looked = self.looked.lock();
@@ -122,12 +125,20 @@ impl AppPasswords {
         if due {
             let this = Arc::clone(self);
             let looking = tokio::task::spawn_blocking(move || this.look());
-            drop(tokio::time::timeout(LOOK_INTERVAL, looking).await);
+            if tokio::time::timeout(LOOK_INTERVAL, looking).await.is_err() {
+                *self.unreadable.lock() = Some("the file server does not answer".to_owned());
+            }
         }
         let present = self.present.load_full();
-        let own = present.by_user.get(user)?;
+        let own = present.by_user.get(user).map(Vec::as_slice).unwrap_or_default();
         let opens = |app: &&AppPassword| app.protocols.is_empty() || app.protocols.contains(&protocol);
-        let id = own.iter().filter(opens).take(PER_USER_MAX).find(|app| app.stored.verify(password) == Ok(true)).map(|app| app.id)?;
+        let found = own.iter().filter(opens).take(PER_USER_MAX).find(|app| app.stored.verify(password) == Ok(true));
+        let Some(id) = found.map(|app| app.id) else {
+            return match &*self.unreadable.lock() {
+                Some(why) => Err(format!("can't read the app passwords {}: {why}", self.file.display())),
+                None => Ok(None),
+            };
+        };
         if self.noted.get(&(user.clone(), id)).is_none() {
             self.noted.insert((user.clone(), id), ());
             let marker = marker(&self.file, user, id);
@@ -138,7 +149,7 @@ impl AppPasswords {
                 }
             });
         }
-        Some(id)
+        Ok(Some(id))
     }
 
     fn look(&self) {
@@ -147,10 +158,24 @@ impl AppPasswords {
             Ok(metadata) if present.stamp == Some(Stamp::of(&metadata)) => {}
             Ok(_) => match read(&self.file) {
                 Ok(new) => self.present.store(Arc::new(new)),
-                Err(error) => warn!(file = %self.file.display(), %error, "the app passwords stay as they were"),
+                Err(error) => return self.is_unreadable(&error),
             },
             Err(error) if error.kind() == io::ErrorKind::NotFound => self.present.store(Arc::default()),
-            Err(error) => warn!(file = %self.file.display(), %error, "the app passwords stay as they were"),
+            Err(error) => return self.is_unreadable(&error),
+        }
+        if self.unreadable.lock().take().is_some() {
+            info!(file = %self.file.display(), "the app passwords can be read again");
+        }
+    }
+
+    fn is_unreadable(&self, error: &io::Error) {
+        let why = match error.kind() {
+            io::ErrorKind::PermissionDenied => format!("{error}: {}", may_not_read(&self.file)),
+            _ => error.to_string(),
+        };
+        // Once for each reason.
+        if self.unreadable.lock().replace(why.clone()).as_ref() != Some(&why) {
+            error!(file = %self.file.display(), why, "the app passwords can't be read and stay as they were; logins with others are put off");
         }
     }
 }
@@ -283,7 +308,7 @@ mod tests {
         let (others, bobs) = add(&file, &user("bob"), &[], "").unwrap();
         assert_eq!((first, second, others), (1, 2, 1));
         let found = async |name: &str, protocol, password: &str| {
-            Arc::new(AppPasswords::new(file.clone())).find(&user(name), protocol, password.as_bytes()).await
+            Arc::new(AppPasswords::new(file.clone())).find(&user(name), protocol, password.as_bytes()).await.unwrap()
         };
         assert_eq!(found("ada", Protocol::Imap, &imap_only).await, Some(1));
         assert_eq!(found("ada", Protocol::Pop3, &imap_only).await, None);
@@ -307,9 +332,9 @@ mod tests {
         let used = || list(&file, &user("ada")).unwrap().first().and_then(|app| last_used(&file, app));
         assert_eq!(used(), None);
         let apps = Arc::new(AppPasswords::new(file.clone()));
-        assert_eq!(apps.find(&user("ada"), Protocol::Imap, random().as_bytes()).await, None);
+        assert_eq!(apps.find(&user("ada"), Protocol::Imap, random().as_bytes()).await, Ok(None));
         assert_eq!(used(), None, "a wrong one is no use");
-        assert_eq!(apps.find(&user("ada"), Protocol::Imap, password.as_bytes()).await, Some(id));
+        assert_eq!(apps.find(&user("ada"), Protocol::Imap, password.as_bytes()).await, Ok(Some(id)));
         for _ in 0..1_000 {
             if used().is_some() {
                 break;
@@ -319,7 +344,7 @@ mod tests {
         assert!(used().is_some_and(|used| now().duration_since(used).as_secs().abs() < 3_600));
         let marker = marker(&file, &user("ada"), id);
         fs::remove_file(&marker).unwrap();
-        assert_eq!(apps.find(&user("ada"), Protocol::Imap, password.as_bytes()).await, Some(id));
+        assert_eq!(apps.find(&user("ada"), Protocol::Imap, password.as_bytes()).await, Ok(Some(id)));
         assert!(!marker.exists(), "it is noted once an hour");
         note(&marker).unwrap();
         revoke(&file, &user("ada"), id).unwrap();
@@ -334,7 +359,24 @@ mod tests {
         let text = fs::read_to_string(&file).unwrap();
         fs::write(&file, format!("ada:x:y\nada:9:smtp:{{SSHA256}}x:d:\n{text}")).unwrap();
         let apps = Arc::new(AppPasswords::new(file));
-        assert_eq!(apps.find(&user("ada"), Protocol::Imap, password.as_bytes()).await, Some(1));
+        assert_eq!(apps.find(&user("ada"), Protocol::Imap, password.as_bytes()).await, Ok(Some(1)));
+    }
+
+    #[tokio::test]
+    async fn a_file_that_cannot_be_read_calls_no_password_wrong() {
+        let folder = tempfile::tempdir().unwrap();
+        // A folder in its place: root could read whatever mode a file has.
+        let file = folder.path().join("app-passwords");
+        fs::create_dir(&file).unwrap();
+        let apps = Arc::new(AppPasswords::new(file.clone()));
+        let answer = apps.find(&user("ada"), Protocol::Imap, random().as_bytes()).await;
+        assert!(answer.as_ref().is_err_and(|why| why.contains("app-passwords")), "{answer:?}");
+        assert_eq!(apps.find(&user("ada"), Protocol::Imap, b"hunter2").await, Ok(None), "this could be none");
+        fs::remove_dir(&file).unwrap();
+        let (id, password) = add(&file, &user("ada"), &[], "").unwrap();
+        apps.look();
+        assert_eq!(apps.find(&user("ada"), Protocol::Imap, password.as_bytes()).await, Ok(Some(id)));
+        assert_eq!(apps.find(&user("ada"), Protocol::Imap, random().as_bytes()).await, Ok(None));
     }
 
     #[test]

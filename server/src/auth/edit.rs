@@ -4,6 +4,7 @@
 //! - a reader sees the old file or the new one, never a part (`a_change_replaces_the_file_as_a_whole`)
 //! - comments, order and fields that were not named stay (`a_change_touches_nothing_else`)
 //! - two edits at once are one after the other (`edits_at_the_same_time_are_all_kept`)
+//! - what root makes can be read by the nodes' account (`what_root_makes_is_the_nodes`)
 
 use std::{
     collections::HashMap,
@@ -14,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use affinity::{NameRules, UserName};
+use affinity::{NameRules, UserName, owner::follow_folder};
 use anyhow::{Context, bail};
 
 use super::passwd_file::{is_entry, user_of};
@@ -139,8 +140,11 @@ fn read(file: &Path, rules: &NameRules) -> anyhow::Result<Lines> {
 
 fn lock(file: &Path) -> anyhow::Result<File> {
     let path = beside(file, "lock");
+    let is_new = !path.exists();
     let lock = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
-    let lock = lock.with_context(|| format!("can't open the lock {} of the users file", path.display()))?;
+    // Nodes lock the users file too, where they store weak passwords anew.
+    let owned = lock.and_then(|lock| if is_new { follow_folder(&path).map(|()| lock) } else { Ok(lock) });
+    let lock = owned.with_context(|| format!("can't open the lock {}", path.display()))?;
     let mut waited = Duration::ZERO;
     loop {
         match lock.try_lock() {
@@ -177,8 +181,10 @@ fn write_new(path: &Path, text: &str, like: Option<&fs::Metadata>) -> io::Result
     let mut new = OpenOptions::new().write(true).create_new(true).mode(MODE).open(path)?;
     let own = new.metadata()?;
     let mode = like.map_or(MODE, |old| old.permissions().mode() & MODE);
-    if let Some(old) = like.filter(|old| (old.uid(), old.gid()) != (own.uid(), own.gid())) {
-        fchown(&new, Some(old.uid()), Some(old.gid()))?;
+    match like {
+        Some(old) if (old.uid(), old.gid()) != (own.uid(), own.gid()) => fchown(&new, Some(old.uid()), Some(old.gid()))?,
+        Some(_) => {}
+        None => follow_folder(path)?,
     }
     new.set_permissions(Permissions::from_mode(mode))?;
     new.write_all(text.as_bytes())?;
@@ -268,6 +274,27 @@ mod tests {
         assert_ne!(fs::metadata(&file).unwrap().ino(), old_inode);
         let names: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(names.len(), 2, "only the file and its lock stay: {names:?}");
+    }
+
+    #[test]
+    fn what_root_makes_is_the_nodes() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        std::os::unix::fs::chown(folder.path(), Some(4242), Some(4343)).unwrap();
+        let (users, others) = (folder.path().join("users"), folder.path().join("app-passwords"));
+        edit(&users, &rules(), |lines| lines.add(&user("ada"), "a")).unwrap();
+        edit_lines(&others, "# header", |lines| {
+            lines.push("ada:1".to_owned());
+            Ok(())
+        })
+        .unwrap();
+        edit(&users, &rules(), |lines| lines.add(&user("bob"), "b")).unwrap();
+        for file in [users.clone(), others, beside(&users, "lock")] {
+            let made = fs::metadata(&file).unwrap();
+            assert_eq!((made.uid(), made.gid()), (4242, 4343), "{}", file.display());
+        }
     }
 
     #[test]

@@ -163,9 +163,11 @@ impl Authenticator {
             return self.permit(state, &claim, client, protocol).await;
         }
         self.wait_turn(state, &claim, client.address.ip()).await?;
-        if let Some(login) = self.by_app_password(state, &claim, password, client, protocol).await {
-            return login;
-        }
+        let unsure = match self.by_app_password(state, &claim, password, client, protocol).await {
+            Ok(Some(login)) => return login,
+            Ok(None) => None,
+            Err(why) => Some(why),
+        };
         let mut proved = self.prove(state, &claim, password, client, protocol).await?;
         let mut claim = claim;
         if proved.is_err() && matches!(&claim.account, Some(account) if !matches!(account.credential, Credential::Asked(_))) {
@@ -185,11 +187,13 @@ impl Authenticator {
                 self.store_anew(state, &claim, password);
                 self.permit(state, &claim, client, protocol).await
             }
+            // It may be an app password that can't be known now: that is nobody's mistake.
+            Err(_) if unsure.is_some() => Err(Refusal::unavailable(unsure.unwrap_or_default())),
             Err(reason) => Err(self.failed(&claim, client, reason)),
         }
     }
 
-    /// `None`: it is no app password of this user. Master users have none.
+    /// `None`: it is no app password of this user. Master users have none. `Err`: that can't be told now.
     async fn by_app_password(
         &self,
         state: &State,
@@ -197,12 +201,13 @@ impl Authenticator {
         password: &[u8],
         client: &Client,
         protocol: Protocol,
-    ) -> Option<Result<Login, Refusal>> {
-        let account = claim.account.as_ref().filter(|_| claim.identity.as_ref().is_ok_and(|identity| !identity.is_master()))?;
-        let id = self.inner.app_passwords.get()?.find(&account.record.user, protocol, password).await?;
+    ) -> Result<Option<Result<Login, Refusal>>, String> {
+        let account = claim.account.as_ref().filter(|_| claim.identity.as_ref().is_ok_and(|identity| !identity.is_master()));
+        let (Some(account), Some(app_passwords)) = (account, self.inner.app_passwords.get()) else { return Ok(None) };
+        let Some(id) = app_passwords.find(&account.record.user, protocol, password).await? else { return Ok(None) };
         self.succeeded(claim, client);
         info!(user = %account.record.user, app_password = id, %protocol, session = %client.session, "an app password is used");
-        Some(self.permit(state, claim, client, protocol).await)
+        Ok(Some(self.permit(state, claim, client, protocol).await))
     }
 
     /// Replaces a weak hash in a users file by one in the default scheme, in the background.

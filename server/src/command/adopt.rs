@@ -14,7 +14,11 @@ use storage::{
     adopt::{self, MailboxReport, Report, Server},
 };
 
-use super::{ConfigFile, place::normalise, runtime, table};
+use super::{
+    ConfigFile, many,
+    place::{no_user, normalise},
+    runtime, table,
+};
 use crate::{auth::Authenticator, config::Config};
 
 /// Check mail of another server that is to be taken over in place
@@ -78,9 +82,9 @@ pub(super) fn adopt(args: &AdoptArgs) -> anyhow::Result<()> {
     progress("");
     let said = match problems {
         0 => "nothing would be lost".to_owned(),
-        problems => format!("{problems} problems, each said above"),
+        problems => format!("{}, said above", many(problems, "problem")),
     };
-    eprintln!("{} users: {said}", users.len());
+    eprintln!("{}: {said}", many(users.len(), "user"));
     Ok(())
 }
 
@@ -105,6 +109,10 @@ fn adopt_one(paths: &AccountPaths, user: &UserName, args: &AdoptArgs) -> anyhow:
     if args.json {
         println!("{}", as_json(user, &paths.maildir, &report, returned));
         return Ok(problems);
+    }
+    if problems == 0 && !report.is_released && report.mailboxes.iter().all(|mailbox| mailbox.is_ours) {
+        println!("{user}: is Berth's already, nothing to do ({} mailboxes)", report.mailboxes.len());
+        return Ok(0);
     }
     print_report(&mut io::stdout().lock(), user, &report)?;
     match (report.is_released, returned) {
@@ -180,6 +188,9 @@ impl Places<'_> {
 
     fn of(&self, user: &UserName) -> anyhow::Result<AccountPaths> {
         let record = self.runtime.block_on(self.auth.record(user))?;
+        if record.is_none() {
+            bail!("{}", no_user(user));
+        }
         self.config.account_paths(user, record.as_deref()).map_err(anyhow::Error::msg)
     }
 

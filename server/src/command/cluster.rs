@@ -81,6 +81,9 @@ pub(super) fn nodes(args: &NodesArgs) -> anyhow::Result<()> {
 pub(super) fn who(args: &WhoArgs) -> anyhow::Result<()> {
     let found = args.place.find()?;
     let user = args.user.as_deref().map(|user| normalise(user, &found.rules)).transpose()?;
+    if let Some(node) = &args.node {
+        found.ensure_node(node, false)?;
+    }
     let (source, mut reply) = match found.ask::<WhoReply>(&Request::Who { user: user.as_ref().map(ToString::to_string) })? {
         Some(answer) => answer,
         None => {

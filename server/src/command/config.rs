@@ -8,7 +8,10 @@ use affinity::Root;
 use anyhow::bail;
 use clap::{Args, Subcommand};
 
-use super::ConfigFile;
+use super::{
+    ConfigFile,
+    doctor::owners::{self, Account},
+};
 use crate::{
     auth::Authenticator,
     config::{Config, EXAMPLE},
@@ -67,6 +70,22 @@ fn check_files(config: &Config, out: &mut impl Write) -> anyhow::Result<()> {
     )?;
     let users = Authenticator::open(&config.auth, config.passwd_file());
     tell("users", users.map(|auth| auth.describe().join(", ")))?;
+    for what in config.auth.missing_databases() {
+        tell("users", Err(anyhow::anyhow!(what)))?;
+    }
+    if let Ok(account) = Account::of(&config.node.root)
+        && !account.is_this()
+    {
+        let (own, name) = (rustix::process::geteuid().as_raw(), account.name());
+        let root = config.node.root.display();
+        let note = format!(
+            "note: this is uid {own}, and {root} belongs to {name}: try as the account that nodes run as, `runuser -u {name} -- berth config check`"
+        );
+        tell("account", Ok(note))?;
+        for what in owners::of_users(config)? {
+            tell("users", Err(anyhow::anyhow!(what)))?;
+        }
+    }
     match Tls::load(&config.tls, &config.node.root) {
         Ok(None) => tell("certificate", Ok("none: clients can't use TLS".to_owned()))?,
         Ok(Some(tls)) => {

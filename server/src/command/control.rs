@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 /// A node answers from memory, after it gave other nodes three seconds; one that takes longer hangs.
@@ -78,7 +78,16 @@ pub enum Request {
         recount: bool,
     },
     /// Settings on the shared directory were changed: every node is to read them now.
-    Settings,
+    Settings {
+        /// What was changed, for the log, as in "weight=50 of mail2".
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        change: Option<String>,
+    },
+    /// An operator has just fenced this incarnation: the log is to say so.
+    Fenced {
+        /// Which.
+        holder: String,
+    },
     /// The certificates that clients are shown.
     Tls,
     /// Get a new certificate by ACME now.
@@ -93,7 +102,12 @@ impl Request {
             Request::Index { .. } => INDEX_WAIT,
             Request::Renew => ORDER_WAIT,
             Request::Quota { recount: false, .. } | Request::Session { .. } => MOVE_WAIT,
-            Request::Who { .. } | Request::Nodes | Request::Kick { .. } | Request::Settings | Request::Tls => ANSWER_WAIT,
+            Request::Who { .. }
+            | Request::Nodes
+            | Request::Kick { .. }
+            | Request::Settings { .. }
+            | Request::Fenced { .. }
+            | Request::Tls => ANSWER_WAIT,
         }
     }
 }
@@ -168,8 +182,18 @@ pub struct QuotaRow {
 /// The answer to [`Request::Settings`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SettingsReply {
-    /// Nodes that did not say that they read them: they do so within ten beats.
+    /// Nodes that read them.
+    #[serde(default)]
+    pub read: Vec<String>,
+    /// Nodes that did not say that they read them.
     pub silent: Vec<String>,
+}
+
+/// The answer to [`Request::Fenced`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FencedReply {
+    /// It is in the log.
+    pub logged: bool,
 }
 
 /// The answer to [`Request::Tls`].
@@ -308,10 +332,27 @@ pub fn ask<Reply: DeserializeOwned>(socket: &Path, request: &Request) -> anyhow:
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => return Ok(None),
         Err(error) => return Err(error).with_context(|| format!("can't reach the node's control socket {}", socket.display())),
     };
-    exchange(stream, request).with_context(|| format!("the node behind {} did not answer", socket.display())).map(Some)
+    let answer = exchange(stream, request).map_err(|error| silent(error, request.wait()));
+    let answer = answer.with_context(|| format!("the node behind {} did not answer", socket.display()))?;
+    // What the node says is the answer, also where it says no.
+    if let Some(error) = answer.get("error").and_then(|error| error.as_str()) {
+        bail!("{error}");
+    }
+    serde_json::from_value(answer).context("the node's answer is not understood: is it of another version?").map(Some)
 }
 
-fn exchange<Reply: DeserializeOwned>(mut stream: UnixStream, request: &Request) -> anyhow::Result<Reply> {
+/// Says what an answer that does not come means.
+fn silent(error: anyhow::Error, waited: Duration) -> anyhow::Error {
+    match error.downcast_ref::<io::Error>() {
+        Some(cause) if matches!(cause.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => anyhow!(
+            "nothing came within {}: its process is stuck or stopped; with --root DIR `berth nodes` and `berth who` ask nobody",
+            humantime::format_duration(waited)
+        ),
+        _ => error,
+    }
+}
+
+fn exchange(mut stream: UnixStream, request: &Request) -> anyhow::Result<serde_json::Value> {
     stream.set_read_timeout(Some(request.wait()))?;
     stream.set_write_timeout(Some(ANSWER_WAIT))?;
     let mut line = serde_json::to_string(request)?;
@@ -323,11 +364,7 @@ fn exchange<Reply: DeserializeOwned>(mut stream: UnixStream, request: &Request) 
     if answer.is_empty() {
         bail!("it closed the connection");
     }
-    let answer: serde_json::Value = serde_json::from_str(&answer).context("its answer is not JSON")?;
-    if let Some(error) = answer.get("error").and_then(|error| error.as_str()) {
-        bail!("it said: {error}");
-    }
-    serde_json::from_value(answer).context("its answer is not understood: is it of another version?")
+    serde_json::from_str(&answer).context("its answer is not JSON")
 }
 
 #[cfg(test)]
@@ -377,16 +414,23 @@ mod tests {
     fn what_a_node_refuses_is_said() {
         let folder = tempfile::tempdir().unwrap();
         for (name, answer, expected) in [
-            ("a", "{\"error\":\"draining\"}\n", "it said: draining"),
+            ("a", "{\"error\":\"draining\"}\n", "draining"),
             ("b", "", "it closed the connection"),
             ("c", "what?\n", "its answer is not JSON"),
-            ("d", "[]\n", "its answer is not understood"),
+            ("d", "[]\n", "answer is not understood"),
         ] {
             let socket = folder.path().join(name);
             let asked = node(&socket, answer);
             let error = format!("{:#}", ask::<NodesReply>(&socket, &Request::Nodes).unwrap_err());
             assert!(error.contains(expected), "{error}");
+            assert!(name != "a" || !error.contains("did not answer"), "a refusal is an answer: {error}");
             asked.join().unwrap();
         }
+    }
+
+    #[test]
+    fn a_node_that_is_stuck_is_told_from_one_that_is_not_there() {
+        let stuck = silent(io::Error::from(io::ErrorKind::WouldBlock).into(), Duration::from_secs(8)).to_string();
+        assert!(stuck.contains("within 8s") && stuck.contains("stuck or stopped"), "{stuck}");
     }
 }

@@ -5,6 +5,8 @@ use std::{
     path::Path,
 };
 
+pub mod owners;
+
 use anyhow::bail;
 use clap::Args;
 use rustix::process::{Resource, getrlimit};
@@ -21,9 +23,9 @@ use crate::node::health::{
     trial::{Finding, Grade, finding, try_out},
 };
 
-/// Check this host: mount, file server, limits, clock
+/// Check this host: mount, file server, owners, limits, clock
 ///
-/// Tries renames and fresh listings in the shared directory, measures round trips, and looks at mount options, space, limits and clocks. Each finding
+/// Tries renames and fresh listings in the shared directory, measures round trips, and looks at mount options, space, owners, limits and clocks. Each finding
 /// comes with what to do. Exit code 1 if something would break or stop a node.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  berth doctor\n  berth doctor --root /srv/berth --json")]
@@ -38,11 +40,13 @@ pub(super) fn run(args: &DoctorArgs) -> anyhow::Result<()> {
     let mut findings = mount::check(root.path());
     findings.extend(try_out(&root));
     findings.extend(space("shared directory", root.path()));
+    findings.extend(owned(owners::of_cluster(&root)));
     if let Ok(config) = ConfigFile::or_default(args.place.config.as_ref()).load()
         && args.place.root.is_none()
     {
         findings.extend(space("local folder", &config.node.local_dir));
         findings.push(descriptors(config.limits.connections));
+        findings.extend(owned(owners::of_users(&config)));
     }
     findings.extend(this_node(found.ask::<NodesReply>(&Request::Nodes)));
 
@@ -66,6 +70,14 @@ fn space(what: &'static str, path: &Path) -> Vec<Finding> {
         return vec![finding(Grade::Good, what, format!("{} has room and can be written", path.display()))];
     }
     troubles.into_iter().map(|trouble| finding(Grade::Bad, what, trouble)).collect()
+}
+
+fn owned(wrong: anyhow::Result<Vec<String>>) -> Vec<Finding> {
+    match wrong {
+        Ok(wrong) if wrong.is_empty() => vec![finding(Grade::Good, "owners", "the account of the nodes may use what it needs".to_owned())],
+        Ok(wrong) => wrong.into_iter().map(|what| finding(Grade::Bad, "owners", what)).collect(),
+        Err(error) => vec![finding(Grade::Bad, "owners", format!("{error:#}"))],
+    }
 }
 
 fn descriptors(connections: usize) -> Finding {

@@ -189,6 +189,11 @@ fn runtime() -> io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("berth").build()
 }
 
+/// How many of something, as in "1 user" and "2 users".
+fn many(count: usize, one: &str) -> String {
+    if count == 1 { format!("1 {one}") } else { format!("{count} {one}s") }
+}
+
 /// Whoever read our output has enough, as in `berth who | head`.
 fn is_closed_pipe(error: &anyhow::Error) -> bool {
     error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
@@ -268,6 +273,7 @@ mod tests {
             "berth drain mail2 --no-wait",
             "berth undrain mail2",
             "berth weight mail2 50",
+            "berth weight mail2 50 --force",
             "berth fence mail2 --yes",
             "berth rebalance --dry-run",
             "berth rebalance --idle --limit 10 --parallel 4 --json",
@@ -321,6 +327,12 @@ mod tests {
             ("berth tag mail2 add", 2),
             ("berth tag mail2 add e,u", 2),
             ("berth tag mail2 rename eu", 2),
+            ("berth move ada mail2 --root /srv/berth", 2),
+            ("berth kick ada --root /srv/berth", 2),
+            ("berth quota --all --root /srv/berth", 2),
+            ("berth import ada --from x --root /srv/berth", 2),
+            ("berth export ada --to x --root /srv/berth", 2),
+            ("berth index check ada --root /srv/berth", 2),
             ("berth weight mail2 10001", 2),
             ("berth who --protocol lmtp", 2),
             ("berth demo --nodes 0", 2),

@@ -16,14 +16,16 @@ use clap::Args;
 use serde_json::json;
 
 use super::{
-    control::{NodesReply, Request},
-    directory,
+    control::{FencedReply, NodesReply, Request},
+    directory, many,
     moves::progress::Progress,
     place::{Found, Place},
 };
 
 /// Between two looks at a node that drains.
 const LOOK: Duration = Duration::from_secs(1);
+/// How long a node that holds nobody may take to say that it read a drain: a little more than the ten beats after which it looks by itself.
+const CONFIRM_LIMIT: Duration = Duration::from_secs(15);
 /// Tries to fence a node: each that is lost means that it gave another sign of life.
 const FENCE_TRIES: u32 = 50;
 
@@ -40,6 +42,9 @@ pub struct DrainArgs {
     /// Don't wait until it holds nobody
     #[arg(long)]
     no_wait: bool,
+    /// Also a node that was never seen
+    #[arg(long)]
+    force: bool,
     /// How long to wait
     #[arg(long, value_name = "TIME", default_value = "5m", value_parser = humantime::parse_duration, conflicts_with = "no_wait")]
     timeout: Duration,
@@ -55,6 +60,9 @@ pub struct DrainArgs {
 pub struct UndrainArgs {
     /// The node
     node: NodeName,
+    /// Also a node that was never seen
+    #[arg(long)]
+    force: bool,
     #[command(flatten)]
     place: Place,
 }
@@ -71,6 +79,9 @@ pub struct WeightArgs {
     /// Its share, 0 to 10000
     #[arg(value_parser = clap::value_parser!(u32).range(0..=10_000))]
     weight: u32,
+    /// Also of a node that was never seen
+    #[arg(long)]
+    force: bool,
     #[command(flatten)]
     place: Place,
 }
@@ -94,26 +105,41 @@ pub struct FenceArgs {
 
 pub(super) fn drain(args: &DrainArgs) -> anyhow::Result<()> {
     let found = args.place.find()?;
+    found.ensure_node(&args.node, args.force)?;
     let root = found.open()?;
     let peers = directory::peers(root.live_nodes()?);
     if !peers.iter().any(|peer| peer.holder.node != args.node && peer.takes_users()) {
         bail!("no other node takes users: {} would go on serving those it has; nothing was changed", args.node);
     }
-    if !peers.iter().any(|peer| peer.holder.node == args.node) {
+    let is_up = peers.iter().any(|peer| peer.holder.node == args.node);
+    if !is_up {
         eprintln!("{} is not up: it will take no users when it is", args.node);
     }
+    // Before it begins: those that go at once count as well.
+    let before = held_by(&found, &root, &args.node)?;
     root.set(&args.node, "drain", "yes")?;
-    found.tell_nodes();
+    let told = found.tell_nodes(&format!("drain of {}", args.node))?;
+    let mut confirmed = !is_up || told.includes(&args.node);
     if args.no_wait {
+        if !confirmed {
+            bail!("the drain is set, but {} did not say that it read it; it does within ten beats if it can", args.node);
+        }
         return say(args.place.json, &json!({ "node": args.node, "drain": true }), &format!("{} takes no new users", args.node));
     }
-    let Drained { first, left, took } = wait_until_empty(&found, &root, &args.node, args.timeout)?;
+    let Drained { first, left, took } = wait_until_empty(&found, &root, &args.node, args.timeout, before, &mut confirmed)?;
+    if left == 0 && !confirmed {
+        bail!(
+            "the drain is set and {} holds nobody, but it did not say that it read it: its log says why, `berth doctor` looks at owners and modes",
+            args.node
+        );
+    }
     if left > 0 {
         bail!(
-            "{} still holds {left} of {first} users after {}; it goes on handing them over: `berth who --node {}` shows them. \
-             Users whose tags no other node has stay (`berth tag`)",
+            "{} still holds {left} of {} after {}{}: `berth who --node {}` shows them. Users whose tags no other node has stay (`berth tag`)",
             args.node,
+            many(first, "user"),
             humantime::format_duration(args.timeout),
+            if confirmed { "; it goes on handing them over" } else { " and did not say that it read the drain: its log says why" },
             args.node
         );
     }
@@ -121,21 +147,23 @@ pub(super) fn drain(args: &DrainArgs) -> anyhow::Result<()> {
     say(
         args.place.json,
         &json,
-        &format!("{} is drained: {first} users were handed over in {} s, it holds nobody", args.node, took.as_secs()),
+        &format!("{} is drained: handed over {} in {} s, it holds nobody", args.node, many(first, "user"), took.as_secs()),
     )
 }
 
 pub(super) fn undrain(args: &UndrainArgs) -> anyhow::Result<()> {
     let found = args.place.find()?;
+    found.ensure_node(&args.node, args.force)?;
     found.open()?.set(&args.node, "drain", "")?;
-    found.tell_nodes();
+    found.tell_nodes(&format!("undrain of {}", args.node))?;
     say(args.place.json, &json!({ "node": args.node, "drain": false }), &format!("{} takes users again", args.node))
 }
 
 pub(super) fn weight(args: &WeightArgs) -> anyhow::Result<()> {
     let found = args.place.find()?;
+    found.ensure_node(&args.node, args.force)?;
     found.open()?.set(&args.node, "weight", &args.weight.to_string())?;
-    found.tell_nodes();
+    found.tell_nodes(&format!("weight={} of {}", args.weight, args.node))?;
     say(args.place.json, &json!({ "node": args.node, "weight": args.weight }), &format!("{} has weight {}", args.node, args.weight))
 }
 
@@ -146,17 +174,30 @@ struct Drained {
     took: Duration,
 }
 
-/// Shows how many users the node still holds until that is none, or the time is up.
-fn wait_until_empty(found: &Found, root: &Root, node: &NodeName, limit: Duration) -> anyhow::Result<Drained> {
+/// Shows how many users the node still holds until that is none and it has said that it drains, or the time is up.
+fn wait_until_empty(
+    found: &Found,
+    root: &Root,
+    node: &NodeName,
+    limit: Duration,
+    before: usize,
+    confirmed: &mut bool,
+) -> anyhow::Result<Drained> {
     let mut progress = Progress::new();
-    let mut first = None;
+    let mut first = before;
     loop {
         let left = held_by(found, root, node)?;
         let took = progress.elapsed();
-        let first = *first.get_or_insert(left);
-        progress.show(&format!("{node} holds {left} of {first} users"));
-        if left == 0 || took >= limit {
+        first = first.max(left);
+        // Who hands its users over has read it.
+        *confirmed |= first > 0 && left == 0;
+        progress.show(&format!("{node} holds {left} of {}", many(first, "user")));
+        let unconfirmed = !*confirmed && took < limit.min(CONFIRM_LIMIT);
+        if (left == 0 && !unconfirmed) || took >= limit {
             return Ok(Drained { first, left, took });
+        }
+        if unconfirmed {
+            *confirmed = found.confirms(node);
         }
         std::thread::sleep(LOOK);
     }
@@ -205,6 +246,12 @@ pub(super) fn fence(args: &FenceArgs) -> anyhow::Result<()> {
         let file = files.iter().filter_map(|name| name.parse::<NodeFile>().ok()).find(|file| file.holder == node.holder);
         let Some(file) = file else { break };
         if swap(&directory, &file.in_nodes(), &file.in_fenced())? == Swapped::Won {
+            // For the log, and so that a node looks at once; the fence is done in any case.
+            match found.ask::<FencedReply>(&Request::Fenced { holder: file.holder.to_string() }) {
+                Ok(Some(_)) => {}
+                Ok(None) => eprintln!("no node runs on this host: no log says that this was an operator"),
+                Err(error) => eprintln!("no log says that this was an operator: {error:#}"),
+            }
             let text = format!("{} is fenced; if it runs, it joins again as a new incarnation", file.holder);
             return say(args.place.json, &json!({ "fenced": file.holder.to_string(), "beat": file.beat }), &text);
         }

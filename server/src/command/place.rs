@@ -1,8 +1,8 @@
 //! Where a command asks: the node on this host, by its configuration, or the shared directory itself.
 
-use std::{fmt, path::PathBuf};
+use std::{collections::BTreeSet, fmt, path::PathBuf};
 
-use affinity::{Address, NameRules, Root, UserName};
+use affinity::{Address, NameRules, NodeName, Root, UserName};
 use anyhow::{Context, bail};
 use clap::Args;
 use serde_json::json;
@@ -29,6 +29,40 @@ pub struct Place {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// The same for what only a running node can do.
+#[derive(Debug, Args)]
+pub struct NodePlace {
+    /// The configuration of the node on this host [env: BERTH_CONFIG] [default: /etc/berth/berth.toml]
+    #[arg(long, short = 'c', value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl NodePlace {
+    /// Reads the configuration.
+    pub fn find(&self) -> anyhow::Result<Found> {
+        Place { config: self.config.clone(), root: None, json: self.json }.find()
+    }
+}
+
+/// Who says that they read a changed setting.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Told {
+    /// Nobody could be asked: nodes see it within ten beats.
+    NotAsked,
+    /// These nodes did.
+    By(Vec<String>),
+}
+
+impl Told {
+    /// Whether this node did.
+    pub fn includes(&self, node: &NodeName) -> bool {
+        matches!(self, Told::By(nodes) if nodes.iter().any(|name| name == node.as_str()))
+    }
 }
 
 /// Where to ask.
@@ -88,16 +122,78 @@ impl Found {
         Ok(Wishes::new(root.pins()?, users))
     }
 
-    /// After a change of settings: has every node read them now. The setting is what counts; nodes look at it every ten beats in any case.
-    pub fn tell_nodes(&self) {
-        match self.ask::<SettingsReply>(&Request::Settings) {
-            Ok(None) => eprintln!("no node runs on this host that could tell the others: they see it within ten beats"),
-            Ok(Some((_, reply))) if reply.silent.is_empty() => {}
-            Ok(Some((_, reply))) => {
-                eprintln!("these nodes did not say that they saw it, they do within ten beats: {}", reply.silent.join(" "))
+    /// After a change of settings: has every node read them now. The setting is what counts; nodes look at it every ten beats in any case. An error
+    /// where nodes were asked and none could read it. `change` is for the log.
+    pub fn tell_nodes(&self, change: &str) -> anyhow::Result<Told> {
+        match self.ask::<SettingsReply>(&Request::Settings { change: Some(change.to_owned()) }) {
+            Ok(None) => {
+                eprintln!("no node runs on this host that could tell the others: they see it within ten beats");
+                Ok(Told::NotAsked)
             }
-            Err(error) => eprintln!("nodes were not told and see it within ten beats: {error:#}"),
+            Ok(Some((_, reply))) if reply.read.is_empty() => {
+                bail!(
+                    "it is set, but no node could read it ({}): their logs say why, and `berth doctor` looks at owners and modes",
+                    reply.silent.join(" ")
+                )
+            }
+            Ok(Some((_, reply))) => {
+                if !reply.silent.is_empty() {
+                    eprintln!("these nodes did not say that they saw it, they do within ten beats if they can: {}", reply.silent.join(" "));
+                }
+                Ok(Told::By(reply.read))
+            }
+            Err(error) => {
+                eprintln!("nodes were not told and see it within ten beats: {error:#}");
+                Ok(Told::NotAsked)
+            }
         }
+    }
+
+    /// Whether a node says now that it has read the settings.
+    pub fn confirms(&self, node: &NodeName) -> bool {
+        let asked = self.ask::<SettingsReply>(&Request::Settings { change: None });
+        matches!(asked, Ok(Some((_, reply))) if reply.read.iter().any(|name| name == node.as_str()))
+    }
+
+    /// Refuses a node that nobody knows, unless `force`: a misspelt name would stay under `settings/` for ever.
+    pub fn ensure_node(&self, node: &NodeName, force: bool) -> anyhow::Result<()> {
+        if force {
+            return Ok(());
+        }
+        let root = self.open()?;
+        let mut known: BTreeSet<NodeName> = root.live_nodes()?.into_iter().map(|seen| seen.holder.node).collect();
+        known.extend(root.fenced_nodes()?.into_iter().map(|(holder, _)| holder.node));
+        for set in root.nodes_with_settings()? {
+            if root.settings_of(&set)?.iter().next().is_some() {
+                known.insert(set);
+            }
+        }
+        if known.contains(node) {
+            return Ok(());
+        }
+        let known: Vec<&str> = known.iter().map(NodeName::as_str).collect();
+        let known = if known.is_empty() { "none".to_owned() } else { known.join(" ") };
+        bail!(
+            "no node {node} was ever seen, known: {known}; nothing was done (--force, where there is one, sets up a node that is yet to come)"
+        )
+    }
+
+    /// Whether a source has the user; `None`: that can't be told, which is said.
+    pub fn knows(&self, user: &UserName) -> Option<bool> {
+        let (section, file) = self.users.as_ref()?;
+        let asked = Authenticator::open(section, file.clone()).and_then(|users| {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            Ok(runtime.block_on(users.record(user))?.is_some())
+        });
+        asked.inspect_err(|error| eprintln!("whether there is a user {user} can't be told: {error:#}")).ok()
+    }
+
+    /// Refuses a user whom no source has.
+    pub fn ensure_user(&self, user: &UserName) -> anyhow::Result<()> {
+        if self.knows(user) == Some(false) {
+            bail!("{}; nothing was done", no_user(user));
+        }
+        Ok(())
     }
 
     /// The shared directory as a source.
@@ -146,6 +242,11 @@ impl Source {
             Source::Directory(root) => json!({ "directory": root }),
         }
     }
+}
+
+/// What is said of a user whom no source has.
+pub fn no_user(user: &UserName) -> String {
+    format!("there is no user {user} (`berth user list`, `berth user test {user}`)")
 }
 
 /// A user name as it is typed.

@@ -10,7 +10,7 @@ use serde_json::json;
 use super::{
     ConfigFile,
     control::{QuotaReply, Request},
-    place::{Found, Place, normalise},
+    place::{Found, NodePlace, normalise},
     table,
 };
 use crate::auth::Authenticator;
@@ -34,7 +34,7 @@ pub struct QuotaArgs {
     #[arg(long)]
     all: bool,
     #[command(flatten)]
-    place: Place,
+    place: NodePlace,
 }
 
 #[derive(Debug, Subcommand)]
@@ -52,7 +52,7 @@ struct RecalcArgs {
     /// The user
     user: String,
     #[command(flatten)]
-    place: Place,
+    place: NodePlace,
 }
 
 pub(super) fn run(args: &QuotaArgs) -> anyhow::Result<()> {

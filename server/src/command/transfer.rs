@@ -21,7 +21,7 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 
 use self::{export::Target, import::Importer, mbox::Variant, session::Session, source::Reading};
-use super::place::{Place, normalise};
+use super::place::{NodePlace, normalise};
 
 /// Bring mail of a user in, from a Maildir tree, mbox files or a tar archive of either
 ///
@@ -48,7 +48,7 @@ pub struct ImportArgs {
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]
-    place: Place,
+    place: NodePlace,
 }
 
 /// Write a user's mail into files
@@ -73,7 +73,7 @@ pub struct ExportArgs {
     #[arg(long, value_name = "PATTERN")]
     mailbox: Option<String>,
     #[command(flatten)]
-    place: Place,
+    place: NodePlace,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
@@ -85,10 +85,10 @@ enum Format {
     Mbox,
 }
 
-fn open(place: &Place, user: &str) -> anyhow::Result<(String, Session)> {
+fn open(place: &NodePlace, user: &str) -> anyhow::Result<(String, Session)> {
     let found = place.find()?;
     let user = normalise(user, &found.rules)?.to_string();
-    let socket = found.socket.context("this asks a running node: give its --config instead of --root")?;
+    let socket = found.socket.context("this asks a running node")?;
     let session = Session::open(&socket, &user).with_context(|| format!("can't open the mail of {user}"))?;
     Ok((user, session))
 }

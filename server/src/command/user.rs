@@ -192,6 +192,10 @@ pub(super) fn run(args: &UserArgs) -> anyhow::Result<()> {
 }
 
 fn named(name: &str, rules: &NameRules) -> anyhow::Result<UserName> {
+    if let Some(c) = name.chars().find(|c| [':', '#'].contains(c)) {
+        // In a users file a name ends at `:`: what is before it is another user.
+        bail!("{name:?} can't be in a users file: it holds `{c}`; nothing was changed");
+    }
     user_of(name, rules).map_err(anyhow::Error::msg)
 }
 
@@ -289,6 +293,13 @@ mod tests {
         let long = first_line("x".repeat(PASSWORD_BYTES_MAX * 2).as_bytes()).unwrap();
         assert!(check(&long).is_err());
         check(&"x".repeat(PASSWORD_BYTES_MAX)).unwrap();
+    }
+
+    #[test]
+    fn a_name_with_a_colon_is_not_the_user_before_it() {
+        for name in ["bob@example.org:x", "carl:", ":x", "a#b"] {
+            assert!(named(name, &NameRules::default()).unwrap_err().to_string().contains("can't be in a users file"), "{name}");
+        }
     }
 
     #[test]

@@ -12,9 +12,9 @@ use serde_json::json;
 
 use super::{
     control::{KickReply, Request, WhoReply},
-    directory,
+    directory, many,
     moves::{self, Move},
-    place::{Place, normalise},
+    place::{NodePlace, Place, no_user, normalise},
 };
 
 /// Show which node has a user, and why
@@ -47,7 +47,7 @@ pub struct MoveArgs {
     #[arg(long, value_name = "NODE")]
     from: Option<NodeName>,
     #[command(flatten)]
-    place: Place,
+    place: NodePlace,
 }
 
 /// End sessions
@@ -71,7 +71,7 @@ pub struct KickArgs {
     #[arg(long, value_name = "TEXT", default_value = "your session was ended by the administrator", value_parser = one_line)]
     why: String,
     #[command(flatten)]
-    place: Place,
+    place: NodePlace,
 }
 
 /// Most characters of a text for clients: one line of any protocol.
@@ -90,6 +90,12 @@ pub(super) fn whereabouts(args: &WhereArgs) -> anyhow::Result<()> {
     let user = normalise(&args.user, &found.rules)?;
     let root = found.open()?;
     let seen = root.look(&user)?;
+    if found.knows(&user) == Some(false) {
+        if seen.epoch.0 == 0 {
+            bail!("{}", no_user(&user));
+        }
+        eprintln!("no source knows {user} now: this is what was left");
+    }
     // Listed after the lease: who is missing then is gone for good.
     let peers = directory::peers(root.live_nodes()?);
     let wish = found.wishes(&root)?.of(&user);
@@ -178,6 +184,7 @@ fn explain(user: &UserName, wish: &Wish, seen: &Seen, peers: &[Peer], sessions: 
         (Some((_, Some(_))), Some(0)) => {
             why.push("nobody uses it: the lease lingers, so that the next session finds warm caches".to_owned())
         }
+        (Some((_, Some(_))), Some(1)) => why.push("1 session uses it".to_owned()),
         (Some((_, Some(_))), Some(sessions)) => why.push(format!("{sessions} sessions use it")),
         _ => {}
     }
@@ -202,6 +209,9 @@ pub(super) fn move_users(args: &MoveArgs) -> anyhow::Result<()> {
     };
     let node: NodeName = node.parse().with_context(|| format!("{node:?} can't be a node"))?;
     let found = args.place.find()?;
+    for node in [Some(&node), args.from.as_ref()].into_iter().flatten() {
+        found.ensure_node(node, false)?;
+    }
     let users: Vec<UserName> = match &args.from {
         None => users.iter().map(|user| normalise(user, &found.rules)).collect::<anyhow::Result<_>>()?,
         Some(from) if *from == node => bail!("{from} is where they are"),
@@ -234,6 +244,9 @@ pub(super) fn move_users(args: &MoveArgs) -> anyhow::Result<()> {
 pub(super) fn kick(args: &KickArgs) -> anyhow::Result<()> {
     let found = args.place.find()?;
     let user = args.user.as_deref().map(|user| normalise(user, &found.rules)).transpose()?;
+    if let Some(node) = &args.node {
+        found.ensure_node(node, false)?;
+    }
     let request = Request::Kick {
         user: user.map(|user| user.to_string()),
         ip: args.ip,
@@ -245,7 +258,7 @@ pub(super) fn kick(args: &KickArgs) -> anyhow::Result<()> {
     if args.place.json {
         writeln!(out, "{}", json!(reply))?;
     } else {
-        writeln!(out, "{} sessions were told to end", reply.ended)?;
+        writeln!(out, "{} told to end", many(reply.ended, "session"))?;
     }
     if !reply.silent.is_empty() {
         bail!("these nodes did not answer, the sessions that they serve go on: {}", reply.silent.join(" "));

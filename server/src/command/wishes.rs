@@ -3,7 +3,6 @@
 use std::io::{self, Write};
 
 use affinity::{NodeName, Tag};
-use anyhow::bail;
 use clap::{Args, ValueEnum};
 use serde_json::json;
 
@@ -31,6 +30,9 @@ pub struct PinArgs {
     /// Move the user at once: sessions are told to connect again
     #[arg(long, requires = "user")]
     now: bool,
+    /// Also to a node that was never seen
+    #[arg(long, requires = "user")]
+    force: bool,
     #[command(flatten)]
     place: Place,
 }
@@ -62,6 +64,9 @@ pub struct TagArgs {
     change: Option<Change>,
     /// The tags: a-z 0-9 - _ .
     tags: Vec<Tag>,
+    /// Also those of a node that was never seen
+    #[arg(long)]
+    force: bool,
     #[command(flatten)]
     place: Place,
 }
@@ -91,11 +96,10 @@ pub(super) fn pin(args: &PinArgs) -> anyhow::Result<()> {
     let user = normalise(user, &found.rules)?;
     let peers = directory::peers(root.live_nodes()?);
     let known = peers.iter().any(|peer| peer.holder.node == *node);
-    if !known && !root.nodes_with_settings()?.contains(node) && !root.fenced_nodes()?.iter().any(|(holder, _)| holder.node == *node) {
-        bail!("there is no node {node}, and never was one: `berth nodes` shows all; nothing was changed");
-    }
+    found.ensure_node(node, args.force)?;
+    found.ensure_user(&user)?;
     root.pin(&user, Some(node))?;
-    found.tell_nodes();
+    found.tell_nodes(&format!("pin of {user} to {node}"))?;
     let wish = found.wishes(&root)?.of(&user);
     let lacking = peers.iter().find(|peer| peer.holder.node == *node && !wish.permits(&peer.tags));
     if let Some(peer) = lacking {
@@ -123,8 +127,12 @@ pub(super) fn unpin(args: &UnpinArgs) -> anyhow::Result<()> {
     let user = normalise(&args.user, &found.rules)?;
     let root = found.open()?;
     let was = root.pins()?.remove(&user);
+    if was.is_none() {
+        // A user who was removed may be pinned yet.
+        found.ensure_user(&user)?;
+    }
     root.pin(&user, None)?;
-    found.tell_nodes();
+    found.tell_nodes(&format!("no pin of {user}"))?;
     let text = match &was {
         Some(node) => format!("{user} is no longer pinned to {node}"),
         None => format!("{user} was not pinned"),
@@ -135,18 +143,26 @@ pub(super) fn unpin(args: &UnpinArgs) -> anyhow::Result<()> {
 pub(super) fn tag(args: &TagArgs) -> anyhow::Result<()> {
     let found = args.place.find()?;
     let root = found.open()?;
+    if let Some(node) = &args.node {
+        found.ensure_node(node, args.force)?;
+    }
     if let (Some(node), Some(change)) = (&args.node, args.change) {
         let now = root.change_tags(node, |tags| match change {
             Change::Add => tags.extend(args.tags.iter().cloned()),
             Change::Remove => tags.retain(|tag| !args.tags.contains(tag)),
         })?;
-        found.tell_nodes();
         let words: Vec<String> = now.iter().map(ToString::to_string).collect();
+        found.tell_nodes(&format!("tags={} of {node}", words.join(",")))?;
         let text = if words.is_empty() { format!("{node} has no tags") } else { format!("{node} has the tags {}", words.join(" ")) };
         return say(args.place.json, &json!({ "node": node, "tags": now }), &text);
     }
-    let mut nodes = root.nodes_with_settings()?;
-    nodes.extend(root.live_nodes()?.into_iter().map(|node| node.holder.node));
+    // A node that is not up is shown for what is set for it.
+    let mut nodes: Vec<NodeName> = root.live_nodes()?.into_iter().map(|node| node.holder.node).collect();
+    for node in root.nodes_with_settings()? {
+        if root.settings_of(&node)?.iter().next().is_some() {
+            nodes.push(node);
+        }
+    }
     nodes.sort();
     nodes.dedup();
     nodes.retain(|node| args.node.as_ref().is_none_or(|wanted| wanted == node));

@@ -85,6 +85,16 @@ impl AuthSection {
         self.source.iter().filter_map(file).collect()
     }
 
+    /// Databases that are files and are not there: opened for reading only, they are never made.
+    pub fn missing_databases(&self) -> Vec<String> {
+        let files = self.source.iter().enumerate().filter_map(|(index, source)| match source {
+            SourceSection::Sql(section) if section.driver == SqlDriver::Sqlite => Some((index + 1, &section.connection)),
+            _ => None,
+        });
+        let missing = files.filter(|(_, file)| !std::path::Path::new(file).exists());
+        missing.map(|(number, file)| format!("there is no database {file} (auth.source {number}, `connection`)")).collect()
+    }
+
     /// What else is read: secrets, certificate authorities, databases that are files.
     pub fn files(&self) -> Vec<PathBuf> {
         let mut files = Vec::new();

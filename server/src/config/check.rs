@@ -5,7 +5,11 @@ use std::time::Duration;
 use affinity::UserName;
 use storage::{Layout, MailboxName, SpecialUse};
 
-use super::{Address, Config, auth::SourceSection, explain::Written};
+use super::{
+    Address, Config,
+    auth::{SourceSection, SqlDriver},
+    explain::Written,
+};
 use crate::{
     auth::{oauth::algorithm, sasl::Mechanism, scheme::Scheme},
     imap::wire::enabled::Separator,
@@ -56,8 +60,11 @@ impl Config {
             say("listen.acme", "needs [tls.acme]: for which names is a certificate wanted?".to_owned());
         }
         self.check_lmtp(&mut say);
-        if let Err(error) = tracing_subscriber::EnvFilter::builder().parse(&self.log.level) {
-            say("log.level", format!("{:?} is not a level: {error}", self.log.level));
+        if let Some(wrong) = wrong_level(&self.log.level) {
+            say(
+                "log.level",
+                format!("{wrong:?} is not a level: error, warn, info, debug, trace, or MODULE=LEVEL, as in \"info,server::imap=debug\""),
+            );
         }
         found
     }
@@ -233,6 +240,31 @@ impl Config {
         } else if auth.mechanisms.iter().any(|name| ["OAUTHBEARER", "XOAUTH2"].contains(&name.to_ascii_uppercase().as_str())) {
             say("auth.mechanisms", "OAUTHBEARER and XOAUTH2 need [auth.oauth]: whose tokens count?".to_owned());
         }
+        for (index, source) in auth.source.iter().enumerate() {
+            let number = index + 1;
+            match source {
+                SourceSection::Sql(sql) if sql.connection.trim().is_empty() => {
+                    let example = match sql.driver {
+                        SqlDriver::Postgresql => "\"host=db.example.org user=berth dbname=mail\"",
+                        SqlDriver::Sqlite => "\"/etc/berth/users.db\"",
+                    };
+                    say(
+                        "auth.source",
+                        format!("source {number} (type = \"sql\") lacks `connection`: where the database is, as in {example}"),
+                    );
+                }
+                SourceSection::Sql(sql) if sql.query.trim().is_empty() => {
+                    let text =
+                        format!("source {number} (type = \"sql\") has an empty `query`: leave it out, or write what gives a user's row");
+                    say("auth.source", text);
+                }
+                SourceSection::Ldap(ldap) if ldap.urls.is_empty() => {
+                    let text = format!("source {number} (type = \"ldap\") lacks `urls`: its servers, as in [\"ldaps://ldap.example.org\"]");
+                    say("auth.source", text);
+                }
+                _ => {}
+            }
+        }
         if auth.cache_users == 0 {
             say("auth.cache_users", "must be 1 at least; `auth.cache_ttl = \"0s\"` remembers nobody".to_owned());
         }
@@ -308,6 +340,17 @@ impl Config {
             say("limits.idle_timeout", "must be 30m at least (RFC 9051 §5.4)".to_owned());
         }
     }
+}
+
+/// The part of a level that is none. The filter's own parser takes a word that it does not know for a module, and logs nothing else.
+fn wrong_level(level: &str) -> Option<&str> {
+    let is_level = |word: &str| ["off", "error", "warn", "info", "debug", "trace"].contains(&word.to_ascii_lowercase().as_str());
+    let is_right = |part: &str| match part.rsplit_once('=') {
+        Some((module, level)) => !module.trim().is_empty() && is_level(level.trim()),
+        None => is_level(part),
+    };
+    let wrong = level.split(',').map(str::trim).find(|part| !is_right(part));
+    wrong.or_else(|| tracing_subscriber::EnvFilter::builder().parse(level).is_err().then_some(level))
 }
 
 /// A template must give every user a folder of their own.

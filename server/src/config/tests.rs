@@ -218,3 +218,30 @@ fn a_sandbox_runs_no_programs() {
     let both = format!("{head}[quota]\nwarning_command = [\"/usr/local/bin/warn\"]\n");
     assert!(parse(&both).unwrap_err().to_string().contains("quota.warning_command"), "{both}");
 }
+
+#[test]
+fn a_level_that_is_none_is_refused() {
+    let head = "[node]\nname = \"a\"\nroot = \"/srv/berth\"\nadvertise = [\"a:8143\"]\n[log]\n";
+    for level in ["chatty", "info,server::imap=loud", "verbose,server=info", "", "=info"] {
+        let said = error(&format!("{head}level = \"{level}\"\n"));
+        assert!(said.contains("line 6") && said.contains("is not a level") && said.contains("MODULE=LEVEL"), "{level:?}: {said}");
+    }
+    for level in ["info", "WARN", "off", "info,server::imap=debug", "error,affinity=trace"] {
+        assert!(parse(&format!("{head}level = \"{level}\"\n")).is_ok(), "{level:?}");
+    }
+}
+
+#[test]
+fn a_source_without_a_place_is_refused_and_a_missing_database_is_named() {
+    let head = "[node]\nname = \"a\"\nroot = \"/srv/berth\"\nadvertise = [\"a:8143\"]\n[[auth.source]]\n";
+    let said = error(&format!("{head}type = \"sql\"\n"));
+    assert!(said.contains("line 5") && said.contains("source 1") && said.contains("lacks `connection`"), "{said}");
+    let said = error(&format!("{head}type = \"sql\"\nconnection = \"host=x\"\nquery = \"\"\n"));
+    assert!(said.contains("empty `query`"), "{said}");
+    let said = error(&format!("{head}type = \"ldap\"\n"));
+    assert!(said.contains("lacks `urls`"), "{said}");
+    let config = parse(&format!("{head}type = \"sql\"\ndriver = \"sqlite\"\nconnection = \"/nonexist.db\"\n")).unwrap();
+    let missing = config.auth.missing_databases();
+    assert!(missing.len() == 1 && missing[0].contains("/nonexist.db"), "{missing:?}");
+    assert_eq!(parse(&format!("{head}type = \"static\"\n")).unwrap().auth.missing_databases(), Vec::<String>::new());
+}

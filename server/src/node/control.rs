@@ -26,13 +26,18 @@ use super::{
 use crate::{
     acme::renewal::{self, Outcome},
     client::{Client, SessionId},
-    command::control::{self, HeldRow, KickReply, MoveReply, NodeRow, NodesReply, Request as Question, SessionRow},
+    command::{
+        control::{self, HeldRow, KickReply, MoveReply, NodeRow, NodesReply, Request as Question, SessionRow},
+        place::no_user,
+    },
     connection::Connection,
     imap,
 };
 
 /// Longest question.
 const LINE_BYTES_MAX: u64 = 64 * 1024;
+/// Most of what an asker says that goes into the log.
+const LOGGED_CHARS_MAX: usize = 200;
 /// How long an asker may take to ask, and to take the answer.
 const ASKER_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -69,6 +74,8 @@ pub async fn listen(node: Arc<Node>, path: PathBuf) -> anyhow::Result<()> {
 }
 
 async fn serve(node: &Arc<Node>, stream: UnixStream) -> io::Result<()> {
+    // Who asks, for the log.
+    let by = stream.peer_cred().map_or_else(|_| "control socket".to_owned(), |peer| format!("control socket, uid {}", peer.uid()));
     let (read, mut write) = stream.into_split();
     let mut line = String::new();
     let mut asked = BufReader::new(read.take(LINE_BYTES_MAX));
@@ -79,7 +86,7 @@ async fn serve(node: &Arc<Node>, stream: UnixStream) -> io::Result<()> {
             let stream = asked.into_inner().into_inner().reunite(write).map_err(io::Error::other)?;
             return session(node, stream, &user).await;
         }
-        Ok(question) => answer(node, question).await.unwrap_or_else(|error| json!({ "error": error })),
+        Ok(question) => answer(node, question, &by).await.unwrap_or_else(|error| json!({ "error": error })),
         Err(error) => json!({ "error": format!("not understood: {error}") }),
     };
     let mut text = serde_json::to_vec(&answer)?;
@@ -116,7 +123,7 @@ async fn refuse(stream: &mut UnixStream, why: &str) -> io::Result<()> {
     timeout(ASKER_TIMEOUT, stream.write_all(line.as_bytes())).await?
 }
 
-async fn answer(node: &Arc<Node>, question: Question) -> Result<Value, String> {
+async fn answer(node: &Arc<Node>, question: Question, by: &str) -> Result<Value, String> {
     let wrong = |error: NameError| error.to_string();
     let user_of = |user: &str| UserName::normalise(user).map_err(wrong);
     let node_of = |name: &str| name.parse::<NodeName>().map_err(wrong);
@@ -127,17 +134,31 @@ async fn answer(node: &Arc<Node>, question: Question) -> Result<Value, String> {
             let user = user.as_deref().map(user_of).transpose()?;
             let filter = SessionFilter { user, ip, node: which.as_deref().map(node_of).transpose()?, ingress: None };
             let (ended, silent) = operate::end_everywhere(node, &filter, &why).await;
-            tracing::warn!(?filter, ended, why, "an operator ends sessions");
+            // Somebody who was removed may have sessions yet; a misspelt name has none.
+            if let (Some(user), 0) = (&filter.user, ended) {
+                known(node, user.clone()).await?;
+            }
+            tracing::warn!(
+                user = filter.user.as_ref().map(tracing::field::display),
+                ip = filter.ip.as_ref().map(tracing::field::display),
+                node = filter.node.as_ref().map(tracing::field::display),
+                ended,
+                why,
+                by,
+                "an operator ended sessions"
+            );
             serde_json::to_value(KickReply { ended, silent })
         }
         Question::Move { user, to } => {
-            let epoch = operate::move_user(node, &user_of(&user)?, &node_of(&to)?).await?;
+            let (user, to) = (known(node, user_of(&user)?).await?, node_of(&to)?);
+            let epoch = operate::move_user(node, &user, &to).await?;
+            tracing::info!(%user, %to, epoch, by, "an operator moved a user");
             serde_json::to_value(MoveReply { epoch })
         }
         // It is no question: see `serve`.
         Question::Session { .. } => return Err("a session begins with its own line".to_owned()),
-        Question::Index { user, rebuild } => serde_json::to_value(index::of(node, &user_of(&user)?, rebuild).await?),
-        Question::Quota { user, recount } => serde_json::to_value(quota::of(node, &user_of(&user)?, recount).await?),
+        Question::Index { user, rebuild } => serde_json::to_value(index::of(node, &known(node, user_of(&user)?).await?, rebuild).await?),
+        Question::Quota { user, recount } => serde_json::to_value(quota::of(node, &known(node, user_of(&user)?).await?, recount).await?),
         Question::Tls => {
             let served = node.tls.iter().flat_map(|tls| tls.certificates());
             serde_json::to_value(control::TlsReply { fingerprints: served.map(|served| served.facts.fingerprint.clone()).collect() })
@@ -152,9 +173,34 @@ async fn answer(node: &Arc<Node>, question: Question) -> Result<Value, String> {
             };
             serde_json::to_value(control::RenewReply { nothing })
         }
-        Question::Settings => serde_json::to_value(control::SettingsReply { silent: operate::settings_everywhere(node).await }),
+        Question::Settings { change } => {
+            if let Some(change) = change {
+                tracing::info!(change = one_line(&change), by, "an operator changed a setting");
+            }
+            let (read, silent) = operate::settings_everywhere(node).await;
+            serde_json::to_value(control::SettingsReply { read, silent })
+        }
+        Question::Fenced { holder } => {
+            tracing::warn!(holder = one_line(&holder), by, "an operator fenced a node");
+            node.keeper.look_soon();
+            serde_json::to_value(control::FencedReply { logged: true })
+        }
     };
     value.map_err(|error| error.to_string())
+}
+
+/// A user whom a source has; what is done for others would make folders for nobody.
+async fn known(node: &Arc<Node>, user: UserName) -> Result<UserName, String> {
+    match node.auth.record(&user).await {
+        Ok(Some(_)) => Ok(user),
+        Ok(None) => Err(no_user(&user)),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// What an asker says goes into the log as one short line.
+fn one_line(text: &str) -> String {
+    text.chars().take(LOGGED_CHARS_MAX).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 async fn who(node: &Arc<Node>, user: Option<UserName>) -> control::WhoReply {

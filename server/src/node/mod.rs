@@ -154,6 +154,9 @@ async fn start(config: Config, config_file: &Path) -> anyhow::Result<Arc<Node>> 
     let root = Root::open(&config.node.root, config.node.cluster_id.as_deref())?;
     let tls = Tls::load(&config.tls, root.path())?;
     let renewal = Renewal::new(&root);
+    if let Some(missing) = config.auth.missing_databases().into_iter().next() {
+        anyhow::bail!(missing);
+    }
     let auth = Authenticator::open(&config.auth, config.passwd_file())?
         .of_cluster(&root.cluster().cluster_id)
         .with_app_passwords(config.app_password_file());

@@ -97,6 +97,9 @@ pub async fn move_user(node: &Arc<Node>, user: &UserName, to: &NodeName) -> Move
     let target = match target {
         None => return Err(format!("no node {to} is up: `berth nodes` shows all")),
         Some(peer) if peer.suspect => return Err(format!("node {to} gives no sign of life")),
+        // It would give the user up at once.
+        Some(peer) if peer.draining => return Err(format!("{to} is drained: `berth undrain {to}` first")),
+        Some(peer) if peer.trouble => return Err(format!("{to} is in trouble and gives its users up: `berth nodes` says why")),
         Some(peer) => peer.holder.clone(),
     };
     let seen = node.keeper.look(user).await.map_err(|error| error.to_string())?;
@@ -164,8 +167,8 @@ pub async fn greet(node: Arc<Node>) {
     join_all(greeting).await;
 }
 
-/// Settings on the shared directory were changed: every live node reads and follows them now. Gives those that did not say so.
-pub async fn settings_everywhere(node: &Arc<Node>) -> Vec<String> {
+/// Settings on the shared directory were changed: every live node reads and follows them now. Gives those that said so, and those that did not.
+pub async fn settings_everywhere(node: &Arc<Node>) -> (Vec<String>, Vec<String>) {
     let answers = everywhere(node, |peer, is_this| async move {
         if is_this {
             return Some(follow_settings(node).await);
@@ -173,7 +176,9 @@ pub async fn settings_everywhere(node: &Arc<Node>) -> Vec<String> {
         ask::<bool>(node, &peer.holder, &Request::Settings, ANSWER_LIMIT).await.ok()
     })
     .await;
-    answers.into_iter().filter(|(_, read)| *read != Some(true)).map(|(peer, _)| peer.holder.node.to_string()).collect()
+    let (read, silent): (Vec<_>, Vec<_>) = answers.into_iter().partition(|(_, read)| *read == Some(true));
+    let names = |answers: Vec<(Peer, Option<bool>)>| answers.into_iter().map(|(peer, _)| peer.holder.node.to_string()).collect();
+    (names(read), names(silent))
 }
 
 /// Tells the other nodes of failed logins, once a second at most; a node that does not answer goes without.

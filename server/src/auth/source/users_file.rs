@@ -143,6 +143,9 @@ impl Present {
             io::ErrorKind::NotFound => {
                 anyhow!("there is no users file {}: make it with `berth user add NAME`, or set `auth.passwd_file`", file.display())
             }
+            io::ErrorKind::PermissionDenied => {
+                anyhow!(error).context(format!("can't read the users file {}: {}", file.display(), may_not_read(file)))
+            }
             _ => anyhow!(error).context(format!("can't read the users file {}", file.display())),
         })?;
         let (users, bad) = Users::parse(&text, rules, scheme);
@@ -150,6 +153,20 @@ impl Present {
             warn!("{}, line {}: {}", file.display(), line.number, line.why);
         }
         Ok(Present { rules: rules.clone(), scheme, stamp, users: Arc::new(users) })
+    }
+}
+
+/// Whose a file is that this process may not read, and what to do.
+pub(in crate::auth) fn may_not_read(file: &Path) -> String {
+    let own = rustix::process::geteuid().as_raw();
+    match fs::metadata(file) {
+        Ok(there) => {
+            let (uid, gid, mode) = (there.uid(), there.gid(), there.mode() & 0o777);
+            format!(
+                "it belongs to uid {uid}, gid {gid} (mode {mode:04o}) and this is uid {own}: `chown {own}` it, or let its group read it"
+            )
+        }
+        Err(_) => format!("this is uid {own}: its folders must let that one in"),
     }
 }
 

@@ -14,7 +14,7 @@ use serde_json::json;
 use crate::command::{
     control::{IndexReply, Request},
     moves::progress::Progress,
-    place::{Place, normalise},
+    place::{NodePlace, normalise},
 };
 
 /// Check or rebuild a user's index
@@ -43,7 +43,7 @@ struct UserArgs {
     /// The user
     user: String,
     #[command(flatten)]
-    place: Place,
+    place: NodePlace,
 }
 
 pub(in crate::command) fn run(args: &IndexArgs) -> anyhow::Result<()> {
