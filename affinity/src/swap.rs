@@ -15,18 +15,23 @@ use std::{
     fmt::Debug,
     fs::File,
     io::{self, Read, Write},
+    os::fd::{AsFd, OwnedFd},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
+use parking_lot::Mutex;
 use rustix::{
-    fs::{AtFlags, CWD, Dir, Mode, OFlags, StatxFlags},
+    fs::{AtFlags, CWD, Mode, OFlags, RawDir, SeekFrom, StatxFlags},
     io::Errno,
 };
 
-use crate::owner::follow_folder;
+use crate::{names::NODES, owner::follow_folder};
 
 /// Most bytes read of a small shared file (`berth.toml`, `info/…`): ours have a few hundred.
 pub const SMALL_FILE_BYTES_MAX: u64 = 64 * 1024;
+/// What one call gives of a listing: the nodes of a large cluster.
+const LISTING_BYTES: usize = 32 * 1024;
 /// `statfs` says this of NFS.
 const NFS_MAGIC: u64 = 0x6969;
 
@@ -87,6 +92,8 @@ pub struct MountedDirectory {
     root: PathBuf,
     syncs_itself: bool,
     is_operators: bool,
+    /// `nodes/`, which is listed once a beat: opening a folder takes two requests.
+    nodes: Arc<Mutex<Option<OwnedFd>>>,
 }
 
 impl MountedDirectory {
@@ -94,7 +101,7 @@ impl MountedDirectory {
     pub fn new(root: &Path) -> io::Result<MountedDirectory> {
         let magic = rustix::fs::statfs(root)?.f_type;
         let syncs_itself = u64::try_from(magic).is_ok_and(|magic| magic == NFS_MAGIC);
-        Ok(MountedDirectory { root: root.to_owned(), syncs_itself, is_operators: false })
+        Ok(MountedDirectory { root: root.to_owned(), syncs_itself, is_operators: false, nodes: Arc::default() })
     }
 
     /// For an operator's command, which root may run where nodes are another account: what it makes belongs to the owner of its folder.
@@ -106,21 +113,58 @@ impl MountedDirectory {
     fn path(&self, name: &str) -> PathBuf {
         self.root.join(name)
     }
+
+    /// Lists `nodes/` and keeps it open for the next time.
+    fn list_nodes(&self) -> io::Result<Vec<String>> {
+        let path = self.path(NODES);
+        // Whoever lists it right now, or hangs in there, has the place in it where the listing goes on.
+        let Some(mut kept) = self.nodes.try_lock() else { return names_in(&open_folder(&path)?) };
+        let opened = match kept.take().filter(|opened| is_at(opened, &path)) {
+            Some(opened) => opened,
+            None => open_folder(&path)?,
+        };
+        // After an error it is opened anew.
+        let names = names_in(&opened)?;
+        *kept = Some(opened);
+        Ok(names)
+    }
+}
+
+fn open_folder(path: &Path) -> io::Result<OwnedFd> {
+    Ok(rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
+}
+
+/// The names in a folder as the server has them now.
+fn names_in(opened: &OwnedFd) -> io::Result<Vec<String>> {
+    let _fresh = rustix::fs::statx(opened, "", AtFlags::EMPTY_PATH | AtFlags::STATX_FORCE_SYNC, StatxFlags::BASIC_STATS)?;
+    rustix::fs::seek(opened, SeekFrom::Start(0))?;
+    let mut names = Vec::new();
+    let mut buffer = Vec::with_capacity(LISTING_BYTES);
+    let mut listing = RawDir::new(opened, buffer.spare_capacity_mut());
+    while let Some(entry) = listing.next() {
+        // A name that is not UTF-8 is not ours; lossy is enough to warn of it.
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        if name != "." && name != ".." {
+            names.push(name);
+        }
+    }
+    Ok(names)
+}
+
+/// Whether the path still leads to the folder that was opened: something else may have been mounted there. Known without a request.
+fn is_at(opened: &OwnedFd, path: &Path) -> bool {
+    let id = |folder, path: &Path, how| {
+        let stat = rustix::fs::statx(folder, path, how | AtFlags::STATX_DONT_SYNC, StatxFlags::INO).ok()?;
+        Some((stat.stx_dev_major, stat.stx_dev_minor, stat.stx_ino))
+    };
+    let there = id(CWD, path, AtFlags::empty());
+    there.is_some() && there == id(opened.as_fd(), Path::new(""), AtFlags::EMPTY_PATH)
 }
 
 impl SharedDirectory for MountedDirectory {
     fn list(&self, folder: &str) -> io::Result<Vec<String>> {
-        let opened = rustix::fs::open(self.path(folder), OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-        let _fresh = rustix::fs::statx(&opened, "", AtFlags::EMPTY_PATH | AtFlags::STATX_FORCE_SYNC, StatxFlags::BASIC_STATS)?;
-        let mut names = Vec::new();
-        for entry in Dir::new(opened)? {
-            // A name that is not UTF-8 is not ours; lossy is enough to warn of it.
-            let name = entry?.file_name().to_string_lossy().into_owned();
-            if name != "." && name != ".." {
-                names.push(name);
-            }
-        }
-        Ok(names)
+        // Where a request is a system call there is nothing to be gained.
+        if folder == NODES && self.syncs_itself { self.list_nodes() } else { names_in(&open_folder(&self.path(folder))?) }
     }
 
     fn refresh(&self, folder: &str) -> io::Result<()> {
@@ -274,6 +318,29 @@ mod tests {
         a.write("info", b"{}").unwrap();
         assert_eq!(b.read("info").unwrap(), b"{}");
         a.sync("nodes").unwrap();
+    }
+
+    #[test]
+    fn nodes_kept_open_show_what_others_did_and_are_opened_anew_where_they_are_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let (a, b) = (MountedDirectory::new(folder.path()).unwrap(), MountedDirectory::new(folder.path()).unwrap());
+        assert!(a.list_nodes().is_err(), "an unmounted mount point has none");
+        a.create_folder("nodes").unwrap();
+        for number in 0..3 {
+            b.create(&format!("nodes/{number}")).unwrap();
+            assert_eq!(a.list_nodes().unwrap().len(), number + 1);
+        }
+        b.rename("nodes/0", "nodes/0,1").unwrap();
+        assert!(a.list_nodes().unwrap().contains(&"0,1".to_owned()));
+        assert!(a.nodes.lock().is_some());
+        // Something else is mounted there.
+        b.rename("nodes", "elsewhere").unwrap();
+        assert!(a.list_nodes().is_err());
+        b.create_folder("nodes").unwrap();
+        assert_eq!(a.list_nodes().unwrap(), [] as [&str; 0]);
+        let _somebody_hangs = a.nodes.lock();
+        b.create("nodes/late").unwrap();
+        assert_eq!(a.list_nodes().unwrap(), ["late"]);
     }
 
     #[test]

@@ -60,6 +60,8 @@ pub(super) struct Engine {
     pub(super) resigning: AtomicBool,
     temporaries: AtomicU64,
     warned: Mutex<BTreeSet<String>>,
+    /// When the last beat began.
+    pub(super) beat_began: Mutex<Duration>,
 }
 
 /// The others, as of the last watch.
@@ -119,6 +121,7 @@ impl Engine {
             resigning: AtomicBool::new(false),
             temporaries: AtomicU64::new(0),
             warned: Mutex::default(),
+            beat_began: Mutex::default(),
         }
     }
 

@@ -86,6 +86,7 @@ impl Beater {
                 return self.stopped(None);
             }
             let began = self.engine.now();
+            *self.engine.beat_began.lock() = began;
             let (from, to) = self.beat.attempt(began);
             let answer = self.swap(&from, &to);
             match self.beat.answered(answer, self.engine.timings().self_limit()) {
@@ -224,8 +225,9 @@ impl Watcher {
         let mut fenced_somebody = false;
         loop {
             let beat = self.engine.timings().beat();
+            let since_beat = self.engine.now().saturating_sub(*self.engine.beat_began.lock());
             // After a fence at once: whoever waits for the leases of the dead node hears of it.
-            let pause = if fenced_somebody { Duration::ZERO } else { beat };
+            let pause = if fenced_somebody { Duration::ZERO } else { watch_pause(since_beat, beat) };
             let Some(readers) = self.engine.stop.wait_for_readers(pause) else { return };
             if !readers.is_empty() {
                 self.settings_due = true;
@@ -364,9 +366,41 @@ impl Watcher {
     }
 }
 
+/// The part of a beat by which the watch looks before it: a listing takes less.
+const AHEAD_OF_BEAT: u32 = 32;
+
+/// How long the watch pauses: about a beat, until right before the next beat of ours. What the NFS client learns of the folder by the listing is what the
+/// rename needs: at any other time it would ask for the file once more. The beat does not wait for it.
+fn watch_pause(since_beat: Duration, beat: Duration) -> Duration {
+    let beat = beat.max(Duration::from_nanos(1));
+    let aim = beat - beat / AHEAD_OF_BEAT;
+    let phase = Duration::from_nanos(u64::try_from(since_beat.as_nanos() % beat.as_nanos()).unwrap_or_default());
+    let pause = if phase <= aim { aim.saturating_sub(phase) } else { (beat + aim).saturating_sub(phase) };
+    // Never twice within a quarter, and never more than a quarter late: what a listing is late counts as time without sight of the others.
+    if pause < beat / 4 { pause + beat } else { pause }
+}
+
 /// What an incarnation published.
 pub(crate) fn read_info(directory: &dyn SharedDirectory, holder: &HolderId) -> io::Result<NodeInfo> {
     // This client may remember that the file was missing.
     directory.refresh(INFO)?;
     Ok(serde_json::from_slice(&directory.read(&format!("{INFO}/{holder}"))?)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_watch_looks_once_a_beat_and_right_before_it() {
+        let beat = Duration::from_millis(3200);
+        for since in (0..16_000).map(Duration::from_millis) {
+            let pause = watch_pause(since, beat);
+            assert!(pause >= beat / 4 && pause <= beat * 5 / 4, "{since:?}: {pause:?}");
+            assert_eq!((since + pause).as_millis() % 3200, 3100, "{since:?}: {pause:?}");
+        }
+        // A look that takes a while does not make the next one late.
+        assert_eq!(watch_pause(Duration::from_millis(3120), beat), Duration::from_millis(3180));
+        assert!(watch_pause(Duration::from_secs(5), Duration::ZERO) <= Duration::from_nanos(2));
+    }
 }
