@@ -10,6 +10,10 @@
 //! - an index that can't be copied for another reason is kept (`an_index_that_cannot_be_copied_now_is_not_given_up`)
 //! - a log that is damaged in the middle is said (`a_log_that_is_damaged_in_the_middle_is_said`)
 //! - an index that is made anew takes the place of the old one when it is complete (`a_new_index_takes_the_place_of_a_damaged_one`)
+//! - an index that can't be looked at is not taken for none (`a_folder_that_cannot_be_listed_is_no_empty_one`)
+//! - a root that is missing is made and looked at again: this client may only remember that it was (`an_index_that_was_remembered_as_missing_is_found`)
+//!
+//! What is there is known from two listings, of the root and of the newest folder: asking for each name costs as many requests as there are names.
 
 use std::{
     fs,
@@ -18,7 +22,10 @@ use std::{
 };
 
 use affinity::{Epoch, Handover};
-use rustix::fs::OFlags;
+use rustix::{
+    fs::{AtFlags, CWD, Dir, Mode, OFlags, StatxFlags},
+    io::Errno,
+};
 
 use crate::{IndexError, UserIndex};
 
@@ -54,22 +61,24 @@ pub struct Opened {
 
 /// Opens the index under `root` (`…/<user>/index`) for the holder of `epoch`.
 pub fn open(root: &Path, epoch: Epoch, handover: Handover) -> Result<Opened, IndexError> {
-    create_dir_all(root)?;
-    let folders = folders(root)?;
-    let newest = folders.iter().rev().find(|(_, folder)| folder.join(DATABASE).exists()).cloned();
+    open_by(&names, root, epoch, handover)
+}
+
+fn open_by(look: Look<'_>, root: &Path, epoch: Epoch, handover: Handover) -> Result<Opened, IndexError> {
+    let (folders, left) = folders(look, root)?;
     let own = root.join(epoch.to_string());
-    let opened = match newest {
+    let opened = match newest(look, &folders)? {
         // Our own folder: an earlier opening under this lease.
-        Some((number, folder)) if number == epoch || handover == Handover::Clean => match try_open(&folder) {
+        Some((number, folder, found)) if number == epoch || handover == Handover::Clean => match try_open(&folder, found) {
             Ok(index) => Some((index, folder, false)),
-            Err(IndexError::Busy) if number != epoch => copy_and_open(&folder, &own)?.map(|index| (index, own.clone(), true)),
+            Err(IndexError::Busy) if number != epoch => copy_and_open(&folder, found, &own)?.map(|index| (index, own.clone(), true)),
             Err(error) if error.is_lost() => {
                 tracing::warn!(index = %folder.display(), %error, "index is rebuilt from the Maildir");
                 None
             }
             Err(error) => return Err(error),
         },
-        Some((_, folder)) => copy_and_open(&folder, &own)?.map(|index| (index, own.clone(), true)),
+        Some((_, folder, found)) => copy_and_open(&folder, found, &own)?.map(|index| (index, own.clone(), true)),
         None => None,
     };
     let (index, folder, empty, copied) = match opened {
@@ -81,8 +90,7 @@ pub fn open(root: &Path, epoch: Epoch, handover: Handover) -> Result<Opened, Ind
         }
     };
     let mut old: Vec<PathBuf> = folders.into_iter().map(|(_, old)| old).filter(|old| *old != folder).collect();
-    // Left behind by an interrupted rebuild.
-    old.extend([ANEW, ASIDE].map(|name| root.join(name)).into_iter().filter(|left| fs::exists(left).unwrap_or(false)));
+    old.extend(left);
     Ok(Opened { index, empty, copied, old })
 }
 
@@ -130,25 +138,69 @@ fn create_dir_all(path: &Path) -> Result<(), IndexError> {
     fs::create_dir_all(path).map_err(IndexError::io("can't make", path))
 }
 
-/// The epochs' folders, ascending.
-fn folders(root: &Path) -> Result<Vec<(Epoch, PathBuf)>, IndexError> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(root).map_err(IndexError::io("can't list", root))? {
-        let entry = entry.map_err(IndexError::io("can't list", root))?;
-        if let Some(number) = entry.file_name().to_str().and_then(|name| name.parse().ok()) {
-            found.push((Epoch(number), entry.path()));
+/// An epoch's folder.
+type Folder = (Epoch, PathBuf);
+/// [`names`], or what a test puts in its place.
+type Look<'a> = &'a dyn Fn(&Path) -> io::Result<Option<Vec<String>>>;
+
+/// The epochs' folders, ascending, and what an interrupted rebuild left behind. Makes the root where it is missing.
+fn folders(look: Look<'_>, root: &Path) -> Result<(Vec<Folder>, Vec<PathBuf>), IndexError> {
+    let failed = IndexError::io("can't list", root);
+    let names = match look(root) {
+        Ok(None) => {
+            // An NFS client remembers for up to a minute that a name was missing. Making it asks the server, who has it all the same perhaps.
+            create_dir_all(root)?;
+            look(root).and_then(|names| names.ok_or_else(|| io::ErrorKind::NotFound.into())).map_err(failed)?
         }
-    }
+        names => names.map_err(failed)?.unwrap_or_default(),
+    };
+    let epoch = |name: &String| Some((Epoch(name.parse().ok()?), root.join(name)));
+    let mut found: Vec<Folder> = names.iter().filter_map(epoch).collect();
     found.sort();
-    Ok(found)
+    let left = [ANEW, ASIDE].into_iter().filter(|left| names.iter().any(|name| name == left));
+    Ok((found, left.map(|left| root.join(left)).collect()))
 }
 
-fn try_open(folder: &Path) -> Result<UserIndex, IndexError> {
-    if folder.join(REBUILD).exists() {
+/// The names in a folder as the server has them now. `None`: there is no such folder.
+fn names(folder: &Path) -> io::Result<Option<Vec<String>>> {
+    let opened = match rustix::fs::open(folder, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) {
+        Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
+        opened => opened?,
+    };
+    // Asking for the attributes makes an NFS client drop a listing that is out of date, and what it remembers of names that were missing.
+    let _fresh = rustix::fs::statx(&opened, "", AtFlags::EMPTY_PATH | AtFlags::STATX_FORCE_SYNC, StatxFlags::BASIC_STATS)?;
+    // Names of ours are UTF-8.
+    let names = Dir::new(opened)?.filter_map(|entry| entry.map(|entry| entry.file_name().to_str().ok().map(str::to_owned)).transpose());
+    Ok(Some(names.collect::<Result<_, _>>()?))
+}
+
+/// What lies beside a database.
+#[derive(Debug, Clone, Copy)]
+struct Beside {
+    log: bool,
+    rebuild: bool,
+}
+
+/// The newest folder that has a database.
+fn newest(look: Look<'_>, folders: &[Folder]) -> Result<Option<(Epoch, PathBuf, Beside)>, IndexError> {
+    for (number, folder) in folders.iter().rev() {
+        let names = look(folder).map_err(IndexError::io("can't list", folder))?.unwrap_or_default();
+        let has = |wanted: &str| names.iter().any(|name| name == wanted);
+        if has(DATABASE) {
+            return Ok(Some((*number, folder.clone(), Beside { log: has(LOG), rebuild: has(REBUILD) })));
+        }
+    }
+    Ok(None)
+}
+
+fn try_open(folder: &Path, found: Beside) -> Result<UserIndex, IndexError> {
+    if found.rebuild {
         return Err(IndexError::Damaged("marked for rebuilding".to_owned()));
     }
     read_ahead(&folder.join(DATABASE));
-    say_damage_of_log(folder);
+    if found.log {
+        say_damage_of_log(folder);
+    }
     UserIndex::open(folder)
 }
 
@@ -169,8 +221,8 @@ fn read_ahead(database: &Path) {
 }
 
 /// `None`: it is damaged; the reason is logged. An error: it may be whole, and has what file names lack, so nothing is rebuilt for want of space.
-fn copy_and_open(from: &Path, to: &Path) -> Result<Option<UserIndex>, IndexError> {
-    if from.join(REBUILD).exists() {
+fn copy_and_open(from: &Path, found: Beside, to: &Path) -> Result<Option<UserIndex>, IndexError> {
+    if found.rebuild {
         return Ok(None);
     }
     let copied = copy(from, to)
@@ -190,7 +242,7 @@ fn copy_and_open(from: &Path, to: &Path) -> Result<Option<UserIndex>, IndexError
 /// SQLite takes a log only up to the first frame that does not fit, without a word.
 fn say_damage_of_log(folder: &Path) {
     let log = folder.join(LOG);
-    match fs::read(&log).map(|bytes| crate::log::check(&bytes)) {
+    match read_log(&log).map(|bytes| crate::log::check(&bytes)) {
         Ok(Some(damage)) => tracing::warn!(
             log = %log.display(),
             frame = damage.frame,
@@ -201,6 +253,16 @@ fn say_damage_of_log(folder: &Path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => tracing::warn!(log = %log.display(), %error, "the index's log can't be read"),
     }
+}
+
+fn read_log(log: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    // Closing leaves an empty one, and the listing told its size.
+    if fs::metadata(log)?.len() > 0 {
+        // Without a delegation, which SQLite's open for writing would have to give back.
+        affinity::open_undelegated(log, OFlags::RDONLY)?.read_to_end(&mut bytes)?;
+    }
+    Ok(bytes)
 }
 
 /// Copies database and log. No connection of this process that may still write has `from` open: closing our descriptor drops its lock.
@@ -245,9 +307,9 @@ type Stamp = (u64, i64, u32);
 fn stamps(folder: &Path) -> Result<[Option<Stamp>; 2], IndexError> {
     let stamp = |name: &str| {
         let path = folder.join(name);
-        match rustix::fs::statx(rustix::fs::CWD, &path, rustix::fs::AtFlags::STATX_FORCE_SYNC, rustix::fs::StatxFlags::BASIC_STATS) {
+        match rustix::fs::statx(CWD, &path, AtFlags::STATX_FORCE_SYNC, StatxFlags::BASIC_STATS) {
             Ok(stat) => Ok(Some((stat.stx_size, stat.stx_mtime.tv_sec, stat.stx_mtime.tv_nsec))),
-            Err(rustix::io::Errno::NOENT) => Ok(None),
+            Err(Errno::NOENT) => Ok(None),
             Err(error) => Err(IndexError::io("can't look at", path)(error.into())),
         }
     };
@@ -261,6 +323,8 @@ fn clear(folder: &Path) -> Result<(), IndexError> {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
     use crate::testing::mailbox;
 
@@ -334,6 +398,50 @@ mod tests {
         assert!(matches!(open(root.path(), Epoch(4), Handover::Unclean), Err(IndexError::Io { .. })));
         fs::remove_file(root.path().join("4")).unwrap();
         assert_eq!(open(root.path(), Epoch(4), Handover::Unclean).unwrap().index.mailboxes().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_listed_is_no_empty_one() {
+        let root = tempfile::tempdir().unwrap();
+        with_one_mailbox(root.path(), 3).close().unwrap();
+        // More levels of links than anybody follows: an error that root gets as well.
+        let (folder, aside) = (root.path().join("3"), root.path().join("aside"));
+        #[expect(clippy::disallowed_methods, reason = "the folder is moved out of sight")]
+        fs::rename(&folder, &aside).unwrap();
+        std::os::unix::fs::symlink("3", &folder).unwrap();
+        assert!(matches!(open(root.path(), Epoch(4), Handover::Clean), Err(IndexError::Io { .. })));
+        assert!(!root.path().join("4").exists(), "no empty index takes its place");
+        fs::remove_file(&folder).unwrap();
+        #[expect(clippy::disallowed_methods, reason = "and back")]
+        fs::rename(&aside, &folder).unwrap();
+        assert_eq!(open(root.path(), Epoch(4), Handover::Clean).unwrap().index.mailboxes().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn an_index_that_was_remembered_as_missing_is_found() {
+        for handover in [Handover::Clean, Handover::Unclean] {
+            let root = tempfile::tempdir().unwrap();
+            with_one_mailbox(root.path(), 3).close().unwrap();
+            let looks = Cell::new(0);
+            let look = |folder: &Path| {
+                looks.set(looks.get() + 1);
+                if looks.get() == 1 { Ok(None) } else { names(folder) }
+            };
+            let opened = open_by(&look, root.path(), Epoch(4), handover).unwrap();
+            assert!(!opened.empty);
+            assert_eq!(opened.index.mailboxes().unwrap().len(), 1);
+        }
+        // One that is missing wherever one looks is not taken for an empty one.
+        let root = tempfile::tempdir().unwrap();
+        assert!(matches!(open_by(&|_| Ok(None), root.path(), Epoch(4), Handover::Clean), Err(IndexError::Io { .. })));
+    }
+
+    #[test]
+    fn a_root_that_is_missing_is_made() {
+        let user = tempfile::tempdir().unwrap();
+        let root = user.path().join("ada/index");
+        assert!(open(&root, Epoch(4), Handover::Clean).unwrap().empty);
+        assert!(root.join("4").join(DATABASE).exists());
     }
 
     #[test]

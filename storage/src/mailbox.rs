@@ -32,6 +32,7 @@ use std::{
         Arc, OnceLock,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use index::{Flag, FlagSet, KeywordId, MailboxId, ModSeq, Uid, UidValidity};
@@ -144,6 +145,7 @@ pub struct Mailbox {
     further_written: AtomicU64,
     /// `tmp/` was looked through since the mailbox was opened.
     tidied: AtomicBool,
+    opened_at: Duration,
     /// Messages from this UID on are \\Recent to the next session.
     recent_from: AtomicU32,
     /// What is not known of its messages.

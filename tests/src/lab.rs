@@ -205,12 +205,15 @@ impl Lab {
         fs::write(self.share.join("users"), lines)?;
         self.exec("n1", &["cp", "/lab/users", &format!("{root}/users")])?;
         let mut nodes = Vec::new();
+        // Apart from the logs: nodes look at their files whenever something happens in their folder.
+        let configurations = self.share.join("configurations");
+        fs::create_dir_all(&configurations)?;
         for number in 1..=plan.nodes {
             let (host, address) = (format!("n{number}"), format!("10.77.0.{}", 10 + number));
             let file = format!("{host}-{name}.toml");
-            fs::write(self.share.join(&file), configuration(&root, name, &host, &address, plan))?;
+            fs::write(configurations.join(&file), configuration(&root, name, &host, &address, plan))?;
             let log = self.share.join(format!("{host}-{name}.log"));
-            nodes.push(Node { name: host, address, config: format!("/lab/{file}"), log });
+            nodes.push(Node { name: host, address, config: format!("/lab/configurations/{file}"), log });
         }
         let cluster = Cluster { nodes, root, users: plan.users };
         for node in &cluster.nodes {

@@ -9,10 +9,11 @@ use std::{
         unix::fs::{FileExt, OpenOptionsExt},
     },
     path::Path,
+    sync::OnceLock,
 };
 
 use parking_lot::Mutex;
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RawDir, StatxFlags};
+use rustix::fs::{Access, AtFlags, CWD, FileType, Mode, OFlags, RawDir, StatxFlags};
 
 use super::{Attributes, Filesystem, Listed, NewFile, OpenFile};
 
@@ -91,6 +92,11 @@ impl Filesystem for Shared {
         }
     }
     fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        if keeps_names_by_itself(from.parent().unwrap_or(from)).unwrap_or(false) && protects_hard_links() {
+            // The kernel asks the server whether we may read and write the file, and does so while nobody else can link into the folder. What it is told
+            // before, it does not ask again: so the round trips of several links go on at once. Whatever the answer is, the link says it.
+            rustix::fs::access(from, Access::READ_OK | Access::WRITE_OK).unwrap_or_default();
+        }
         match fs::hard_link(from, to) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
             result => result,
@@ -110,15 +116,21 @@ impl Filesystem for Shared {
         }
     }
     fn remove_folder(&self, path: &Path) -> io::Result<()> {
-        match fs::remove_dir_all(path) {
+        // An empty one is one request.
+        let removed = match fs::remove_dir(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => fs::remove_dir_all(path),
+            result => result,
+        };
+        match removed {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             result => result,
         }
     }
     fn each_entry(&self, folder: &Path, wanted: &dyn Fn(&str) -> bool, visit: &mut dyn FnMut(Listed<'_>)) -> io::Result<()> {
-        // Asking for the attributes first makes the client drop a listing that is out of date.
-        self.attributes(folder)?;
         let opened = rustix::fs::open(folder, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        // Asking for the attributes makes the client drop a listing that is out of date. Of the open folder: opening asks as well, unless the folder was
+        // never seen before, and then one request is enough.
+        attributes(opened.as_fd(), Path::new(""), AtFlags::EMPTY_PATH | AtFlags::STATX_FORCE_SYNC)?;
         let mut buffer = Vec::with_capacity(LISTING_BYTES);
         let mut listing = RawDir::new(&opened, buffer.spare_capacity_mut());
         while let Some(entry) = listing.next() {
@@ -166,6 +178,12 @@ fn attributes(folder: BorrowedFd<'_>, path: &Path, how: AtFlags) -> io::Result<A
         modified: nanoseconds(stat.stx_mtime.tv_sec, stat.stx_mtime.tv_nsec),
         changed: nanoseconds(stat.stx_ctime.tv_sec, stat.stx_ctime.tv_nsec),
     })
+}
+
+/// Whether the kernel lets nobody link to what they can't write (`fs.protected_hardlinks`); read once.
+fn protects_hard_links() -> bool {
+    static PROTECTS: OnceLock<bool> = OnceLock::new();
+    *PROTECTS.get_or_init(|| fs::read("/proc/sys/fs/protected_hardlinks").is_ok_and(|said| said.starts_with(b"1")))
 }
 
 /// Whether the file system made a rename durable before it answered: NFS does. Asked once per mount; costs no request after that.

@@ -100,6 +100,7 @@ impl Mailbox {
             deleted: AtomicBool::new(false),
             further_written: AtomicU64::new(0),
             tidied: AtomicBool::new(false),
+            opened_at: store.now(),
             recent_from: AtomicU32::new(state.record.first_recent),
             object_id: OnceLock::new(),
             facts: Facts::of(&columns),
@@ -219,7 +220,7 @@ impl Mailbox {
     }
     /// Whether [`Mailbox::work`] has something to do.
     pub(crate) fn has_work(&self) -> bool {
-        !self.is_deleted() && (!self.is_at_rest() || !self.tidied.load(Ordering::SeqCst) || !self.is_reserved_ahead())
+        !self.is_deleted() && (!self.is_at_rest() || self.is_tidying_due(self.store.now()) || !self.is_reserved_ahead())
     }
     /// What can be done without anybody waiting for it. What fails is tried again, and keeps nothing else from being done.
     /// `names`: files may be renamed and removed.
@@ -227,7 +228,7 @@ impl Mailbox {
         // What was told first, then what can wait. Rows are written once, with what is learnt.
         let mut steps = vec![self.learn_inside(), self.flush_rows(), self.list_what_was_learnt(), self.reserve_ahead()];
         if names {
-            steps.extend([self.write_back(self.store.settings.write_back_after), self.remove_files(), self.tidy()]);
+            steps.extend([self.write_back(self.store.settings.write_back_after), self.remove_files(), self.tidy(self.store.now())]);
         }
         steps.push(self.settle_takeover());
         steps.into_iter().find(Result::is_err).unwrap_or(Ok(()))
