@@ -117,12 +117,12 @@ fn misspelt_users_and_nodes_are_refused_and_leave_nothing() -> Result<()> {
         &["pin", "nobody", &node],
         &["unpin", "nobody"],
         &["where", "nobody"],
-        &["kick", "nobody"],
         &["adopt", "nobody"],
     ] {
         let refused = format!("{:#}", cluster.command(command).err().with_context(|| format!("{command:?} worked"))?);
         ensure!(refused.contains("there is no user nobody"), "{command:?}: {refused}");
     }
+    ensure!(cluster.command(&["kick", "nobody", "--json"])?.contains("\"unknown_user\":true"), "a misspelt name is told");
     ensure!(!cluster.root.join("mail/_/nobody").exists(), "folders were made for nobody");
     for command in [
         &["weight", "mailx", "5"][..],

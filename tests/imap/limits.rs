@@ -40,6 +40,11 @@ fn a_client_that_goes_on_below_the_last_uid_does_everything_once() -> Result<()>
     for count in [LIMIT, MESSAGES - LIMIT] {
         imap.command(&append(count))?.ok()?;
     }
+    // What an operator exports is whole all the same.
+    let folder = tempfile::tempdir()?;
+    let to = folder.path().join("tree");
+    let exported = cluster.command(&["export", &user.name, "--to", to.to_str().context("path")?, "--json"])?;
+    ensure!(exported.contains(&format!("\"exported\":{MESSAGES}")), "{exported}");
     imap.select("INBOX")?;
     // Commands of a client, each with what counts as done.
     for (command, told) in

@@ -376,8 +376,8 @@ fn watch_pause(since_beat: Duration, beat: Duration) -> Duration {
     let aim = beat - beat / AHEAD_OF_BEAT;
     let phase = Duration::from_nanos(u64::try_from(since_beat.as_nanos() % beat.as_nanos()).unwrap_or_default());
     let pause = if phase <= aim { aim.saturating_sub(phase) } else { (beat + aim).saturating_sub(phase) };
-    // Never twice within a quarter, and never more than a quarter late: what a listing is late counts as time without sight of the others.
-    if pause < beat / 4 { pause + beat } else { pause }
+    // Never twice within a quarter, and never more than a beat: a pause counts as time without sight of the others.
+    if pause < beat / 4 { beat - beat / 8 } else { pause }
 }
 
 /// What an incarnation published.
@@ -394,10 +394,23 @@ mod tests {
     #[test]
     fn the_watch_looks_once_a_beat_and_right_before_it() {
         let beat = Duration::from_millis(3200);
-        for since in (0..16_000).map(Duration::from_millis) {
-            let pause = watch_pause(since, beat);
-            assert!(pause >= beat / 4 && pause <= beat * 5 / 4, "{since:?}: {pause:?}");
-            assert_eq!((since + pause).as_millis() % 3200, 3100, "{since:?}: {pause:?}");
+        for since in (0..3200).map(Duration::from_millis) {
+            for listing in [0, 1, 50, 700, 2300].map(Duration::from_millis) {
+                let mut at = since;
+                for _ in 0..5 {
+                    let pause = watch_pause(at, beat);
+                    assert!(pause >= beat / 4 && pause <= beat, "{at:?}: {pause:?}");
+                    at += pause;
+                    if at.as_millis() % 3200 == 3100 {
+                        break;
+                    }
+                    at += listing;
+                }
+                assert_eq!(at.as_millis() % 3200, 3100, "from {since:?}, listings of {listing:?}");
+            }
+        }
+        for slow in (2400..6400).map(Duration::from_millis) {
+            assert!(watch_pause(slow, beat) <= beat, "{slow:?}");
         }
         // A look that takes a while does not make the next one late.
         assert_eq!(watch_pause(Duration::from_millis(3120), beat), Duration::from_millis(3180));

@@ -4,6 +4,7 @@
 //! - each failure doubles the delay of its address and its user, up to the longest (`each_failure_doubles_the_delay`)
 //! - a success ends it (`a_success_ends_the_delay`)
 //! - the table is bounded, whatever is tried (`the_table_is_bounded`)
+//! - who got in from an address before waits for nobody else there (`who_got_in_from_an_address_before_waits_for_nobody_there`)
 //! - guesses from one address at the same time wait for one another (`guesses_side_by_side_wait_for_one_another`)
 //! - what other nodes tell counts as if it had happened here, and is not told on (`failures_are_shared_and_not_told_on`)
 //!
@@ -12,10 +13,12 @@
 
 use std::{
     collections::HashMap,
+    hash::{BuildHasher, RandomState},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     time::Duration,
 };
 
+use moka::sync::Cache;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
@@ -24,6 +27,8 @@ use tokio::time::Instant;
 const ENTRIES_MAX: usize = 100_000;
 /// After this long without a failure, earlier ones don't count.
 const FORGET_AFTER: Duration = Duration::from_secs(15 * 60);
+/// A user who got in from an address is not made to wait for others there for so long: a holiday.
+const KNOWN_FOR: Duration = Duration::from_secs(14 * 24 * 3600);
 /// Longer names are cut: the table must stay small.
 const NAME_BYTES_MAX: usize = 64;
 
@@ -64,10 +69,24 @@ struct Counted {
 }
 
 /// The failures of late.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Penalty {
     failures: Mutex<HashMap<Key, Counted>>,
     news: Mutex<HashMap<Key, u32>>,
+    /// Who got in from where; names as their hash, so that it stays small.
+    got_in: Cache<(IpAddr, u64), ()>,
+    hasher: RandomState,
+}
+
+impl Default for Penalty {
+    fn default() -> Penalty {
+        Penalty {
+            failures: Mutex::default(),
+            news: Mutex::default(),
+            got_in: Cache::builder().max_capacity(ENTRIES_MAX as u64).time_to_live(KNOWN_FOR).build(),
+            hasher: RandomState::new(),
+        }
+    }
 }
 
 /// Delays as configured.
@@ -93,10 +112,13 @@ impl Penalty {
     pub fn turn(&self, address: Option<IpAddr>, user: Option<&str>, delays: Delays) -> Turn {
         let now = Instant::now();
         let patience = delays.longest.saturating_mul(WAIT_MAX_DELAYS);
+        let address = address.filter(|address| !self.knows(*address, user));
         let mut failures = self.failures.lock();
         let mut wait = Duration::ZERO;
         for key in keys(address, user) {
-            let Some(failed) = failures.get_mut(&key) else { continue };
+            let Some(failed) = failures.get_mut(&key).filter(|failed| now.saturating_duration_since(failed.last) <= FORGET_AFTER) else {
+                continue;
+            };
             let doubled = 2u32.saturating_pow(failed.count.saturating_sub(1));
             let delay = delays.first.saturating_mul(doubled).min(delays.longest);
             let mut turn = failed.last + delay;
@@ -151,8 +173,15 @@ impl Penalty {
         }
     }
 
+    fn knows(&self, address: IpAddr, user: Option<&str>) -> bool {
+        user.is_some_and(|user| self.got_in.contains_key(&(address_key(address), self.hasher.hash_one(user))))
+    }
+
     /// A right password.
     pub fn succeeded(&self, address: IpAddr, user: Option<&str>) {
+        if let Some(user) = user {
+            self.got_in.insert((address_key(address), self.hasher.hash_one(user)), ());
+        }
         for key in keys(Some(address), user) {
             // Most successes follow no failure: nobody needs to hear of those.
             if self.failures.lock().remove(&key).is_some() {
@@ -216,6 +245,24 @@ mod tests {
         *penalty.failures.lock() = untouched;
         let Turn::After(wait) = turn else { panic!("{turn:?}") };
         wait
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_got_in_from_an_address_before_waits_for_nobody_there() {
+        let penalty = Penalty::default();
+        penalty.succeeded(ip("192.0.2.1"), Some("ada"));
+        let mut guess = 0;
+        while !matches!(penalty.turn(Some(ip("192.0.2.1")), Some("guest"), DELAYS), Turn::Never(_)) {
+            penalty.failed(ip("192.0.2.1"), Some(&format!("guest{guess}")));
+            guess += 1;
+            assert!(guess < 1_000);
+        }
+        assert_eq!(penalty.turn(Some(ip("192.0.2.1")), Some("ada"), DELAYS), Turn::After(Duration::ZERO));
+        assert!(matches!(penalty.turn(Some(ip("192.0.2.1")), Some("bob"), DELAYS), Turn::Never(_)), "who is not known there");
+        penalty.failed(ip("192.0.2.9"), Some("ada"));
+        assert_eq!(penalty.turn(Some(ip("192.0.2.1")), Some("ada"), DELAYS), Turn::After(DELAYS.first), "her own delay she has");
+        tokio::time::advance(FORGET_AFTER + Duration::from_secs(1)).await;
+        assert_eq!(penalty.turn(Some(ip("192.0.2.1")), Some("bob"), DELAYS), Turn::After(Duration::ZERO), "it is forgotten");
     }
 
     #[tokio::test(start_paused = true)]

@@ -119,6 +119,9 @@ pub struct KickReply {
     pub ended: usize,
     /// Nodes that did not answer: theirs go on.
     pub silent: Vec<String>,
+    /// No session ended, and no source has the user: perhaps it is misspelt.
+    #[serde(default)]
+    pub unknown_user: bool,
 }
 
 /// The answer to [`Request::Move`].
@@ -183,8 +186,9 @@ pub struct QuotaRow {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SettingsReply {
     /// Nodes that read them.
+    /// `None`: a node of an older build, which does not say.
     #[serde(default)]
-    pub read: Vec<String>,
+    pub read: Option<Vec<String>>,
     /// Nodes that did not say that they read them.
     pub silent: Vec<String>,
 }

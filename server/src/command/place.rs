@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::{
     ConfigFile, control,
-    control::{Request, SettingsReply},
+    control::{NodesReply, Request, SettingsReply},
     directory::Wishes,
 };
 use crate::{
@@ -130,7 +130,11 @@ impl Found {
                 eprintln!("no node runs on this host that could tell the others: they see it within ten beats");
                 Ok(Told::NotAsked)
             }
-            Ok(Some((_, reply))) if reply.read.is_empty() => {
+            Ok(Some((_, SettingsReply { read: None, silent }))) => {
+                eprintln!("the node on this host is of an older build and can't say who saw it: {}", silent.join(" "));
+                Ok(Told::NotAsked)
+            }
+            Ok(Some((_, reply))) if reply.read.as_ref().is_some_and(Vec::is_empty) && !reply.silent.is_empty() => {
                 bail!(
                     "it is set, but no node could read it ({}): their logs say why, and `berth doctor` looks at owners and modes",
                     reply.silent.join(" ")
@@ -140,7 +144,7 @@ impl Found {
                 if !reply.silent.is_empty() {
                     eprintln!("these nodes did not say that they saw it, they do within ten beats if they can: {}", reply.silent.join(" "));
                 }
-                Ok(Told::By(reply.read))
+                Ok(Told::By(reply.read.unwrap_or_default()))
             }
             Err(error) => {
                 eprintln!("nodes were not told and see it within ten beats: {error:#}");
@@ -152,22 +156,23 @@ impl Found {
     /// Whether a node says now that it has read the settings.
     pub fn confirms(&self, node: &NodeName) -> bool {
         let asked = self.ask::<SettingsReply>(&Request::Settings { change: None });
-        matches!(asked, Ok(Some((_, reply))) if reply.read.iter().any(|name| name == node.as_str()))
+        matches!(asked, Ok(Some((_, reply))) if reply.read.iter().flatten().any(|name| name == node.as_str()))
     }
 
     /// Refuses a node that nobody knows, unless `force`: a misspelt name would stay under `settings/` for ever.
     pub fn ensure_node(&self, node: &NodeName, force: bool) -> anyhow::Result<()> {
-        if force {
+        // A node that runs knows the others without the shared directory, which may be away, or not for this account to read.
+        let asked = || self.ask::<NodesReply>(&Request::Nodes).ok().flatten();
+        if force || asked().is_some_and(|(_, reply)| reply.nodes.iter().any(|row| row.name == node.as_str())) {
             return Ok(());
         }
-        let root = self.open()?;
-        let mut known: BTreeSet<NodeName> = root.live_nodes()?.into_iter().map(|seen| seen.holder.node).collect();
-        known.extend(root.fenced_nodes()?.into_iter().map(|(holder, _)| holder.node));
-        for set in root.nodes_with_settings()? {
-            if root.settings_of(&set)?.iter().next().is_some() {
-                known.insert(set);
+        let known = match self.known_nodes() {
+            Ok(known) => known,
+            Err(error) => {
+                eprintln!("whether there is a node {node} can't be told: {error:#}");
+                return Ok(());
             }
-        }
+        };
         if known.contains(node) {
             return Ok(());
         }
@@ -176,6 +181,19 @@ impl Found {
         bail!(
             "no node {node} was ever seen, known: {known}; nothing was done (--force, where there is one, sets up a node that is yet to come)"
         )
+    }
+
+    /// Nodes that are up, that were, and that have settings.
+    fn known_nodes(&self) -> anyhow::Result<BTreeSet<NodeName>> {
+        let root = self.open()?;
+        let mut known: BTreeSet<NodeName> = root.live_nodes()?.into_iter().map(|seen| seen.holder.node).collect();
+        known.extend(root.fenced_nodes()?.into_iter().map(|(holder, _)| holder.node));
+        for set in root.nodes_with_settings()? {
+            if root.settings_of(&set)?.iter().next().is_some() {
+                known.insert(set);
+            }
+        }
+        Ok(known)
     }
 
     /// Whether a source has the user; `None`: that can't be told, which is said.

@@ -260,6 +260,9 @@ pub(super) fn kick(args: &KickArgs) -> anyhow::Result<()> {
     } else {
         writeln!(out, "{} told to end", many(reply.ended, "session"))?;
     }
+    if reply.unknown_user {
+        eprintln!("no source has this user: is the name right?");
+    }
     if !reply.silent.is_empty() {
         bail!("these nodes did not answer, the sessions that they serve go on: {}", reply.silent.join(" "));
     }

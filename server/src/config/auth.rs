@@ -91,7 +91,7 @@ impl AuthSection {
             SourceSection::Sql(section) if section.driver == SqlDriver::Sqlite => Some((index + 1, &section.connection)),
             _ => None,
         });
-        let missing = files.filter(|(_, file)| !std::path::Path::new(file).exists());
+        let missing = files.filter(|(_, file)| matches!(std::path::Path::new(file).try_exists(), Ok(false)));
         missing.map(|(number, file)| format!("there is no database {file} (auth.source {number}, `connection`)")).collect()
     }
 

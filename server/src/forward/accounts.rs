@@ -25,7 +25,7 @@ use affinity::{Acquired, Clock, Handover, HolderId, Keeper, Lease, SystemClock, 
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use storage::{Account, AccountPaths, StorageError, StorageSettings};
-use tokio::sync::{OwnedMutexGuard, Semaphore};
+use tokio::sync::OwnedMutexGuard;
 
 use super::{
     RouteError,
@@ -35,7 +35,7 @@ use super::{
 use crate::node::health::Evidence;
 
 pub use quotas::Quotas;
-use turns::Turns;
+use turns::{PATIENCE, Turns};
 
 /// Accounts whose background work runs at once: each is mostly waiting for the shared file system.
 const BACKGROUND_PARALLEL: usize = 16;
@@ -95,7 +95,7 @@ pub struct Accounts {
     quotas: OnceLock<Box<dyn Quotas>>,
     /// Open accounts are taking over what the sources say.
     quotas_refreshing: AtomicBool,
-    background: Arc<Semaphore>,
+    background: Arc<Turns>,
     closing: Turns,
     /// What the store's errors say of this node.
     evidence: Arc<Evidence>,
@@ -151,7 +151,7 @@ impl Accounts {
             last_count: Mutex::default(),
             quotas: OnceLock::new(),
             quotas_refreshing: AtomicBool::new(false),
-            background: Arc::new(Semaphore::new(BACKGROUND_PARALLEL)),
+            background: Arc::new(Turns::new(BACKGROUND_PARALLEL)),
             closing: Turns::new(closing_parallel),
             evidence,
         }
@@ -229,7 +229,14 @@ impl Accounts {
                 return Ok(Opened::HeldBy(holder));
             }
         }
-        let (lease, handover) = match self.keeper.acquire(user).await? {
+        let acquired = self.keeper.acquire(user).await;
+        if let (Err(_), State::Stuck(stuck)) = (&acquired, &mut *state)
+            && stuck.rest == Rest::Release
+        {
+            // What was to be released may be ours anew by now, under another epoch: the next look takes it, and then releases that.
+            stuck.rest = Rest::Open;
+        }
+        let (lease, handover) = match acquired? {
             Acquired::Mine { lease, handover } => (lease, handover),
             Acquired::HeldBy(holder) => return Ok(Opened::HeldBy(holder)),
             Acquired::Suspect(holder) => return Ok(Opened::Suspect(holder)),
@@ -369,11 +376,12 @@ impl Accounts {
             if !account.is_usable() || !account.begin_work_if_due() || account.working.swap(true, Ordering::SeqCst) {
                 continue;
             }
-            let (accounts, permits) = (self.clone(), self.background.clone());
+            let (accounts, turns) = (self.clone(), self.background.clone());
             tokio::spawn(async move {
-                let Ok(_permit) = permits.acquire_owned().await else { return };
+                let turn = turns.take().await;
                 let worker = account.clone();
-                let result = tokio::task::spawn_blocking(move || worker.account.run_background_work()).await;
+                let work = tokio::task::spawn_blocking(move || worker.account.run_background_work());
+                let result = turn.spend(account.account.user(), PATIENCE, work).await;
                 accounts.tell_crossings(&account);
                 account.work_ended(result);
             });
@@ -398,7 +406,7 @@ impl Accounts {
         for (user, linger) in idle {
             let Some(turn) = self.closing.try_take() else { break };
             let accounts = self.clone();
-            tokio::spawn(async move { turn.close(&user, accounts.close_if(&user, |open| open.is_due(linger))).await });
+            tokio::spawn(async move { turn.spend(&user, PATIENCE, accounts.close_if(&user, |open| open.is_due(linger))).await });
         }
         let stuck = self.look_after_slots();
         for user in stuck.into_iter().chain(self.unaccounted()) {
@@ -406,7 +414,7 @@ impl Accounts {
             let (accounts, paths) = (self.clone(), paths(user.clone()));
             tokio::spawn(async move {
                 match paths.await {
-                    Ok(paths) => turn.close(&user, accounts.free_stuck(&user, paths)).await,
+                    Ok(paths) => turn.spend(&user, PATIENCE, accounts.free_stuck(&user, paths)).await,
                     Err(error) => tracing::warn!(%error, "a lease that nobody uses stays for now"),
                 }
             });
@@ -533,7 +541,7 @@ impl Accounts {
             }
             let Some(turn) = self.closing.try_take() else { break };
             let accounts = self.clone();
-            tokio::spawn(async move { turn.close(&user, accounts.hand_over(&user, why)).await });
+            tokio::spawn(async move { turn.spend(&user, PATIENCE, accounts.hand_over(&user, why)).await });
         }
         kept
     }
@@ -541,6 +549,8 @@ impl Accounts {
     /// The node leaves: sessions are told to end, every account is closed and released; at most `limit` long.
     pub async fn close_all(self: &Arc<Self>, why: &'static str, limit: Duration) {
         self.placing.leave();
+        // Less than the whole, or one file server that is away keeps those of others from being closed.
+        let patience = limit / 6;
         let all = async {
             let mut tried = 0;
             loop {
@@ -549,7 +559,8 @@ impl Accounts {
                 let mut closing = tokio::task::JoinSet::new();
                 for user in users {
                     let accounts = self.clone();
-                    closing.spawn(async move { accounts.closing.take().await.close(&user, accounts.hand_over(&user, why)).await });
+                    closing
+                        .spawn(async move { accounts.closing.take().await.spend(&user, patience, accounts.hand_over(&user, why)).await });
                 }
                 while closing.join_next().await.is_some() {}
                 self.look_after_slots();

@@ -77,6 +77,7 @@ impl Neighbours for OfNode {
             mark: None,
             guest: Some(guest),
             utf8: false,
+            operator: false,
         };
         let node = self.node.clone();
         let session = async move {

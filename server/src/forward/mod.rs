@@ -55,6 +55,9 @@ pub struct Preamble {
     /// POP3: the client takes characters beyond ASCII in headers (RFC 6856). IMAP's clients say so later.
     #[serde(default)]
     pub utf8: bool,
+    /// An operator's own session (`berth export`): what is to be whole has no `imap.message_limit`.
+    #[serde(default)]
+    pub operator: bool,
 }
 
 /// What a holder sends behind the last byte of a session whose client is to log in anew, before what it read and did not use. Only ingress and holder know it,

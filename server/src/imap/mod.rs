@@ -67,6 +67,7 @@ pub async fn accept(node: Arc<Node>, connection: Connection) -> End {
             mark: Some(Mark::random()),
             guest: None,
             utf8: false,
+            operator: false,
         };
         match forward::enter(Arc::clone(&node), *admitted, preamble).await {
             Ok(Left::Ended(end)) => return end,
@@ -100,6 +101,7 @@ pub async fn serve_operator(node: Arc<Node>, connection: Connection, user: UserN
         mark: None,
         guest: None,
         utf8: false,
+        operator: true,
     };
     match forward::enter(node, connection, preamble).await {
         Ok(Left::Ended(end)) => end,
@@ -119,7 +121,10 @@ pub async fn serve_operator(node: Arc<Node>, connection: Connection, user: UserN
 pub async fn serve(node: Arc<Node>, connection: Connection, held: Held, preamble: Preamble) -> Left {
     let config = node.config();
     let client = connection.client.clone();
-    let settings = Settings { may_log_in_anew: preamble.mark.is_some(), ..settings(&config) };
+    let mut settings = Settings { may_log_in_anew: preamble.mark.is_some(), ..settings(&config) };
+    if preamble.operator {
+        settings.message_limits = MessageLimits::None;
+    }
     let session = Session::new(connection, held, settings);
     let session = match preamble.guest {
         Some(guest) => session.of_guest(guest),

@@ -4,13 +4,16 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::{IpAddr, Ipv6Addr},
     sync::Arc,
 };
 
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
+
+/// So many addresses may have an equal part of the connections that have not logged in.
+const SHARES: usize = 32;
 
 /// Counts connections.
 #[derive(Debug, Clone, Default)]
@@ -32,7 +35,7 @@ struct Counts {
 /// Connections by age and address, and the token of each that tells it to make room.
 #[derive(Debug, Default)]
 struct Crowd {
-    tokens: HashMap<u64, CancellationToken>,
+    tokens: BTreeMap<u64, (IpAddr, CancellationToken)>,
     /// Never empty for an address; higher numbers are younger.
     of_address: HashMap<IpAddr, BTreeSet<u64>>,
     /// Every address, by how many it has; among equals, the one whose oldest is the oldest of all comes last.
@@ -45,20 +48,24 @@ impl Crowd {
     }
 
     fn insert(&mut self, address: IpAddr, number: u64, room_wanted: CancellationToken) {
-        self.tokens.insert(number, room_wanted);
+        self.tokens.insert(number, (address, room_wanted));
         self.change(address, |own| _ = own.insert(number));
     }
 
     fn remove(&mut self, address: IpAddr, number: u64) -> Option<CancellationToken> {
-        let room_wanted = self.tokens.remove(&number)?;
+        let (_, room_wanted) = self.tokens.remove(&number)?;
         self.change(address, |own| _ = own.remove(&number));
         Some(room_wanted)
     }
 
-    /// Takes out the oldest of the address that has most.
-    fn pop(&mut self) -> Option<CancellationToken> {
-        let (_, Reverse(oldest), address) = *self.order.last()?;
-        self.remove(address, oldest)
+    /// Takes out the oldest of the address that has most, if these are more than `share`; the oldest of all otherwise.
+    fn pop(&mut self, share: usize) -> Option<CancellationToken> {
+        let (most, Reverse(number), address) = *self.order.last()?;
+        if most > share {
+            return self.remove(address, number);
+        }
+        let (number, (address, _)) = self.tokens.first_key_value()?;
+        self.remove(*address, *number)
     }
 
     fn change(&mut self, address: IpAddr, change: impl FnOnce(&mut BTreeSet<u64>)) {
@@ -122,9 +129,9 @@ impl Admission {
         Ok(Admitted { admission: self.clone(), address: None })
     }
 
-    /// Counts a connection from `address` that has yet to log in. Where there are `max` already, the oldest of the address with most of them has to make room:
-    /// whoever means to log in does so soon, and nobody who holds connections open can keep others out, least of all those of other addresses. Of those whose
-    /// password is being checked none has to, unless they are half of all: a flood of guesses makes honest checks wait, and these must not be cut meanwhile.
+    /// Counts a connection from `address` that has yet to log in. Where there are `max` already, the oldest has to make room: whoever means to log in does so
+    /// soon, and nobody who holds connections open can keep others out. Where an address has more than its share of `max`, that is its oldest: those of others
+    /// stay. An office behind one address has fewer; who has thousands of addresses can't have it pay for them. Of those whose password is being checked none has to, unless they are half of all: a flood of guesses makes honest checks wait, and these must not be cut meanwhile.
     pub fn stranger(&self, address: IpAddr, max: usize) -> Stranger {
         self.stranger_again(address, max, CancellationToken::new())
     }
@@ -139,9 +146,9 @@ impl Admission {
         let gives_way = if counts.strangers.len() + counts.in_check.len() <= max {
             None
         } else if counts.strangers.len() > max / 2 {
-            counts.strangers.pop()
+            counts.strangers.pop(max / SHARES)
         } else {
-            counts.in_check.pop()
+            counts.in_check.pop(max / SHARES)
         };
         drop(counts);
         if let Some(gives_way) = gives_way {
@@ -263,22 +270,23 @@ mod tests {
 
     #[test]
     fn the_address_with_most_strangers_makes_room() {
+        const MAX: usize = 2 * SHARES;
         let admission = Admission::default();
         let address = |host: u8| IpAddr::V4(Ipv4Addr::new(192, 0, 2, host));
-        let alone = admission.stranger(address(1), 6);
-        let crowd: Vec<Stranger> = (0..4).map(|_| admission.stranger(address(2), 6)).collect();
-        let _third = admission.stranger(address(3), 6);
         let cut = |stranger: &Stranger| stranger.room_wanted().is_cancelled();
-        let _newest = admission.stranger(address(2), 6);
-        assert!(!cut(&alone) && cut(&crowd[0]), "the oldest of those who are many");
+        let alone = admission.stranger(address(1), MAX);
+        let crowd: Vec<Stranger> = (1..MAX).map(|_| admission.stranger(address(2), MAX)).collect();
+        let _newest = admission.stranger(address(3), MAX);
+        assert!(!cut(&alone) && cut(&crowd[0]) && !cut(&crowd[1]), "the oldest of those who are many");
         drop(crowd);
-        let _many: Vec<Stranger> = (4..7).map(|host| admission.stranger(address(host), 6)).collect();
-        assert!(!cut(&alone));
-        let _one_more = admission.stranger(address(7), 6);
-        assert!(cut(&alone), "of addresses with as many, the oldest");
+        // Two each are their share: whoever has very many addresses pays with the oldest as everybody does.
+        let office: Vec<Stranger> = (0..2).map(|_| admission.stranger(address(4), MAX)).collect();
+        let others: Vec<Stranger> = (0..60).map(|host| admission.stranger(address(100 + host), MAX)).collect();
+        let _one_more = admission.stranger(address(200), MAX);
+        assert!(cut(&alone) && !office.iter().chain(&others).any(cut), "the oldest of all");
         let counts = admission.counts.lock();
-        assert_eq!(counts.strangers.order.len(), counts.strangers.of_address.len());
-        assert_eq!(counts.strangers.of_address.len(), 6, "addresses that have nobody any more are forgotten");
+        assert_eq!((counts.strangers.tokens.len(), counts.strangers.order.len()), (MAX, MAX - 1));
+        assert_eq!(counts.strangers.of_address.len(), MAX - 1, "addresses that have nobody any more are forgotten");
     }
 
     #[test]

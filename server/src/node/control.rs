@@ -134,10 +134,6 @@ async fn answer(node: &Arc<Node>, question: Question, by: &str) -> Result<Value,
             let user = user.as_deref().map(user_of).transpose()?;
             let filter = SessionFilter { user, ip, node: which.as_deref().map(node_of).transpose()?, ingress: None };
             let (ended, silent) = operate::end_everywhere(node, &filter, &why).await;
-            // Somebody who was removed may have sessions yet; a misspelt name has none.
-            if let (Some(user), 0) = (&filter.user, ended) {
-                known(node, user.clone()).await?;
-            }
             tracing::warn!(
                 user = filter.user.as_ref().map(tracing::field::display),
                 ip = filter.ip.as_ref().map(tracing::field::display),
@@ -147,10 +143,19 @@ async fn answer(node: &Arc<Node>, question: Question, by: &str) -> Result<Value,
                 by,
                 "an operator ended sessions"
             );
-            serde_json::to_value(KickReply { ended, silent })
+            // Somebody who was removed may have sessions yet; a misspelt name has none.
+            let unknown_user = match &filter.user {
+                Some(user) if ended == 0 && silent.is_empty() => matches!(node.auth.record(user).await, Ok(None)),
+                _ => false,
+            };
+            serde_json::to_value(KickReply { ended, silent, unknown_user })
         }
         Question::Move { user, to } => {
-            let (user, to) = (known(node, user_of(&user)?).await?, node_of(&to)?);
+            let (mut user, to) = (user_of(&user)?, node_of(&to)?);
+            // Somebody who was removed is held for a while yet; whom nobody ever held may be misspelt.
+            if node.keeper.look(&user).await.map_err(|error| error.to_string())?.epoch.0 == 0 {
+                user = known(node, user).await?;
+            }
             let epoch = operate::move_user(node, &user, &to).await?;
             tracing::info!(%user, %to, epoch, by, "an operator moved a user");
             serde_json::to_value(MoveReply { epoch })
@@ -178,7 +183,7 @@ async fn answer(node: &Arc<Node>, question: Question, by: &str) -> Result<Value,
                 tracing::info!(change = one_line(&change), by, "an operator changed a setting");
             }
             let (read, silent) = operate::settings_everywhere(node).await;
-            serde_json::to_value(control::SettingsReply { read, silent })
+            serde_json::to_value(control::SettingsReply { read: Some(read), silent })
         }
         Question::Fenced { holder } => {
             tracing::warn!(holder = one_line(&holder), by, "an operator fenced a node");

@@ -50,6 +50,7 @@ pub async fn accept(node: Arc<Node>, mut connection: Connection) -> End {
             mark: None,
             guest: None,
             utf8: authorization.utf8(),
+            operator: false,
         };
         match forward::enter(Arc::clone(&node), entering, preamble).await {
             Ok(Left::Ended(end)) => return end,

@@ -84,6 +84,10 @@ impl Session {
             }
             if let Some(rest) = line.strip_prefix(tag).and_then(|rest| rest.strip_prefix(' ')) {
                 return match rest.split_once(' ') {
+                    // A holder of an older build does not know that this is an operator's session.
+                    Some(("OK", text)) if text.starts_with("[MESSAGELIMIT") => {
+                        bail!("the node did only a part of it (imap.message_limit): {text}")
+                    }
                     Some(("OK", text)) => Ok(text.to_owned()),
                     _ => Err(Refused(rest.to_owned()).into()),
                 };

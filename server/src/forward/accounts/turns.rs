@@ -1,4 +1,4 @@
-//! Turns for closing accounts: few are closed at once, and one whose file server does not answer holds the others up for a while only.
+//! Turns for work on accounts (closing them, writing back): a few have them at once, and one whose file server does not answer holds the others up for a while only.
 //!
 //! Invariants, each with the test that guards it:
 //! - accounts that can't be closed keep nobody from closing others (`a_close_that_hangs_gives_its_turn_to_others`)
@@ -12,9 +12,9 @@ use tokio::{
     time::timeout,
 };
 
-/// How long a close may take before others go on beside it: with all that is to be written back it takes seconds.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// Closes that go on without a turn: each holds a thread of the blocking pool, which has 512.
+/// How long it may take before others go on beside it: with all that is to be written back it takes seconds.
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
+/// Those that go on without a turn: each holds a thread of the blocking pool, which has 512.
 const LATE_MAX: usize = 128;
 
 /// See the module.
@@ -24,7 +24,7 @@ pub(super) struct Turns {
     late: Arc<Semaphore>,
 }
 
-/// The right to close one account.
+/// The right to work on one account.
 #[derive(Debug)]
 pub(super) struct Turn {
     /// `None`: the node ends.
@@ -49,20 +49,20 @@ impl Turns {
 }
 
 impl Turn {
-    /// Closes `user`'s account; the turn is over then, or earlier where that takes long.
-    pub async fn close<T>(self, user: &UserName, closing: impl Future<Output = T>) -> T {
-        let mut closing = pin!(closing);
-        if let Ok(closed) = timeout(PATIENCE, &mut closing).await {
-            return closed;
+    /// Does `work` on `user`'s account; the turn is over then, or after `patience` where that takes longer.
+    pub async fn spend<T>(self, user: &UserName, patience: Duration, work: impl Future<Output = T>) -> T {
+        let mut work = pin!(work);
+        if let Ok(done) = timeout(patience, &mut work).await {
+            return done;
         }
-        let limit = humantime::format_duration(PATIENCE);
+        let limit = humantime::format_duration(patience);
         let Ok(_late) = self.late.try_acquire_owned() else {
-            tracing::error!(%user, %limit, "closing takes longer than that, as of {LATE_MAX} others: is a file server away?");
-            return closing.await;
+            tracing::error!(%user, %limit, "work on an account takes longer than that, as on {LATE_MAX} others: is a file server away?");
+            return work.await;
         };
-        tracing::warn!(%user, %limit, "closing takes longer than that: others go on meanwhile. Is the file server of this user's mail away?");
+        tracing::warn!(%user, %limit, "work on an account takes longer than that: others go on meanwhile. Is the file server of this user's mail away?");
         drop(self.permit);
-        closing.await
+        work.await
     }
 }
 
@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     fn hang(turn: Turn) {
-        tokio::spawn(async move { turn.close(&UserName::normalise("ada").unwrap(), pending::<()>()).await });
+        tokio::spawn(async move { turn.spend(&UserName::normalise("ada").unwrap(), PATIENCE, pending::<()>()).await });
     }
 
     #[tokio::test(start_paused = true)]
@@ -85,7 +85,7 @@ mod tests {
         let began = tokio::time::Instant::now();
         let turn = timeout(PATIENCE * 2, turns.take()).await.expect("others are closed");
         assert_eq!(began.elapsed().as_secs(), PATIENCE.as_secs());
-        assert_eq!(turn.close(&UserName::normalise("bob").unwrap(), async { 1 }).await, 1);
+        assert_eq!(turn.spend(&UserName::normalise("bob").unwrap(), PATIENCE, async { 1 }).await, 1);
     }
 
     #[tokio::test(start_paused = true)]
