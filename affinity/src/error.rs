@@ -46,13 +46,16 @@ pub enum AffinityError {
     },
     /// Another host is configured with our node name.
     #[error(
-        "{ours} was fenced by a newer start of the same node name, {theirs}: two hosts are configured as one node; give each its own name"
+        "{ours} was fenced by a newer start of the same node name, {theirs} at {at}: two hosts are configured as one node. This one stops; give one of \
+         them another node.name before it is started again, or it takes the name back"
     )]
     NameTaken {
         /// This process.
         ours: HolderId,
         /// Who took the name.
         theirs: HolderId,
+        /// The addresses of its relay.
+        at: String,
     },
     /// This node may not act now: fenced, or without contact to the shared directory.
     #[error("this node has lost contact with the shared directory and may not serve until it is back")]

@@ -86,6 +86,8 @@ struct Client {
     faults: Mutex<VecDeque<Fault>>,
     /// Where renames and listings fail, and how many more of them.
     failing: Mutex<(String, usize)>,
+    /// Where renames and listings panic.
+    panicking: Mutex<Option<String>>,
     state: Mutex<Contact>,
     restored: Condvar,
 }
@@ -126,6 +128,10 @@ impl FaultyDirectory {
     pub(crate) fn fail_below(&self, folder: &str, count: usize) {
         *self.client.failing.lock() = (folder.to_owned(), count);
     }
+    /// The next rename or listing below `folder` panics.
+    pub(crate) fn panic_below(&self, folder: &str) {
+        *self.client.panicking.lock() = Some(folder.to_owned());
+    }
     /// Every call waits from now on, as on a hard mount without its server.
     pub(crate) fn hang(&self) {
         *self.client.state.lock() = Contact::Hangs;
@@ -149,6 +155,8 @@ impl FaultyDirectory {
     }
     fn reach_below(&self, path: &str) -> io::Result<()> {
         self.reach()?;
+        let panics = self.client.panicking.lock().take_if(|folder| path.starts_with(&**folder)).is_some();
+        assert!(!panics, "of a test, at {path}");
         let (folder, left) = &mut *self.client.failing.lock();
         if *left == 0 || !path.starts_with(&*folder) {
             return Ok(());

@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    AffinityError, Epoch, HolderId, NodeInfo, NodeName, Root, Seen, UserName,
+    AffinityError, EndedFile, Epoch, HolderId, NodeInfo, NodeName, Root, Seen, UserName,
     keeper::{describe, list_lease, read_info},
     names::{FENCED, LEASES, LeaseName, NODES, NodeFile, PINS, SETTINGS, lease_folder, settings_folder, sort_out},
     root::io_error,
@@ -57,11 +57,11 @@ impl Root {
         Ok(self.node_files(&self.directory()?, NODES)?.into_iter().map(|file| file.holder).collect())
     }
 
-    /// Everybody who was fenced or left, with the last beat, sorted by name.
-    pub fn fenced_nodes(&self) -> Result<Vec<(HolderId, u64)>, AffinityError> {
-        let mut files = self.node_files(&self.directory()?, FENCED)?;
+    /// Everybody who was fenced or left, sorted by name.
+    pub fn fenced_nodes(&self) -> Result<Vec<EndedFile>, AffinityError> {
+        let mut files: Vec<EndedFile> = sort_out(&self.list(&self.directory()?, FENCED)?).0;
         files.sort();
-        Ok(files.into_iter().map(|file| (file.holder, file.beat)).collect())
+        Ok(files)
     }
 
     /// A fresh look at one user's lease.
@@ -119,9 +119,15 @@ impl Root {
         let pins = settings::read_pins(&self.directory()?).map_err(io_error("can't list", &self.path().join(PINS)))?;
         Ok(pins.into_iter().filter_map(|pin| Some((pin.user, pin.node?))).collect())
     }
-    /// Every node that anything was set for, sorted by name.
+    /// Every node that anything is set for, sorted by name. The folder of one for which nothing is any more stays.
     pub fn nodes_with_settings(&self) -> Result<Vec<NodeName>, AffinityError> {
-        let mut nodes: Vec<NodeName> = self.list(&self.directory()?, SETTINGS)?.iter().filter_map(|name| name.parse().ok()).collect();
+        let named: Vec<NodeName> = self.list(&self.directory()?, SETTINGS)?.iter().filter_map(|name| name.parse().ok()).collect();
+        let mut nodes = Vec::new();
+        for node in named {
+            if self.settings_of(&node)?.iter().next().is_some() {
+                nodes.push(node);
+            }
+        }
         nodes.sort();
         Ok(nodes)
     }

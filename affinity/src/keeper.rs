@@ -8,12 +8,15 @@
 //! - what a dead node left half done goes away, and its late requests do no harm then (`what_a_dead_node_left_is_cleared_and_its_late_requests_do_no_harm`)
 //! - a release that failed is repeated until the directory says so (`a_release_that_failed_is_not_done_until_the_lease_is_free`)
 //! - two processes of one host never run one node (`a_node_runs_once_per_host`)
+//! - a thread that ends is told, and where it was that of the beats, nothing is acknowledged any more (`a_thread_that_panics_is_told`)
+//! - a process that did not run says so, and does not blame the file server (`a_process_that_stood_still_says_so`)
 //!
 //! Threads of its own: one beats, one watches, one looks at the clock, one clears what the dead left. Each can hang in the shared directory
 //! without stopping the others. What callers ask for runs on the runtime's blocking threads, bounded.
 
 mod engine;
 mod join;
+mod stand;
 mod stop;
 #[cfg(test)]
 mod tests;
@@ -25,7 +28,7 @@ use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
 use tokio::sync::broadcast;
 
 use crate::{
-    AffinityError, Clock, Epoch, Handover, HolderId, Lease, NodeInfo, NodeName, Root, Tenure, UserName,
+    AffinityError, Clock, Ending, Epoch, Handover, HolderId, Lease, NodeInfo, NodeName, Root, Tenure, TenureEnd, UserName,
     placement::{self, Wish},
     root::io_error,
     settings::{NodeSettings, Tag},
@@ -121,18 +124,35 @@ pub enum Acquired {
 pub enum Event {
     /// A node was seen for the first time.
     NodeUp(HolderId),
-    /// A node is gone: fenced (by whom is not recorded) or left.
-    NodeDown(HolderId),
+    /// A node is gone.
+    NodeDown {
+        #[allow(missing_docs)]
+        holder: HolderId,
+        /// As far as it could be read.
+        ending: Ending,
+        /// How long it had given no sign of life, as this node saw it; where others fenced it for that, `dead_after` at least.
+        silent_for: Duration,
+    },
     /// A node's beat stands still.
     NodeSuspect(HolderId),
     /// We fenced a node.
     Fenced(HolderId),
     /// We were fenced: everything of this tenure must be dropped without another write.
-    TenureOver(Arc<Tenure>),
+    TenureOver {
+        #[allow(missing_docs)]
+        tenure: Arc<Tenure>,
+        /// So long did this process not run before it.
+        stood_still: Option<Duration>,
+    },
+    /// Why that was, as far as it could be found out afterwards.
+    Ended(TenureEnd),
     /// We are back under a new incarnation.
     Rejoined(HolderId),
-    /// Contact with the shared directory is lost; nothing may be acknowledged.
-    Suspended,
+    /// Beats fail; nothing may be acknowledged.
+    Suspended {
+        /// So long did this process not run, which is why; `None`: contact with the shared directory is lost.
+        stood_still: Option<Duration>,
+    },
     /// Contact is back, nobody fenced us: everything goes on.
     Resumed,
     /// We hold this user's lease now.
@@ -155,6 +175,8 @@ pub enum Event {
     NameTaken {
         #[allow(missing_docs)]
         theirs: HolderId,
+        /// The addresses of its relay.
+        at: String,
     },
 }
 
@@ -209,6 +231,14 @@ impl Keeper {
         // Whether it ran out of time shows in the state as well.
         tokio::time::timeout(limit, up).await.ok();
         self.state() == NodeState::Up
+    }
+    /// For how long this process stood still a moment ago, if it did: links and peers may be gone for that.
+    pub fn stood_still(&self) -> Option<Duration> {
+        self.engine.stood_still()
+    }
+    /// Resolves when one of the threads has ended that must not, with which and how: the process can't go on as a node. Safe to cancel.
+    pub async fn broken(&self) -> String {
+        self.engine.broken_down().await
     }
     /// Events from now on.
     pub fn events(&self) -> broadcast::Receiver<Event> {

@@ -4,6 +4,7 @@
 //! agreed wall clock is needed (ARCHITECTURE.md, Affinity).
 
 pub mod clock;
+pub mod ending;
 pub mod error;
 #[cfg(test)]
 mod faulty;
@@ -24,6 +25,7 @@ mod simulation;
 pub mod swap;
 
 pub use clock::{Clock, SystemClock, TestClock};
+pub use ending::{EndedFile, Ending, TenureEnd};
 pub use error::AffinityError;
 pub use ids::{Address, Epoch, HolderId, Incarnation, NameError, NameRules, NodeName, UserName};
 pub use inspect::{LeaseSeen, NodeSeen};

@@ -46,7 +46,7 @@ impl NodeFile {
     pub fn in_nodes(&self) -> String {
         format!("{NODES}/{self}")
     }
-    /// Path once it is fenced.
+    /// Path once it is fenced by somebody who says no more ([`NodeFile::ended`]).
     pub fn in_fenced(&self) -> String {
         format!("{FENCED}/{self}")
     }

@@ -27,7 +27,7 @@ const CLUSTER_FILE: &str = "berth.toml";
 /// The folders of the protocol; `mail/` is the operator's.
 pub(crate) const FOLDERS: [&str; 5] = [NODES, FENCED, INFO, SETTINGS, LEASES];
 /// Shortest time between beats: the scheduling of a busy host is coarser than less.
-const BEAT_MS_MIN: u64 = 10;
+const BEAT_MIN: Duration = Duration::from_millis(10);
 
 /// The timings that every node must agree on; written once into `berth.toml`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,15 +60,17 @@ impl Timings {
     }
     /// What is wrong with them, if anything.
     pub fn check(&self) -> Result<(), String> {
-        let Timings { beat_ms, self_limit_ms, dead_after_ms } = *self;
+        let (beat, self_limit, dead_after) = (self.beat(), self.self_limit(), self.dead_after());
         // A quarter for clocks of unequal rate, and one beat for what scheduling does.
-        let dead_after_min = self_limit_ms.saturating_add(self_limit_ms / 4).saturating_add(beat_ms);
-        if beat_ms < BEAT_MS_MIN {
-            Err(format!("beat_ms is {beat_ms}, must be at least {BEAT_MS_MIN}"))
-        } else if self_limit_ms < beat_ms.saturating_mul(3) {
-            Err(format!("self_limit_ms is {self_limit_ms}, must be at least three times beat_ms, {beat_ms}"))
-        } else if dead_after_ms < dead_after_min {
-            Err(format!("dead_after_ms is {dead_after_ms}, must be at least {dead_after_min}: 5/4 self_limit_ms and one beat"))
+        let dead_after_min = self_limit.saturating_add(self_limit / 4).saturating_add(beat);
+        if beat < BEAT_MIN {
+            Err(format!("beat is {beat:?}, must be at least {BEAT_MIN:?}"))
+        } else if self_limit < beat.saturating_mul(3) {
+            Err(format!("self_limit is {self_limit:?}, must be at least three beats, {:?}", beat.saturating_mul(3)))
+        } else if dead_after < dead_after_min {
+            Err(format!(
+                "dead_after is {dead_after:?}, must be at least {dead_after_min:?}: 5/4 of self_limit ({self_limit:?}) and one beat ({beat:?})"
+            ))
         } else {
             Ok(())
         }

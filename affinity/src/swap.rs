@@ -26,7 +26,10 @@ use rustix::{
     io::Errno,
 };
 
-use crate::{names::NODES, owner::follow_folder};
+use crate::{
+    names::NODES,
+    owner::{follow_folder, follow_folder_of},
+};
 
 /// Most bytes read of a small shared file (`berth.toml`, `info/…`): ours have a few hundred.
 pub const SMALL_FILE_BYTES_MAX: u64 = 64 * 1024;
@@ -118,7 +121,7 @@ impl MountedDirectory {
     fn list_nodes(&self) -> io::Result<Vec<String>> {
         let path = self.path(NODES);
         // Whoever lists it right now, or hangs in there, has the place in it where the listing goes on.
-        let Some(mut kept) = self.nodes.try_lock() else { return names_in(&open_folder(&path)?) };
+        let Some(mut kept) = self.nodes.try_lock() else { return list_fresh(&path) };
         let opened = match kept.take().filter(|opened| is_at(opened, &path)) {
             Some(opened) => opened,
             None => open_folder(&path)?,
@@ -135,7 +138,12 @@ fn open_folder(path: &Path) -> io::Result<OwnedFd> {
 }
 
 /// The names in a folder as the server has them now.
+pub fn list_fresh(folder: &Path) -> io::Result<Vec<String>> {
+    names_in(&open_folder(folder)?)
+}
+
 fn names_in(opened: &OwnedFd) -> io::Result<Vec<String>> {
+    // Asking for the attributes makes an NFS client drop a listing that is out of date, and what it remembers of names that were missing.
     let _fresh = rustix::fs::statx(opened, "", AtFlags::EMPTY_PATH | AtFlags::STATX_FORCE_SYNC, StatxFlags::BASIC_STATS)?;
     rustix::fs::seek(opened, SeekFrom::Start(0))?;
     let mut names = Vec::new();
@@ -164,7 +172,7 @@ fn is_at(opened: &OwnedFd, path: &Path) -> bool {
 impl SharedDirectory for MountedDirectory {
     fn list(&self, folder: &str) -> io::Result<Vec<String>> {
         // Where a request is a system call there is nothing to be gained.
-        if folder == NODES && self.syncs_itself { self.list_nodes() } else { names_in(&open_folder(&self.path(folder))?) }
+        if folder == NODES && self.syncs_itself { self.list_nodes() } else { list_fresh(&self.path(folder)) }
     }
 
     fn refresh(&self, folder: &str) -> io::Result<()> {
@@ -180,10 +188,10 @@ impl SharedDirectory for MountedDirectory {
         // O_WRONLY takes no read delegation; closed at once.
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         let path = self.path(name);
-        rustix::fs::open(&path, flags, Mode::from_raw_mode(0o640))?;
+        let made = rustix::fs::open(&path, flags, Mode::from_raw_mode(0o640))?;
         if self.is_operators {
             // Where it can't be given away it must not stay: nodes could not read it.
-            follow_folder(&path).inspect_err(|_| rustix::fs::unlink(&path).unwrap_or_default())?;
+            follow_folder_of(&made, &path).inspect_err(|_| rustix::fs::unlink(&path).unwrap_or_default())?;
         }
         Ok(())
     }

@@ -60,7 +60,7 @@ pub fn placed_on(cluster: &Cluster, node: &str) -> Result<Vec<User>> {
     }
     let said: Value = serde_json::from_str(&cluster.command(&["who", "--json", "--node", node])?)?;
     let held = said["held"].as_array().context("no leases in what berth who says")?;
-    let is_there = |user: &&User| held.iter().any(|held| held["user"] == user.name.as_str() && held["node"] == node);
+    let is_there = |user: &&User| held.iter().any(|held| held["user"] == user.name.as_str() && held["holder"] == node);
     Ok(cluster.users.iter().filter(is_there).cloned().collect())
 }
 

@@ -2,6 +2,8 @@
 //!
 //! A sum covers the row's key, so that a row in another's place is noticed as well. What is changed on its own has a sum of its own.
 
+use std::sync::OnceLock;
+
 use crate::IndexError;
 
 /// A CRC-32 of values in the order in which they are given.
@@ -13,7 +15,11 @@ impl Sum {
     pub fn of(table: &str) -> Sum {
         Sum(crc32fast::Hasher::new()).text(table)
     }
-    /// Goes on where another one [ended](Sum::end): what begins every row's sum is summed up once.
+    /// As [`Sum::of`], where very many rows are read: what begins every row's sum is summed up once.
+    pub fn of_many(table: &'static str, begun: &OnceLock<u32>) -> Sum {
+        Sum::after(*begun.get_or_init(|| Sum::of(table).end()))
+    }
+    /// Goes on where another one [ended](Sum::end).
     pub fn after(end: u32) -> Sum {
         Sum(crc32fast::Hasher::new_with_initial(end))
     }
@@ -73,6 +79,10 @@ mod tests {
     #[test]
     fn a_sum_is_the_same_however_its_values_are_given() {
         let one_by_one = Sum::of("messages").number(7).number(-1).text("cur/x").get();
+        let begun = OnceLock::new();
+        for _ in 0..2 {
+            assert_eq!(Sum::of_many("messages", &begun).numbers([7, -1]).text("cur/x").get(), one_by_one);
+        }
         assert_eq!(Sum::after(Sum::of("messages").end()).numbers([7, -1]).text("cur/x").get(), one_by_one);
         assert_eq!(one_by_one, 1_914_229_734, "what rows that are written have");
     }

@@ -31,6 +31,11 @@ fn fill(folder: &Path) {
             change.insert_message(id, &record).unwrap();
             change.insert_rendered(id, uid(number), [&[b'e'; 150], &[b'b'; 90], &vec![b'h'; if number == 7 { 9000 } else { 60 }]]).unwrap();
         }
+        let kind = change.keep_fields("x-mailer", 8).unwrap();
+        for number in 1..=40 {
+            change.insert_summary(id, uid(number), &[b's'; 120]).unwrap();
+            change.insert_answer(id, uid(number), kind, &[b'x'; 30]).unwrap();
+        }
         for number in 1..8 {
             change.set_flags(id, uid(number), FlagSet::EMPTY, ModSeq::new(300).unwrap()).unwrap();
             change.insert_removal(id, &format!("cur/{number}")).unwrap();
@@ -49,11 +54,15 @@ fn read(folder: &Path) -> Result<Said, IndexError> {
     for record in index.mailboxes()? {
         let id = record.id;
         let mut messages = Vec::new();
-        let contents = index.contents(id, &mut |_| (), &mut |message| messages.push(message.clone()))?;
+        let contents = index.contents(id, &mut |_| true, &mut |message| messages.push(message.clone()))?;
         let mut rendered = Vec::new();
         // Nobody asks for what an expunged message was, whose row a damaged page may bring back.
         let uids: Vec<Uid> = messages.iter().map(|message| message.uid).collect();
         reader.rendered(id, &uids, &mut |uid, row| rendered.push((uid, [row.envelope, row.body_structure, row.headers].concat())))?;
+        reader.summaries(id, &uids, &mut |uid, summary| rendered.push((uid, summary.to_vec())))?;
+        for (kind, _) in index.asked_fields()? {
+            reader.answers(id, kind, &uids, &mut |uid, fields| rendered.push((uid, fields.to_vec())))?;
+        }
         said.push((record, (contents, messages), rendered, reader.expunged_since(id, 0)?, reader.uidls(id)?));
     }
     Ok(said)
@@ -64,7 +73,7 @@ fn rounds() -> usize {
     std::env::var("BERTH_TESTS_DAMAGE").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(1)
 }
 
-/// A rendered row that is missing is rendered again; everything else must be as it was, or an error.
+/// What was made of a message, and is missing, is made again; everything else must be as it was, or an error.
 fn assert_noticed(folder: &Path, whole: &Said, what: &str) -> bool {
     match read(folder) {
         Err(error) => {
@@ -110,7 +119,9 @@ fn whatever_byte_is_damaged_nothing_wrong_is_read() {
         let length = random.below(bytes.len());
         fs::write(&database, &bytes[..length]).unwrap();
         if length > 0 {
-            assert!(assert_noticed(folder.path(), &whole, &format!("cut to {length}, seed {}", random.seed)));
+            let noticed = assert_noticed(folder.path(), &whole, &format!("cut to {length}, seed {}", random.seed));
+            // The end of the last page may hold nothing.
+            assert!(noticed || length.div_ceil(4096) == bytes.len() / 4096, "cut to {length}, seed {}", random.seed);
         }
         let mut zeroed = bytes.clone();
         let page = random.below(bytes.len() / 4096) * 4096;

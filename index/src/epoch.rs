@@ -21,13 +21,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use affinity::{Epoch, Handover};
+use affinity::{Epoch, Handover, swap::list_fresh};
 use rustix::{
-    fs::{AtFlags, CWD, Dir, Mode, OFlags, StatxFlags},
+    fs::{AtFlags, CWD, OFlags, StatxFlags},
     io::Errno,
 };
 
-use crate::{IndexError, UserIndex};
+use crate::{IndexError, UserIndex, ahead::ReadAhead};
 
 /// The database in an epoch's folder.
 pub(crate) const DATABASE: &str = "index.db";
@@ -35,10 +35,8 @@ const LOG: &str = "index.db-wal";
 const COPY: &str = "index.db.copy";
 /// An empty file that says: do not trust this index, rebuild it.
 const REBUILD: &str = "rebuild";
-/// One READ request of most NFS servers.
-const READ_AHEAD_BYTES: usize = 1024 * 1024;
-/// Of a larger index, much may never be asked for: the rest is read as it is needed.
-const READ_AHEAD_BYTES_MAX: usize = 64 * READ_AHEAD_BYTES;
+/// What is copied at once.
+const COPY_BYTES: usize = 1024 * 1024;
 /// The folder of an index that is made anew beside the one that it replaces.
 const ANEW: &str = "rebuilding";
 /// The one that it replaced, until it is removed.
@@ -163,15 +161,10 @@ fn folders(look: Look<'_>, root: &Path) -> Result<(Vec<Folder>, Vec<PathBuf>), I
 
 /// The names in a folder as the server has them now. `None`: there is no such folder.
 fn names(folder: &Path) -> io::Result<Option<Vec<String>>> {
-    let opened = match rustix::fs::open(folder, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) {
-        Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
-        opened => opened?,
-    };
-    // Asking for the attributes makes an NFS client drop a listing that is out of date, and what it remembers of names that were missing.
-    let _fresh = rustix::fs::statx(&opened, "", AtFlags::EMPTY_PATH | AtFlags::STATX_FORCE_SYNC, StatxFlags::BASIC_STATS)?;
-    // Names of ours are UTF-8.
-    let names = Dir::new(opened)?.filter_map(|entry| entry.map(|entry| entry.file_name().to_str().ok().map(str::to_owned)).transpose());
-    Ok(Some(names.collect::<Result<_, _>>()?))
+    match list_fresh(folder) {
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
+        listed => listed.map(Some),
+    }
 }
 
 /// What lies beside a database.
@@ -197,27 +190,11 @@ fn try_open(folder: &Path, found: Beside) -> Result<UserIndex, IndexError> {
     if found.rebuild {
         return Err(IndexError::Damaged("marked for rebuilding".to_owned()));
     }
-    read_ahead(&folder.join(DATABASE));
+    let ahead = ReadAhead::begin(&folder.join(DATABASE));
     if found.log {
         say_damage_of_log(folder);
     }
-    UserIndex::open(folder)
-}
-
-/// Brings the database into the page cache with few large requests: SQLite would ask for it page by page, all over the file. Before SQLite opens
-/// it, since closing our descriptor drops the process's lock. What can't be read, SQLite reports.
-fn read_ahead(database: &Path) {
-    let read = affinity::open_undelegated(database, OFlags::RDONLY).and_then(|mut file| {
-        let mut chunk = vec![0; READ_AHEAD_BYTES];
-        let mut left = READ_AHEAD_BYTES_MAX / READ_AHEAD_BYTES;
-        while left > 0 && file.read(&mut chunk)? > 0 {
-            left -= 1;
-        }
-        Ok(())
-    });
-    if let Err(error) = read {
-        tracing::debug!(index = %database.display(), %error, "not read ahead");
-    }
+    UserIndex::open_read_ahead(folder, ahead)
 }
 
 /// `None`: it is damaged; the reason is logged. An error: it may be whole, and has what file names lack, so nothing is rebuilt for want of space.
@@ -291,7 +268,7 @@ fn copy_file(from: &Path, to: &Path) -> Result<(), IndexError> {
     let mut source = affinity::open_undelegated(from, OFlags::RDONLY).map_err(IndexError::io("can't read", from))?;
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC;
     let mut target = affinity::open_undelegated(to, flags).map_err(IndexError::io("can't write", to))?;
-    let mut chunk = vec![0; READ_AHEAD_BYTES];
+    let mut chunk = vec![0; COPY_BYTES];
     loop {
         let read = source.read(&mut chunk).map_err(IndexError::io("can't read", from))?;
         let Some(bytes) = chunk.get(..read).filter(|bytes| !bytes.is_empty()) else { break };

@@ -13,32 +13,43 @@
 //! The database file of an open index must be opened and closed nowhere else in the process: closing any descriptor of it drops SQLite's lock.
 //! Not here: message files (`storage`), sequence numbers (`server`).
 
+mod ahead;
+mod asked;
 mod checksum;
 pub mod epoch;
 pub mod error;
 pub mod flags;
 pub mod ids;
+mod leftovers;
 mod log;
 mod mailboxes;
 mod messages;
 mod open;
 mod previews;
+mod snapshot;
+mod summaries;
 
 use std::path::{Path, PathBuf};
 
 use rusqlite::Connection;
 
+use ahead::ReadAhead;
+pub use asked::FieldsKind;
 pub use error::IndexError;
 pub use flags::{Flag, FlagSet, KeywordId};
 pub use ids::{ModSeq, Uid, UidValidity};
+pub use leftovers::Leftover;
 pub use mailboxes::{Contents, MailboxId, MailboxRecord, ScanDue};
 pub use messages::{MessageRecord, RenderedRecord};
+pub use snapshot::{Held, SNAPSHOT_BYTES_MAX, Snapshot};
 
 /// One user's index, the only connection that writes.
 #[derive(Debug)]
 pub struct UserIndex {
     connection: Connection,
     folder: PathBuf,
+    /// The database's file, for reading ahead. After the connection: closing it drops SQLite's lock.
+    ahead: Option<ReadAhead>,
 }
 
 /// A second connection, for long reads beside the writer. Drop it before [`UserIndex::close`].
@@ -56,12 +67,20 @@ pub struct Change<'a> {
     done: bool,
     /// What mailboxes have more (or fewer) of since it began.
     counts: Vec<(MailboxId, mailboxes::Counts)>,
+    /// A mailbox's first id and the last of its ids that are to be swept, as it was when it was first asked for.
+    highest_leftover: Option<(i64, Option<i64>)>,
 }
 
 impl UserIndex {
     /// Opens `<folder>/index.db`, and makes or migrates it.
     pub fn open(folder: &Path) -> Result<UserIndex, IndexError> {
-        Ok(UserIndex { connection: open::writer(&folder.join(epoch::DATABASE))?, folder: folder.to_owned() })
+        UserIndex::open_read_ahead(folder, None)
+    }
+    /// `ahead`: the database's file.
+    pub(crate) fn open_read_ahead(folder: &Path, ahead: Option<ReadAhead>) -> Result<UserIndex, IndexError> {
+        // Whatever happens, SQLite's connection is closed before the descriptor is.
+        let connection = open::writer(&folder.join(epoch::DATABASE))?;
+        Ok(UserIndex { connection, folder: folder.to_owned(), ahead })
     }
     /// `index/<epoch>`.
     pub fn folder(&self) -> &Path {
@@ -69,6 +88,7 @@ impl UserIndex {
     }
     /// A connection for long reads.
     pub fn reader(&self) -> Result<IndexReader, IndexError> {
+        self.ahead.iter().for_each(ReadAhead::rest);
         Ok(IndexReader { connection: open::reader(&self.folder.join(epoch::DATABASE))? })
     }
     /// Starts a change, beside those that joined the transaction since the last commit.
@@ -78,7 +98,7 @@ impl UserIndex {
             self.run("BEGIN IMMEDIATE")?;
         }
         // From here on, dropping it undoes it.
-        let change = Change { connection: &self.connection, alone, done: false, counts: Vec::new() };
+        let change = Change { connection: &self.connection, alone, done: false, counts: Vec::new(), highest_leftover: None };
         if !alone {
             // Only where there is something else to keep: under a savepoint, the end of every statement walks over all pages that were changed before.
             self.run("SAVEPOINT change")?;
@@ -123,11 +143,11 @@ impl UserIndex {
             return Err(IndexError::Damaged(format!("{astray} messages are beyond their mailbox's UIDNEXT or HIGHESTMODSEQ")));
         }
         for (checked, mailbox) in self.mailboxes()?.into_iter().enumerate() {
-            self.contents(mailbox.id, &mut |_| (), &mut |_| ())?;
+            self.contents(mailbox.id, &mut |_| true, &mut |_| ())?;
             self.check_the_rest(mailbox.id)?;
             progress(checked + 1);
         }
-        Ok(())
+        self.leftovers(u32::MAX).map(drop)
     }
     /// Gives back the memory of caches: nobody will ask for a while.
     pub fn rest(&mut self) -> Result<(), IndexError> {
@@ -219,6 +239,36 @@ pub(crate) mod testing {
             new_seen: 0,
             scan_due: ScanDue::No,
             adopted_below: 0,
+        }
+    }
+
+    /// Deletes all that is left of messages that are gone.
+    pub fn sweep_all(index: &mut UserIndex) {
+        let leftovers = index.leftovers(u32::MAX).unwrap();
+        let mut change = index.begin().unwrap();
+        assert!(change.sweep(&leftovers, u32::MAX).unwrap().is_empty());
+        change.commit().unwrap();
+    }
+
+    /// Two mailboxes with messages 1, 2 and 3.
+    pub fn two_mailboxes_of_three(change: &mut Change<'_>) -> (MailboxId, MailboxId) {
+        let [a, b] = ["", ".B"].map(|folder| change.insert_mailbox(&mailbox(folder)).unwrap());
+        for (mailbox, number) in [a, b].into_iter().flat_map(|mailbox| (1..4).map(move |number| (mailbox, number))) {
+            change.insert_message(mailbox, &message(number)).unwrap();
+        }
+        (a, b)
+    }
+    /// A message of 12 bytes.
+    pub fn message(number: u32) -> MessageRecord {
+        MessageRecord {
+            uid: Uid::new(number).unwrap(),
+            flags: FlagSet::EMPTY,
+            modseq: ModSeq::MIN,
+            size: 12,
+            disk_size: 12,
+            internal_date: 0,
+            save_date: 0,
+            file: format!("cur/{number}"),
         }
     }
 }

@@ -3,7 +3,7 @@
 use rusqlite::{Connection, Row, params};
 
 use crate::{
-    Change, IndexError, MessageRecord, ModSeq, UidValidity, UserIndex,
+    Change, Held, IndexError, MessageRecord, ModSeq, Snapshot, UidValidity, UserIndex,
     checksum::{Sum, damaged, ensure_ascending},
 };
 
@@ -96,7 +96,7 @@ pub struct Contents {
 
 const COLUMNS: &str = "id, folder, special_use, adopted_below, place_sum, uid_validity, uid_next, highest_modseq, expunged_floor, \
                        first_recent, uid_ceiling, modseq_ceiling, cur_seen, new_seen, scan_due, numbers_sum, messages, bytes, \
-                       expunged_rows, uidl_rows, other_rows";
+                       expunged_rows, uidl_rows, other_rows, snapshot";
 const TABLE: &str = "mailboxes";
 
 impl MailboxRecord {
@@ -122,6 +122,8 @@ pub(crate) struct Counts {
     pub uidls: i64,
     /// Write-backs, removals and keywords.
     pub others: i64,
+    /// See [`Snapshot`].
+    pub snapshot: Option<Snapshot>,
 }
 
 impl Counts {
@@ -155,7 +157,14 @@ fn record(row: &Row<'_>) -> rusqlite::Result<(MailboxRecord, Counts)> {
         new_seen: row.get(13)?,
         scan_due: ScanDue::from_number(row.get(14)?),
     };
-    let counts = Counts { messages: row.get(16)?, bytes: row.get(17)?, expunged: row.get(18)?, uidls: row.get(19)?, others: row.get(20)? };
+    let counts = Counts {
+        messages: row.get(16)?,
+        bytes: row.get(17)?,
+        expunged: row.get(18)?,
+        uidls: row.get(19)?,
+        others: row.get(20)?,
+        snapshot: Snapshot::from_number(row.get(21)?),
+    };
     record.place_sum().check(TABLE, row.get(4)?)?;
     let counted = [counts.messages, counts.bytes, counts.expunged, counts.uidls, counts.others];
     record.numbers_sum().check(TABLE, counted.into_iter().fold(row.get(15)?, i64::wrapping_sub))?;
@@ -191,15 +200,30 @@ impl UserIndex {
         }
         Ok(mailboxes)
     }
-    /// One mailbox with all that it has but what was rendered. Calls `expect` with the number of its messages, then `visit` with each, by UID.
+    /// One mailbox with all that it has but what was rendered. Calls `begin` with the number of its messages, then, unless it says that they are known,
+    /// `visit` with each, by UID.
     pub fn contents(
         &self,
         id: MailboxId,
-        expect: &mut dyn FnMut(usize),
+        begin: &mut dyn FnMut(&Held) -> bool,
         visit: &mut dyn FnMut(&MessageRecord),
     ) -> Result<Option<Contents>, IndexError> {
         let Some((record, counts)) = record_and_counts(&self.connection, id)? else { return Ok(None) };
-        expect(usize::try_from(counts.messages).unwrap_or(0));
+        let held = Held {
+            messages: usize::try_from(counts.messages).unwrap_or(0),
+            bytes: counts.bytes.cast_unsigned(),
+            snapshot: counts.snapshot,
+        };
+        if begin(&held) {
+            self.each_counted_message(id, counts, visit)?;
+        }
+        let contents = Contents { record, keywords: self.keywords(id)?, removals: self.removals(id)?, write_backs: self.write_backs(id)? };
+        let others = contents.keywords.len() + contents.removals.len() + contents.write_backs.len();
+        Counts::compare(id, "keywords, removals and write_backs", others, counts.others)?;
+        Ok(Some(contents))
+    }
+    fn each_counted_message(&self, id: MailboxId, counts: Counts, visit: &mut dyn FnMut(&MessageRecord)) -> Result<(), IndexError> {
+        self.ahead.iter().for_each(|ahead| ahead.wanted(counts.messages));
         let mut messages = 0;
         let mut bytes: i64 = 0;
         self.each_message(id, &mut |message| {
@@ -211,10 +235,11 @@ impl UserIndex {
         if bytes != counts.bytes {
             return Err(IndexError::Damaged(format!("mailbox {} has {bytes} bytes instead of {}", id.0, counts.bytes)));
         }
-        let contents = Contents { record, keywords: self.keywords(id)?, removals: self.removals(id)?, write_backs: self.write_backs(id)? };
-        let others = contents.keywords.len() + contents.removals.len() + contents.write_backs.len();
-        Counts::compare(id, "keywords, removals and write_backs", others, counts.others)?;
-        Ok(Some(contents))
+        Ok(())
+    }
+    /// Which snapshot says what the mailbox's rows say.
+    pub fn snapshot(&self, id: MailboxId) -> Result<Option<Snapshot>, IndexError> {
+        Ok(record_and_counts(&self.connection, id)?.and_then(|(_, counts)| counts.snapshot))
     }
     /// One mailbox.
     pub fn mailbox(&self, id: MailboxId) -> Result<Option<MailboxRecord>, IndexError> {
@@ -335,9 +360,12 @@ impl Change<'_> {
         for record in records.into_iter().filter(|record| record.scan_due != ScanDue::Rebuild) {
             self.update_mailbox(&MailboxRecord { scan_due: ScanDue::Takeover, cur_seen: 0, new_seen: 0, ..record })?;
         }
+        // Their files stay with the holder before.
+        self.connection.prepare_cached("UPDATE mailboxes SET snapshot = 0")?.execute([])?;
         Ok(())
     }
-    /// What the mailbox has more (or fewer) of since the change began, written when it is complete. Messages are counted by the database itself.
+    /// What the mailbox has more (or fewer) of since the change began, written when it is complete. Whoever changes a message's row asks for it,
+    /// whatever it counts: then no snapshot is right any more.
     pub(crate) fn counts(&mut self, mailbox: MailboxId) -> &mut Counts {
         let found = self.counts.iter().position(|(counted, _)| *counted == mailbox);
         let position = found.unwrap_or_else(|| {
@@ -347,13 +375,14 @@ impl Change<'_> {
         &mut self.counts[position].1
     }
     pub(crate) fn write_counts(&mut self) -> Result<(), IndexError> {
-        for (mailbox, Counts { expunged, uidls, others, .. }) in std::mem::take(&mut self.counts) {
+        for (mailbox, Counts { messages, bytes, expunged, uidls, others, snapshot: _ }) in std::mem::take(&mut self.counts) {
             self.connection
                 .prepare_cached(
                     "UPDATE mailboxes SET expunged_rows = expunged_rows + ?2, uidl_rows = uidl_rows + ?3, other_rows = other_rows + ?4,
-                         numbers_sum = numbers_sum + ?2 + ?3 + ?4 WHERE id = ?1",
+                         messages = messages + ?5, bytes = bytes + ?6, numbers_sum = numbers_sum + ?2 + ?3 + ?4 + ?5 + ?6,
+                         snapshot = 0 WHERE id = ?1",
                 )?
-                .execute([mailbox.0, expunged, uidls, others])?;
+                .execute([mailbox.0, expunged, uidls, others, messages, bytes])?;
         }
         Ok(())
     }

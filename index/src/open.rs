@@ -15,13 +15,19 @@ const APPLICATION_ID: i64 = 0x4272_7468;
 /// The first version that can be read; earlier ones are rebuilt.
 const FIRST_VERSION: i64 = 4;
 /// The schema of that version and the migrations since, in order; `user_version` is the version after the last one that was applied.
-const MIGRATIONS: &[&str] = &[include_str!("schema/0004_checked.sql"), include_str!("schema/0005_preview.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("schema/0004_checked.sql"),
+    include_str!("schema/0005_preview.sql"),
+    include_str!("schema/0006_summaries.sql"),
+    include_str!("schema/0007_leftovers.sql"),
+    include_str!("schema/0008_snapshot.sql"),
+];
 /// Page cache of one connection in KiB: a 10,000-message mailbox's rows fit, and a thousand open accounts stay within a few gigabytes.
 const CACHE_KIB: i64 = 2_048;
 /// The file format write version in the header of a database: 1, or 2 with a write-ahead log (<https://sqlite.org/fileformat2.html>).
 const WRITE_VERSION_AT: u64 = 18;
 /// Prepared statements kept: more than this crate has.
-const STATEMENTS_KEPT: usize = 64;
+const STATEMENTS_KEPT: usize = 96;
 
 /// Opens (and makes, migrates) the database for reading and writing.
 pub(crate) fn writer(file: &Path) -> Result<Connection, IndexError> {
@@ -38,8 +44,6 @@ pub(crate) fn writer(file: &Path) -> Result<Connection, IndexError> {
     connection.execute_batch("PRAGMA synchronous = FULL")?;
     // Checkpoints are background work: no client pays for one inside its commit.
     connection.execute_batch("PRAGMA wal_autocheckpoint = 0")?;
-    // A row that replaces another is counted as one that goes and one that comes.
-    connection.execute_batch("PRAGMA recursive_triggers = ON")?;
     migrate(&connection)?;
     Ok(connection)
 }

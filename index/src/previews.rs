@@ -36,42 +36,18 @@ impl Change<'_> {
         insert.execute(params![id(mailbox, uid.get()), preview, sum(preview).get()])?;
         Ok(())
     }
-    /// Takes over the preview of a copied message, if it is there.
-    pub fn copy_preview(&mut self, from: (MailboxId, Uid), to: (MailboxId, Uid)) -> Result<(), IndexError> {
-        let mut insert = self.connection.prepare_cached(
-            "INSERT OR REPLACE INTO previews (id, preview, sum) SELECT ?2, preview, sum - ?1 + ?2 FROM previews WHERE id = ?1",
-        )?;
-        insert.execute([id(from.0, from.1.get()), id(to.0, to.1.get())])?;
-        Ok(())
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{FlagSet, MessageRecord, ModSeq, UserIndex, testing::mailbox};
+    use crate::{
+        ModSeq, UserIndex,
+        testing::{self, two_mailboxes_of_three},
+    };
 
     fn uid(number: u32) -> Uid {
         Uid::new(number).unwrap()
-    }
-    fn three_messages(change: &mut Change<'_>) -> MailboxId {
-        let id = change.insert_mailbox(&mailbox("")).unwrap();
-        for number in 1..4 {
-            let (size, file) = (12, format!("cur/{number}"));
-            let modseq = ModSeq::new(1).unwrap();
-            let record = MessageRecord {
-                uid: uid(number),
-                flags: FlagSet::EMPTY,
-                modseq,
-                size,
-                disk_size: size,
-                internal_date: 0,
-                save_date: 0,
-                file,
-            };
-            change.insert_message(id, &record).unwrap();
-        }
-        id
     }
 
     #[test]
@@ -79,10 +55,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut index = UserIndex::open(folder.path()).unwrap();
         let mut change = index.begin().unwrap();
-        let id = three_messages(&mut change);
+        let (id, _) = two_mailboxes_of_three(&mut change);
         change.insert_rendered(id, uid(2), [b"envelope", b"structure", b"headers"]).unwrap();
         change.commit().unwrap();
-        let before = "DROP TRIGGER preview_goes; DROP TABLE previews; PRAGMA user_version = 4";
+        let before = "DROP TABLE previews; DROP TABLE summaries; DROP TABLE answers; DROP TABLE asked; DROP TABLE leftovers;
+            ALTER TABLE mailboxes DROP COLUMN snapshot; PRAGMA user_version = 4";
         index.connection.execute_batch(before).unwrap();
         let rows = |index: &UserIndex| -> Vec<String> {
             let dump = "SELECT quote(id) || quote(file) || quote(modseq) FROM messages UNION ALL SELECT quote(id) || quote(envelope) || quote(shape_sum) FROM rendered";
@@ -92,10 +69,11 @@ mod tests {
         let had = rows(&index);
         drop(index);
         let mut index = UserIndex::open(folder.path()).unwrap();
-        assert_eq!((had.len(), &had), (4, &rows(&index)));
+        assert_eq!((had.len(), &had), (7, &rows(&index)));
         assert_eq!(index.reader().unwrap().previews(id, &[uid(2)]).unwrap(), [None]);
         let mut change = index.begin().unwrap();
         change.insert_preview(id, uid(2), "Hello").unwrap();
+        change.insert_summary(id, uid(2), b"summary").unwrap();
         change.commit().unwrap();
         assert_eq!(index.reader().unwrap().previews(id, &[uid(2)]).unwrap(), [Some("Hello".to_owned())]);
     }
@@ -105,19 +83,22 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut index = UserIndex::open(folder.path()).unwrap();
         let mut change = index.begin().unwrap();
-        let id = three_messages(&mut change);
+        let (id, other) = two_mailboxes_of_three(&mut change);
         change.insert_preview(id, uid(1), "Gr\u{fc}\u{df}e").unwrap();
         change.insert_preview(id, uid(9), "of nothing").unwrap();
-        change.copy_preview((id, uid(1)), (id, uid(2))).unwrap();
+        change.copy_made((id, (uid(1), uid(1))), (other, uid(2))).unwrap();
         change.commit().unwrap();
         let uids = [1, 2, 3, 9].map(uid);
         let hello = Some("Gr\u{fc}\u{df}e".to_owned());
-        assert_eq!(index.reader().unwrap().previews(id, &uids).unwrap(), [hello.clone(), hello.clone(), None, None]);
+        assert_eq!(index.reader().unwrap().previews(id, &uids).unwrap(), [hello.clone(), None, None, None]);
+        assert_eq!(index.reader().unwrap().previews(other, &uids).unwrap(), [None, hello.clone(), None, None]);
         let mut change = index.begin().unwrap();
         change.expunge_between(id, (uid(1), uid(1)), ModSeq::new(2).unwrap()).unwrap();
         change.commit().unwrap();
-        assert_eq!(index.reader().unwrap().previews(id, &uids).unwrap(), [None, hello, None, None]);
+        testing::sweep_all(&mut index);
+        assert_eq!(index.reader().unwrap().previews(id, &uids).unwrap(), [None, None, None, None]);
+        assert_eq!(index.reader().unwrap().previews(other, &uids).unwrap(), [None, hello, None, None]);
         index.connection.execute("UPDATE previews SET preview = 'Grusse'", []).unwrap();
-        assert!(index.reader().unwrap().previews(id, &uids).unwrap_err().needs_rebuild());
+        assert!(index.reader().unwrap().previews(other, &uids).unwrap_err().needs_rebuild());
     }
 }

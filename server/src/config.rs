@@ -2,6 +2,8 @@
 //!
 //! Invariants, each with the test that guards it:
 //! - a key that nobody reads is refused, with file, line and what may have been meant (`a_misspelt_setting_is_named_with_its_line_and_the_likely_one`)
+//! - several wrong values are told at once (`several_wrong_values_are_told_at_once`)
+//! - no two listeners have one address (`two_listeners_never_have_one_address`)
 //! - what serde can't check is checked before anything starts, all of it at once (`every_problem_is_reported_at_once_with_its_line`)
 //! - the example file is whole and true (`the_example_is_the_defaults`, `the_example_has_every_setting`)
 //! - two users never share a Maildir (`users_never_share_a_folder`)
@@ -9,6 +11,7 @@
 mod acme;
 pub mod address;
 pub mod auth;
+mod cache;
 mod check;
 mod expiry;
 mod explain;
@@ -37,6 +40,7 @@ use crate::{auth::UserRecord, sandbox::Sandbox};
 pub use acme::{AcmeSection, Challenge};
 pub use address::Address;
 pub use auth::AuthSection;
+pub use cache::CacheSection;
 pub use check::Problem;
 pub use expiry::ExpirySection;
 pub use imap::ImapSection;
@@ -86,6 +90,9 @@ pub struct Config {
     /// How long mail stays in some mailboxes.
     #[serde(default)]
     pub expiry: ExpirySection,
+    /// Mail on a disk of this host.
+    #[serde(default)]
+    pub cache: CacheSection,
     /// Logs.
     #[serde(default)]
     pub log: LogSection,
@@ -131,6 +138,8 @@ pub struct ListenSection {
     pub sent: Vec<Address>,
     /// For the other nodes only.
     pub relay: SocketAddr,
+    /// Networks that nodes connect from; empty: any.
+    pub relay_from: Networks,
     /// Networks of load balancers that send a PROXY header before anything else.
     pub proxy_from: Networks,
     /// Which of the addresses above they connect to; empty: all but the relay's.
@@ -147,6 +156,11 @@ impl ListenSection {
     /// Whether load balancers connect to `listener`.
     pub fn takes_proxies(&self, listener: SocketAddr) -> bool {
         !self.proxy_from.is_empty() && (self.proxy_on.is_empty() || self.proxy_on.contains(&listener))
+    }
+
+    /// Whether a node may connect from `address`.
+    pub fn takes_links_from(&self, address: IpAddr) -> bool {
+        self.relay_from.is_empty() || self.relay_from.contains(address)
     }
 
     /// Whether whoever connects from `address` is a load balancer.
@@ -304,6 +318,7 @@ impl Default for ListenSection {
             lmtp: vec![Address::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, 24)))],
             sent: Vec::new(),
             relay: SocketAddr::from((Ipv4Addr::UNSPECIFIED, RELAY_PORT)),
+            relay_from: Networks::default(),
             proxy_from: Networks::default(),
             proxy_on: Vec::new(),
             health: Vec::new(),
@@ -457,6 +472,7 @@ impl Config {
             pop3: Pop3Section::default(),
             quota: QuotaSection::default(),
             expiry: ExpirySection::default(),
+            cache: CacheSection::default(),
             log: LogSection::default(),
         }
     }
@@ -471,12 +487,18 @@ impl Config {
 
     /// The same from text, `file` for messages. `advertise` is filled in where it was left to its default.
     pub fn parse(text: &str, file: &Path) -> anyhow::Result<Config> {
-        let mut config: Config = toml::from_str(text).map_err(|error| explain::toml_error(&error, text, file))?;
+        let (read, mut mistakes) = explain::read::<Config>(text, file);
         let written = explain::Written::read(text);
+        let Some(mut config) = read else { anyhow::bail!(mistakes.said.join("\n")) };
         config.fill_in_advertise();
         let mut problems = config.check();
         problems.extend(config.check_written(&written));
-        if problems.is_empty() { Ok(config) } else { Err(explain::problems(&problems, &written, file)) }
+        // What was left out to read the rest is not missing.
+        problems.retain(|problem| {
+            mistakes.said.is_empty() || (written.has(problem.key) && !mistakes.left_out.iter().any(|key| key == problem.key))
+        });
+        mistakes.said.extend(explain::problems(&problems, &written, file));
+        if mistakes.said.is_empty() { Ok(config) } else { Err(anyhow::anyhow!(mistakes.said.join("\n"))) }
     }
 
     /// Port 0 is chosen when the relay listens: then nothing can be filled in here.

@@ -3,7 +3,7 @@
 //!
 //! - `node.sandbox` says whether; it is entered by the first thread, before all others, and can't be left
 //! - reading: the host's configuration and libraries, and the folders of the files that the settings name
-//! - writing: the shared directory, `node.local_dir`, the folders of socket files, what comes before the first `{` of the settings of `[mail]`, and `node.sandbox_paths`
+//! - writing: the shared directory, `node.local_dir`, `cache.dir`, the folders of socket files, what comes before the first `{` of the settings of `[mail]`, and `node.sandbox_paths`
 //! - programs: none, which is why `quota.warning_command` doesn't go with it
 //!
 //! Invariants, each with the test that guards it:
@@ -18,6 +18,7 @@
 mod calls;
 
 use std::{
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     sync::OnceLock,
 };
@@ -68,6 +69,7 @@ impl Places {
     /// What the settings need.
     pub fn of(config: &Config, config_file: &Path) -> Places {
         let mut write = vec![config.node.root.clone(), config.node.local_dir.clone()];
+        write.extend(config.cache.dir.clone());
         let mail = &config.mail;
         let templates = [Some(&mail.maildir), Some(&mail.index), mail.inbox.as_ref()];
         write.extend(templates.into_iter().flatten().map(|template| config.node.root.join(before_the_user(template))));
@@ -111,6 +113,10 @@ pub fn enter(config: &Config, config_file: &Path) -> anyhow::Result<()> {
     };
     let places = Places::of(config, config_file);
     std::fs::create_dir_all(&config.node.local_dir).ok();
+    // What does not exist can't be permitted. Whoever needs it says why it could not be made.
+    if let Some(dir) = &config.cache.dir {
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).ok();
+    }
     // First: it takes no rights to change what a thread may call, but Landlock sets the flag that this needs as well.
     match calls::refuse() {
         Ok(()) => tracing::info!("in its sandbox: system calls that no mail server makes are refused"),
@@ -182,10 +188,12 @@ mod tests {
         let text = "[node]\nroot = \"/srv/berth\"\nlocal_dir = \"/var/lib/berth\"\nname = \"a\"\nsandbox = \"required\"\nsandbox_paths = [\"/more\"]\n\
                     [mail]\nindex = \"/fast/{user}\"\n[tls]\ncertificate = \"/certificates/a.pem\"\nkey = \"/keys/a.pem\"\n\
                     [[tls.sni]]\ncertificate = \"/more-certificates/b.pem\"\nkey = \"/keys/b.pem\"\n\
-                    [listen]\nlmtp = [\"unix:/sockets/lmtp\"]\n";
+                    [listen]\nlmtp = [\"unix:/sockets/lmtp\"]\n[cache]\ndir = \"/fast-disk/berth\"\n";
         let config = Config::parse(text, Path::new("berth.toml")).unwrap();
         let places = Places::of(&config, Path::new("/settings/berth.toml"));
-        for path in ["/srv/berth/mail/x", "/var/lib/berth/control.sock", "/fast/ada/index.db", "/more/x", "/sockets/lmtp"] {
+        for path in
+            ["/srv/berth/mail/x", "/var/lib/berth/control.sock", "/fast/ada/index.db", "/more/x", "/sockets/lmtp", "/fast-disk/berth/lock"]
+        {
             assert!(places.has(Path::new(path)), "{path}");
         }
         for path in ["/srv/other", "/home/ada/Maildir", "/certificates/a.pem"] {

@@ -15,7 +15,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
 use crate::{
-    AccountPaths, Mailbox, MailboxName, StorageError,
+    AccountPaths, Cache, Mailbox, MailboxName, StorageError,
     filesystem::{Filesystem, Shared},
     hierarchy::{Catalog, acls, annotations, watched::AnnotationLog},
     mailbox::{Look, Status},
@@ -50,6 +50,8 @@ pub struct StorageSettings {
     /// How long a durable change may wait for its acknowledgement while this node has no contact with the shared directory and nobody fenced it: an
     /// outage of the file server must not cost a session.
     pub suspended_wait: Duration,
+    /// Bodies and what was rendered, on a disk of this host.
+    pub cache: Option<Arc<Cache>>,
 }
 
 /// RFC 6154 §2.
@@ -215,11 +217,31 @@ impl Account {
     fn try_close(&self) -> Result<(), StorageError> {
         self.store.heal()?;
         let Some(_alone) = self.store.close() else { return self.store.ensure_not_abandoned() };
-        let closed = self.finish().and_then(|()| self.store.close_index());
+        let closed = self.finish().and_then(|()| {
+            self.write_snapshots(&self.loaded());
+            // What was found to be damaged there is made anew from memory, as anywhere else, and not by whoever comes next.
+            self.store.ensure_sound()?;
+            self.store.close_index()
+        });
         if closed.is_err() {
             self.store.reopen();
         }
         closed
+    }
+    /// Large mailboxes are opened from one file next time. Nobody else may change these meanwhile. Best effort: rows say the same.
+    fn write_snapshots(&self, mailboxes: &[Arc<Mailbox>]) {
+        let written = mailboxes.iter().try_fold(false, |any, mailbox| Ok::<_, StorageError>(self.write_snapshot(mailbox)? || any));
+        let tidied = written.and_then(|any| if any { self.store.with_writer(|index| index.remove_stale_snapshots()) } else { Ok(()) });
+        if let Err(error) = tidied {
+            tracing::warn!(user = %self.user(), %error, "large mailboxes are read row by row when they are opened next");
+        }
+    }
+    /// Whether there is a new one.
+    fn write_snapshot(&self, mailbox: &Mailbox) -> Result<bool, StorageError> {
+        let Some(snapshot) = self.store.with_writer(|index| mailbox.write_snapshot(index))? else { return Ok(false) };
+        self.store.change(|change| change.set_snapshot(mailbox.id(), snapshot))?;
+        mailbox.snapshot_is_there();
+        Ok(true)
     }
     fn finish(&self) -> Result<(), StorageError> {
         let finished = parallel::for_each(parallel::MAILBOXES, &self.loaded(), |mailbox| mailbox.finish());
@@ -237,21 +259,35 @@ impl Account {
         self.store.abandon();
     }
     /// Writes due flags to file names and batched rows to the index; called every second or so by the holder for accounts with work. Blocking.
-    pub fn run_background_work(&self) -> Result<(), StorageError> {
+    ///
+    /// What failed in folders of single mailboxes is in the answer and in the log: it is tried again mailbox by mailbox, and keeps nobody else from theirs.
+    pub fn run_background_work(&self) -> Result<Vec<StorageError>, StorageError> {
         let _inside = self.store.enter()?;
         // What was told first, then what can wait; names wait for a dead client's delegations.
         let names = !self.store.may_wait_for_dead_client();
+        // Before rows are written: what was made of originals is not swept before their copies have it.
+        let leftovers = self.store.leftovers();
         let mut busy = self.loaded();
-        busy.retain(|mailbox| mailbox.has_work());
+        busy.retain(|mailbox| mailbox.has_work() && mailbox.may_try(self.store.now()));
         let worked = parallel::for_each(parallel::MAILBOXES, &busy, |mailbox| mailbox.work(names));
+        let (mut of_mailboxes, mut of_all) = (Vec::new(), Vec::new());
+        for (mailbox, worked) in busy.iter().zip(worked) {
+            match mailbox.tried(worked) {
+                Ok(()) => {}
+                Err(error) if mailbox.is_own(&error) => of_mailboxes.push(error),
+                Err(error) => of_all.push(error),
+            }
+        }
         drop(busy);
         self.unload(UNUSED_AFTER);
         if names {
             self.empty_trash();
         }
-        let quota = [self.count_some(), self.maildirsize.lock().keep(&self.store, false)];
+        let quota =
+            [self.count_some(), self.maildirsize.lock().keep(&self.store, false), self.store.sweep(leftovers), self.store.write_answers()];
         let rest = quota.into_iter().chain([self.store.checkpoint_when_due(), self.store.rest_when_unused()]);
-        worked.into_iter().chain(rest).find(Result::is_err).unwrap_or(Ok(()))
+        of_all.into_iter().map(Err).chain(rest).collect::<Result<(), _>>()?;
+        Ok(of_mailboxes)
     }
     /// Opens a mailbox (shared by all sessions). The first opening after a takeover or by an interval looks at the folder. Blocking.
     pub fn mailbox(self: &Arc<Self>, name: &MailboxName) -> Result<Arc<Mailbox>, StorageError> {
@@ -303,15 +339,27 @@ impl Account {
     /// Lets go of mailboxes that nobody has used for `unused` and that have nothing left to do; their rows are in the index.
     pub(crate) fn unload(&self, unused: Duration) {
         let now = self.store.now();
+        let is_unused = |mailbox: &Arc<Mailbox>, used: &Duration| {
+            Arc::strong_count(mailbox) == 1 && now.saturating_sub(*used) >= unused && mailbox.is_at_rest()
+        };
+        let slots: Vec<Slot> = self.open.lock().values().cloned().collect();
+        for slot in &slots {
+            // Locked: who opens it waits, so nobody changes it.
+            if let Some(opened) = slot.try_lock()
+                && let Some((mailbox, used)) = opened.as_ref()
+                && is_unused(mailbox, used)
+                && mailbox.wants_snapshot()
+            {
+                self.write_snapshots(&[Arc::clone(mailbox)]);
+            }
+        }
+        drop(slots);
         self.open.lock().retain(|_, slot| {
             if Arc::strong_count(slot) > 1 {
                 return true;
             }
             let Some(opened) = slot.try_lock() else { return true };
-            match opened.as_ref() {
-                Some((mailbox, used)) => Arc::strong_count(mailbox) > 1 || now.saturating_sub(*used) < unused || !mailbox.is_at_rest(),
-                None => false,
-            }
+            opened.as_ref().is_some_and(|(mailbox, used)| !is_unused(mailbox, used))
         });
     }
     /// The open mailbox with row `id`, if there is one.

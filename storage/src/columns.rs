@@ -2,6 +2,7 @@
 
 mod names;
 mod numbers;
+mod snapshot;
 
 use std::{cmp::Ordering, collections::HashMap};
 

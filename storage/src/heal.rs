@@ -16,10 +16,14 @@ use std::{
 use index::{MailboxRecord, ModSeq, ScanDue};
 
 use crate::{
-    Account, StorageError,
+    Account, MailboxName, StorageError,
     hierarchy::Known,
     mailbox::Mailbox,
-    maildir::{ceiling::Marks, layout::special_use_name, uidlist::OwnList},
+    maildir::{
+        ceiling::Marks,
+        layout::special_use_name,
+        uidlist::{OwnList, damaged_list},
+    },
     parallel,
     store::index_error,
 };
@@ -37,11 +41,37 @@ impl Account {
         self.make_index_anew()
     }
 
-    /// Makes the index anew in any case: an operator asks for it. Blocking.
-    pub fn rebuild_index(&self) -> Result<(), StorageError> {
+    /// Makes the index anew in any case: an operator asks for it. Damaged lists of UIDs are written anew as well: from what the index said, as far as it can
+    /// be read. Blocking.
+    pub fn rebuild_index(self: &Arc<Self>) -> Result<(), StorageError> {
         self.store.ensure_not_abandoned()?;
-        let Some(_alone) = self.store.enter_alone(WAIT.saturating_mul(10)) else { return Err(self.store.index_damaged()) };
-        self.make_index_anew()
+        self.mend_lists(|error| tracing::debug!(%error, "lists of UIDs are looked at again behind the index"));
+        {
+            let Some(_alone) = self.store.enter_alone(WAIT.saturating_mul(10)) else { return Err(self.store.index_damaged()) };
+            self.make_index_anew()?;
+        }
+        let mut failed = None;
+        self.mend_lists(|error| failed = Some(error));
+        failed.map_or(Ok(()), Err)
+    }
+
+    /// Opens the mailboxes whose lists of UIDs are damaged, and writes these anew.
+    fn mend_lists(self: &Arc<Self>, mut failed: impl FnMut(StorageError)) {
+        let known: Vec<(MailboxName, Known)> =
+            self.catalog.read().mailboxes.iter().map(|(name, known)| (name.clone(), known.clone())).collect();
+        let checked = parallel::for_each(self.store.settings.parallel_operations, &known, |(_, known)| self.has_damaged_list(known));
+        for ((name, _), damaged) in known.iter().zip(checked) {
+            match damaged {
+                Ok(false) => {}
+                Ok(true) => self.mailbox(name).and_then(|mailbox| mailbox.mend_list()).unwrap_or_else(&mut failed),
+                Err(error) => failed(error),
+            }
+        }
+    }
+    fn has_damaged_list(&self, known: &Known) -> Result<bool, StorageError> {
+        let path = self.store.paths.folder(&known.folder);
+        let filesystem = self.store.filesystem.as_ref();
+        damaged_list(filesystem, &path).map(|damage| damage.is_some()).map_err(self.store.io("can't read the list of UIDs in", path))
     }
 
     /// Compares the index with itself, every row of it. Damage found is repaired by the next call. Calls `progress` with the number of mailboxes that

@@ -13,10 +13,11 @@
 //! 4. `Mailbox::folder`: shared by whoever uses paths, whole while the folder is renamed (one at a time)
 //! 5. `Mailbox::state`: one change of a mailbox at a time; two mailboxes in the order of their rows
 //! 6. the ceilings, then the index connection
-//! 7. `Mailbox::columns`, `name`, `keywords`: memory only, never held across a call that waits
+//! 7. `Mailbox::columns`, `name`, `keywords`, the cache's table: memory only, never held across a call that waits
 
 pub mod account;
 pub mod adopt;
+mod cache;
 mod columns;
 mod commits;
 pub mod error;
@@ -43,6 +44,7 @@ mod uidl;
 pub use mailbox::inotify as watch;
 
 pub use account::{Account, CreateOptions, MailboxEntry, SpecialUse, StorageSettings};
+pub use cache::{CACHE_BYTES_MAX, CACHE_BYTES_MIN, Cache, CacheError, CacheFigures};
 pub use columns::{Columns, Row};
 pub use error::StorageError;
 pub use expiry::{ExpiryDate, ExpiryRule};
@@ -53,9 +55,10 @@ pub use hierarchy::{
     shares,
 };
 pub use layout::{AccountPaths, Layout};
-pub use mailbox::{Appended, Copied, Mailbox, MessageReader, Rendered, Status, StoreOperation, Stored};
+pub use mailbox::{Appended, Copied, Mailbox, MessageReader, Rendered, SelectedFields, Status, StoreOperation, Stored};
 pub use names::MailboxName;
 pub use object_id::{EmailId, NoEmailId, mailbox_object_id};
 pub use quota::{Crossing, Limits, MAIN_ROOT, QuotaRules, QuotaSettings, RootUsage, Usage, matches_mask};
 pub use staged::{SharedFile, Staged};
+pub use store::Retry;
 pub use uidl::UidlFormat;

@@ -41,11 +41,13 @@ use tokio::sync::watch;
 
 pub(crate) use load::relocate;
 pub use reader::MessageReader;
+pub(crate) use render::KEEP_AGAIN_AFTER;
+pub use render::SelectedFields;
 pub(crate) use scan::Look;
 
 use crate::{
-    Columns, MailboxName, Row, SharedFile, Staged, StorageError, UidlFormat, Usage, hierarchy::watched::Numbers, maildir::ceiling::Ceiling,
-    store::Store,
+    Columns, MailboxName, Retry, Row, SharedFile, Staged, StorageError, UidlFormat, Usage, hierarchy::watched::Numbers,
+    maildir::ceiling::Ceiling, store::Store,
 };
 use state::State;
 
@@ -143,6 +145,8 @@ pub struct Mailbox {
     deleted: AtomicBool,
     /// Of what the file of keywords without letters says; 0: not known.
     further_written: AtomicU64,
+    /// Names in `tmp/` of messages that have their places.
+    left_in_tmp: Mutex<debris::LeftInTmp>,
     /// `tmp/` was looked through since the mailbox was opened.
     tidied: AtomicBool,
     opened_at: Duration,
@@ -152,6 +156,10 @@ pub struct Mailbox {
     facts: facts::Facts,
     /// Its MAILBOXID, once somebody asked.
     pub(crate) object_id: OnceLock<Arc<str>>,
+    /// It was read from its snapshot, or that was written since.
+    has_snapshot: AtomicBool,
+    /// When background work that failed here is tried again.
+    retry: Mutex<Retry>,
 }
 
 impl Mailbox {

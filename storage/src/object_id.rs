@@ -38,7 +38,7 @@ impl EmailId {
     }
     fn made_from(unique: &str, size: u64) -> EmailId {
         let digest = Sha256::new().chain_update(unique).chain_update([0]).chain_update(size.to_be_bytes()).finalize();
-        EmailId(digest.iter().take(16).fold(0, |id, byte| id << 8 | u128::from(*byte)))
+        EmailId(first_128_bits(&digest))
     }
     /// As it stands in a file's name.
     pub(crate) fn print_bare(self) -> String {
@@ -119,6 +119,11 @@ impl Mailbox {
         let header = read_small(self.store.filesystem.as_ref(), &path, HEADER_BYTES_MAX).map_err(self.store.io("can't read", &path))?;
         Ok(header.as_deref().and_then(read_guid))
     }
+}
+
+/// A digest that is cut to what an id has room for.
+pub(crate) fn first_128_bits(digest: &[u8]) -> u128 {
+    digest.iter().take(16).fold(0, |id, byte| id << 8 | u128::from(*byte))
 }
 
 #[cfg(test)]

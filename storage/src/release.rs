@@ -5,36 +5,41 @@
 //!
 //! Invariants, each with the test that guards it:
 //! - Dovecot's list says the same UIDs, UIDVALIDITY and UIDLs as Berth did, and taken over again they stay (`handed_back_and_taken_over_again_all_stays`)
+//! - a damaged list makes no wrong one of Dovecot's (`what_a_damaged_list_says_is_not_handed_back`)
 //! - an account that is held is left as it was (`an_account_that_is_held_is_not_handed_back`)
+//! - what root hands back belongs to whom the mail belongs (`what_root_hands_back_belongs_to_the_owner_of_the_mail`)
 //! - an account that was handed back is not opened (`handed_back_and_taken_over_again_all_stays`)
 
 use std::{
     collections::{BTreeSet, HashMap},
-    fs, io,
-    os::unix::fs::MetadataExt,
+    fs::{self, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::{MetadataExt, OpenOptionsExt, fchown},
     path::{Path, PathBuf},
 };
 
 use index::Uid;
-use rustix::fs::{AtFlags, CWD, Timespec, Timestamps};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, Timespec, Timestamps};
 
 use crate::{
     AccountPaths, MailboxName,
     adopt::DOVECOT_VALIDITY_PREFIX,
-    filesystem::{Entry, Filesystem, Shared, create_folders, read_small, replace_small},
+    filesystem::{Entry, Filesystem, Shared, read_small, remove_quietly},
     layout,
     maildir::{
         ceiling::{Marks, RELEASED},
         filename::{FileName, identity},
         keywords::{KEYWORDS_BYTES_MAX, KEYWORDS_FILE},
         layout::{SUBSCRIPTIONS_BYTES_MAX, SUBSCRIPTIONS_FILE, parse_subscriptions},
-        uidlist::{DOVECOT_FILE, Listed, OwnList, UIDLIST_BYTES_MAX, UidList},
+        uidlist::{DOVECOT_FILE, Listed, OwnList, UIDLIST_BYTES_MAX, UidList, damaged_list},
     },
     names::encode_utf7,
 };
 
 /// File operations under way at once.
 const PARALLEL: usize = 16;
+/// Mode of what is written: as that of mail.
+const FILE_MODE: u32 = 0o600;
 
 /// Why a user's mail is not handed back.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +50,18 @@ pub enum ReleaseError {
     /// Somebody works with it.
     #[error("{0}")]
     Held(String),
+    /// A list of UIDs is damaged: another server would give its messages new ones.
+    #[error(
+        "the list of UIDs {} is damaged ({damage}): run `berth index rebuild` for the user, on a running node: it writes the list from the index. \
+         If the index is lost as well, first put a copy of the list from a backup in its place under this name: otherwise the messages of its damaged lines \
+         get new UIDs. Then run this again. Nothing was changed", .path.display()
+    )]
+    DamagedList {
+        /// The list.
+        path: PathBuf,
+        /// What is wrong with it.
+        damage: String,
+    },
     /// The file system said no.
     #[error("can't hand back {}: {cause}; run it again", .path.display())]
     Io {
@@ -85,6 +102,14 @@ pub fn to_dovecot(paths: &AccountPaths, ensure_free: impl FnOnce() -> Result<(),
     };
     let (ours, released) = (Marks::find(&inbox_entries), Marks::find_as(RELEASED, &inbox_entries));
     let Some(marks) = ours.or(released) else { return Err(ReleaseError::NotOurs(maildir.clone())) };
+    let mut folders = vec![(String::new(), MailboxName::inbox())];
+    folders.extend(layout::find(&Shared, paths, &entries, PARALLEL).map_err(failed(maildir))?.mailboxes);
+    for (folder, _) in &folders {
+        let path = paths.folder(folder);
+        if let Some((path, damage)) = damaged_list(&Shared, &path).map_err(failed(&path))? {
+            return Err(ReleaseError::DamagedList { path, damage });
+        }
+    }
     mark_released(inbox, &inbox_entries).map_err(failed(inbox))?;
     if let Err(why) = ensure_free() {
         if ours.is_some() {
@@ -93,8 +118,6 @@ pub fn to_dovecot(paths: &AccountPaths, ensure_free: impl FnOnce() -> Result<(),
         return Err(ReleaseError::Held(why));
     }
 
-    let mut folders = vec![(String::new(), MailboxName::inbox())];
-    folders.extend(layout::find(&Shared, paths, &entries, PARALLEL).map_err(failed(maildir))?.mailboxes);
     let mut released = Vec::new();
     let mut highest_validity = 0;
     for (folder, name) in folders {
@@ -153,7 +176,7 @@ fn release_mailbox(folder: &Path, control: &Path) -> io::Result<Option<(usize, M
         }
     }
     let messages = list.messages.len();
-    create_folders(&Shared, control)?;
+    make_control(folder, control)?;
     replace(folder, control, DOVECOT_FILE, list.print(true).as_bytes())?;
     if control != folder
         && let Some(keywords) = read_small(&Shared, &folder.join(KEYWORDS_FILE), KEYWORDS_BYTES_MAX)?
@@ -189,12 +212,44 @@ fn print_subscriptions(names: &BTreeSet<MailboxName>) -> String {
 fn replace(folder: &Path, control: &Path, name: &str, content: &[u8]) -> io::Result<()> {
     let (path, scratch) = (control.join(name), control.join(format!("{name}.berth")));
     Shared.remove_file(&scratch)?;
-    replace_small(&Shared, &path, &scratch, content)?;
-    let (owner, file) = (fs::metadata(folder)?, fs::metadata(&path)?);
-    if (owner.uid(), owner.gid()) != (file.uid(), file.gid()) {
-        std::os::unix::fs::chown(&path, Some(owner.uid()), Some(owner.gid()))?;
+    let written = (|| {
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(FILE_MODE).open(&scratch)?;
+        // Before it has its name: no reader finds one that is not theirs.
+        give(&file, folder)?;
+        file.write_all(content)?;
+        file.sync_all()?;
+        Shared.rename(&scratch, &path)
+    })();
+    if written.is_err() {
+        remove_quietly(&Shared, &scratch);
     }
-    Ok(())
+    written?;
+    Shared.sync_folder(control)
+}
+
+/// Makes a folder for control files and those above it; they belong to whom the mailbox belongs.
+fn make_control(folder: &Path, control: &Path) -> io::Result<()> {
+    let made = match fs::create_dir(control) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            make_control(folder, control.parent().ok_or(error)?)?;
+            fs::create_dir(control)
+        }
+        made => made,
+    };
+    match made {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        made => {
+            made?;
+            let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            give(&fs::File::from(rustix::fs::open(control, flags, Mode::empty())?), folder)
+        }
+    }
+}
+
+/// Gives what was just made to whom `folder` belongs.
+fn give(made: &fs::File, folder: &Path) -> io::Result<()> {
+    let (owner, own) = (fs::metadata(folder)?, made.metadata()?);
+    if (owner.uid(), owner.gid()) == (own.uid(), own.gid()) { Ok(()) } else { fchown(made, Some(owner.uid()), Some(owner.gid())) }
 }
 
 /// Dovecot takes a file's time for the INTERNALDATE.

@@ -130,6 +130,15 @@ impl Staged {
         self.name = None;
     }
 
+    /// Whether the file is one that has, or had, another name.
+    pub(crate) fn is_linked(&self) -> bool {
+        self.linked
+    }
+    /// The message has a name elsewhere as well: this one, in `tmp/`, is the caller's to remove.
+    pub(crate) fn linked(&mut self) -> Option<String> {
+        self.name.take()
+    }
+
     /// Moves what is in memory to the file, for a message that has to wait for others. Blocking.
     pub fn leave_memory(&mut self) -> Result<(), StorageError> {
         if self.linked {

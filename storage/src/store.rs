@@ -5,6 +5,11 @@
 //! - after `abandon` nothing is written (`an_abandoned_account_writes_nothing_more`)
 //! - an account whose index can't be closed goes on as before (`an_account_whose_index_can_not_be_closed_goes_on`)
 
+mod answers;
+mod leftovers;
+mod let_go;
+mod retry;
+
 use std::{
     io,
     path::{Path, PathBuf},
@@ -16,15 +21,19 @@ use std::{
 };
 
 use affinity::{Clock, Lease, SystemClock, clock::wall_clock};
-use index::{Change, IndexError, IndexReader, UserIndex};
+use index::{Change, FieldsKind, IndexError, IndexReader, UserIndex};
 use parking_lot::{Mutex, RecursiveRwLock, RecursiveRwLockReadGuard, RecursiveRwLockWriteGuard};
 use tokio::sync::watch;
+
+pub(crate) use answers::Answers;
+pub use retry::Retry;
 
 use crate::{
     Account, AccountPaths, StorageError, StorageSettings,
     commits::{Commits, Failure},
     filesystem::Filesystem,
     maildir::filename,
+    mime::FieldNames,
     quota::Quota,
 };
 
@@ -69,7 +78,18 @@ pub(crate) struct Store {
     used: AtomicU64,
     resting: AtomicBool,
     counter: AtomicU64,
+    /// Header fields that clients ask for, as far as the index keeps them.
+    asked: Mutex<Option<Arc<AskedFields>>>,
+    /// Header fields that are to be kept.
+    answers: Mutex<answers::Waiting>,
+    /// Something that was made of messages that are gone may be in the index.
+    pub leftovers: AtomicBool,
+    /// Until then nothing is stored that can be made again.
+    pub keep_again_at: Mutex<Duration>,
 }
+
+/// Sets of header fields that the index keeps.
+pub(crate) type AskedFields = [(FieldsKind, FieldNames)];
 
 impl Store {
     pub fn new(
@@ -84,6 +104,10 @@ impl Store {
             lease,
             settings,
             is_remote: filesystem.is_remote(index.folder()),
+            asked: Mutex::default(),
+            answers: Mutex::default(),
+            leftovers: AtomicBool::new(true),
+            keep_again_at: Mutex::default(),
             filesystem,
             quota: Quota::default(),
             clock: SystemClock::new(),
@@ -187,7 +211,7 @@ impl Store {
         }
         let store = Arc::clone(self);
         // Closing files may wait for the file server, so it happens elsewhere. Without a thread the index goes with its last handle.
-        let letting_go = std::thread::Builder::new().name("abandon".to_owned()).spawn(move || {
+        let letting_go = let_go::of_this_process().soon(move || {
             store.reader.lock().take();
             drop(store.writer.take());
         });
@@ -246,6 +270,22 @@ impl Store {
         self.commits.store(0, Ordering::SeqCst);
         Ok(())
     }
+    /// Header fields that the index keeps of every message. From memory, but for the first time.
+    pub fn asked(&self) -> Arc<AskedFields> {
+        let mut known = self.asked.lock();
+        Arc::clone(known.get_or_insert_with(|| {
+            // What can't be read is kept for nobody; a damaged row is noticed by whoever keeps the same fields again.
+            let found = self.with_writer(|index| index.asked_fields()).unwrap_or_else(|error| {
+                tracing::warn!(%error, "which header fields are kept can't be read");
+                Vec::new()
+            });
+            found.into_iter().map(|(kind, key)| (kind, FieldNames::of_key(&key))).collect()
+        }))
+    }
+    /// Others are kept from now on.
+    pub fn forget_asked(&self) {
+        *self.asked.lock() = None;
+    }
     /// Gives back what the index keeps in memory when nobody has asked it anything for a while.
     pub fn rest_when_unused(&self) -> Result<(), StorageError> {
         let used = Duration::from_millis(self.used.load(Ordering::SeqCst));
@@ -274,6 +314,10 @@ impl Store {
     fn index_failed(&self, reason: String) -> StorageError {
         StorageError::Index { user: self.lease.user().clone(), reason }
     }
+    /// Fails where the index was found to be damaged.
+    pub fn ensure_sound(&self) -> Result<(), StorageError> {
+        if self.damaged.load(Ordering::SeqCst) { Err(self.index_damaged()) } else { Ok(()) }
+    }
     pub fn index_damaged(&self) -> StorageError {
         StorageError::IndexDamaged(self.lease.user().clone())
     }
@@ -299,6 +343,7 @@ impl Store {
     pub fn go_on_with(&self, index: UserIndex) -> Option<PathBuf> {
         let folder = index.folder().to_owned();
         let before = std::mem::replace(&mut *self.index_folder.lock(), folder.clone());
+        self.forget_asked();
         self.writer.put(index);
         self.damaged.store(false, Ordering::SeqCst);
         (before != folder).then_some(before)
@@ -318,6 +363,10 @@ impl Store {
         if self.is_remote {
             *self.quiet_until.lock() = self.now() + DEAD_CLIENT_HOLDS;
         }
+    }
+    /// Whether the holder before died on a file server: requests of its host may still be on their way.
+    pub fn follows_a_dead_client(&self) -> bool {
+        !self.quiet_until.lock().is_zero()
     }
     /// Whether a rename or removal in the background may have to wait, and lookups with it: no client shall. What was told is durable in the index.
     pub fn may_wait_for_dead_client(&self) -> bool {

@@ -1,5 +1,7 @@
 //! The Maildir is the truth: the index of a user whom no node holds can be deleted.
 
+mod cache;
+
 use std::{
     fs,
     os::unix::fs::FileExt,

@@ -108,6 +108,26 @@ fn who_does_not_log_in_makes_room_for_who_does() -> Result<()> {
 }
 
 #[test]
+fn the_relay_takes_links_from_listed_networks_only() -> Result<()> {
+    let mut cluster = Cluster::start(&Demo { nodes: 1, users: 1, dir: None })?;
+    let relay = |cluster: &Cluster| -> Result<String> {
+        let reply: serde_json::Value = serde_json::from_str(&cluster.command(&["nodes", "--json"])?)?;
+        Ok(reply["nodes"][0]["relay"][0].as_str().context("no relay")?.to_owned())
+    };
+    // Far less than a stranger is given for a handshake.
+    let patience = Duration::from_secs(3);
+    cluster.set_and_restart(0, "listen", "relay_from = [\"192.0.2.0/24\"]")?;
+    let said = Wire::connect_within(&relay(&cluster)?, patience)?.until_closed();
+    ensure!(said.as_ref().is_ok_and(Vec::is_empty), "{said:?}");
+    let log = fs::read_to_string(&cluster.nodes[0].log)?;
+    ensure!(log.contains("not in listen.relay_from"), "the log does not say why");
+    cluster.set_and_restart(0, "listen", "relay_from = [\"192.0.2.0/24\", \"127.0.0.0/8\"]")?;
+    let waited = Wire::connect_within(&relay(&cluster)?, patience)?.exactly(1);
+    ensure!(waited.as_ref().is_err_and(|error| !was_closed(error)), "a listed address gets a handshake: {waited:?}");
+    Ok(())
+}
+
+#[test]
 fn when_a_link_breaks_its_clients_are_told_and_others_go_on() -> Result<()> {
     let cluster = Cluster::start(&Demo { nodes: 2, users: 12, dir: None })?;
     let mut here = None;
@@ -131,7 +151,7 @@ fn when_a_link_breaks_its_clients_are_told_and_others_go_on() -> Result<()> {
     local.command("NOOP")?.ok()?;
     wait::until("the log", NOTICED, || {
         let log = fs::read_to_string(&cluster.nodes[0].log)?;
-        ensure!(log.contains("reason=\"the link to the holder broke\""), "the log does not say why they ended");
+        ensure!(log.contains("reason=\"the link to the holder node2 broke: "), "the log does not say why they ended");
         Ok(())
     })?;
     local.logout()

@@ -1,5 +1,7 @@
 //! What an operator reads: one session under one id on both nodes, and no secret at any level.
 
+mod ends;
+
 use std::{fs, io::Write, time::Duration};
 
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};

@@ -62,7 +62,7 @@ fn a_drained_node_hands_its_users_over_and_says_so() -> Result<()> {
     said_goodbye(&mut relayed, "taken out of service")?;
     ensure!(!leases(&cluster)?.values().any(|holder| *holder == name), "{:?}", leases(&cluster)?);
     let listed = nodes(&cluster)?;
-    let row = listed["nodes"].as_array().context("nodes")?.iter().find(|row| row["name"] == name.as_str()).context("the node")?;
+    let row = listed["nodes"].as_array().context("nodes")?.iter().find(|row| row["node"] == name.as_str()).context("the node")?;
     ensure!(row["state"] == "draining" && row["held"] == 0, "{row}");
 
     let refused = format!("{:#}", cluster.command(&["move", &user.name, &name]).err().context("it was moved to a drained node")?);
@@ -337,7 +337,7 @@ fn a_fenced_node_comes_back_and_its_users_are_served() -> Result<()> {
     wait::until("the node's return", STOP_LIMIT, || {
         let listed = nodes(&cluster)?;
         let fenced =
-            listed["fenced"].as_array().context("fenced")?.iter().find(|row| row["name"] == name.as_str()).context("not listed")?;
+            listed["fenced"].as_array().context("fenced")?.iter().find(|row| row["node"] == name.as_str()).context("not listed")?;
         ensure!(fenced["back"] == true, "{fenced}");
         Ok(())
     })?;

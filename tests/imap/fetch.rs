@@ -1,6 +1,16 @@
 //! FETCH: whole messages, parts, headers, partial bodies, ENVELOPE and BODYSTRUCTURE.
 
-use tests::{Context, Result, clients::value::Value, ensure, mail};
+use std::{fs, thread, time::Duration};
+
+use tests::{
+    Context, Result,
+    clients::{
+        imap::{Imap, Status},
+        value::Value,
+    },
+    cluster::{Cluster, Demo},
+    ensure, mail,
+};
 
 use super::session_with_mail;
 
@@ -106,5 +116,44 @@ fn examine_never_sets_seen() -> Result<()> {
     ensure!(reply.text.code.as_deref() == Some("READ-ONLY"));
     imap.command("FETCH 1 BODY[]")?.ok()?;
     ensure!(imap.flags()?.values().all(Vec::is_empty));
+    imap.logout()
+}
+
+/// Messages of which more than one batch is read; together more than sockets buffer.
+const MANY: usize = 300;
+/// Those that are sent before the broken one is reached.
+const BEFORE: usize = 256;
+const BODY_BYTES: usize = 100_000;
+
+#[test]
+fn what_can_not_be_read_ends_no_response_in_the_middle() -> Result<()> {
+    let mut cluster = Cluster::start(&Demo { nodes: 1, users: 1, dir: None })?;
+    cluster.configure("")?;
+    let cur = cluster.root.join("mail/_/user1/Maildir/cur");
+    for folder in ["cur", "new", "tmp"] {
+        fs::create_dir_all(cur.with_file_name(folder))?;
+    }
+    let content = [b"Subject: planted\r\n\r\n".to_vec(), vec![b'x'; BODY_BYTES], b"\r\n".to_vec()].concat();
+    let name =
+        |number: usize| format!("{}.M{number}P42.mail.example.org,S={size},W={size}:2,S", 1_763_000_000 + number, size = content.len());
+    (0..MANY).try_for_each(|number| fs::write(cur.join(name(number)), &content))?;
+    let user = &cluster.users[0];
+    let mut imap = Imap::login(&cluster.nodes[0].doors.imap, &user.name, &user.password)?;
+    imap.select("INBOX")?;
+    // Where a message was there is a folder now: it is opened, and can't be read.
+    let last = fs::read_dir(&cur)?.filter_map(Result::ok).map(|entry| entry.file_name()).max().context("no messages")?;
+    fs::remove_file(cur.join(&last))?;
+    fs::create_dir(cur.join(&last))?;
+    let tag = imap.send("FETCH 1:* (ENVELOPE BODY.PEEK[])")?;
+    // The first responses fill what the sockets hold; meanwhile the server finds out about the last message.
+    thread::sleep(Duration::from_secs(3));
+    let reply = imap.finish(&tag)?;
+    ensure!(reply.status == Status::No, "{:?} {:?}", reply.status, reply.text);
+    let messages = reply.messages()?;
+    ensure!(messages.len() >= BEFORE, "{} messages were sent", messages.len());
+    for (number, items) in &messages {
+        ensure!(items["BODY[]"].bytes()? == content, "message {number} is not what it is");
+    }
+    imap.command("NOOP")?.ok()?;
     imap.logout()
 }

@@ -229,7 +229,7 @@ impl Cluster {
     pub fn holder(&self, user: &str) -> Result<usize> {
         let root = self.root.to_str().context("the path of the shared directory is not UTF-8")?;
         let said: Value = serde_json::from_str(&berth::run_ok(&["who", "--json", "--root", root, user])?)?;
-        let name = said["held"][0]["node"].as_str().with_context(|| format!("berth who {user} names no holder: {said}"))?;
+        let name = said["held"][0]["holder"].as_str().with_context(|| format!("berth who {user} names no holder: {said}"))?;
         self.nodes
             .iter()
             .position(|node| node.doors.name == name)

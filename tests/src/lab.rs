@@ -101,13 +101,22 @@ pub struct Plan {
     pub state_apart: bool,
     /// Settings of `[mail]` beyond the defaults.
     pub mail_settings: String,
+    /// Settings of `[listen]` beyond the defaults; `{address}` is the node's.
+    pub listen: String,
     /// Sections that the defaults do not have.
     pub sections: String,
 }
 
 impl Default for Plan {
     fn default() -> Plan {
-        Plan { nodes: 3, users: 20, state_apart: false, mail_settings: String::new(), sections: String::new() }
+        Plan {
+            nodes: 3,
+            users: 20,
+            state_apart: false,
+            mail_settings: String::new(),
+            listen: "imaps = []".to_owned(),
+            sections: String::new(),
+        }
     }
 }
 
@@ -226,10 +235,14 @@ impl Lab {
     /// Runs a command of the operator on a node's host; its standard output.
     pub fn berth(&self, node: &Node, arguments: &[&str]) -> Result<String> {
         let binary = berth::binary()?;
-        let mut command = vec![binary.to_str().context("the path of berth is not UTF-8")?];
-        command.extend(arguments);
-        command.extend(["--config", &node.config]);
-        self.exec(&node.name, &command)
+        self.exec(&node.name, &node.command(&binary, arguments)?)
+    }
+
+    /// Starts one that nobody waits for.
+    pub fn berth_detached(&self, node: &Node, arguments: &[&str]) -> Result<()> {
+        let binary = berth::binary()?;
+        let command = node.command(&binary, arguments)?;
+        self.verb(&[&["exec", "-d", &node.name, "--"], &command[..]].concat()).map(drop)
     }
 
     /// Starts the node on its host, as its supervisor would.
@@ -258,8 +271,7 @@ impl Lab {
 
     /// Index of the node that holds `user`. Looked up on the file server, so it costs the nodes' hosts no request.
     pub fn holder(&self, cluster: &Cluster, user: &str) -> Result<usize> {
-        let on_server = cluster.root.replace(MAIL, "/export").replace(STATE, "/export");
-        let lease = self.exec("srv", &["sh", "-c", &format!("ls {on_server}/leases/*/{user}/")])?;
+        let lease = self.exec("srv", &["sh", "-c", &format!("ls {}/leases/*/{user}/", cluster.on_server())])?;
         let holder = lease.trim().split(',').nth(1).with_context(|| format!("no lease of {user}: {lease:?}"))?.to_owned();
         cluster.nodes.iter().position(|node| node.name == holder).with_context(|| format!("{holder} holds {user}, which is no node"))
     }
@@ -278,7 +290,18 @@ impl Lab {
     }
 }
 
+impl Cluster {
+    /// The shared directory as the file server sees it.
+    pub fn on_server(&self) -> String {
+        self.root.replace(MAIL, "/export").replace(STATE, "/export")
+    }
+}
+
 impl Node {
+    fn command<'a>(&'a self, binary: &'a Path, arguments: &[&'a str]) -> Result<Vec<&'a str>> {
+        let binary = binary.to_str().context("the path of berth is not UTF-8")?;
+        Ok([&[binary], arguments, &["--config", &self.config]].concat())
+    }
     /// Another server's place: a host of the lab without a configuration of ours.
     pub fn at(host: &str, address: &str) -> Node {
         Node { name: host.to_owned(), address: address.to_owned(), config: String::new(), log: PathBuf::new() }
@@ -313,6 +336,7 @@ impl Node {
 
 fn configuration(root: &str, name: &str, host: &str, address: &str, plan: &Plan) -> String {
     let Plan { mail_settings, sections, .. } = plan;
+    let listen = plan.listen.replace("{address}", address);
     format!(
         r#"[node]
 root = "{root}"
@@ -321,7 +345,7 @@ local_dir = "/var/lib/berth"
 advertise = ["{address}:8143"]
 [listen]
 imap = ["{address}:143"]
-imaps = []
+{listen}
 pop3 = ["{address}:110"]
 pop3s = []
 lmtp = ["{address}:24"]

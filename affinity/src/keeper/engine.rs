@@ -1,4 +1,6 @@
-//! What the threads and the callers share: the tenure, the leases, the view of the others.
+//! What the threads and the callers share: the tenure, the leases, the view of the others. `engine/state.rs` is how a tenure begins, is told of, and ends.
+
+mod state;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -16,9 +18,9 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit, Semaphore, broadcast, oneshot, watch};
 
-use super::{Acquired, Event, KeeperConfig, NodeState, Peer, Seen, stop::Stop};
+use super::{Acquired, Event, KeeperConfig, NodeState, Peer, Seen, stand::Stand, stop::Stop};
 use crate::{
-    AffinityError, Epoch, Handover, HolderId, Lease, Tenure, Timings, UserName,
+    AffinityError, Epoch, Handover, Lease, Tenure, Timings, UserName,
     names::{LEASES, LeaseName, NODES, NodeFile, SETTINGS, lease_bucket, lease_folder, sort_out},
     protocol::{Acquire, Answer, Attempt, Release, ReleaseStep, ReleaseVerdict, Verdict, acquire::Step},
     root::io_error,
@@ -53,8 +55,10 @@ pub(super) struct Engine {
     turns: Mutex<HashMap<UserName, Arc<tokio::sync::Mutex<()>>>>,
     in_flight: Arc<Semaphore>,
     events: broadcast::Sender<Event>,
-    announced: Mutex<NodeState>,
+    announced: Mutex<Announced>,
     changes: watch::Sender<()>,
+    /// Which thread ended that must not, and how.
+    broken: watch::Sender<Option<String>>,
     left: AtomicBool,
     /// The tenure is to end, and another to begin.
     pub(super) resigning: AtomicBool,
@@ -62,6 +66,13 @@ pub(super) struct Engine {
     warned: Mutex<BTreeSet<String>>,
     /// When the last beat began.
     pub(super) beat_began: Mutex<Duration>,
+}
+
+/// What was told of this node's state, and whether this process ran meanwhile.
+#[derive(Debug)]
+struct Announced {
+    state: NodeState,
+    stand: Stand,
 }
 
 /// The others, as of the last watch.
@@ -104,6 +115,7 @@ impl Leases {
 
 impl Engine {
     pub(super) fn new(config: KeeperConfig, directory: Arc<dyn SharedDirectory>, lock: File, tenure: Arc<Tenure>) -> Engine {
+        let now = config.clock.now();
         Engine {
             config,
             directory,
@@ -115,7 +127,8 @@ impl Engine {
             turns: Mutex::default(),
             in_flight: Arc::new(Semaphore::new(IN_FLIGHT_MAX)),
             events: broadcast::Sender::new(EVENTS_BEHIND_MAX),
-            announced: Mutex::new(NodeState::Out),
+            announced: Mutex::new(Announced { state: NodeState::Out, stand: Stand::new(now) }),
+            broken: watch::Sender::new(None),
             changes: watch::Sender::new(()),
             left: AtomicBool::new(false),
             resigning: AtomicBool::new(false),
@@ -166,76 +179,6 @@ impl Engine {
         } else {
             NodeState::Suspended
         }
-    }
-
-    /// Tells everybody whose state it concerns if it changed; called whenever it may have.
-    pub(super) fn announce(&self) {
-        let mut announced = self.announced.lock();
-        let state = self.state();
-        if *announced == state {
-            return;
-        }
-        match (*announced, state) {
-            (NodeState::Up, NodeState::Suspended) => {
-                tracing::warn!("contact with the shared directory is lost: nothing is acknowledged until it is back");
-                self.emit(Event::Suspended);
-            }
-            (NodeState::Suspended, NodeState::Up) => {
-                tracing::info!("contact with the shared directory is back, and nobody fenced us");
-                self.emit(Event::Resumed);
-            }
-            _ => {}
-        }
-        *announced = state;
-        self.changes.send_replace(());
-    }
-
-    /// We were fenced: nothing of the tenure may be used any more.
-    pub(super) fn end_tenure(&self) {
-        let tenure = self.tenure();
-        tenure.end();
-        *self.leases.lock() = Leases::none(Arc::clone(&tenure));
-        self.announce();
-        self.emit(Event::TenureOver(tenure));
-    }
-
-    /// We are back.
-    pub(super) fn begin_tenure(&self, tenure: Arc<Tenure>) {
-        *self.leases.lock() = Leases::none(Arc::clone(&tenure));
-        self.tenure.store(Arc::clone(&tenure));
-        self.announce();
-        self.emit(Event::Rejoined(tenure.holder().clone()));
-    }
-
-    /// Another host took our node name: this process is out for good.
-    pub(super) fn retire(&self, theirs: HolderId) {
-        self.left.store(true, Ordering::SeqCst);
-        self.stop.abandon();
-        self.announce();
-        self.emit(Event::NameTaken { theirs });
-    }
-
-    /// As in a crash: nobody is left to use the leases.
-    pub(super) fn abandon(&self) {
-        self.tenure().end();
-        self.stop.abandon();
-    }
-
-    pub(super) async fn leave(&self) -> Result<(), AffinityError> {
-        if self.left.swap(true, Ordering::SeqCst) {
-            return Ok(());
-        }
-        let (done, left) = oneshot::channel();
-        self.stop.leave(done);
-        self.announce();
-        // Past this time the others fence us anyway.
-        let limit = self.timings().dead_after();
-        let cause = match tokio::time::timeout(limit, left).await {
-            Ok(Ok(result)) => return result,
-            Ok(Err(_)) => return Ok(()),
-            Err(_) => io::Error::new(io::ErrorKind::TimedOut, "the shared directory does not answer"),
-        };
-        Err(AffinityError::Io { doing: "can't leave", path: self.path(NODES), cause })
     }
 
     pub(super) async fn look(engine: &Arc<Engine>, user: UserName) -> Result<Seen, AffinityError> {

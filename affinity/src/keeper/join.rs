@@ -17,17 +17,16 @@ use std::{
 
 use fs2::FileExt;
 
-use super::{KeeperConfig, engine::Engine};
+use super::{KeeperConfig, engine::Engine, threads::read_info};
 use crate::{
-    AffinityError, HolderId, Incarnation, Tenure,
+    AffinityError, Ending, HolderId, Incarnation, Tenure,
+    ending::TAKEN,
     names::{INFO, NodeFile},
     protocol::{Answer, Beat, BeatOutcome, tidy::JOIN_MAX},
     root::io_error,
     swap::{Swapped, swap},
 };
 
-/// What is added to a beat to take the name from its node: no node beats so often.
-pub(super) const TAKEN: u64 = 1 << 40;
 /// Most rounds to clear older incarnations: each means that one beat once more meanwhile.
 const ROUNDS_MAX: u32 = 20;
 /// Most bytes read of the lock file: a line has about 120.
@@ -63,16 +62,16 @@ pub(super) fn new_holder(config: &KeeperConfig) -> HolderId {
 impl Entrant {
     /// The first join of this process: whoever has our name loses it.
     pub(super) fn join(&mut self, engine: &Engine, tenure: &Tenure) -> Result<Beat, AffinityError> {
-        self.clear_older(engine, tenure.holder())?;
+        self.clear_older(engine, tenure.holder(), None)?;
         enter(engine, tenure)
     }
 
     /// We were fenced: back under a new incarnation, unless that was because our name was taken.
     pub(super) fn rejoin(&mut self, engine: &Engine, fenced: &HolderId, tenure: &Tenure) -> Result<Beat, AffinityError> {
         if let Some(theirs) = self.who_took_our_name(engine, fenced)? {
-            return Err(AffinityError::NameTaken { ours: fenced.clone(), theirs });
+            return Err(AffinityError::NameTaken { ours: fenced.clone(), at: published_address(engine, &theirs), theirs });
         }
-        self.clear_older(engine, tenure.holder())?;
+        self.clear_older(engine, tenure.holder(), Some(fenced))?;
         enter(engine, tenure)
     }
 
@@ -93,7 +92,8 @@ impl Entrant {
         }
     }
 
-    fn clear_older(&mut self, engine: &Engine, me: &HolderId) -> Result<(), AffinityError> {
+    /// `ours` is still listed where we gave it up and could not move it away.
+    fn clear_older(&mut self, engine: &Engine, me: &HolderId, ours: Option<&HolderId>) -> Result<(), AffinityError> {
         let mut lock = engine.lock.lock();
         let recorded = Record::read(&mut lock).map_err(io_error("can't read", &engine.config.lock_dir))?;
         for _ in 0..ROUNDS_MAX {
@@ -103,7 +103,7 @@ impl Entrant {
             for file in files.iter().filter(|file| file.holder.node == me.node && file.holder != *me) {
                 let new = if recorded.holders.contains(&file.holder) {
                     still_listed.push(file.holder.clone());
-                    file.in_fenced()
+                    file.ended(if ours == Some(&file.holder) { Ending::Resigned } else { Ending::Restarted }).path()
                 } else if file.beat >= TAKEN {
                     self.older.insert(file.holder.clone());
                     continue;
@@ -113,7 +113,18 @@ impl Entrant {
                 };
                 let path = engine.path(&file.in_nodes());
                 match swap(&*engine.directory, &file.in_nodes(), &new).map_err(io_error("can't move", &path))? {
-                    Swapped::Won => tracing::warn!(older = %file.holder, "an older start of this node is replaced"),
+                    Swapped::Won if ours == Some(&file.holder) => {
+                        tracing::debug!(older = %file.holder, "the tenure that was given up is out")
+                    }
+                    Swapped::Won if recorded.holders.contains(&file.holder) => {
+                        tracing::warn!(older = %file.holder, "the start of this node before this one ended without leaving (crashed or killed)");
+                    }
+                    Swapped::Won => tracing::warn!(
+                        older = %file.holder,
+                        at = published_address(engine, &file.holder),
+                        "a node on another host (or this one, before it booted) ran under this name: its name is taken from it, and it stops if it still runs. \
+                         Where both are to run, give one of them another node.name"
+                    ),
                     Swapped::Lost => all_cleared = false,
                 }
             }
@@ -125,6 +136,14 @@ impl Entrant {
         }
         let cause = io::Error::new(io::ErrorKind::WouldBlock, "an older start of this node beats faster than it can be replaced");
         Err(AffinityError::Io { doing: "can't join", path: engine.config.root.nodes(), cause })
+    }
+}
+
+/// Where an incarnation said that it can be reached, for people.
+fn published_address(engine: &Engine, holder: &HolderId) -> String {
+    match read_info(&*engine.directory, holder) {
+        Ok(info) if !info.relay.is_empty() => info.relay.join(" "),
+        _ => "an unknown address".to_owned(),
     }
 }
 

@@ -1,5 +1,7 @@
 //! Keepers over real folders and over a directory in memory that hangs and fails.
 
+mod ended;
+
 use std::{future::Future, path::Path};
 
 use super::*;
@@ -193,7 +195,7 @@ async fn nodes_see_each_other_with_what_they_publish() {
     let b_was = b.me();
     b.leave().await.unwrap();
     assert_eq!(b.state(), NodeState::Out);
-    event(&mut events, |event| matches!(event, Event::NodeDown(holder) if *holder == b_was)).await;
+    event(&mut events, |event| matches!(event, Event::NodeDown { holder, ending: Ending::Left, .. } if *holder == b_was)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -222,7 +224,7 @@ async fn a_crashed_node_is_fenced_by_its_successor_at_once() {
         }
     })
     .await;
-    assert!(cluster.root.fenced_nodes().unwrap().iter().any(|(holder, _)| *holder == crashed));
+    assert!(cluster.root.fenced_nodes().unwrap().iter().any(|ended| ended.file.holder == crashed && ended.ending() == Ending::Restarted));
     let (lease, handover) = mine(&a, "ada").await;
     assert_eq!((lease.epoch(), handover), (Epoch(2), Handover::Unclean));
 }
@@ -240,9 +242,10 @@ async fn a_node_whose_name_is_taken_stops_and_keeps_its_leases_blocked() {
         "the old one may still acknowledge"
     );
     let taken = event(&mut events, |event| matches!(event, Event::NameTaken { .. })).await;
-    assert!(matches!(taken, Event::NameTaken { theirs } if theirs == new.me()));
+    assert!(matches!(taken, Event::NameTaken { theirs, at } if theirs == new.me() && at == "a.example:4190"));
     assert_eq!(old.state(), NodeState::Out);
-    event(&mut others_events, |event| matches!(event, Event::NodeDown(holder) if *holder == old.me())).await;
+    let gone = event(&mut others_events, |event| matches!(event, Event::NodeDown { holder, .. } if *holder == old.me())).await;
+    assert!(matches!(gone, Event::NodeDown { ending: Ending::NameTaken, .. }), "{gone:?}");
     assert_eq!(mine_at_last(&other, "ada").await.1, Handover::Unclean);
     assert_eq!(new.state(), NodeState::Up);
     old.leave().await.unwrap();
@@ -264,8 +267,10 @@ async fn a_fenced_node_drops_its_leases_and_rejoins() {
     assert_eq!((taken.epoch(), handover), (Epoch(2), Handover::Unclean));
     a_directory.restore();
 
-    let over = event(&mut events, |event| matches!(event, Event::TenureOver(_))).await;
-    assert!(matches!(over, Event::TenureOver(tenure) if tenure.is_over() && *tenure.holder() == first));
+    let over = event(&mut events, |event| matches!(event, Event::TenureOver { .. })).await;
+    assert!(matches!(over, Event::TenureOver { tenure, .. } if tenure.is_over() && *tenure.holder() == first));
+    let why = event(&mut events, |event| matches!(event, Event::Ended(_))).await;
+    assert!(matches!(&why, Event::Ended(end) if end.ending == Ending::Fenced { by: "b".parse().unwrap() }), "{why:?}");
     let back = event(&mut events, |event| matches!(event, Event::Rejoined(_))).await;
     assert!(matches!(back, Event::Rejoined(holder) if holder == a.me() && holder != first));
     assert!(soon(a.wait_until_up(DEADLINE)).await);
@@ -283,7 +288,7 @@ async fn a_node_that_resigns_acknowledges_nothing_and_comes_back_with_nothing() 
     let (lease, _) = mine(&a, "ada").await;
     let (was, mut events) = (a.me(), a.events());
     a.resign();
-    event(&mut events, |event| matches!(event, Event::TenureOver(tenure) if *tenure.holder() == was)).await;
+    event(&mut events, |event| matches!(event, Event::TenureOver { tenure, .. } if *tenure.holder() == was)).await;
     assert!(lease.ensure_live().is_err());
     event(&mut events, |event| matches!(event, Event::Rejoined(_))).await;
     assert!(a.held().is_empty() && a.me() != was);
@@ -383,7 +388,7 @@ async fn a_hung_directory_suspends_and_resumes() {
     let me = a.me();
     let (lease, _) = mine(&a, "ada").await;
     directory.hang();
-    event(&mut events, |event| matches!(event, Event::Suspended)).await;
+    event(&mut events, |event| matches!(event, Event::Suspended { .. })).await;
     assert_eq!(a.state(), NodeState::Suspended);
     assert!(lease.ensure_live().is_err());
     assert!(matches!(a.acquire(&user("ada")).await, Err(AffinityError::Suspended)));
@@ -402,7 +407,7 @@ async fn errors_of_the_directory_suspend_as_well() {
     let (a, directory) = memory.join("a");
     let mut events = a.events();
     directory.fail();
-    event(&mut events, |event| matches!(event, Event::Suspended)).await;
+    event(&mut events, |event| matches!(event, Event::Suspended { .. })).await;
     assert!(a.look(&user("ada")).await.is_err());
     directory.restore();
     event(&mut events, |event| matches!(event, Event::Resumed)).await;
@@ -502,7 +507,9 @@ async fn a_holder_that_stands_still_is_suspect_then_fenced() {
     let mut events = b.events();
     assert!(matches!(b.acquire(&user("ada")).await.unwrap(), Acquired::HeldBy(holder) if holder == still.holder));
     event(&mut events, |event| matches!(event, Event::NodeSuspect(holder) if *holder == still.holder)).await;
-    event(&mut events, |event| matches!(event, Event::NodeDown(holder) if *holder == still.holder)).await;
+    let gone = event(&mut events, |event| matches!(event, Event::NodeDown { holder, .. } if *holder == still.holder)).await;
+    let Event::NodeDown { ending: Ending::Fenced { by }, silent_for, .. } = gone else { panic!("{gone:?}") };
+    assert!(by == b.me().node && silent_for >= timings().dead_after());
     assert_eq!(mine_at_last(&b, "ada").await.1, Handover::Unclean);
 }
 
@@ -523,4 +530,32 @@ async fn a_caller_who_goes_away_loses_no_handover() {
     drop(acquiring);
     directory.restore();
     assert_eq!(mine_at_last(&a, "ada").await.1, Handover::Unclean);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thread_that_panics_is_told() {
+    for (folder, thread) in [("fenced", "affinity-watch"), ("nodes", "affinity-")] {
+        let memory = Memory::new();
+        let (a, directory) = memory.join("a");
+        let (lease, _) = mine(&a, "ada").await;
+        if thread == "affinity-watch" {
+            // Its end has the watch look at `fenced/`.
+            let (b, _) = memory.join("b");
+            event(&mut a.events(), |event| matches!(event, Event::NodeUp(_))).await;
+            directory.panic_below(folder);
+            b.leave().await.unwrap();
+        } else {
+            directory.panic_below("nodes/a");
+        }
+        let why = soon(a.broken()).await;
+        assert!(why.starts_with(thread) && why.contains("of a test"), "{why}");
+        if thread == "affinity-watch" {
+            lease.ensure_live().expect("it beats, so that it can hand its users on");
+            a.leave().await.unwrap();
+        } else {
+            assert!(why.starts_with("affinity-beat"), "only beats rename node files: {why}");
+            assert!(lease.ensure_live().is_err(), "nobody gives signs of life");
+            assert!(a.leave().await.is_err());
+        }
+    }
 }

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     io,
+    panic::{self, AssertUnwindSafe},
     sync::{Arc, atomic::Ordering},
     thread,
     time::Duration,
@@ -15,7 +16,8 @@ use super::{
     tidy,
 };
 use crate::{
-    AffinityError, HolderId, NodeInfo, Tenure,
+    AffinityError, Ending, HolderId, NodeInfo, Tenure,
+    ending::TAKEN,
     names::{INFO, NodeFile},
     protocol::{Answer, Beat, BeatOutcome, Roll, Sighting, Watch, beat_gap_min},
     root::io_error,
@@ -30,6 +32,11 @@ const SETTINGS_ALL_EVERY: u64 = 600;
 /// How many looks at the clock there are per beat.
 const CLOCK_LOOKS_PER_BEAT: u32 = 4;
 
+/// Name of the thread that beats.
+const BEAT: &str = "affinity-beat";
+/// Name of the thread that clears what ended nodes left.
+pub(super) const TIDY: &str = "affinity-tidy";
+
 /// Locks, joins, starts the threads.
 pub(super) fn start(config: KeeperConfig, directory: Arc<dyn SharedDirectory>) -> Result<Arc<Engine>, AffinityError> {
     let lock = join::lock(&config)?;
@@ -37,10 +44,10 @@ pub(super) fn start(config: KeeperConfig, directory: Arc<dyn SharedDirectory>) -
     let engine = Arc::new(Engine::new(config, directory, lock, Arc::clone(&tenure)));
     let mut entrant = Entrant::default();
     let beat = entrant.join(&engine, &tenure)?;
-    engine.announce();
-    tracing::info!(me = %tenure.holder(), "joined the cluster");
+    engine.joined();
+    tracing::debug!(me = %tenure.holder(), "joined the cluster");
 
-    spawn(&engine, "affinity-beat", {
+    spawn(&engine, BEAT, {
         let engine = Arc::clone(&engine);
         move || Beater { engine, entrant, beat, failing: false }.run()
     })?;
@@ -52,7 +59,7 @@ pub(super) fn start(config: KeeperConfig, directory: Arc<dyn SharedDirectory>) -
             }
         }
     })?;
-    spawn(&engine, "affinity-tidy", {
+    spawn(&engine, TIDY, {
         let engine = Arc::clone(&engine);
         move || tidy::run(&engine)
     })?;
@@ -63,8 +70,28 @@ pub(super) fn start(config: KeeperConfig, directory: Arc<dyn SharedDirectory>) -
     Ok(engine)
 }
 
-fn spawn(engine: &Engine, name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), AffinityError> {
-    let spawned = thread::Builder::new().name(name.to_owned()).spawn(work);
+pub(super) fn spawn(engine: &Arc<Engine>, name: &'static str, work: impl FnOnce() + Send + 'static) -> Result<(), AffinityError> {
+    let guarded = {
+        let engine = Arc::clone(engine);
+        move || {
+            let Err(panic) = panic::catch_unwind(AssertUnwindSafe(work)) else { return };
+            let said = panic.downcast_ref::<&str>().map(|text| (*text).to_owned()).or_else(|| panic.downcast_ref::<String>().cloned());
+            // The job moves on to the next node, and would end one after the other; what stays in the shared directory does no harm.
+            if name == TIDY {
+                tracing::error!(
+                    error = said.unwrap_or_default(),
+                    "an error of the program: this node clears nothing more of what ended nodes left"
+                );
+                return;
+            }
+            // Without beats the others take over: what is open must not believe otherwise.
+            if name == BEAT {
+                engine.end_tenure(|| Ending::Unknown);
+            }
+            engine.break_down(format!("{name} panicked: {}", said.unwrap_or_default()));
+        }
+    };
+    let spawned = thread::Builder::new().name(name.to_owned()).spawn(guarded);
     spawned.map(drop).map_err(|error| {
         engine.abandon();
         io_error("can't start a thread for", engine.config.root.path())(error)
@@ -92,12 +119,12 @@ impl Beater {
             match self.beat.answered(answer, self.engine.timings().self_limit()) {
                 BeatOutcome::ValidUntil(until) => {
                     self.engine.tenure().extend(until);
-                    self.engine.announce();
+                    self.engine.beat_won();
                 }
                 BeatOutcome::TryAgain => {}
                 BeatOutcome::Fenced => {
-                    tracing::error!(me = %from.holder, "fenced: everything of this tenure is dropped");
-                    self.engine.end_tenure();
+                    tracing::debug!(me = %from.holder, "fenced: everything of this tenure is dropped");
+                    self.engine.end_tenure(|| self.how_it_ended(&from.holder));
                     if !self.rejoin(&from.holder) {
                         return self.stopped(None);
                     }
@@ -109,6 +136,15 @@ impl Beater {
                 return self.stopped(Some(&self.beat));
             }
         }
+    }
+
+    fn how_it_ended(&self, me: &HolderId) -> Ending {
+        if let Some(ending) = self.engine.endings(std::slice::from_ref(me)).remove(me) {
+            return ending;
+        }
+        // A name that was taken waits in `nodes/` until somebody fences it.
+        let taken = |files: &[NodeFile]| files.iter().any(|file| file.holder == *me && file.beat >= TAKEN);
+        if self.engine.list_nodes().is_ok_and(|(_, files, _)| taken(&files)) { Ending::NameTaken } else { Ending::Unknown }
     }
 
     fn swap(&mut self, from: &NodeFile, to: &NodeFile) -> Answer {
@@ -130,10 +166,10 @@ impl Beater {
     /// Ends the tenure before the others can know of it, so that nobody acknowledges when they do; false: the node stops.
     fn resign(&mut self) -> bool {
         let me = self.beat.current().holder.clone();
-        tracing::warn!(%me, "this node gives up its leases and joins anew");
-        self.engine.end_tenure();
+        tracing::debug!(%me, "this node gives up its leases and joins anew");
+        self.engine.end_tenure(|| Ending::Resigned);
         // If that fails, joining anew or the others move the file away.
-        if let Err(error) = self.move_away(&self.beat) {
+        if let Err(error) = self.move_away(&self.beat, &Ending::Resigned) {
             tracing::warn!(%error, "can't leave yet");
         }
         self.rejoin(&me)
@@ -148,14 +184,13 @@ impl Beater {
             let tenure = Tenure::new(join::new_holder(&self.engine.config), Arc::clone(&self.engine.config.clock));
             match self.entrant.rejoin(&self.engine, fenced, &tenure) {
                 Ok(beat) => {
-                    tracing::info!(me = %tenure.holder(), "rejoined the cluster");
+                    tracing::debug!(me = %tenure.holder(), "rejoined the cluster");
                     self.beat = beat;
                     self.engine.begin_tenure(tenure);
                     return true;
                 }
-                Err(AffinityError::NameTaken { ours, theirs }) => {
-                    tracing::error!("{}", AffinityError::NameTaken { ours, theirs: theirs.clone() });
-                    self.engine.retire(theirs);
+                Err(AffinityError::NameTaken { theirs, at, .. }) => {
+                    self.engine.retire(theirs, at);
                     return false;
                 }
                 Err(error) => tracing::warn!(%error, "can't rejoin yet"),
@@ -172,18 +207,15 @@ impl Beater {
         tenure.end();
         self.engine.announce();
         let Some(done) = self.engine.stop.leaver() else { return };
-        let result = beat.map_or(Ok(()), |beat| self.move_away(beat));
-        if result.is_ok() {
-            tracing::info!(me = %tenure.holder(), "left the cluster");
-        }
+        let result = beat.map_or(Ok(()), |beat| self.move_away(beat, &Ending::Left));
         // Whoever waited may have given up.
         done.send(result).ok();
     }
 
-    fn move_away(&self, beat: &Beat) -> Result<(), AffinityError> {
+    fn move_away(&self, beat: &Beat, how: &Ending) -> Result<(), AffinityError> {
         // The last beat may have been won in spite of an error. Where neither is there, we were fenced: out as well.
         for file in [beat.current(), beat.next()] {
-            let moved = swap(&*self.engine.directory, &file.in_nodes(), &file.in_fenced());
+            let moved = swap(&*self.engine.directory, &file.in_nodes(), &file.ended(how.clone()).path());
             if moved.map_err(io_error("can't move", &self.engine.path(&file.in_nodes())))? == Swapped::Won {
                 break;
             }
@@ -254,6 +286,7 @@ impl Watcher {
             }
         };
         self.failing = false;
+        let silent: BTreeMap<HolderId, Duration> = self.missing(&roll).collect();
         let known_suspects = self.engine.view().suspects.clone();
         let sightings = self.watch.listed(&roll, self.engine.timings());
         self.read_settings();
@@ -262,20 +295,43 @@ impl Watcher {
         self.engine.publish(self.view());
 
         let mut fenced_somebody = false;
+        let mut gone = Vec::new();
         for sighting in sightings {
             match sighting {
                 Sighting::Up(holder) => self.engine.emit(Event::NodeUp(holder)),
-                Sighting::Down(holder) => self.engine.emit(Event::NodeDown(holder)),
+                Sighting::Down(holder) => gone.push(holder),
                 Sighting::Suspect(file) => {
                     if !known_suspects.contains(&file) {
-                        tracing::warn!(peer = %file.holder, beat = file.beat, "a node's beat stands still");
+                        tracing::debug!(peer = %file.holder, beat = file.beat, "a node's beat stands still");
                         self.engine.emit(Event::NodeSuspect(file.holder.clone()));
                     }
                     fenced_somebody |= self.fence(&file);
                 }
             }
         }
+        if !gone.is_empty() {
+            self.tell_gone(gone, &silent);
+        }
         fenced_somebody
+    }
+
+    /// Those who are known and missing, and how long they had been silent when they were last there.
+    fn missing(&self, roll: &Roll) -> impl Iterator<Item = (HolderId, Duration)> {
+        let missing = self.watch.observed().iter().filter(|(holder, _)| roll.beat_of(holder).is_none());
+        missing.map(|(holder, observed)| (holder.clone(), observed.unchanged_for))
+    }
+
+    /// Says that nodes are gone, and how they went.
+    fn tell_gone(&self, gone: Vec<HolderId>, silent: &BTreeMap<HolderId, Duration>) {
+        let mut endings = self.engine.endings(&gone);
+        for holder in gone {
+            let ending = endings.remove(&holder).unwrap_or(Ending::Unknown);
+            let mut silent_for = silent.get(&holder).copied().unwrap_or_default();
+            if matches!(ending, Ending::Fenced { .. }) {
+                silent_for = silent_for.max(self.engine.timings().dead_after());
+            }
+            self.engine.emit(Event::NodeDown { holder, ending, silent_for });
+        }
     }
 
     /// Listings of `nodes/`: more than one only if somebody known is missing.
@@ -291,9 +347,10 @@ impl Watcher {
 
     fn fence(&self, file: &NodeFile) -> bool {
         // Not found: it moved on, or somebody else fenced it. The next listing tells.
-        match self.engine.directory.rename(&file.in_nodes(), &file.in_fenced()) {
+        let by = self.engine.config.node.clone();
+        match self.engine.directory.rename(&file.in_nodes(), &file.ended(Ending::Fenced { by }).path()) {
             Ok(()) => {
-                tracing::warn!(peer = %file.holder, "fenced a node");
+                tracing::debug!(peer = %file.holder, "fenced a node");
                 self.engine.emit(Event::Fenced(file.holder.clone()));
                 true
             }

@@ -8,7 +8,7 @@ use std::{collections::BTreeSet, io, str::FromStr, sync::Arc, time::Duration};
 use super::{NodeState, engine::Engine};
 use crate::{
     HolderId,
-    names::{FENCED, INFO, LEASES, LeaseName, NodeFile, sort_out},
+    names::{FENCED, INFO, LEASES, LeaseName, sort_out},
     protocol::{
         Roll,
         tidy::{Leftovers, Removal, Tidy},
@@ -61,8 +61,7 @@ impl Rounds {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             listing => listing?.into_iter().filter_map(|name| Some((format!("{bucket}/{name}"), whose(&name)?))).collect(),
         };
-        let found =
-            Leftovers { info: sort_out(&directory.list(INFO)?).0, fenced: sort_out::<NodeFile>(&directory.list(FENCED)?).0, prepared };
+        let found = Leftovers { info: sort_out(&directory.list(INFO)?).0, fenced: sort_out(&directory.list(FENCED)?).0, prepared };
         // Afterwards: who is missing now is not about to show up with one of these names.
         let list = || engine.list_nodes().map_err(io::Error::other);
         let (began, files, ended) = list()?;

@@ -15,10 +15,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{
-    HolderId,
-    names::{INFO, NodeFile},
-};
+use crate::{EndedFile, HolderId, names::INFO};
 
 /// How long a file in `info/` or `fenced/` is in sight before it goes: operators look at what was fenced, and a join must be over by far. Less than a
 /// day, since time is counted anew when the node that clears is started again.
@@ -32,7 +29,7 @@ pub struct Leftovers {
     /// `info/`.
     pub info: Vec<HolderId>,
     /// `fenced/`.
-    pub fenced: Vec<NodeFile>,
+    pub fenced: Vec<EndedFile>,
     /// Folders that were to become users' lease folders: paths, and whose they are.
     pub prepared: Vec<(String, HolderId)>,
 }
@@ -58,17 +55,17 @@ impl Tidy {
         let gone = |holder: &HolderId| !there.contains(holder);
         let mut left: BTreeSet<String> = BTreeSet::new();
         left.extend(found.info.iter().filter(|holder| gone(holder)).map(|holder| format!("{INFO}/{holder}")));
-        left.extend(found.fenced.iter().filter(|file| gone(&file.holder)).map(NodeFile::in_fenced));
+        left.extend(found.fenced.iter().filter(|ended| gone(&ended.file.holder)).map(EndedFile::path));
         self.since.retain(|name, _| left.contains(name));
         for name in left {
             self.since.entry(name).or_insert(now);
         }
         // The last word on a node that does not run stays: `berth nodes` shows it.
         let mut last: BTreeMap<_, (Duration, String)> = BTreeMap::new();
-        for file in found.fenced.iter().filter(|file| !there.iter().any(|holder| holder.node == file.holder.node)) {
-            let name = file.in_fenced();
+        for ended in found.fenced.iter().filter(|ended| !there.iter().any(|holder| holder.node == ended.file.holder.node)) {
+            let name = ended.path();
             let Some(since) = self.since.get(&name).copied() else { continue };
-            let newest = last.entry(&file.holder.node).or_insert_with(|| (since, name.clone()));
+            let newest = last.entry(&ended.file.holder.node).or_insert_with(|| (since, name.clone()));
             if since > newest.0 {
                 *newest = (since, name);
             }
@@ -84,7 +81,7 @@ impl Tidy {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Incarnation;
+    use crate::{Ending, Incarnation, names::NodeFile};
 
     fn holder(node: &str) -> HolderId {
         HolderId { node: node.parse().unwrap(), incarnation: Incarnation::random() }
@@ -95,14 +92,14 @@ mod tests {
         let (live, dead) = (holder("a"), holder("a"));
         let found = Leftovers {
             info: vec![live.clone(), dead.clone()],
-            fenced: vec![NodeFile { holder: dead.clone(), beat: 7 }],
+            fenced: vec![NodeFile { holder: dead.clone(), beat: 7 }.ended(Ending::Left)],
             prepared: vec![(format!("leases/00/~{live},0"), live.clone()), (format!("leases/00/~{dead},3"), dead.clone())],
         };
         let (mut tidy, there) = (Tidy::default(), BTreeSet::from([live]));
         let prepared = Removal::Prepared(format!("leases/00/~{dead},3"));
         assert_eq!(tidy.due(Duration::from_secs(5), &found, &there), std::slice::from_ref(&prepared));
         assert_eq!(tidy.due(KEEP, &found, &there), std::slice::from_ref(&prepared));
-        let expected = [Removal::File(format!("fenced/{dead},7")), Removal::File(format!("info/{dead}")), prepared];
+        let expected = [Removal::File(format!("fenced/{dead},7,left")), Removal::File(format!("info/{dead}")), prepared];
         assert_eq!(tidy.due(KEEP + Duration::from_secs(5), &found, &there), expected);
         assert_eq!(tidy.due(KEEP * 2, &Leftovers::default(), &there), []);
         assert!(tidy.since.is_empty(), "what is gone is forgotten");
@@ -121,12 +118,13 @@ mod tests {
 
     #[test]
     fn the_last_word_on_a_node_that_does_not_run_stays() {
-        let (first, last) = (NodeFile { holder: holder("a"), beat: 900 }, NodeFile { holder: holder("a"), beat: 3 });
+        let ended = |beat| NodeFile { holder: holder("a"), beat }.ended(Ending::Unknown);
+        let (first, last) = (ended(900), ended(3));
         let mut tidy = Tidy::default();
         tidy.due(Duration::ZERO, &Leftovers { fenced: vec![first.clone()], ..Leftovers::default() }, &BTreeSet::new());
         let found = Leftovers { fenced: vec![first.clone(), last], ..Leftovers::default() };
         tidy.due(Duration::from_secs(60), &found, &BTreeSet::new());
-        assert_eq!(tidy.due(KEEP * 3, &found, &BTreeSet::new()), [Removal::File(first.in_fenced())]);
+        assert_eq!(tidy.due(KEEP * 3, &found, &BTreeSet::new()), [Removal::File(first.path())]);
         let runs = BTreeSet::from([holder("a")]);
         assert_eq!(tidy.due(KEEP * 3, &found, &runs).len(), 2, "the node runs again: nobody asks how it ended before");
     }

@@ -1,6 +1,6 @@
 //! `cargo bench-lab`: Berth and Dovecot on two hosts of the lab with real NFS, latency added to every answer of the file server.
 
-use std::{fs, sync::Mutex, thread, time::Duration};
+use std::{collections::BTreeMap, fs, sync::Mutex, thread, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use benches::{
@@ -36,6 +36,9 @@ struct Arguments {
     /// Messages of the largest mailbox; 0 leaves it out.
     #[arg(long, default_value_t = 100_000)]
     large: usize,
+    /// Prints which requests each step made of the file server.
+    #[arg(long)]
+    requests: bool,
     /// Runs Berth only.
     #[arg(long)]
     no_dovecot: bool,
@@ -143,11 +146,20 @@ impl Server<'_> {
         self.plant("user2", arguments.many)?;
         self.plant("user3", arguments.large)?;
         let mut delayed = |measure: Measure, work: &mut dyn FnMut() -> Result<()>| -> Result<()> {
+            let before = if arguments.requests { self.lab.requests(&self.node.name, lab::MAIL)? } else { BTreeMap::new() };
             self.lab.verb(&["delay", &arguments.delay])?;
             let start = wait::now();
             work().with_context(|| measure.name)?;
             let took = start.elapsed().as_secs_f64() * 1000.0;
             self.lab.verb(&["delay", "off"])?;
+            if arguments.requests {
+                let mut made = self.lab.requests(&self.node.name, lab::MAIL)?;
+                made.retain(|name, count| {
+                    *count -= before.get(name).copied().unwrap_or_default();
+                    *count > 0
+                });
+                eprintln!("{}, {took:.0} ms: {made:?}", measure.name);
+            }
             measured.push((measure, took));
             Ok(())
         };

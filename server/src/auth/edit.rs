@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use affinity::{NameRules, UserName, owner::follow_folder};
+use affinity::{NameRules, UserName, owner::follow_folder_of};
 use anyhow::{Context, bail};
 
 use super::passwd_file::{is_entry, user_of};
@@ -143,7 +143,7 @@ fn lock(file: &Path) -> anyhow::Result<File> {
     let is_new = !path.exists();
     let lock = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
     // Nodes lock the users file too, where they store weak passwords anew.
-    let owned = lock.and_then(|lock| if is_new { follow_folder(&path).map(|()| lock) } else { Ok(lock) });
+    let owned = lock.and_then(|lock| if is_new { follow_folder_of(&lock, &path).map(|()| lock) } else { Ok(lock) });
     let lock = owned.with_context(|| format!("can't open the lock {}", path.display()))?;
     let mut waited = Duration::ZERO;
     loop {
@@ -184,7 +184,7 @@ fn write_new(path: &Path, text: &str, like: Option<&fs::Metadata>) -> io::Result
     match like {
         Some(old) if (old.uid(), old.gid()) != (own.uid(), own.gid()) => fchown(&new, Some(old.uid()), Some(old.gid()))?,
         Some(_) => {}
-        None => follow_folder(path)?,
+        None => follow_folder_of(&new, path)?,
     }
     new.set_permissions(Permissions::from_mode(mode))?;
     new.write_all(text.as_bytes())?;

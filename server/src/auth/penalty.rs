@@ -23,6 +23,8 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
+use crate::node::admission::counted;
+
 /// Entries kept: about 10 MiB. When full, the half that failed longest ago goes.
 const ENTRIES_MAX: usize = 100_000;
 /// After this long without a failure, earlier ones don't count.
@@ -174,13 +176,13 @@ impl Penalty {
     }
 
     fn knows(&self, address: IpAddr, user: Option<&str>) -> bool {
-        user.is_some_and(|user| self.got_in.contains_key(&(address_key(address), self.hasher.hash_one(user))))
+        user.is_some_and(|user| self.got_in.contains_key(&(counted(address), self.hasher.hash_one(user))))
     }
 
     /// A right password.
     pub fn succeeded(&self, address: IpAddr, user: Option<&str>) {
         if let Some(user) = user {
-            self.got_in.insert((address_key(address), self.hasher.hash_one(user)), ());
+            self.got_in.insert((counted(address), self.hasher.hash_one(user)), ());
         }
         for key in keys(Some(address), user) {
             // Most successes follow no failure: nobody needs to hear of those.
@@ -195,7 +197,7 @@ impl Penalty {
 }
 
 fn keys(address: Option<IpAddr>, user: Option<&str>) -> impl Iterator<Item = Key> {
-    let address = address.filter(|address| !is_this_host(*address)).map(address_key);
+    let address = address.filter(|address| !is_this_host(*address)).map(counted);
     let user = user.map(|user| Key::User(user.chars().take(NAME_BYTES_MAX).collect()));
     address.map(Key::Address).into_iter().chain(user)
 }
@@ -203,13 +205,6 @@ fn keys(address: Option<IpAddr>, user: Option<&str>) -> impl Iterator<Item = Key
 /// Only these two: other addresses of 127.0.0.0/8 are no host's own unless it says so.
 fn is_this_host(address: IpAddr) -> bool {
     matches!(address.to_canonical(), IpAddr::V4(Ipv4Addr::LOCALHOST) | IpAddr::V6(Ipv6Addr::LOCALHOST))
-}
-
-fn address_key(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << 64))),
-        v4 @ IpAddr::V4(_) => v4,
-    }
 }
 
 fn make_room(failures: &mut HashMap<Key, Counted>, now: Instant) {

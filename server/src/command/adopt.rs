@@ -93,7 +93,7 @@ fn adopt_one(paths: &AccountPaths, user: &UserName, args: &AdoptArgs) -> anyhow:
     let mut seen = 0;
     let report = adopt::check(paths, &mut |mailbox| {
         seen += 1;
-        progress(&format!("{user}: {seen} mailboxes, {}", mailbox.name));
+        progress(&format!("{user}: {}, {}", many(seen, "mailbox"), mailbox.name));
     })?;
     progress("");
     let Some(report) = report else {
@@ -111,7 +111,7 @@ fn adopt_one(paths: &AccountPaths, user: &UserName, args: &AdoptArgs) -> anyhow:
         return Ok(problems);
     }
     if problems == 0 && !report.is_released && report.mailboxes.iter().all(|mailbox| mailbox.is_ours) {
-        println!("{user}: is Berth's already, nothing to do ({} mailboxes)", report.mailboxes.len());
+        println!("{user}: is Berth's already, nothing to do ({})", many(report.mailboxes.len(), "mailbox"));
         return Ok(0);
     }
     print_report(&mut io::stdout().lock(), user, &report)?;

@@ -56,7 +56,7 @@ pub(super) fn nodes(args: &NodesArgs) -> anyhow::Result<()> {
     let found = args.place.find()?;
     let (source, mut reply) = match found.ask::<NodesReply>(&Request::Nodes)? {
         Some(answer) => answer,
-        None => (found.directory(), NodesReply { nodes: directory::nodes(&found.open()?)?, fenced: Vec::new() }),
+        None => (found.directory(), NodesReply { nodes: directory::nodes(&found.open()?)?, fenced: Vec::new(), cache: None }),
     };
     // On a thread: where the file server is away this would hang, and what the node said is worth showing all the same.
     let (done, fenced) = mpsc::channel();
@@ -68,7 +68,7 @@ pub(super) fn nodes(args: &NodesArgs) -> anyhow::Result<()> {
     }
     let mut out = io::stdout().lock();
     if args.place.json {
-        writeln!(out, "{}", json!({ "source": source.json(), "nodes": reply.nodes, "fenced": reply.fenced }))?;
+        writeln!(out, "{}", json!({ "source": source.json(), "nodes": reply.nodes, "fenced": reply.fenced, "cache": reply.cache }))?;
     } else {
         print_nodes(&mut out, &reply.nodes)?;
         print_trouble(&mut out, &reply.nodes)?;
@@ -173,11 +173,24 @@ fn print_fenced(out: &mut impl Write, fenced: &[FencedRow]) -> io::Result<()> {
         .map(|row| {
             let at = row.at.map_or_else(|| "-".to_owned(), date);
             let back = if row.back { "runs again" } else { "does not run" };
-            vec![row.name.clone(), row.incarnation.clone(), row.beat.to_string(), at, back.to_owned()]
+            vec![row.name.clone(), why(row), row.incarnation.clone(), row.beat.to_string(), at, back.to_owned()]
         })
         .collect();
     writeln!(out)?;
-    table::print(out, &["FENCED OR LEFT", "INCARNATION", "LAST BEAT", "AT", "NOW"], &rows)
+    table::print(out, &["ENDED", "WHY", "INCARNATION", "LAST BEAT", "AT", "NOW"], &rows)
+}
+
+/// How a start of a node ended, in words.
+fn why(row: &FencedRow) -> String {
+    match (row.why.as_str(), &row.by) {
+        ("left", _) => "left (stopped)".to_owned(),
+        ("fenced", Some(by)) => format!("silent, fenced by {by}"),
+        ("operator", _) => "fenced by an operator".to_owned(),
+        ("resigned", _) => "gave its users up".to_owned(),
+        ("restarted", _) => "was started again".to_owned(),
+        ("name-taken", _) => "another start took its name".to_owned(),
+        _ => "-".to_owned(),
+    }
 }
 
 fn print_who(out: &mut impl Write, reply: &WhoReply, with_sessions: bool) -> io::Result<()> {
@@ -259,6 +272,25 @@ mod tests {
              mail1  -      50      eu,fast  7            2         -     00000000000000ff  12    0.1.0    mail1:8143  2025-11-21T18:00:00Z\n"
         );
         assert_eq!(text(|out| print_trouble(out, &[node])), "mail1: node.local_dir is full\n");
+    }
+
+    #[test]
+    fn what_ended_says_how() {
+        let row = |why: &str, by: Option<&str>| FencedRow {
+            name: "mail2".to_owned(),
+            incarnation: "ff".to_owned(),
+            beat: 351,
+            why: why.to_owned(),
+            by: by.map(str::to_owned),
+            at: None,
+            back: true,
+        };
+        assert_eq!(
+            text(|out| print_fenced(out, &[row("fenced", Some("mail1")), row("left", None)])),
+            "\nENDED  WHY                      INCARNATION  LAST BEAT  AT  NOW\n\
+             mail2  silent, fenced by mail1  ff           351        -   runs again\n\
+             mail2  left (stopped)           ff           351        -   runs again\n"
+        );
     }
 
     #[test]

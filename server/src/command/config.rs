@@ -1,5 +1,6 @@
 //! `berth config`: is it right, and what is it?
 
+mod surroundings;
 pub mod tls;
 
 use std::io::{self, Write};
@@ -85,6 +86,9 @@ fn check_files(config: &Config, out: &mut impl Write) -> anyhow::Result<()> {
         for what in owners::of_users(config)? {
             tell("users", Err(anyhow::anyhow!(what)))?;
         }
+    }
+    for what in surroundings::lacking(config) {
+        tell("host", Err(anyhow::anyhow!(what)))?;
     }
     match Tls::load(&config.tls, &config.node.root) {
         Ok(None) => tell("certificate", Ok("none: clients can't use TLS".to_owned()))?,

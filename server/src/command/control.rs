@@ -10,6 +10,7 @@ use std::{
 
 use anyhow::{Context, anyhow, bail};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use storage::CacheFigures;
 
 /// A node answers from memory, after it gave other nodes three seconds; one that takes longer hangs.
 const ANSWER_WAIT: Duration = Duration::from_secs(8);
@@ -159,7 +160,7 @@ pub struct QuotaReply {
     /// Every quota root.
     pub roots: Vec<QuotaRow>,
     /// After a recount: mailboxes whose usage was counted wrongly before.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default)]
     pub corrected: Vec<String>,
 }
 
@@ -217,7 +218,7 @@ pub struct WhoReply {
     #[serde(default)]
     pub held: Vec<HeldRow>,
     /// Nodes that did not answer: what they serve is missing here.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default)]
     pub silent: Vec<String>,
 }
 
@@ -247,16 +248,16 @@ pub struct SessionRow {
 pub struct HeldRow {
     /// Whose mail.
     pub user: String,
-    /// The holder's node; left out where the answering node is meant.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// The holder's node.
+    #[serde(default, rename = "holder", alias = "node")]
     pub node: Option<String>,
     /// The holder's incarnation.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub incarnation: Option<String>,
     /// The lease's generation.
     pub epoch: u64,
     /// The holder is no node any more: who comes next takes over.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[serde(default)]
     pub gone: bool,
 }
 
@@ -265,20 +266,30 @@ pub struct HeldRow {
 pub struct NodesReply {
     /// Every node in `nodes/`.
     pub nodes: Vec<NodeRow>,
-    /// Starts of nodes that were fenced or left, the latest of each node; filled in from the shared directory.
+    /// Starts of nodes that ended, the latest of each node; filled in from the shared directory.
     #[serde(default)]
     pub fenced: Vec<FencedRow>,
+    /// What the local cache of the node that was asked did since its start; `null`: it has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache: Option<CacheFigures>,
 }
 
 /// A start of a node that is over.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FencedRow {
     /// The node.
+    #[serde(rename = "node", alias = "name")]
     pub name: String,
     /// That start of it.
     pub incarnation: String,
     /// Its last beat.
     pub beat: u64,
+    /// `left`, `fenced`, `operator`, `resigned`, `restarted`, `name-taken`, or `unknown`.
+    #[serde(default)]
+    pub why: String,
+    /// The node that fenced it.
+    #[serde(default)]
+    pub by: Option<String>,
     /// When, Unix seconds by the file server's clock.
     #[serde(default)]
     pub at: Option<u64>,
@@ -290,6 +301,7 @@ pub struct FencedRow {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeRow {
     /// Its name.
+    #[serde(rename = "node", alias = "name")]
     pub name: String,
     /// This start of it.
     pub incarnation: String,
@@ -306,25 +318,25 @@ pub struct NodeRow {
     pub since: Option<u64>,
     /// `up`, `draining`, `trouble`, `silent` (does not answer over the relay), `suspect` (its beat stands still); the directory, which shows no
     /// time, knows only `draining`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub state: Option<String>,
     /// Share of new users.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub weight: Option<u32>,
     /// Its labels.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default)]
     pub tags: Vec<String>,
-    /// Client connections to it, whoever serves them; left out as `sessions` is.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Client connections to it, whoever serves them; `None` as `sessions` is.
+    #[serde(default)]
     pub connections: Option<usize>,
     /// What keeps it from serving.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default)]
     pub trouble: Vec<String>,
-    /// Sessions it serves; left out by the directory, and when the node did not answer.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Sessions it serves; `None` by the directory, and when the node did not answer.
+    #[serde(default)]
     pub sessions: Option<usize>,
     /// Users it holds; likewise.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub held: Option<usize>,
 }
 

@@ -5,7 +5,7 @@ use std::{
     os::unix::fs::MetadataExt,
 };
 
-use affinity::{AffinityError, HolderId, LeaseSeen, NodeName, NodeSeen, Peer, Root, Seen, Tag, UserName, Wish};
+use affinity::{AffinityError, Ending, HolderId, LeaseSeen, NodeName, NodeSeen, Peer, Root, Seen, Tag, UserName, Wish, ending::last_beat};
 
 use crate::auth::Authenticator;
 
@@ -19,7 +19,7 @@ pub fn nodes(root: &Root) -> Result<Vec<NodeRow>, AffinityError> {
         .map(|node| NodeRow {
             name: node.holder.node.to_string(),
             incarnation: node.holder.incarnation.to_string(),
-            beat: node.beat,
+            beat: last_beat(node.beat),
             version: node.info.as_ref().map(|info| info.version.clone()),
             since: node.info.as_ref().map(|info| info.started),
             relay: node.info.map(|info| info.relay).unwrap_or_default(),
@@ -40,17 +40,20 @@ pub fn nodes(root: &Root) -> Result<Vec<NodeRow>, AffinityError> {
     Ok(rows)
 }
 
-/// The latest start of each node that was fenced or left.
+/// The latest start of each node that ended.
 pub fn fenced(root: &Root) -> Result<Vec<FencedRow>, AffinityError> {
     let live: BTreeSet<NodeName> = root.live_nodes()?.into_iter().map(|node| node.holder.node).collect();
     let mut latest: BTreeMap<String, FencedRow> = BTreeMap::new();
-    for (holder, beat) in root.fenced_nodes()? {
+    for ended in root.fenced_nodes()? {
         // A rename sets this time; the file itself is never opened.
-        let at = root.fenced().join(format!("{holder},{beat}")).symlink_metadata().ok().map(|metadata| metadata.ctime());
+        let at = root.path().join(ended.path()).symlink_metadata().ok().map(|metadata| metadata.ctime());
+        let (holder, how) = (&ended.file.holder, ended.ending());
         let row = FencedRow {
             name: holder.node.to_string(),
             incarnation: holder.incarnation.to_string(),
-            beat,
+            beat: ended.file.last_beat(),
+            why: how.word().to_owned(),
+            by: if let Ending::Fenced { by } = &how { Some(by.to_string()) } else { None },
             at: at.and_then(|at| u64::try_from(at).ok()),
             back: live.contains(&holder.node),
         };
@@ -129,7 +132,7 @@ pub fn leases(root: &Root, user: Option<&UserName>) -> Result<(Vec<HeldRow>, Vec
 mod tests {
     use std::fs;
 
-    use affinity::Timings;
+    use affinity::{Timings, ending::TAKEN};
 
     use super::*;
 
@@ -180,14 +183,24 @@ mod tests {
     }
 
     #[test]
-    fn the_latest_end_of_each_node_is_shown_and_whether_it_is_back() {
+    fn the_latest_end_of_each_node_is_shown_with_its_reason() {
         let (_folder, root) = cluster();
-        for name in ["mail1,00000000000000a1,3", "mail2,00000000000000b1,4"] {
+        let taken = format!("mail4,00000000000000d1,{},by=mail1", 7 + TAKEN);
+        for name in ["mail1,00000000000000a1,3", "mail2,00000000000000b1,4,by=mail1", "mail3,00000000000000c1,5,left", &taken] {
             fs::write(root.fenced().join(name), "").unwrap();
         }
         let rows = fenced(&root).unwrap();
-        let shown: Vec<_> = rows.iter().map(|row| (row.name.as_str(), row.beat, row.back, row.at.is_some())).collect();
-        assert_eq!(shown, [("mail1", 3, true, true), ("mail2", 4, false, true)]);
+        let shown: Vec<_> = rows.iter().map(|row| (row.name.as_str(), row.beat, row.why.as_str(), row.by.as_deref(), row.back)).collect();
+        assert_eq!(
+            shown,
+            [
+                ("mail1", 3, "unknown", None, true),
+                ("mail2", 4, "fenced", Some("mail1"), false),
+                ("mail3", 5, "left", None, false),
+                ("mail4", 7, "name-taken", None, false),
+            ]
+        );
+        assert!(rows.iter().all(|row| row.at.is_some()));
     }
 
     #[test]

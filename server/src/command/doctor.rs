@@ -11,16 +11,21 @@ use anyhow::bail;
 use clap::Args;
 use rustix::process::{Resource, getrlimit};
 use serde_json::json;
+use storage::CacheFigures;
 
 use super::{
     ConfigFile,
     control::{NodesReply, Request},
+    many,
     place::Place,
     table,
 };
-use crate::node::health::{
-    check, mount,
-    trial::{Finding, Grade, finding, try_out},
+use crate::node::{
+    cache::in_words,
+    health::{
+        check, mount,
+        trial::{Finding, Grade, finding, try_out},
+    },
 };
 
 /// Check this host: mount, file server, owners, limits, clock
@@ -40,15 +45,17 @@ pub(super) fn run(args: &DoctorArgs) -> anyhow::Result<()> {
     let mut findings = mount::check(root.path());
     findings.extend(try_out(&root));
     findings.extend(space("shared directory", root.path()));
-    findings.extend(owned(owners::of_cluster(&root)));
+    findings.extend(owned("owners (shared directory)", owners::of_cluster(&root)));
+    let mut wants_cache = false;
     if let Ok(config) = ConfigFile::or_default(args.place.config.as_ref()).load()
         && args.place.root.is_none()
     {
         findings.extend(space("local folder", &config.node.local_dir));
         findings.push(descriptors(config.limits.connections));
-        findings.extend(owned(owners::of_users(&config)));
+        wants_cache = config.cache.dir.is_some();
+        findings.extend(owned("owners (users files)", owners::of_users(&config)));
     }
-    findings.extend(this_node(found.ask::<NodesReply>(&Request::Nodes)));
+    findings.extend(this_node(found.ask::<NodesReply>(&Request::Nodes), wants_cache));
 
     let bad = findings.iter().filter(|finding| finding.grade == Grade::Bad).count();
     let mut out = io::stdout().lock();
@@ -61,7 +68,7 @@ pub(super) fn run(args: &DoctorArgs) -> anyhow::Result<()> {
             findings.iter().map(|one| vec![one.grade.word().to_owned(), one.check.to_owned(), one.found.clone()]).collect();
         table::print(&mut out, &["", "CHECK", "FOUND"], &rows)?;
     }
-    if bad > 0 { bail!("{bad} checks failed") } else { Ok(()) }
+    if bad > 0 { bail!("{} failed", many(bad, "check")) } else { Ok(()) }
 }
 
 fn space(what: &'static str, path: &Path) -> Vec<Finding> {
@@ -72,11 +79,11 @@ fn space(what: &'static str, path: &Path) -> Vec<Finding> {
     troubles.into_iter().map(|trouble| finding(Grade::Bad, what, trouble)).collect()
 }
 
-fn owned(wrong: anyhow::Result<Vec<String>>) -> Vec<Finding> {
+fn owned(what: &'static str, wrong: anyhow::Result<Vec<String>>) -> Vec<Finding> {
     match wrong {
-        Ok(wrong) if wrong.is_empty() => vec![finding(Grade::Good, "owners", "the account of the nodes may use what it needs".to_owned())],
-        Ok(wrong) => wrong.into_iter().map(|what| finding(Grade::Bad, "owners", what)).collect(),
-        Err(error) => vec![finding(Grade::Bad, "owners", format!("{error:#}"))],
+        Ok(wrong) if wrong.is_empty() => vec![finding(Grade::Good, what, "the account of the nodes may use what it needs".to_owned())],
+        Ok(wrong) => wrong.into_iter().map(|one| finding(Grade::Bad, what, one)).collect(),
+        Err(error) => vec![finding(Grade::Bad, what, format!("{error:#}"))],
     }
 }
 
@@ -88,7 +95,7 @@ fn descriptors(connections: usize) -> Finding {
     }
 }
 
-fn this_node<S>(asked: anyhow::Result<Option<(S, NodesReply)>>) -> Vec<Finding> {
+fn this_node<S>(asked: anyhow::Result<Option<(S, NodesReply)>>, wants_cache: bool) -> Vec<Finding> {
     match asked {
         Ok(None) => vec![finding(Grade::Note, "node", "no node runs on this host (or none was asked)")],
         Err(error) => vec![finding(Grade::Bad, "node", format!("{error:#}: look at its log"))],
@@ -97,11 +104,25 @@ fn this_node<S>(asked: anyhow::Result<Option<(S, NodesReply)>>) -> Vec<Finding> 
             let silent = reply.nodes.iter().filter(|node| node.sessions.is_none()).map(|node| {
                 format!("{} does not answer over the relay at {}: is its port open to this host?", node.name, node.relay.join(" "))
             });
-            let bad: Vec<Finding> = troubles.chain(silent).map(|what| finding(Grade::Bad, "nodes", what)).collect();
-            if bad.is_empty() {
-                return vec![finding(Grade::Good, "nodes", format!("all {} answer over the relay", reply.nodes.len()))];
+            let mut found: Vec<Finding> = troubles.chain(silent).map(|what| finding(Grade::Bad, "nodes", what)).collect();
+            if found.is_empty() {
+                found.push(finding(Grade::Good, "nodes", format!("all {} answer over the relay", reply.nodes.len())));
             }
-            bad
+            found.extend(local_cache(reply.cache.as_ref(), wants_cache));
+            found
         }
+    }
+}
+
+fn local_cache(figures: Option<&CacheFigures>, wanted: bool) -> Option<Finding> {
+    match figures {
+        Some(figures) => {
+            let grade = if figures.off { Grade::Note } else { Grade::Good };
+            Some(finding(grade, "local cache", in_words(figures)))
+        }
+        None if wanted => {
+            Some(finding(Grade::Note, "local cache", "the node goes without it since its start: its log says why".to_owned()))
+        }
+        None => None,
     }
 }

@@ -41,7 +41,13 @@ pub(super) fn run(args: &InitArgs) -> anyhow::Result<()> {
 fn timings(args: &InitArgs) -> anyhow::Result<Timings> {
     let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     let timings = Timings { beat_ms: millis(args.beat), self_limit_ms: millis(args.self_limit), dead_after_ms: millis(args.dead_after) };
-    timings.check().map_err(|why| anyhow!("--beat, --self-limit and --dead-after don't fit together: {why}"))?;
+    let options = |why: String| {
+        ["beat", "self_limit", "dead_after"].iter().fold(why, |why, name| match why.strip_prefix(name) {
+            Some(rest) => format!("--{}{rest}", name.replace('_', "-")),
+            None => why,
+        })
+    };
+    timings.check().map_err(|why| anyhow!("{}", options(why)))?;
     Ok(timings)
 }
 
@@ -60,5 +66,7 @@ mod tests {
         for wrong in [args(0, 5000, 8000), args(1000, 2000, 8000), args(1000, 5000, 5000), args(1000, 8000, 5000)] {
             assert!(timings(&wrong).is_err(), "{wrong:?}");
         }
+        let said = timings(&args(1000, 9000, 8000)).unwrap_err().to_string();
+        assert_eq!(said, "--dead-after is 8s, must be at least 12.25s: 5/4 of self_limit (9s) and one beat (1s)");
     }
 }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use affinity::{
-    HolderId, NodeName, Root, UserName,
+    EndedFile, HolderId, NodeName, Root, UserName,
     names::{FENCED, INFO, LEASES, LeaseName, NODES, NodeFile, lease_folder},
     swap::{MountedDirectory, SharedDirectory},
 };
@@ -14,7 +14,7 @@ use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::{place::Place, table};
+use super::{many, place::Place, table};
 
 /// Look after leases
 #[derive(Debug, Args)]
@@ -70,7 +70,7 @@ pub(super) fn run(args: &LeasesArgs) -> anyhow::Result<()> {
             table::print(&mut out, &["GRADE", "PATH", "WHAT"], &rows)?;
             writeln!(out)?;
         }
-        writeln!(out, "{leases} leases looked at, {problems} problems")?;
+        writeln!(out, "{} looked at, {}", many(leases, "lease"), many(problems, "problem"))?;
     }
     if problems > 0 { bail!("{problems} things in {} need an operator", root.path().display()) } else { Ok(()) }
 }
@@ -146,7 +146,7 @@ fn check(root: &Root) -> anyhow::Result<(usize, Vec<Finding>)> {
             findings.push(note(path, format!("its holder {holder} is gone: whoever serves the user next takes over")));
         }
     }
-    let (_, strangers) = sorted::<NodeFile>(&list(FENCED)?);
+    let (_, strangers) = sorted::<EndedFile>(&list(FENCED)?);
     findings.extend(strangers.into_iter().map(|name| stranger(FENCED, &name)));
     let published = list(INFO)?;
     for holder in incarnations.iter().filter(|holder| !published.contains(&holder.to_string())) {

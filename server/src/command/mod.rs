@@ -1,6 +1,6 @@
 //! The operator's command line: each subcommand is one file, which reads its arguments, does one thing and prints it.
 //!
-//! Exit codes: 0 done, 1 an error (said on standard error as `berth: …`, each cause on a line of its own), 2 wrong usage.
+//! Exit codes: 0 done, 1 an error (said on standard error as `berth: …`, each cause on a line of its own), 2 wrong usage, 78 where another host has the node's name.
 //! What a program may want to read goes to standard output, as text or with `--json`; everything else to standard error.
 
 mod adopt;
@@ -24,8 +24,9 @@ mod user;
 pub mod users;
 pub mod wishes;
 
-use std::{ffi::OsString, io, path::PathBuf, process::ExitCode};
+use std::{ffi::OsString, io, path::PathBuf, process::ExitCode, time::Duration};
 
+use affinity::AffinityError;
 use clap::{Args, CommandFactory, Parser, Subcommand, error::ErrorKind};
 
 use crate::config::{Config, DEFAULT_FILE, LogSection};
@@ -130,10 +131,16 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             }
             None => {
                 eprint!("{}", said(&error));
-                ExitCode::FAILURE
+                exit_code(&error)
             }
         },
     }
+}
+
+/// What supervisors go by: a node whose name another host has is not to be started again (docs/install.md); `EX_CONFIG` of sysexits.h.
+fn exit_code(error: &anyhow::Error) -> ExitCode {
+    let name_is_taken = matches!(error.downcast_ref::<AffinityError>(), Some(AffinityError::NameTaken { .. }));
+    if name_is_taken { ExitCode::from(78) } else { ExitCode::FAILURE }
 }
 
 /// Wrong usage of a command that clap can't tell.
@@ -189,9 +196,15 @@ fn runtime() -> io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("berth").build()
 }
 
-/// How many of something, as in "1 user" and "2 users".
+/// A duration as `--json` has it: seconds, to the millisecond.
+fn seconds(time: Duration) -> f64 {
+    (time.as_secs_f64() * 1000.0).round() / 1000.0
+}
+
+/// How many of something, as in "1 user", "2 users" and "2 mailboxes".
 fn many(count: usize, one: &str) -> String {
-    if count == 1 { format!("1 {one}") } else { format!("{count} {one}s") }
+    let ending = if one.ends_with('x') { "es" } else { "s" };
+    if count == 1 { format!("1 {one}") } else { format!("{count} {one}{ending}") }
 }
 
 /// Whoever read our output has enough, as in `berth who | head`.
@@ -357,6 +370,34 @@ mod tests {
             let option = found.get_arguments().find(|option| option.get_id() == "config").unwrap();
             assert_eq!(option.get_env(), None, "{command:?}");
         }
+    }
+
+    #[test]
+    fn every_command_shows_an_example() {
+        /// `above`: the examples of the commands that this is one of.
+        fn look(command: &clap::Command, path: &str, above: &str, without: &mut Vec<String>) {
+            let own = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            if !command.is_hide_set() && !command.has_subcommands() && !own.contains("berth ") && !above.contains(path) {
+                without.push(path.to_owned());
+            }
+            for below in command.get_subcommands() {
+                look(below, &format!("{path} {}", below.get_name()), &format!("{above}{own}"), without);
+            }
+        }
+        let mut without = Vec::new();
+        look(&Cli::command(), "berth", "", &mut without);
+        assert_eq!(without, Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_node_whose_name_is_taken_is_not_to_be_started_again() {
+        let holder = |incarnation: &str| format!("mail1,{incarnation}").parse().unwrap();
+        let (ours, theirs) = (holder("00000000000000aa"), holder("00000000000000bb"));
+        let taken: anyhow::Error = AffinityError::NameTaken { ours, theirs, at: "10.0.0.7:8143".to_owned() }.into();
+        assert_eq!(exit_code(&taken), ExitCode::from(78));
+        let said = said(&taken);
+        assert!(said.contains("10.0.0.7:8143") && said.contains("node.name"), "{said}");
+        assert_eq!(exit_code(&anyhow!("another")), ExitCode::FAILURE);
     }
 
     #[test]

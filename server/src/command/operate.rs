@@ -7,7 +7,7 @@ use std::{
 };
 
 use affinity::{
-    NodeName, Root,
+    Ending, NodeName, Root,
     names::{NODES, NodeFile},
     swap::{MountedDirectory, SharedDirectory, Swapped, swap},
 };
@@ -20,6 +20,7 @@ use super::{
     directory, many,
     moves::progress::Progress,
     place::{Found, Place, Told},
+    seconds,
 };
 
 /// Between two looks at a node that drains.
@@ -144,7 +145,7 @@ pub(super) fn drain(args: &DrainArgs) -> anyhow::Result<()> {
             args.node
         );
     }
-    let json = json!({ "node": args.node, "drain": true, "held": 0, "handed_over": first, "seconds": took.as_secs() });
+    let json = json!({ "node": args.node, "drain": true, "held": 0, "handed_over": first, "took_s": seconds(took) });
     say(
         args.place.json,
         &json,
@@ -246,7 +247,7 @@ pub(super) fn fence(args: &FenceArgs) -> anyhow::Result<()> {
         let files = directory.list(NODES).with_context(|| format!("can't list {}", root.nodes().display()))?;
         let file = files.iter().filter_map(|name| name.parse::<NodeFile>().ok()).find(|file| file.holder == node.holder);
         let Some(file) = file else { break };
-        if swap(&directory, &file.in_nodes(), &file.in_fenced())? == Swapped::Won {
+        if swap(&directory, &file.in_nodes(), &file.ended(Ending::Operator).path())? == Swapped::Won {
             // For the log, and so that a node looks at once; the fence is done in any case.
             match found.ask::<FencedReply>(&Request::Fenced { holder: file.holder.to_string() }) {
                 Ok(Some(_)) => {}

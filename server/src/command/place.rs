@@ -11,6 +11,7 @@ use super::{
     ConfigFile, control,
     control::{NodesReply, Request, SettingsReply},
     directory::Wishes,
+    runtime,
 };
 use crate::{
     auth::Authenticator,
@@ -187,22 +188,15 @@ impl Found {
     fn known_nodes(&self) -> anyhow::Result<BTreeSet<NodeName>> {
         let root = self.open()?;
         let mut known: BTreeSet<NodeName> = root.live_nodes()?.into_iter().map(|seen| seen.holder.node).collect();
-        known.extend(root.fenced_nodes()?.into_iter().map(|(holder, _)| holder.node));
-        for set in root.nodes_with_settings()? {
-            if root.settings_of(&set)?.iter().next().is_some() {
-                known.insert(set);
-            }
-        }
+        known.extend(root.fenced_nodes()?.into_iter().map(|ended| ended.file.holder.node));
+        known.extend(root.nodes_with_settings()?);
         Ok(known)
     }
 
     /// Whether a source has the user; `None`: that can't be told, which is said.
     pub fn knows(&self, user: &UserName) -> Option<bool> {
         let (section, file) = self.users.as_ref()?;
-        let asked = Authenticator::open(section, file.clone()).and_then(|users| {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            Ok(runtime.block_on(users.record(user))?.is_some())
-        });
+        let asked = Authenticator::open(section, file.clone()).and_then(|users| Ok(runtime()?.block_on(users.record(user))?.is_some()));
         asked.inspect_err(|error| eprintln!("whether there is a user {user} can't be told: {error:#}")).ok()
     }
 

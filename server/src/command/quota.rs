@@ -10,6 +10,7 @@ use serde_json::json;
 use super::{
     ConfigFile,
     control::{QuotaReply, Request},
+    many,
     place::{Found, NodePlace, normalise},
     table,
 };
@@ -87,7 +88,7 @@ pub(super) fn run(args: &QuotaArgs) -> anyhow::Result<()> {
         print(&answers, false)?;
     }
     if failed > 0 {
-        bail!("{failed} users could not be asked for, each is named above");
+        bail!("{} could not be asked for, each is named above", many(failed, "user"));
     }
     Ok(())
 }

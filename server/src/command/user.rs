@@ -42,6 +42,9 @@ pub struct UserArgs {
 #[derive(Debug, Subcommand)]
 enum UserCommand {
     /// Add a user; asks for the password
+    #[command(
+        after_help = "Examples:\n  berth user add ada@example.org\n  echo secret | berth user add bob@example.org --password-stdin --scheme BLF-CRYPT"
+    )]
     Add {
         /// The name, as in ada@example.org
         name: String,
@@ -51,6 +54,7 @@ enum UserCommand {
         place: Place,
     },
     /// List the users
+    #[command(after_help = "Examples:\n  berth user list\n  berth user list --json | jq -r .user")]
     List {
         #[command(flatten)]
         place: Place,
@@ -59,6 +63,9 @@ enum UserCommand {
         json: bool,
     },
     /// Change a password; asks for the new one
+    #[command(
+        after_help = "Examples:\n  berth user passwd ada@example.org\n  echo secret | berth user passwd ada@example.org --password-stdin"
+    )]
     Passwd {
         /// The name
         name: String,
@@ -89,6 +96,9 @@ enum UserCommand {
     #[command(subcommand)]
     AppPassword(app_password::AppPasswordCommand),
     /// Remove a user; the mail stays
+    #[command(
+        after_help = "Examples:\n  berth user remove bob@example.org && berth kick bob@example.org\n  berth user remove bob@example.org --file /etc/dovecot/users"
+    )]
     Remove {
         /// The name
         name: String,

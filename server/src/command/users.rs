@@ -185,7 +185,7 @@ fn explain(user: &UserName, wish: &Wish, seen: &Seen, peers: &[Peer], sessions: 
             why.push("nobody uses it: the lease lingers, so that the next session finds warm caches".to_owned())
         }
         (Some((_, Some(_))), Some(1)) => why.push("1 session uses it".to_owned()),
-        (Some((_, Some(_))), Some(sessions)) => why.push(format!("{sessions} sessions use it")),
+        (Some((_, Some(_))), Some(sessions)) => why.push(format!("in use by {}", many(sessions, "session"))),
         _ => {}
     }
     if let Some(pin) = wish.pin.as_ref().filter(|_| placed.by != Rule::Pin) {
@@ -301,7 +301,7 @@ mod tests {
         let said = |wish: &Wish, seen: &Seen, peers: &[Peer], sessions| explain(&user, wish, seen, peers, sessions).join("; ");
         assert!(said(&pinned("b"), &free, &peers, None).contains("placed on b, by its pin"));
         let text = said(&pinned("b"), &held(&peers, 0), &peers, Some(2));
-        assert!(text.contains("goes there as soon as nobody uses it; 2 sessions"), "{text}");
+        assert!(text.contains("goes there as soon as nobody uses it; in use by 2 sessions"), "{text}");
         assert!(
             said(&pinned("a"), &held(&peers, 0), &peers, Some(0)).contains("belongs there, by its pin; nobody uses it: the lease lingers")
         );

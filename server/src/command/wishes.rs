@@ -158,11 +158,7 @@ pub(super) fn tag(args: &TagArgs) -> anyhow::Result<()> {
     }
     // A node that is not up is shown for what is set for it.
     let mut nodes: Vec<NodeName> = root.live_nodes()?.into_iter().map(|node| node.holder.node).collect();
-    for node in root.nodes_with_settings()? {
-        if root.settings_of(&node)?.iter().next().is_some() {
-            nodes.push(node);
-        }
-    }
+    nodes.extend(root.nodes_with_settings()?);
     nodes.sort();
     nodes.dedup();
     nodes.retain(|node| args.node.as_ref().is_none_or(|wanted| wanted == node));

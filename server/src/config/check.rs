@@ -1,6 +1,9 @@
 //! What serde can't say about the settings: ranges, and settings that need or exclude each other.
 
-use std::time::Duration;
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use affinity::UserName;
 use storage::{Layout, MailboxName, SpecialUse};
@@ -47,15 +50,21 @@ impl Config {
         self.pop3.check(&mut say);
         self.quota.check(&mut say);
         self.expiry.check(&mut say);
+        self.cache.check(&self.node.root, &mut say);
         self.tls.check(&mut say);
-        let lists =
-            [("lmtp.allow", &self.lmtp.allow), ("lmtp.trusted", &self.lmtp.trusted), ("listen.proxy_from", &self.listen.proxy_from)];
+        let lists = [
+            ("lmtp.allow", &self.lmtp.allow),
+            ("lmtp.trusted", &self.lmtp.trusted),
+            ("listen.proxy_from", &self.listen.proxy_from),
+            ("listen.relay_from", &self.listen.relay_from),
+        ];
         for (key, networks) in lists {
             for error in networks.errors() {
                 say(key, error.to_string());
             }
         }
         self.check_proxies(&mut say);
+        self.check_addresses(&mut say);
         if !self.listen.acme.is_empty() && self.tls.acme.is_none() {
             say("listen.acme", "needs [tls.acme]: for which names is a certificate wanted?".to_owned());
         }
@@ -117,6 +126,42 @@ impl Config {
             });
             if !valid {
                 say("node.advertise", format!("{address:?} is not host:port, as in \"mail1.example.org:8143\""));
+            }
+        }
+    }
+
+    /// No two listeners can have one address.
+    fn check_addresses(&self, say: &mut impl FnMut(&'static str, String)) {
+        let listen = &self.listen;
+        let tcp = |addresses: &[Address]| -> Vec<SocketAddr> {
+            addresses.iter().filter_map(|address| if let Address::Tcp(address) = address { Some(*address) } else { None }).collect()
+        };
+        // They listen only with a certificate.
+        let with_tls = |addresses: &[SocketAddr]| if self.tls.is_on() { addresses.to_vec() } else { Vec::new() };
+        let all = [
+            ("listen.imap", listen.imap.clone()),
+            ("listen.imaps", with_tls(&listen.imaps)),
+            ("listen.pop3", listen.pop3.clone()),
+            ("listen.pop3s", with_tls(&listen.pop3s)),
+            ("listen.lmtp", tcp(&listen.lmtp)),
+            ("listen.sent", tcp(&listen.sent)),
+            ("listen.relay", vec![listen.relay]),
+            ("listen.health", listen.health.clone()),
+            ("listen.health_agent", listen.health_agent.clone()),
+            ("listen.acme", listen.acme.clone()),
+        ];
+        let mut taken: Vec<(&'static str, SocketAddr)> = Vec::new();
+        for (key, addresses) in all {
+            for address in addresses {
+                match taken.iter().find(|(_, other)| overlap(address, *other)) {
+                    Some((other_key, _)) if *other_key == key => {
+                        say(key, format!("{address} is there twice, or covered by another address"))
+                    }
+                    Some((other_key, other)) => {
+                        say(key, format!("{address} is taken by `{other_key}` ({other}): each needs an address or a port of its own"))
+                    }
+                    None => taken.push((key, address)),
+                }
             }
         }
     }
@@ -351,6 +396,14 @@ fn wrong_level(level: &str) -> Option<&str> {
     };
     let wrong = level.split(',').map(str::trim).find(|part| !is_right(part));
     wrong.or_else(|| tracing_subscriber::EnvFilter::builder().parse(level).is_err().then_some(level))
+}
+
+/// Whether one socket takes what another listens for. Port 0 is another one each time.
+fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+    // `[::]` takes IPv4 as well.
+    let covers = |wide: IpAddr, narrow: IpAddr| wide.is_unspecified() && (wide.is_ipv6() || narrow.is_ipv4());
+    let same = one.ip() == other.ip() || covers(one.ip(), other.ip()) || covers(other.ip(), one.ip());
+    same && one.port() == other.port() && one.port() != 0
 }
 
 /// A template must give every user a folder of their own.

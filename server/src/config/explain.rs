@@ -2,12 +2,17 @@
 
 use std::{collections::HashMap, ops::Range, path::Path};
 
+use serde::de::DeserializeOwned;
 use toml::de::{DeTable, DeValue};
 
 use super::Problem;
 
 /// Names further apart than this are not the same name misspelt.
 const SIMILARITY_MIN: f64 = 0.7;
+/// Most mistakes that are told at once.
+const MISTAKES_MAX: usize = 20;
+/// Longer values are not repeated in what is said of them: the line is shown anyway.
+const VALUE_CHARS_MAX: usize = 40;
 
 /// Where each key stands in the file.
 #[derive(Debug, Default)]
@@ -43,27 +48,95 @@ impl<'a> Written<'a> {
     }
 }
 
-/// The parser's or serde's error with its place and, for an unknown setting, the likely one.
-pub fn toml_error(error: &toml::de::Error, text: &str, file: &Path) -> anyhow::Error {
-    let message = plainer(error.message());
-    anyhow::anyhow!("{}", at(&message, error.span(), text, file))
+/// What is wrong with a file as it is written.
+#[derive(Debug, Default)]
+pub struct Mistakes {
+    /// Each with its place.
+    pub said: Vec<String>,
+    /// Settings that were left out to read the rest.
+    pub left_out: Vec<String>,
+}
+
+/// Reads all that can be read: a setting that can't is told and left out, and the rest is read again. `None`: nothing can be said of the rest.
+pub fn read<T: DeserializeOwned>(text: &str, file: &Path) -> (Option<T>, Mistakes) {
+    let (mut mistakes, mut rest) = (Mistakes::default(), text.to_owned());
+    while mistakes.said.len() < MISTAKES_MAX {
+        let error = match toml::from_str(&rest) {
+            Ok(read) => return (Some(read), mistakes),
+            Err(error) => error,
+        };
+        // It may be what was left out.
+        if !mistakes.left_out.is_empty() && error.message().starts_with("missing field `") {
+            break;
+        }
+        let span = error.span();
+        let value = span.clone().and_then(|span| text.get(span)).map(|value| value.lines().next().unwrap_or_default());
+        mistakes.said.push(at(&plainer(error.message(), value), span.clone(), text, file));
+        let Some((key, place)) = span.and_then(|span| setting_at(&rest, &span)) else { break };
+        // Blanks, so that places stay what they are.
+        let blanked = rest.bytes().enumerate().map(|(at, byte)| if place.contains(&at) && byte != b'\n' { b' ' } else { byte });
+        let blanked = String::from_utf8(blanked.collect()).ok().filter(|blanked| DeTable::parse(blanked).is_ok());
+        let Some(blanked) = blanked else { break };
+        rest = blanked;
+        mistakes.left_out.push(key);
+    }
+    (None, mistakes)
+}
+
+/// The setting whose key or value lies at `span`, with all that it takes in the text.
+fn setting_at(text: &str, span: &Range<usize>) -> Option<(String, Range<usize>)> {
+    fn look(above: &str, table: &DeTable<'_>, span: &Range<usize>) -> Option<(String, Range<usize>)> {
+        table.iter().find_map(|(key, value)| {
+            let dotted = if above.is_empty() { key.get_ref().to_string() } else { format!("{above}.{}", key.get_ref()) };
+            match value.get_ref() {
+                DeValue::Table(below) => look(&dotted, below, span),
+                // Tables with a heading each lie anywhere.
+                DeValue::Array(items) if items.iter().any(|item| item.get_ref().is_table()) => None,
+                _ => {
+                    let place = key.span().start..value.span().end;
+                    (place.start <= span.start && span.end <= place.end).then_some((dotted, place))
+                }
+            }
+        })
+    }
+    look("", DeTable::parse(text).ok()?.get_ref(), span)
 }
 
 /// Every problem with the place of its setting.
-pub fn problems(problems: &[Problem], written: &Written<'_>, file: &Path) -> anyhow::Error {
-    let parts: Vec<String> = problems
-        .iter()
-        .map(|problem| {
-            let message = format!("`{}`: {}", problem.key, problem.text);
-            at(&message, written.keys.get(problem.key).cloned(), written.text, file)
-        })
-        .collect();
-    anyhow::anyhow!("{}", parts.join("\n"))
+pub fn problems(problems: &[Problem], written: &Written<'_>, file: &Path) -> Vec<String> {
+    let problems = problems.iter().map(|problem| {
+        let message = format!("`{}`: {}", problem.key, problem.text);
+        at(&message, written.keys.get(problem.key).cloned(), written.text, file)
+    });
+    problems.collect()
 }
 
-/// serde's words in an operator's.
-fn plainer(message: &str) -> String {
+/// serde's words in an operator's; `value` is what is written there.
+fn plainer(message: &str, value: Option<&str>) -> String {
     let quoted: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
+    let value = value.filter(|value| !value.is_empty() && value.chars().count() <= VALUE_CHARS_MAX).unwrap_or("this");
+    let expects = |what: &str| message.contains(&format!("expected {what}"));
+    if expects("a sequence") {
+        let example = if value.starts_with('"') { value } else { "\"…\"" };
+        return format!("{value} is no list: write [{example}]");
+    }
+    if expects("a duration") {
+        return format!("{value} is no time: write a number with its unit, in quotes, as in \"30s\" or \"15m\"");
+    }
+    if message.contains("invalid socket address syntax") {
+        return format!(
+            "{value} is no address: write an IP address and a port, as in \"127.0.0.1:143\" or \"[::]:143\" (names are not looked up)"
+        );
+    }
+    if expects("a boolean") {
+        return format!("{value} is neither true nor false: write one of them, without quotes");
+    }
+    if expects("a string") || expects("path string") {
+        return format!("{value} is no text: write it in quotes");
+    }
+    if ["usize", "u16", "u32", "u64"].iter().any(|what| expects(what)) {
+        return format!("{value} is no whole number: write one without quotes, 0 or more");
+    }
     match quoted.split_first() {
         Some((unknown, known)) if message.starts_with("unknown field `") => {
             let nearest = known
@@ -75,6 +148,9 @@ fn plainer(message: &str) -> String {
                 Some((_, key)) => format!("unknown setting `{unknown}`, did you mean `{key}`?"),
                 None => format!("unknown setting `{unknown}`, known here are `{}`", known.join("`, `")),
             }
+        }
+        Some((unknown, known)) if message.starts_with("unknown variant `") => {
+            format!("\"{unknown}\" is not known here: write \"{}\"", known.join("\" or \""))
         }
         Some((missing, _)) if message.starts_with("missing field `") => format!("the setting `{missing}` is missing"),
         _ => message.trim_end().replace('\n', ", "),

@@ -45,7 +45,14 @@ impl FromStr for Network {
         let address: IpAddr = address.trim_start_matches('[').trim_end_matches(']').parse().map_err(|_| wrong())?;
         let bits = if address.is_ipv4() { 32 } else { 128 };
         let prefix = prefix.unwrap_or(bits);
-        if prefix > bits { Err(wrong()) } else { Ok(Network { address, prefix }) }
+        if prefix > bits {
+            return Err(wrong());
+        }
+        // Addresses are compared as IPv4 where they are; a network that has such and others can't be meant.
+        match address.to_canonical() {
+            same if same == address => Ok(Network { address, prefix }),
+            mapped => Ok(Network { address: mapped, prefix: prefix.checked_sub(128 - 32).ok_or_else(wrong)? }),
+        }
     }
 }
 
@@ -118,6 +125,8 @@ mod tests {
             ("0.0.0.0/0", "8.8.8.8", "::2"),
             ("2001:db8::/32", "2001:db8:ffff::1", "2001:db9::1"),
             ("::/0", "fe80::1", "10.0.0.1"),
+            ("::ffff:10.0.0.0/104", "10.255.0.1", "11.0.0.1"),
+            ("::ffff:192.0.2.7", "192.0.2.7", "192.0.2.8"),
             ("127.0.0.0/8", "::ffff:127.0.0.1", "::1"),
         ] {
             let parsed: Network = network.parse().unwrap();
@@ -128,7 +137,7 @@ mod tests {
 
     #[test]
     fn what_is_no_network_is_refused() {
-        for wrong in ["", "10.0.0.0/33", "::/129", "10.0.0.0/", "host", "10.0.0/8", "10.0.0.0/-1"] {
+        for wrong in ["", "10.0.0.0/33", "::/129", "10.0.0.0/", "host", "10.0.0/8", "10.0.0.0/-1", "::ffff:10.0.0.0/95"] {
             assert!(wrong.parse::<Network>().is_err(), "{wrong}");
         }
     }

@@ -37,6 +37,7 @@ fn the_example_is_the_defaults() {
     all.lmtp.socket_user = None;
     all.lmtp.socket_group = None;
     all.mail.inbox = None;
+    all.cache.dir = None;
     assert_eq!(all, defaults);
 }
 
@@ -44,7 +45,9 @@ fn the_example_is_the_defaults() {
 fn the_example_has_every_setting() {
     let example: toml::Table = example_with_all_settings().parse().unwrap();
     // serde lists the settings of a table when it refuses one: that list can't be out of date.
-    for section in ["node", "listen", "mail", "auth", "auth.names", "tls", "limits", "imap", "lmtp", "pop3", "quota", "expiry", "log"] {
+    for section in
+        ["node", "listen", "mail", "auth", "auth.names", "tls", "limits", "imap", "lmtp", "pop3", "quota", "expiry", "cache", "log"]
+    {
         let error = toml::from_str::<Config>(&format!("[{section}]\nno-such-setting = 1\n")).unwrap_err();
         let known: Vec<&str> = error.message().split('`').skip(1).step_by(2).skip(1).collect();
         assert!(known.len() > 1, "{section}: {error}");
@@ -110,11 +113,64 @@ fn a_misspelt_setting_is_named_with_its_line_and_the_likely_one() {
 fn a_wrong_value_is_shown_in_its_line() {
     assert_eq!(
         error("[node]\nroot = \"/srv/berth\"\n[limits]\nidle_timeout = \"soon\"\n").lines().next().unwrap(),
-        "berth.toml, line 4, column 16: invalid value: string \"soon\", expected a duration"
+        "berth.toml, line 4, column 16: \"soon\" is no time: write a number with its unit, in quotes, as in \"30s\" or \"15m\""
     );
     assert!(error("[node]\nname = \"a\"\n").contains("the setting `root` is missing"));
     assert!(error("[node\n").starts_with("berth.toml, line 1, column 6: "), "{}", error("[node\n"));
     assert!(error("").contains("the setting `node` is missing"));
+}
+
+#[test]
+fn several_wrong_values_are_told_at_once() {
+    let said = error(concat!(
+        "[node]\nname = \"a\"\nroot = \"srv\"\nadvertise = [\"a:8143\"]\n",
+        "[listen]\nimap = \"127.0.0.1:21020\"\nimaps = [\"localhost:21020\"]\nproxy_frm = []\n",
+        "[mail]\nlinger = 30\nsharing = \"yes\"\n",
+        "[limits]\nconnections = \"many\"\n",
+        "[lmtp]\nover_quota = \"drop\"\n",
+    ));
+    let lines: Vec<&str> = said.lines().filter(|line| line.starts_with("berth.toml")).collect();
+    let mut expected = [
+        "berth.toml, line 6, column 8: \"127.0.0.1:21020\" is no list: write [\"127.0.0.1:21020\"]",
+        "berth.toml, line 7, column 10: \"localhost:21020\" is no address: write an IP address and a port, as in \"127.0.0.1:143\" or \"[::]:143\" (names are not looked up)",
+        "berth.toml, line 8, column 1: unknown setting `proxy_frm`, did you mean `proxy_from`?",
+        "berth.toml, line 10, column 10: 30 is no time: write a number with its unit, in quotes, as in \"30s\" or \"15m\"",
+        "berth.toml, line 11, column 11: \"yes\" is neither true nor false: write one of them, without quotes",
+        "berth.toml, line 13, column 15: \"many\" is no whole number: write one without quotes, 0 or more",
+        "berth.toml, line 15, column 14: \"drop\" is not known here: write \"defer\" or \"refuse\"",
+        "berth.toml, line 3, column 1: `node.root`: srv is relative: write the path from /",
+    ];
+    let mut lines = lines;
+    lines.sort_unstable();
+    expected.sort_unstable();
+    assert_eq!(lines, expected, "{said}");
+    // What was left out to read the rest is not asked for.
+    assert_eq!(error("[node]\nname = \"a\"\nroot = 7\n").matches("berth.toml").count(), 1);
+}
+
+#[test]
+fn two_listeners_never_have_one_address() {
+    let said = |listen: &str| {
+        let text = format!(
+            "[node]\nname = \"a\"\nroot = \"/srv\"\nadvertise = [\"a:8143\"]\n[tls]\ncertificate = \"/c\"\nkey = \"/k\"\n[listen]\n{listen}\n"
+        );
+        parse(&text).err().map(|error| error.to_string().lines().next().unwrap_or_default().to_owned())
+    };
+    for listen in [
+        "imap = [\"127.0.0.1:1143\"]\nimaps = [\"127.0.0.1:1143\"]",
+        "imaps = [\"127.0.0.1:1143\"]\nhealth = [\"[::]:1143\"]",
+        "lmtp = [\"127.0.0.1:1143\"]\nrelay = \"0.0.0.0:1143\"",
+    ] {
+        assert!(said(listen).unwrap().contains("1143 is taken by `listen."), "{listen}: {:?}", said(listen));
+    }
+    assert!(said("imap = [\"127.0.0.1:1143\", \"127.0.0.1:1143\"]").unwrap().contains("twice"));
+    for fine in
+        ["imap = [\"127.0.0.1:1143\", \"127.0.0.2:1143\", \"[::1]:1143\"]", "imap = [\"127.0.0.1:0\"]\nimaps = [\"127.0.0.1:0\"]", ""]
+    {
+        assert_eq!(said(fine), None, "{fine}");
+    }
+    let without_tls = "[node]\nname = \"a\"\nroot = \"/srv\"\nadvertise = [\"a:8143\"]\n[listen]\nimap = [\"[::]:993\"]\n";
+    assert!(parse(without_tls).is_ok(), "imaps does not listen there");
 }
 
 #[test]
@@ -244,4 +300,21 @@ fn a_source_without_a_place_is_refused_and_a_missing_database_is_named() {
     let missing = config.auth.missing_databases();
     assert!(missing.len() == 1 && missing[0].contains("/nonexist.db"), "{missing:?}");
     assert_eq!(parse(&format!("{head}type = \"static\"\n")).unwrap().auth.missing_databases(), Vec::<String>::new());
+}
+
+#[test]
+fn a_cache_lies_on_a_local_disk_and_has_a_size_that_works() {
+    let head = "[node]\nname = \"a\"\nroot = \"/srv/berth\"\nadvertise = [\"a:8143\"]\n[cache]\n";
+    for (settings, line, expected) in [
+        ("dir = \"cache\"", 6, "`cache.dir`: cache is relative"),
+        ("dir = \"/srv/berth/cache\"", 6, "`cache.dir`: lies in the shared directory"),
+        ("dir = \"/var/cache/berth\"\nsize = \"1MiB\"", 7, "`cache.size`: 1.0 MiB is not between 64.0 MiB and 128.0 GiB"),
+        ("size = \"1TiB\"", 6, "`cache.size`: 1.0 TiB is not between"),
+    ] {
+        let said = error(&format!("{head}{settings}\n"));
+        assert!(said.starts_with(&format!("berth.toml, line {line}, column 1: {expected}")), "{said}");
+    }
+    let config = parse(&format!("{head}dir = \"/var/cache/berth\"\nsize = \"10GiB\"\n")).unwrap();
+    assert_eq!(config.cache.size, ByteSize::gib(10));
+    assert_eq!(Config::new(Path::new("/srv/berth")).cache.dir, None, "off unless it is set");
 }

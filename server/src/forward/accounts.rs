@@ -49,8 +49,10 @@ const MOVE_HINT: Duration = Duration::from_secs(20);
 /// How long nobody must have used the account of a user whom an operator wants elsewhere: soon, but not between two commands of one visit.
 const WISHED_LINGER: Duration = Duration::from_secs(5);
 
+/// The same where that was because this process did not run.
+pub const STOOD_STILL: &str = "this server stood still and others took over, please log in again";
 /// What sessions are told when the lease is lost.
-pub(super) const LOST: &str = "this server lost contact with the mail store, please log in again";
+pub const LOST: &str = "this server lost contact with the mail store, please log in again";
 
 /// The answer to [`Accounts::open`].
 #[derive(Debug)]
@@ -345,7 +347,7 @@ impl Accounts {
     }
 
     /// Our tenure is over: every account under it is abandoned at once, without a wait for anything.
-    pub fn abandon(&self, tenure: &Arc<Tenure>) {
+    pub fn abandon(&self, tenure: &Arc<Tenure>, why: &str) {
         let lost: Vec<Arc<OpenAccount>> = {
             let mut open = self.open.lock();
             let users: Vec<UserName> =
@@ -353,10 +355,10 @@ impl Accounts {
             users.iter().filter_map(|user| open.remove(user)).collect()
         };
         for account in &lost {
-            account.abandon(LOST);
+            account.abandon(why);
         }
         if !lost.is_empty() {
-            tracing::warn!(accounts = lost.len(), "all accounts of the lost tenure are abandoned");
+            tracing::debug!(accounts = lost.len(), "all accounts of the lost tenure are abandoned");
         }
     }
 
@@ -365,7 +367,7 @@ impl Accounts {
         let ended: Vec<Arc<Tenure>> =
             self.open.lock().values().filter(|account| account.tenure.is_over()).map(|account| account.tenure.clone()).collect();
         for tenure in ended {
-            self.abandon(&tenure);
+            self.abandon(&tenure, LOST);
         }
     }
 

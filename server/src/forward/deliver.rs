@@ -181,7 +181,7 @@ async fn send(job: &Job, holder: &HolderId, to: &[Addressee]) -> Result<Vec<Deli
     };
     tokio::select! {
         replies = exchange => replies,
-        () = broken.cancelled() => Err(SendError::Unknown(format!("the link to node {holder} broke"))),
+        why = broken.heard() => Err(SendError::Unknown(format!("the link to node {holder} broke: {why}"))),
     }
 }
 

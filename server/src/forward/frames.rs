@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use super::{Preamble, route::SessionsOf};
 use crate::{
     auth::penalty::Failures,
-    client::Client,
+    client::{Client, SessionId},
     lmtp::delivery::{Addressee, Envelope, Outcome},
     node::sessions::{SessionFilter, SessionLine},
 };
@@ -81,6 +81,13 @@ pub enum Request {
     },
     /// Settings on the shared directory were changed: read them and act on them now. Answered by whether they could be read.
     Settings,
+    /// This session of a client of yours is about to end, told to by this node. Answered by `true`.
+    Ended {
+        /// Which.
+        session: SessionId,
+        /// What its client is told.
+        why: String,
+    },
     /// Logins failed here, or succeeded after failures. Answered by `true`.
     Failures {
         /// Of addresses and users; [`crate::auth::penalty::NEWS_MAX`] at most count.

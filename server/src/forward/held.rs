@@ -13,11 +13,11 @@ use std::{
 use affinity::{Clock, SystemClock, Tenure};
 use parking_lot::Mutex;
 use smallvec::SmallVec;
-use storage::{Account, StorageError};
+use storage::{Account, Retry, StorageError};
 use tokio::{sync::Notify, task::JoinError};
 use tokio_util::sync::CancellationToken;
 
-use super::{Preamble, RouteError, accounts::LOST, retry::Retry, route::SessionsOf};
+use super::{Preamble, RouteError, accounts::LOST, route::SessionsOf};
 use crate::{
     client::Client,
     config::Limits,
@@ -190,11 +190,30 @@ impl Held {
         self.kicked.clone()
     }
 
+    /// What [`Held::taken_away`] listens to, without this use of the account.
+    pub fn goodbye(&self) -> Goodbye {
+        Goodbye { gone: self.open.gone.clone(), kicked: self.kicked.clone() }
+    }
+
     /// Resolves, with a text for the client, when the account is taken away (lease lost, drain, kick): say BYE and end. Safe to cancel.
     pub async fn taken_away(&self) -> String {
+        self.goodbye().heard().await
+    }
+}
+
+/// That a use of an account is to end.
+#[derive(Debug, Clone)]
+pub struct Goodbye {
+    gone: Farewell,
+    kicked: Farewell,
+}
+
+impl Goodbye {
+    /// Resolves with why. Safe to cancel.
+    pub async fn heard(&self) -> String {
         tokio::select! {
             biased;
-            why = self.open.gone.heard() => why,
+            why = self.gone.heard() => why,
             why = self.kicked.heard() => why,
         }
     }
@@ -283,10 +302,11 @@ impl OpenAccount {
     }
 
     /// Notes how background work ended; the first failure is in the log, and that it is over.
-    pub(super) fn work_ended(&self, result: Result<Result<(), StorageError>, JoinError>) {
+    pub(super) fn work_ended(&self, result: Result<Result<Vec<StorageError>, StorageError>, JoinError>) {
         let (user, now) = (self.account.user(), self.clock.now());
         match result {
-            Ok(Ok(())) => {
+            Ok(Ok(of_mailboxes)) => {
+                of_mailboxes.iter().for_each(|error| self.evidence.saw(error));
                 if self.work.lock().worked() {
                     tracing::info!(%user, "background work succeeds again");
                 }

@@ -6,12 +6,13 @@
 //! Invariants, each with the test that guards it:
 //! - a broken link ends the sessions on it and no others, with a reason (`a_broken_link_ends_its_own_streams_only`)
 //! - a reader that takes nothing holds up its own stream only (`a_slow_reader_stalls_nobody_else`)
+//! - who is not in `listen.relay_from` gets no handshake (`the_relay_takes_links_from_listed_networks_only`)
 //! - strangers at the relay port are few, and push each other out (`the_oldest_stranger_at_the_relay_port_makes_room`)
 //! - streams whose requests are not answered yet don't keep new ones from being opened (`many_unanswered_requests_do_not_block_new_ones`)
 
 use std::{collections::HashMap, future::poll_fn, io, sync::Arc, task::Poll, time::Duration};
 
-use affinity::{HolderId, Peer};
+use affinity::{HolderId, NodeState, Peer};
 use parking_lot::Mutex;
 use rustls::pki_types::ServerName;
 use socket2::{SockRef, TcpKeepalive};
@@ -29,6 +30,7 @@ use tokio_util::{
 
 use super::{
     batch::Batched,
+    held::Farewell,
     identity::{Identity, Pin, pin},
 };
 use crate::node::{
@@ -61,7 +63,7 @@ const INTRODUCTION_LOOK: Duration = Duration::from_millis(50);
 /// Connections to the relay port that are not known to be a node's: the oldest of the address with most makes room for the newest, and a node's own
 /// handshake takes milliseconds.
 const STRANGERS_MAX: usize = 64;
-/// How often it is told that there are as many.
+/// How often it is told that there are as many, or that somebody is not listed.
 const CROWDED_TOLD: Duration = Duration::from_secs(60);
 
 /// One stream of a link.
@@ -98,7 +100,8 @@ type Dialling = Arc<tokio::sync::Mutex<Option<(Instant, String)>>>;
 #[derive(Clone)]
 struct Link {
     open: mpsc::Sender<oneshot::Sender<yamux::Stream>>,
-    broken: CancellationToken,
+    /// Said with why when it is.
+    broken: Farewell,
 }
 
 impl Links {
@@ -108,7 +111,7 @@ impl Links {
     }
 
     /// Opens a stream to `to`, dialling if there is no link yet.
-    pub async fn open(&self, node: &Arc<Node>, to: &HolderId) -> Result<(RelayStream, CancellationToken), LinkError> {
+    pub async fn open(&self, node: &Arc<Node>, to: &HolderId) -> Result<(RelayStream, Farewell), LinkError> {
         let peer = node.keeper.peer(to).ok_or_else(|| LinkError::Unknown(to.clone()))?;
         let info = peer.info.clone().ok_or_else(|| LinkError::Unknown(to.clone()))?;
         let dialling = self.dialling.lock().entry(info.certificate_pin.clone()).or_default().clone();
@@ -150,14 +153,14 @@ impl Links {
 
     /// The link in use.
     fn link(&self, pin: &str) -> Option<Link> {
-        self.live.lock().get(pin)?.iter().rev().find(|link| !link.broken.is_cancelled()).cloned()
+        self.live.lock().get(pin)?.iter().rev().find(|link| !link.broken.is_said()).cloned()
     }
 
     /// Ends all links to a node, and so every stream on them: it is gone.
     pub fn drop_link(&self, pin: &str) {
         let links = self.live.lock().remove(pin);
         for link in links.into_iter().flatten() {
-            link.broken.cancel();
+            link.broken.say("the other node left or was fenced");
         }
     }
 
@@ -207,26 +210,45 @@ impl Links {
         let socket = Batched::new(stream);
         let connection = yamux::Connection::new(socket.clone().compat(), config(), mode);
         let (open, requests) = mpsc::channel(OPEN_QUEUE);
-        let link = Link { open, broken: CancellationToken::new() };
+        let link = Link { open, broken: Farewell::default() };
         self.live.lock().entry(pin.clone()).or_default().push(link.clone());
         let broken = link.broken.clone();
         tokio::spawn(async move {
             let inbound = |stream: yamux::Stream| {
+                let from = Opener { peer: peer.clone(), broken: broken.clone() };
                 // Tracked: a node that leaves lets them say goodbye.
-                node.tasks.spawn(super::serve::stream(node.clone(), stream.compat()));
+                node.tasks.spawn(super::serve::stream(node.clone(), stream.compat(), from));
             };
-            let result = tokio::select! {
-                result = drive(connection, socket, requests, inbound) => result,
-                () = broken.cancelled() => Err(io::Error::other("given up")),
+            let ended = tokio::select! {
+                result = drive(connection, socket, requests, inbound) => result.err().map(|error| with_our_own(why_it_ended(&error), node.keeper.stood_still(), node.keeper.state())),
+                why = broken.heard() => Some(why),
             };
-            broken.cancel();
+            broken.say(ended.as_deref().unwrap_or("the other node closed it"));
             node.links.forget_broken(&pin);
-            match result {
-                Ok(()) => tracing::debug!(%peer, "relay link closed"),
-                Err(error) => tracing::info!(%peer, reason = why_it_ended(&error), "relay link down"),
+            match ended {
+                None => tracing::debug!(%peer, "relay link closed"),
+                Some(reason) => tracing::info!(%peer, reason, "relay link down"),
             }
         });
         link
+    }
+}
+
+/// Who opened a stream.
+pub struct Opener {
+    /// Which node.
+    pub peer: HolderId,
+    /// Said with why when the stream's link is broken.
+    pub broken: Farewell,
+}
+
+/// Adds what this node knows of itself: others close links to a node that gives no sign of life.
+fn with_our_own(why: String, stood_still: Option<Duration>, state: NodeState) -> String {
+    match (stood_still, state) {
+        (Some(time), _) => format!("{why}; this process stood still for {:.1} s a moment ago", time.as_secs_f64()),
+        (None, NodeState::Up) => why,
+        (None, NodeState::Suspended) => format!("{why}; this node is suspended itself"),
+        (None, NodeState::Out) => format!("{why}; this node left or was fenced"),
     }
 }
 
@@ -253,7 +275,7 @@ impl Links {
     fn forget_broken(&self, pin: &str) {
         let mut live = self.live.lock();
         if let Some(links) = live.get_mut(pin) {
-            links.retain(|link| !link.broken.is_cancelled());
+            links.retain(|link| !link.broken.is_said());
             if links.is_empty() {
                 live.remove(pin);
             }
@@ -265,6 +287,9 @@ impl Links {
 pub async fn listen(node: Arc<Node>, listener: TcpListener, stop: CancellationToken) -> anyhow::Result<()> {
     let acceptor = TlsAcceptor::from(Arc::new(node.links.identity.server_config()?));
     let (strangers, told) = (Admission::default(), Arc::new(Mutex::new(None::<Instant>)));
+    // Changes of [listen] take effect at the next start.
+    let listen = node.config().listen.clone();
+    let mut strays: Option<Instant> = None;
     loop {
         let (tcp, address) = tokio::select! {
             accepted = listener.accept() => match accepted {
@@ -277,6 +302,13 @@ pub async fn listen(node: Arc<Node>, listener: TcpListener, stop: CancellationTo
             },
             () = stop.cancelled() => return Ok(()),
         };
+        if !listen.takes_links_from(address.ip()) {
+            if strays.is_none_or(|at| at.elapsed() >= CROWDED_TOLD) {
+                strays = Some(Instant::now());
+                tracing::warn!(%address, "relay links refused: the address is not in listen.relay_from, which must have those of all nodes");
+            }
+            continue;
+        }
         let (node, acceptor, told) = (node.clone(), acceptor.clone(), told.clone());
         let stranger = strangers.stranger(address.ip(), STRANGERS_MAX);
         tokio::spawn(async move {
@@ -515,6 +547,14 @@ mod tests {
         let mut read = [0; 10];
         soon(near.read_exact(&mut read)).await.unwrap();
         assert_eq!(&read, b"still here");
+    }
+
+    #[test]
+    fn what_this_node_did_is_added_to_why_a_link_broke() {
+        let said = |stood, state| with_our_own("reset".to_owned(), stood, state);
+        assert_eq!(said(None, NodeState::Up), "reset");
+        assert_eq!(said(None, NodeState::Suspended), "reset; this node is suspended itself");
+        assert_eq!(said(Some(Duration::from_millis(2_600)), NodeState::Up), "reset; this process stood still for 2.6 s a moment ago");
     }
 
     #[tokio::test]

@@ -1,14 +1,16 @@
 //! Serve here or forward: every session and delivery goes to the holder of its user's lease.
 //!
 //! - `route.rs` finds the holder, or has one made; `placing.rs` says where a user belongs; `accounts.rs` are the accounts open here
-//! - `waiting.rs` lets whoever needs a dead node's users wait; `retry.rs` says when what failed is tried again
+//! - `waiting.rs` lets whoever needs a dead node's users wait
 //! - `link.rs`, `batch.rs`, `identity.rs`, `frames.rs` are the relay between nodes; `serve.rs` answers other nodes
-//! - `session.rs` and `deliver.rs` are the two things that are forwarded; `guest.rs` begins sessions for other users' mailboxes; `pump.rs` moves a relayed session's bytes
+//! - `session.rs` and `deliver.rs` are the two things that are forwarded; `guest.rs` begins sessions for other users' mailboxes; `pump.rs` moves a relayed session's bytes, and
+//!   `goodbyes.rs` is why holders ended them
 
 pub mod accounts;
 mod batch;
 pub mod deliver;
 pub mod frames;
+pub mod goodbyes;
 pub mod guest;
 pub mod held;
 pub mod identity;
@@ -16,7 +18,6 @@ pub mod link;
 pub mod opened;
 pub mod placing;
 pub mod pump;
-mod retry;
 pub mod route;
 pub mod serve;
 pub mod session;

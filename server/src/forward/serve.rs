@@ -1,7 +1,8 @@
 //! Answers other nodes: one task per stream of a relay link.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, pin::pin, sync::Arc, time::Duration};
 
+use affinity::HolderId;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     task::JoinSet,
@@ -13,14 +14,15 @@ use super::{
     Held, Mark,
     accounts::{Claim, Opened},
     frames::{self, AtHolder, DeliveryReply, Redirect, Request, SessionReply},
+    goodbyes::ENDED,
     held::Use,
-    link::RelayStream,
+    link::{Opener, RelayStream},
     route::RouteError,
-    session::serve_here,
+    session::{BREAK_SEEN, serve_here},
 };
 use crate::{
-    client::Client,
-    connection::Connection,
+    client::{Client, SessionId},
+    connection::{Connection, ConnectionError},
     lmtp::{
         delivery::{Addressee, Delivery, Envelope, Outcome},
         message::{Message, Spool},
@@ -36,7 +38,7 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 const MESSAGE_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// One stream that another node opened.
-pub async fn stream(node: Arc<Node>, mut stream: RelayStream) {
+pub async fn stream(node: Arc<Node>, mut stream: RelayStream, from: Opener) {
     let request = match timeout(REQUEST_TIMEOUT, frames::read::<Request, _>(&mut stream)).await {
         Ok(Ok(request)) => request,
         Ok(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => return,
@@ -50,8 +52,8 @@ pub async fn stream(node: Arc<Node>, mut stream: RelayStream) {
         return;
     }
     let result = match request {
-        Request::Session(preamble) => session(&node, stream, super::Preamble { guest: None, ..preamble }).await,
-        Request::Guest(preamble) if preamble.guest.is_some() && node.config().mail.sharing => session(&node, stream, preamble).await,
+        Request::Session(preamble) => session(&node, stream, super::Preamble { guest: None, ..preamble }, from).await,
+        Request::Guest(preamble) if preamble.guest.is_some() && node.config().mail.sharing => session(&node, stream, preamble, from).await,
         Request::Guest(_) => {
             frames::write(&mut stream, &SessionReply::Refused("mailboxes are not shared here (mail.sharing)".into())).await
         }
@@ -78,6 +80,10 @@ pub async fn stream(node: Arc<Node>, mut stream: RelayStream) {
             frames::write(&mut stream, &answer).await
         }
         Request::Settings => frames::write(&mut stream, &operate::follow_settings(&node).await).await,
+        Request::Ended { session, why } => {
+            node.goodbyes.tell(session, &why);
+            frames::write(&mut stream, &true).await
+        }
         Request::Failures { news } => {
             node.auth.hear_failures(news);
             frames::write(&mut stream, &true).await
@@ -88,7 +94,7 @@ pub async fn stream(node: Arc<Node>, mut stream: RelayStream) {
     }
 }
 
-async fn session(node: &Arc<Node>, mut stream: RelayStream, preamble: super::Preamble) -> io::Result<()> {
+async fn session(node: &Arc<Node>, mut stream: RelayStream, preamble: super::Preamble, from: Opener) -> io::Result<()> {
     let what_for = Use::of(&preamble, &node.config().limits);
     let reply = match open(node, &preamble.user, what_for).await {
         Ok(held) => {
@@ -100,9 +106,19 @@ async fn session(node: &Arc<Node>, mut stream: RelayStream, preamble: super::Pre
             let connection = Connection::new(Box::new(counted), client, bytes::BytesMut::new(), write_timeout);
             async {
                 tracing::info!("relayed session start");
-                let mark = preamble.mark.clone();
-                let end = match (serve_here(node.clone(), connection, held, preamble).await, mark) {
-                    (Left::Ended(end), _) => end,
+                let (mark, session, goodbye) = (preamble.mark.clone(), preamble.client.session, held.goodbye());
+                let mut serving = pin!(serve_here(node.clone(), connection, held, preamble));
+                let left = tokio::select! {
+                    // First: once the session has ended it is too late.
+                    biased;
+                    why = goodbye.heard() => {
+                        tokio::spawn(tell(node.clone(), from.peer.clone(), session, why));
+                        serving.await
+                    }
+                    left = &mut serving => left,
+                };
+                let end = match (left, mark) {
+                    (Left::Ended(end), _) => unless_cut(end, &from).await,
                     (Left::Back(connection), Some(mark)) => give_back(*connection, &mark, write_timeout).await,
                     (Left::Back(connection), None) => {
                         connection.close().await;
@@ -120,6 +136,31 @@ async fn session(node: &Arc<Node>, mut stream: RelayStream, preamble: super::Pre
         Err(NotHere::Error(error)) => SessionReply::Refused(error.to_string()),
     };
     frames::write(&mut stream, &reply).await
+}
+
+/// Tells the node that the client reached why its session ends.
+async fn tell(node: Arc<Node>, ingress: HolderId, session: SessionId, why: String) {
+    // Older builds can't read it, and would warn of each.
+    let hears = |peer: affinity::Peer| peer.info.is_some_and(|info| info.capabilities.iter().any(|one| one == ENDED));
+    if !node.keeper.peer(&ingress).is_some_and(hears) {
+        return;
+    }
+    if let Err(error) = operate::ask::<bool>(&node, &ingress, &Request::Ended { session, why }, REQUEST_TIMEOUT).await {
+        tracing::debug!(error, "the ingress was not told why a session ends");
+    }
+}
+
+/// A session whose link broke looks as one whose client went.
+async fn unless_cut(end: End, from: &Opener) -> End {
+    // What the session itself says of its end is why: the link may have broken since.
+    let is_closed = end == End::from(ConnectionError::Closed);
+    if !(is_closed || end.is_of_network() && from.broken.is_said()) {
+        return end;
+    }
+    match timeout(BREAK_SEEN, from.broken.heard()).await {
+        Ok(why) => End::because(format!("the link to the ingress {} broke: {why}", from.peer.node)),
+        Err(_) => end,
+    }
 }
 
 /// Gives a client back to its ingress: the mark, what was read of it and not used, and what the ingress had under way.

@@ -8,19 +8,19 @@ use std::{
     time::Duration,
 };
 
+use affinity::HolderId;
 use bytes::BytesMut;
 use futures::StreamExt;
 use tokio::{
     io::{AsyncWrite, AsyncWriteExt},
     time::timeout,
 };
-use tokio_util::sync::CancellationToken;
 use tracing::Span;
 
 use super::{
     Held, Preamble, frames,
     frames::{Request, SessionReply},
-    held::Use,
+    held::{Farewell, Use},
     link::RelayStream,
     pump,
     route::{Route, RouteError, Router},
@@ -37,7 +37,9 @@ use crate::{
 /// How long another node may take to accept a session: it may open a large mailbox first.
 const ACCEPT_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long after its streams a link may take to be known as broken: its task has to run.
-const BREAK_SEEN: Duration = Duration::from_millis(100);
+pub(super) const BREAK_SEEN: Duration = Duration::from_millis(100);
+/// How long after a session's end its holder's word of why may take: it was sent first.
+const REASON_TOLD: Duration = Duration::from_millis(100);
 /// What an IMAP client is told whose holder can't be reached any more.
 const GOODBYE: &[u8] = b"* BYE [UNAVAILABLE] The connection to the server that has your mail was lost, please connect again\r\n";
 /// How long that may take.
@@ -64,7 +66,7 @@ pub async fn enter(node: Arc<Node>, mut connection: Connection, preamble: Preamb
                 Ok(Offered::Accepted(stream, broken)) => {
                     Span::current().record("holder", to.node.as_str());
                     tracing::info!(master = preamble.master.as_ref().map(tracing::field::display), "logged in");
-                    return Ok(relay(&node, connection, stream, broken, &preamble).await);
+                    return Ok(relay(&node, &to, connection, stream, broken, &preamble).await);
                 }
                 Ok(Offered::NotMine(redirect)) => {
                     if let Err(error) = router.not_mine(redirect) {
@@ -79,12 +81,12 @@ pub async fn enter(node: Arc<Node>, mut connection: Connection, preamble: Preamb
 }
 
 enum Offered {
-    Accepted(RelayStream, CancellationToken),
+    Accepted(RelayStream, Farewell),
     NotMine(frames::Redirect),
     No(RouteError),
 }
 
-async fn offer(node: &Arc<Node>, to: &affinity::HolderId, preamble: &Preamble) -> Result<Offered, io::Error> {
+async fn offer(node: &Arc<Node>, to: &HolderId, preamble: &Preamble) -> Result<Offered, io::Error> {
     let (mut stream, broken) = node.links.open(node, to).await.map_err(io::Error::other)?;
     let exchange = async {
         let request = if preamble.guest.is_some() { Request::Guest } else { Request::Session };
@@ -93,7 +95,7 @@ async fn offer(node: &Arc<Node>, to: &affinity::HolderId, preamble: &Preamble) -
     };
     let reply = tokio::select! {
         reply = timeout(ACCEPT_TIMEOUT, exchange) => reply.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, format!("node {to} did not answer")))??,
-        () = broken.cancelled() => return Err(io::Error::other(format!("the link to node {to} broke"))),
+        why = broken.heard() => return Err(io::Error::other(format!("the link to node {to} broke: {why}"))),
     };
     Ok(match reply {
         SessionReply::Accepted => Offered::Accepted(stream, broken),
@@ -104,7 +106,15 @@ async fn offer(node: &Arc<Node>, to: &affinity::HolderId, preamble: &Preamble) -
 }
 
 /// Relays until either side ends, or the holder gives the client back.
-async fn relay(node: &Arc<Node>, connection: Connection, holder: RelayStream, broken: CancellationToken, preamble: &Preamble) -> Left {
+async fn relay(
+    node: &Arc<Node>,
+    to: &HolderId,
+    connection: Connection,
+    holder: RelayStream,
+    broken: Farewell,
+    preamble: &Preamble,
+) -> Left {
+    let link_broke = |why: String| format!("the link to the holder {} broke: {why}", to.node);
     let mut holder = Holder { stream: holder, shut: false };
     let write_timeout = node.config().limits.write_timeout;
     let facts = connection.tls.clone();
@@ -122,17 +132,19 @@ async fn relay(node: &Arc<Node>, connection: Connection, holder: RelayStream, br
     drop(ahead);
     let why = tokio::select! {
         biased;
-        () = broken.cancelled() => "the link to the holder broke".to_owned(),
+        why = broken.heard() => link_broke(why),
         () = node.stop_sessions.cancelled() => "this node is shutting down".to_owned(),
         result = pump::both_ways(&mut client, holder, preamble.mark.as_ref(), write_timeout) => match result {
-            Ok(None) => return Left::Ended(End::because("closed")),
+            Ok(None) => {
+                let told = node.goodbyes.of(preamble.client.session, REASON_TOLD).await;
+                return Left::Ended(End::because(told.map_or_else(|| "closed".to_owned(), |why| format!("{} ended it: {why}", to.node))));
+            }
             Ok(Some(unused)) => {
                 let back = Connection::new(client, who, BytesMut::from(&*unused), write_timeout);
                 return Left::Back(Box::new(back.with_tls(facts)));
             }
             // Its streams fail a moment before the link is known as broken.
-            Err(_) if timeout(BREAK_SEEN, broken.cancelled()).await.is_ok() => "the link to the holder broke".to_owned(),
-            Err(error) => format!("relay ended: {error}"),
+            Err(error) => timeout(BREAK_SEEN, broken.heard()).await.map_or_else(|_| format!("relay ended: {error}"), link_broke),
         },
     };
     if preamble.protocol == Protocol::Imap {

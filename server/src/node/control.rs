@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use affinity::{NameError, NodeName, UserName};
+use affinity::{NameError, NodeName, UserName, ending::last_beat};
 use bytes::BytesMut;
 use serde_json::{Value, json};
 use tokio::{
@@ -26,10 +26,7 @@ use super::{
 use crate::{
     acme::renewal::{self, Outcome},
     client::{Client, SessionId},
-    command::{
-        control::{self, HeldRow, KickReply, MoveReply, NodeRow, NodesReply, Request as Question, SessionRow},
-        place::no_user,
-    },
+    command::control::{self, HeldRow, KickReply, MoveReply, NodeRow, NodesReply, Request as Question, SessionRow},
     connection::Connection,
     imap,
 };
@@ -151,19 +148,19 @@ async fn answer(node: &Arc<Node>, question: Question, by: &str) -> Result<Value,
             serde_json::to_value(KickReply { ended, silent, unknown_user })
         }
         Question::Move { user, to } => {
-            let (mut user, to) = (user_of(&user)?, node_of(&to)?);
-            // Somebody who was removed is held for a while yet; whom nobody ever held may be misspelt.
-            if node.keeper.look(&user).await.map_err(|error| error.to_string())?.epoch.0 == 0 {
-                user = known(node, user).await?;
-            }
+            let (user, to) = (user_of(&user)?, node_of(&to)?);
             let epoch = operate::move_user(node, &user, &to).await?;
             tracing::info!(%user, %to, epoch, by, "an operator moved a user");
             serde_json::to_value(MoveReply { epoch })
         }
         // It is no question: see `serve`.
         Question::Session { .. } => return Err("a session begins with its own line".to_owned()),
-        Question::Index { user, rebuild } => serde_json::to_value(index::of(node, &known(node, user_of(&user)?).await?, rebuild).await?),
-        Question::Quota { user, recount } => serde_json::to_value(quota::of(node, &known(node, user_of(&user)?).await?, recount).await?),
+        Question::Index { user, rebuild } => {
+            serde_json::to_value(index::of(node, &operate::known(node, user_of(&user)?).await?, rebuild).await?)
+        }
+        Question::Quota { user, recount } => {
+            serde_json::to_value(quota::of(node, &operate::known(node, user_of(&user)?).await?, recount).await?)
+        }
         Question::Tls => {
             let served = node.tls.iter().flat_map(|tls| tls.certificates());
             serde_json::to_value(control::TlsReply { fingerprints: served.map(|served| served.facts.fingerprint.clone()).collect() })
@@ -192,15 +189,6 @@ async fn answer(node: &Arc<Node>, question: Question, by: &str) -> Result<Value,
         }
     };
     value.map_err(|error| error.to_string())
-}
-
-/// A user whom a source has; what is done for others would make folders for nobody.
-async fn known(node: &Arc<Node>, user: UserName) -> Result<UserName, String> {
-    match node.auth.record(&user).await {
-        Ok(Some(_)) => Ok(user),
-        Ok(None) => Err(no_user(&user)),
-        Err(error) => Err(error.to_string()),
-    }
 }
 
 /// What an asker says goes into the log as one short line.
@@ -255,7 +243,7 @@ async fn nodes(node: &Arc<Node>) -> NodesReply {
         NodeRow {
             name: peer.holder.node.to_string(),
             incarnation: peer.holder.incarnation.to_string(),
-            beat: peer.beat,
+            beat: last_beat(peer.beat),
             version: peer.info.as_ref().map(|info| info.version.clone()),
             relay: peer.info.as_ref().map(|info| info.relay.clone()).unwrap_or_default(),
             since: peer.info.as_ref().map(|info| info.started),
@@ -268,5 +256,5 @@ async fn nodes(node: &Arc<Node>) -> NodesReply {
             trouble: status.map(|status| status.trouble).unwrap_or_default(),
         }
     });
-    NodesReply { nodes: rows.collect(), fenced: Vec::new() }
+    NodesReply { nodes: rows.collect(), fenced: Vec::new(), cache: node.cache.as_ref().map(|cache| cache.figures()) }
 }

@@ -84,7 +84,7 @@ impl Default for Health {
 }
 
 impl Health {
-    /// What keeps this node from serving, as of the last look.
+    /// What keeps this node from serving, as of the last look ([`trouble`] has the rest).
     pub fn trouble(&self) -> Vec<String> {
         let state = self.state.lock();
         let mut said: Vec<String> = state.trouble.iter().map(|trouble| trouble.what.clone()).collect();
@@ -177,6 +177,16 @@ pub async fn follow(node: Arc<Node>) {
     }
 }
 
+/// What keeps `node` from serving at present: what the last look found, and what it knows at any moment.
+pub fn trouble(node: &Node) -> Vec<String> {
+    let at_once = match node.keeper.state() {
+        NodeState::Up => None,
+        NodeState::Suspended => Some("gives no sign of life at present: nothing is acknowledged"),
+        NodeState::Out => Some("fenced, and joining again, or leaving"),
+    };
+    at_once.map(str::to_owned).into_iter().chain(node.health.trouble()).collect()
+}
+
 async fn look(node: &Arc<Node>) {
     let health = &node.health;
     if health.looking.swap(true, Ordering::SeqCst) {
@@ -194,13 +204,6 @@ async fn look(node: &Arc<Node>) {
         Err(_) => vec![hanging()],
     };
     found.extend(health.evidence.trouble().map(|what| Trouble { what, unfit: true }));
-    match node.keeper.state() {
-        NodeState::Up => {}
-        NodeState::Suspended => {
-            found.push(Trouble { what: "no contact with the shared directory: nothing is acknowledged".to_owned(), unfit: false });
-        }
-        NodeState::Out => found.push(Trouble { what: "fenced: it is joining again".to_owned(), unfit: false }),
-    }
     let first = !std::mem::replace(&mut health.state.lock().looked, true);
     if first && node.keeper.settings(&node.keeper.me().node).trouble().is_some() {
         health.state.lock().fitness.was_unfit(health.clock.now());

@@ -4,12 +4,14 @@
 //! - `sessions.rs` lists who is served here, `control.rs` answers `berth nodes` and `berth who`
 //! - `expiry.rs` removes old messages, `certificates.rs` warns of certificates that end
 //! - `operate.rs` does what operators ask of nodes, `health.rs` looks for what keeps this one from serving
+//! - `cache.rs` opens the local cache and says what it is good for
 //! - `quota.rs` knows users' quotas and tells when one fills up
 //! - `vital.rs` ends the node where a task ends that it can't do without
 //! - `reload.rs` follows changes of configuration, users and certificates
 
 pub mod admission;
 pub mod at_holder;
+pub mod cache;
 pub mod certificates;
 pub mod control;
 pub mod expiry;
@@ -33,11 +35,13 @@ use std::{
     time::Duration,
 };
 
-use affinity::{Event, Keeper, KeeperConfig, NodeInfo, Root, SystemClock, UserName};
+use affinity::{
+    Ending, Event, HolderId, Keeper, KeeperConfig, NodeInfo, NodeName, Root, SystemClock, UserName, ending::STOOD_STILL_ADVICE,
+};
 use anyhow::Context;
 use arc_swap::ArcSwap;
 use futures::FutureExt;
-use storage::{AccountPaths, MailboxName, SpecialUse, StorageSettings, shares::SharesFolder};
+use storage::{AccountPaths, Cache, MailboxName, SpecialUse, StorageSettings, shares::SharesFolder};
 use tokio::{sync::broadcast::error::RecvError, time::MissedTickBehavior};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -46,7 +50,16 @@ use crate::{
     auth::Authenticator,
     client::Protocol,
     config::{Address, Config},
-    forward::{RouteError, accounts::Accounts, identity::Identity, link, link::Links, placing::Placing, waiting::Waiting},
+    forward::{
+        RouteError,
+        accounts::{self, Accounts},
+        goodbyes::{ENDED, Goodbyes},
+        identity::Identity,
+        link,
+        link::Links,
+        placing::Placing,
+        waiting::Waiting,
+    },
     lmtp::{Deliveries, Profile},
     node::{
         admission::Admission,
@@ -93,8 +106,12 @@ pub struct Node {
     pub keeper: Keeper,
     /// Accounts open here.
     pub accounts: Arc<Accounts>,
+    /// Mail on a disk of this host.
+    pub cache: Option<Arc<Cache>>,
     /// Links to other nodes.
     pub links: Links,
+    /// Why holders ended sessions that are relayed here.
+    pub goodbyes: Goodbyes,
     /// Who waits for holders that give no sign of life.
     pub waiting: Waiting,
     /// What users share with each other.
@@ -203,11 +220,16 @@ async fn start(config: Config, config_file: &Path) -> anyhow::Result<Arc<Node>> 
         relay: advertise,
         certificate_pin: identity.pin(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        capabilities: vec!["relay/1".to_owned()],
+        capabilities: vec!["relay/1".to_owned(), ENDED.to_owned()],
         started: affinity::clock::wall_clock().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs()),
     };
     let timings = root.cluster().timings.clone();
-    let storage = storage_settings(&config, timings.dead_after())?;
+    let cache = tokio::task::spawn_blocking({
+        let (section, cluster) = (config.cache.clone(), root.cluster().cluster_id.clone());
+        move || cache::open(&section, &cluster)
+    })
+    .await?;
+    let storage = storage_settings(&config, timings.dead_after(), cache.clone())?;
     let keeper_config =
         KeeperConfig { root, node: config.node.name.clone(), lock_dir: local_dir.clone(), info, clock: Arc::new(SystemClock::new()) };
     let keeper = tokio::task::spawn_blocking(move || Keeper::join(keeper_config)).await??;
@@ -221,6 +243,7 @@ async fn start(config: Config, config_file: &Path) -> anyhow::Result<Arc<Node>> 
     });
     let node = Arc::new(Node {
         accounts: Arc::new(Accounts::new(keeper.clone(), placing, health.evidence(), Arc::new(storage), config.limits.parallel_moves)),
+        cache,
         config: ArcSwap::from_pointee(config),
         config_file: config_file.to_owned(),
         auth,
@@ -228,6 +251,7 @@ async fn start(config: Config, config_file: &Path) -> anyhow::Result<Arc<Node>> 
         renewal,
         keeper,
         links: Links::new(identity),
+        goodbyes: Goodbyes::default(),
         waiting: Waiting::default(),
         shares: SharesFolder::new(&root_path),
         sessions: Sessions::default(),
@@ -244,6 +268,10 @@ async fn start(config: Config, config_file: &Path) -> anyhow::Result<Arc<Node>> 
     // Events first: a fence between here and the first session must not be missed.
     let events = node.keeper.events();
     node.vital.run("the keeper's events", node.stop_listening.clone(), watch_events(node.clone(), events).map(Ok));
+    node.vital.run("the shared directory's threads", node.stop_listening.clone(), {
+        let keeper = node.keeper.clone();
+        async move { anyhow::bail!(keeper.broken().await) }
+    });
     node.vital.run("the relay", node.stop_sessions.clone(), link::listen(node.clone(), relay, node.stop_sessions.clone()));
     tokio::spawn(operate::greet(node.clone()));
     control::listen(node.clone(), local_dir.join("control.sock")).await?;
@@ -266,7 +294,7 @@ async fn start(config: Config, config_file: &Path) -> anyhow::Result<Arc<Node>> 
 }
 
 /// What the store wants to know of the configuration.
-fn storage_settings(config: &Config, settle_after: Duration) -> anyhow::Result<StorageSettings> {
+fn storage_settings(config: &Config, settle_after: Duration, cache: Option<Arc<Cache>>) -> anyhow::Result<StorageSettings> {
     storage::watch::limit(config.mail.watches);
     let mut auto_create = Vec::new();
     for (name, special_use) in &config.mail.auto_create {
@@ -285,6 +313,7 @@ fn storage_settings(config: &Config, settle_after: Duration) -> anyhow::Result<S
         settle_after,
         late_look_interval: LATE_LOOK_INTERVAL,
         suspended_wait: SUSPENDED_WAIT,
+        cache,
     })
 }
 
@@ -311,7 +340,7 @@ async fn live(node: &Arc<Node>, stop_at_end_of_input: bool) -> anyhow::Result<()
             () = input_end.cancelled() => break Ok(()),
             why = node.vital.ended() => break Err(anyhow::anyhow!("this node can't go on without a task that has ended ({why}): start it again, and report this")),
             event = events.recv() => match event {
-                Ok(Event::NameTaken { theirs }) => break Err(affinity::AffinityError::NameTaken { ours: node.keeper.me(), theirs }.into()),
+                Ok(Event::NameTaken { theirs, at }) => break Err(affinity::AffinityError::NameTaken { ours: node.keeper.me(), theirs, at }.into()),
                 Ok(_) | Err(RecvError::Lagged(_)) => {}
                 Err(RecvError::Closed) => break Err(anyhow::anyhow!("the node's beat has ended")),
             },
@@ -329,12 +358,16 @@ async fn leave(node: &Arc<Node>) {
     // Sessions that other nodes serve end as well: whoever serves them says why.
     tokio::join!(node.accounts.close_all(why, LEAVE_LIMIT), operate::end_relayed(node, why));
     node.stop_sessions.cancel();
+    cache::say_figures(node.cache.as_deref());
     node.tasks.close();
     if tokio::time::timeout(GOODBYE_LIMIT, node.tasks.wait()).await.is_err() {
         tracing::info!(connections = node.tasks.len(), "connections that did not end in time are cut");
     }
+    let is_out = node.keeper.tenure().is_over();
     match tokio::time::timeout(LEAVE_LIMIT, node.keeper.leave()).await {
-        Ok(Ok(())) => tracing::info!("left the cluster"),
+        // As where another host has its name.
+        Ok(_) if is_out => tracing::info!(node = %node.keeper.me(), "this node was out of the cluster already"),
+        Ok(Ok(())) => tracing::info!(node = %node.keeper.me(), "left the cluster"),
         Ok(Err(error)) => tracing::warn!(%error, "could not leave the cluster cleanly: the other nodes fence this one"),
         Err(_) => tracing::warn!("the shared directory does not answer: the other nodes fence this one"),
     }
@@ -384,25 +417,67 @@ async fn housekeeping(node: Arc<Node>) -> anyhow::Result<()> {
 async fn watch_events(node: Arc<Node>, mut events: tokio::sync::broadcast::Receiver<Event>) {
     loop {
         match events.recv().await {
-            Ok(Event::TenureOver(tenure)) => {
-                tracing::error!(was = %tenure.holder(), "this node was fenced: all its sessions end, nothing more is written under that tenure");
-                node.accounts.abandon(&tenure);
+            Ok(Event::TenureOver { tenure, stood_still }) => {
+                let (sessions, accounts) = (node.sessions.count(), node.accounts.count());
+                node.accounts.abandon(&tenure, if stood_still.is_some() { accounts::STOOD_STILL } else { accounts::LOST });
+                tracing::error!(was = %tenure.holder(), accounts, sessions, "this node's leases are gone: its sessions end, nothing more is written under that tenure");
             }
+            // Told with the address, once it is known.
+            Ok(Event::Ended(end)) if end.ending == Ending::NameTaken => {}
+            Ok(Event::Ended(end)) => tracing::error!("{end}"),
             Ok(Event::Rejoined(me)) => tracing::warn!(%me, "joined again as a new incarnation"),
-            Ok(Event::Suspended) => tracing::error!("no contact with the shared directory: nothing is acknowledged until it is back"),
-            Ok(Event::Resumed) => tracing::warn!("contact with the shared directory is back, nobody fenced this node: all sessions go on"),
+            Ok(Event::Suspended { stood_still: Some(time) }) => tracing::error!(
+                "this process stood still for {:.1} s: nothing is acknowledged until it has given a sign of life. The others fence it if they did not see one \
+                 in time; {STOOD_STILL_ADVICE}",
+                time.as_secs_f64()
+            ),
+            Ok(Event::Suspended { stood_still: None }) => {
+                tracing::error!("no contact with the shared directory: nothing is acknowledged until it is back");
+            }
+            Ok(Event::Resumed) => {
+                tracing::warn!("signs of life reach the shared directory again, nobody fenced this node: all sessions go on")
+            }
             Ok(Event::NodeUp(peer)) => tracing::info!(%peer, "node up"),
-            Ok(Event::NodeDown(peer)) => tracing::warn!(%peer, "node gone"),
-            Ok(Event::NodeSuspect(peer)) => tracing::warn!(%peer, "node gives no sign of life"),
-            Ok(Event::Fenced(peer)) => tracing::warn!(%peer, "fenced a silent node: its users can be served elsewhere now"),
+            // What became of an earlier start of this node was told.
+            Ok(Event::NodeDown { holder, .. }) if holder.node == node.keeper.me().node => {}
+            Ok(Event::NodeDown { holder, ending, silent_for }) => say_gone(&holder, &ending, silent_for),
+            // What becomes of it is told when it is known: one death is one line.
+            Ok(Event::NodeSuspect(_) | Event::Fenced(_)) => {}
             Ok(Event::Acquired { user, epoch, handover }) => tracing::info!(%user, %epoch, ?handover, "lease acquired"),
             Ok(Event::Released { user, epoch }) => tracing::info!(%user, %epoch, "lease released"),
-            Ok(Event::NameTaken { theirs }) => tracing::error!(%theirs, "another host runs under this node's name"),
+            Ok(Event::NameTaken { theirs, at }) => tracing::error!(%theirs, at, "another host runs under this node's name"),
             Err(RecvError::Lagged(missed)) => {
                 tracing::warn!(missed, "events were missed; what is over is abandoned all the same");
                 node.accounts.abandon_ended();
             }
             Err(RecvError::Closed) => return,
         }
+    }
+}
+
+/// One line for the end of another node: what was meant is no warning.
+fn say_gone(holder: &HolderId, ending: &Ending, silent_for: Duration) {
+    let node = &holder.node;
+    let told = gone(node, ending, silent_for);
+    match ending {
+        Ending::Left => tracing::info!(peer = %holder, "{told}"),
+        _ => tracing::warn!(peer = %holder, "{told}"),
+    }
+}
+
+fn gone(node: &NodeName, ending: &Ending, silent_for: Duration) -> String {
+    let seconds = silent_for.as_secs();
+    match ending {
+        Ending::Left => format!("{node} left (stopped)"),
+        Ending::Restarted => format!("{node} ended without leaving (crashed or killed) and was started again"),
+        Ending::Fenced { by } => {
+            format!("{node} gave no sign of life for {seconds} s and was fenced by {by}: its users can be served elsewhere now")
+        }
+        Ending::Operator => format!("{node} was fenced by an operator"),
+        Ending::Resigned => format!("{node} gave its users up, since it could not hand them over, and joins anew: its log says why"),
+        Ending::NameTaken => {
+            format!("{node} runs on another host now, or was started after that host had booted: the start before it is over")
+        }
+        Ending::Unknown => format!("{node} is gone; how it ended is not known"),
     }
 }

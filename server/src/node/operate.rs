@@ -10,11 +10,14 @@ use futures::future::join_all;
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
-use super::{Node, sessions::SessionFilter};
-use crate::forward::{
-    accounts::{Claim, Opened},
-    frames::{self, Moved, Request, StatusReply, WhoReply},
-    held::Use,
+use super::{Node, health, sessions::SessionFilter};
+use crate::{
+    command::place::no_user,
+    forward::{
+        accounts::{Claim, Opened},
+        frames::{self, Moved, Request, StatusReply, WhoReply},
+        held::Use,
+    },
 };
 
 /// How long another node may take to answer from memory. Less than `berth` waits for this node.
@@ -42,7 +45,7 @@ pub fn status(node: &Arc<Node>) -> StatusReply {
         connections: node.admission.count(),
         held: node.keeper.held().len(),
         draining: node.accounts.placing.is_draining(),
-        trouble: node.health.trouble(),
+        trouble: health::trouble(node),
     }
 }
 
@@ -90,8 +93,22 @@ pub async fn end_relayed(node: &Arc<Node>, why: &str) {
     end_everywhere(node, &filter, why).await;
 }
 
+/// A user whom a source has; what is done for others would make folders for nobody.
+pub async fn known(node: &Arc<Node>, user: UserName) -> Result<UserName, String> {
+    match node.auth.record(&user).await {
+        Ok(Some(_)) => Ok(user),
+        Ok(None) => Err(no_user(&user)),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
 /// Moves a user to a node, from wherever they are; the new epoch.
 pub async fn move_user(node: &Arc<Node>, user: &UserName, to: &NodeName) -> Moved {
+    let seen = node.keeper.look(user).await.map_err(|error| error.to_string())?;
+    // Somebody who was removed is held for a while yet; whom nobody ever held may be misspelt.
+    if seen.epoch.0 == 0 {
+        known(node, user.clone()).await?;
+    }
     let peers = node.keeper.peers();
     let target = peers.iter().filter(|peer| peer.holder.node == *to).max_by_key(|peer| !peer.suspect);
     let target = match target {
@@ -102,7 +119,6 @@ pub async fn move_user(node: &Arc<Node>, user: &UserName, to: &NodeName) -> Move
         Some(peer) if peer.trouble => return Err(format!("{to} is in trouble and gives its users up: `berth nodes` says why")),
         Some(peer) => peer.holder.clone(),
     };
-    let seen = node.keeper.look(user).await.map_err(|error| error.to_string())?;
     match seen.holder {
         Some(holder) if holder == target => Ok(seen.epoch.0),
         Some(holder) if holder == node.keeper.me() => hand_over(node, user, target).await,
@@ -232,18 +248,13 @@ pub fn follow(node: &Arc<Node>) {
 }
 
 /// Asks another node; errors are for people.
-pub(super) async fn ask<Reply: DeserializeOwned>(
-    node: &Arc<Node>,
-    to: &HolderId,
-    request: &Request,
-    limit: Duration,
-) -> Result<Reply, String> {
+pub async fn ask<Reply: DeserializeOwned>(node: &Arc<Node>, to: &HolderId, request: &Request, limit: Duration) -> Result<Reply, String> {
     let exchange = async {
         let (mut stream, broken) = node.links.open(node, to).await.map_err(io::Error::other)?;
         frames::write(&mut stream, request).await?;
         tokio::select! {
             reply = frames::read::<Reply, _>(&mut stream) => reply,
-            () = broken.cancelled() => Err(io::Error::other("the link broke")),
+            why = broken.heard() => Err(io::Error::other(format!("the link broke: {why}"))),
         }
     };
     match timeout(limit, exchange).await {

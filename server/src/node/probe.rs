@@ -77,7 +77,7 @@ impl Condition {
             Condition::Suspended
         } else if node.accounts.placing.is_draining() {
             Condition::Draining
-        } else if !node.health.trouble().is_empty() {
+        } else if !super::health::trouble(node).is_empty() {
             Condition::Trouble
         } else {
             Condition::Up

@@ -135,9 +135,12 @@ async fn reload(node: &Arc<Node>) {
         match Config::load(&file) {
             Ok(new) => {
                 let old = node.config();
-                for (what, differs) in
-                    [("[listen]", new.listen != old.listen), ("[node]", new.node != old.node), ("[mail]", new.mail != old.mail)]
-                {
+                for (what, differs) in [
+                    ("[listen]", new.listen != old.listen),
+                    ("[node]", new.node != old.node),
+                    ("[mail]", new.mail != old.mail),
+                    ("[cache]", new.cache != old.cache),
+                ] {
                     if differs {
                         tracing::warn!("changes of {what} take effect at the next start");
                     }
@@ -159,6 +162,7 @@ async fn reload(node: &Arc<Node>) {
                     tls: tls.unwrap_or_else(|| old.tls.clone()),
                     listen: old.listen.clone(),
                     node: old.node.clone(),
+                    cache: old.cache.clone(),
                     mail: crate::config::MailSection { linger: new.mail.linger, ..old.mail.clone() },
                     ..new
                 };

@@ -71,7 +71,8 @@ impl Facts {
         } else if left < 0 {
             Some("is over: clients refuse it; put a new one in its place".to_owned())
         } else if left < i64::try_from(warn_before.as_secs()).unwrap_or(i64::MAX) {
-            Some(format!("ends in {} days: put a new one in its place, it is read by itself", left / DAY_S))
+            let (days, plural) = (left / DAY_S, if left / DAY_S == 1 { "" } else { "s" });
+            Some(format!("ends in {days} day{plural}: put a new one in its place, it is read by itself"))
         } else {
             None
         }
@@ -201,6 +202,7 @@ mod tests {
         assert_eq!(warning(1_000), None);
         assert_eq!(warning(1_076), None);
         assert_eq!(warning(1_077).unwrap().split(':').next(), Some("ends in 13 days"));
+        assert_eq!(warning(1_089).unwrap().split(':').next(), Some("ends in 1 day"));
         assert_eq!(warning(1_090).unwrap().split(':').next(), Some("ends in 0 days"));
         assert!(warning(1_091).unwrap().starts_with("is over"));
         assert!(warning(999).unwrap().starts_with("is not valid yet"));

@@ -13,9 +13,9 @@ use super::numbers::{push, retain};
 use crate::{EmailId, maildir::filename::FileName};
 
 /// Names in one block: a name is found by walking over those before it in its block.
-const BLOCK: usize = 32;
+pub(super) const BLOCK: usize = 32;
 /// Different hosts (what follows the second dot) that are remembered; names of more are kept with theirs.
-const HOSTS_MAX: usize = 250;
+pub(super) const HOSTS_MAX: usize = 250;
 
 const IN_NEW: u8 = 1;
 const OWN: u8 = 1 << 1;
@@ -45,9 +45,9 @@ pub(super) struct Facts {
 #[derive(Debug, Default)]
 pub(super) struct Names {
     /// Each name with its length before it.
-    blocks: Vec<Vec<u8>>,
-    len: usize,
-    hosts: Vec<Box<str>>,
+    pub(super) blocks: Vec<Vec<u8>>,
+    pub(super) len: usize,
+    pub(super) hosts: Vec<Box<str>>,
     /// Where the next name is packed.
     scratch: Vec<u8>,
 }
@@ -342,12 +342,12 @@ fn span(block: &[u8], wanted: usize) -> (usize, usize) {
     (start, block.len() - rest.0.len())
 }
 /// With its length before it.
-fn write_packed(bytes: &mut Vec<u8>, packed: &[u8]) {
+pub(super) fn write_packed(bytes: &mut Vec<u8>, packed: &[u8]) {
     write_number(bytes, u64::try_from(packed.len()).unwrap_or(u64::MAX));
     bytes.extend_from_slice(packed);
 }
 /// Seven bits a byte, the lowest first.
-fn write_number(bytes: &mut Vec<u8>, mut number: u64) {
+pub(super) fn write_number(bytes: &mut Vec<u8>, mut number: u64) {
     while number > 0x7f {
         bytes.push(u8::try_from(number & 0x7f).unwrap_or(0) | 0x80);
         number >>= 7;
@@ -356,15 +356,15 @@ fn write_number(bytes: &mut Vec<u8>, mut number: u64) {
 }
 
 /// Reads what was packed.
-struct Reader<'a>(&'a [u8]);
+pub(super) struct Reader<'a>(pub &'a [u8]);
 
 impl<'a> Reader<'a> {
-    fn byte(&mut self) -> u8 {
+    pub fn byte(&mut self) -> u8 {
         let (first, rest) = self.0.split_first().unwrap_or((&0, &[]));
         self.0 = rest;
         *first
     }
-    fn number(&mut self) -> u64 {
+    pub fn number(&mut self) -> u64 {
         let mut number = 0;
         for shift in (0..64).step_by(7) {
             let byte = self.byte();
@@ -376,7 +376,7 @@ impl<'a> Reader<'a> {
         number
     }
     /// A length and so many bytes.
-    fn bytes(&mut self) -> &'a [u8] {
+    pub fn bytes(&mut self) -> &'a [u8] {
         let length = usize::try_from(self.number()).unwrap_or(usize::MAX).min(self.0.len());
         let (bytes, rest) = self.0.split_at(length);
         self.0 = rest;

@@ -2,7 +2,7 @@
 
 use index::{Change, IndexError, MailboxRecord, MessageRecord, Uid};
 
-use super::{Mailbox, render::Made, state::Rendering};
+use super::{Mailbox, state::Rendering};
 use crate::{StorageError, maildir::filename::FileName};
 
 impl Mailbox {
@@ -52,9 +52,7 @@ impl Mailbox {
                 };
                 change.insert_message(self.id, &message)?;
                 if let Some(Rendering::Ready(made)) = pending.map(|pending| &pending.rendering) {
-                    let Made { rendered, preview } = made.as_ref();
-                    change.insert_preview(self.id, row.uid, preview)?;
-                    change.insert_rendered(self.id, row.uid, [&rendered.envelope, &rendered.body_structure, &rendered.headers])?;
+                    made.insert(change, self.id, row.uid)?;
                 }
             }
             for uid in state.write_back.keys().filter_map(|uid| Uid::new(*uid)).filter(|uid| columns.position(*uid).is_some()) {

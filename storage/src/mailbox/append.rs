@@ -1,12 +1,20 @@
-//! New messages: written and synced in `tmp/`, renamed into `cur/`, visible in UID order. Index rows follow.
+//! New messages: written and synced in `tmp/`, put into `cur/`, visible in UID order. Index rows follow.
+//!
+//! On a disk that is a rename. On NFS it is a link, and the name in `tmp/` goes later: the kernel does one rename between folders at a time for a whole
+//! export, each for a round trip, but links into different folders all at once (`deliveries_to_a_file_server_wait_for_no_rename`).
 
-use std::sync::Arc;
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use index::{FlagSet, Uid};
 
 use super::{
     Appended, Mailbox,
-    state::{NewMessage, PENDING_ROWS_MAX, Pending, Progress, Rendering},
+    state::{NewMessage, Pending, Progress, Rendering},
+    transfer::has_no_links,
 };
 use crate::{
     Staged, StorageError, Usage,
@@ -29,7 +37,7 @@ pub(super) struct InFlight<'a> {
 
 impl<'a> InFlight<'a> {
     /// Gives `count` UIDs.
-    pub fn allocate(mailbox: &'a Mailbox, folder: &std::path::Path, count: usize) -> Result<InFlight<'a>, StorageError> {
+    pub fn allocate(mailbox: &'a Mailbox, folder: &Path, count: usize) -> Result<InFlight<'a>, StorageError> {
         let mut state = mailbox.state.lock();
         mailbox.ensure_there()?;
         let first = mailbox.allocate(&mut state, folder, count)?;
@@ -40,18 +48,30 @@ impl<'a> InFlight<'a> {
         let offset = u32::try_from(position).unwrap_or(u32::MAX).min(self.count.saturating_sub(1));
         Uid::new(self.first + offset).unwrap_or_else(|| unreachable!("UIDs begin with 1"))
     }
-    /// Shows the messages, and waits until all before them are visible as well.
+    /// Shows the messages, and waits until all before them are visible as well. Their rows may wait.
     pub fn publish(mut self, messages: Vec<NewMessage>) -> Result<(), StorageError> {
         self.settled = true;
-        let mut state = self.mailbox.state.lock();
-        self.mailbox.settle(&mut state, (self.first..).zip(messages.into_iter().map(Progress::Done)));
-        self.mailbox.wait_until_visible(&mut state, self.first + self.count);
-        if state.pending.len() >= PENDING_ROWS_MAX && !state.deferred {
+        let (mailbox, further) = (self.mailbox, messages.iter().any(|message| !without_letters(message.flags).is_empty()));
+        let mut state = mailbox.state.lock();
+        mailbox.settle(&mut state, (self.first..).zip(messages.into_iter().map(Progress::Done)));
+        mailbox.wait_until_visible(&mut state, self.first + self.count);
+        // Keywords that names have no letters for are beside the mail before anybody is answered, or in the index.
+        if further && mailbox.keep_further(&mailbox.folder()).is_err() {
+            return mailbox.flush(&mut state);
+        }
+        if state.has_many_rows() && !state.deferred {
             // The messages are durable in the Maildir: that the index could not take the rows is no reason to refuse them.
-            self.mailbox.flush(&mut state).unwrap_or_else(|error| tracing::warn!(%error, "index rows wait"));
+            mailbox.flush(&mut state).unwrap_or_else(|error| tracing::warn!(%error, "index rows wait"));
         }
         Ok(())
     }
+}
+
+/// What became of a message's name in `tmp/`.
+enum Placed {
+    Renamed,
+    /// It is there still.
+    Linked,
 }
 
 impl Drop for InFlight<'_> {
@@ -94,23 +114,21 @@ impl Mailbox {
             Ok((staged.complete()?, flags, date))
         });
         let mut completed: Vec<(Complete, FlagSet, Option<i64>)> = completed.into_iter().collect::<Result<_, _>>()?;
-        let renderings: Vec<Rendering> = completed
-            .iter()
-            .map(|(complete, ..)| {
-                complete.content.as_deref().map_or(Rendering::Later, |raw| Rendering::Ready(Arc::new(super::render::render(raw))))
-            })
-            .collect();
+        let asked = self.store.asked();
+        let rendering = |raw: &[u8]| Rendering::Ready(Arc::new(super::render::render(raw, &asked)));
+        let renderings: Vec<Rendering> =
+            completed.iter().map(|(complete, ..)| complete.content.as_deref().map_or(Rendering::Later, rendering)).collect();
 
         let in_flight = InFlight::allocate(self, &folder, completed.len())?;
         let mut new = Vec::with_capacity(completed.len());
-        let mut renames = Vec::with_capacity(completed.len());
+        let mut places = Vec::with_capacity(completed.len());
         for (position, ((complete, flags, date), rendering)) in completed.iter().zip(renderings).enumerate() {
             let (unique, internal_date, save_date) = self.store.unique(*date);
             let size = complete.staged.len();
             let flags = flags.intersection(known);
             let base = Base { unique, disk_size: Some(size), size: Some(size), uid: Some(in_flight.uid(position)), email_id: None };
             let file = format!("cur/{}", FileName { base, flags, unknown_flags: String::new() }.print());
-            renames.push((complete.staged.path(), folder.join(&file)));
+            places.push((complete.staged.is_linked(), complete.staged.path(), folder.join(&file)));
             let pending = Pending { disk_size: size, rendering };
             new.push(NewMessage {
                 flags,
@@ -123,35 +141,51 @@ impl Mailbox {
             });
         }
         let filesystem = self.store.filesystem.as_ref();
-        let renamed = parallel::for_each(at_once, &renames, |(from, to)| {
+        let placed = parallel::for_each(at_once, &places, |(is_link, from, to)| {
             self.store.ensure_not_abandoned()?;
-            filesystem.rename(from, to).map_err(self.store.io("can't rename to", to))
+            self.put_in_place(*is_link, from, to).map_err(self.store.io("can't put a message at", to))
         });
-        let mut failure = None;
-        for ((complete, ..), result) in completed.iter_mut().zip(&renamed) {
-            if result.is_ok() {
+        let places: Vec<PathBuf> = places.into_iter().map(|(.., to)| to).collect();
+        for ((complete, ..), placed) in completed.iter_mut().zip(&placed) {
+            if matches!(placed, Ok(Placed::Renamed)) {
                 complete.staged.renamed();
             }
         }
-        for result in renamed {
-            failure = failure.or(result.err());
-        }
+        let linked: Vec<bool> = placed.iter().map(|placed| matches!(placed, Ok(Placed::Linked))).collect();
+        let mut failure = placed.into_iter().find_map(Result::err);
         if failure.is_none() {
             failure = filesystem.sync_folder(&folder.join("cur")).map_err(self.store.io("can't sync", folder.join("cur"))).err();
         }
         if let Some(failure) = failure {
             // All or none, also where a rename worked and its answer got lost. What can't be removed is a new message at the next look at the
-            // folder: nobody was told that it is gone for good.
-            for (_, to) in &renames {
-                remove_quietly(filesystem, to);
+            // folder: nobody was told that it is gone for good. The next holder's messages are not ours to remove.
+            for to in &places {
+                if self.store.ensure_not_abandoned().is_ok() {
+                    remove_quietly(filesystem, to);
+                }
             }
             return Err(failure);
+        }
+        for ((complete, ..), _) in completed.iter_mut().zip(linked).filter(|(_, linked)| *linked) {
+            self.left_in_tmp.lock().push(complete.staged.linked(), self.store.now());
         }
         let uid_validity = self.uid_validity();
         let appended = (0..new.len()).map(|position| Appended { uid_validity, uid: in_flight.uid(position) }).collect();
         in_flight.publish(new)?;
         room.used();
         self.store.acknowledge(appended)
+    }
+
+    /// Gives a message that is durable its name. What is a link already is renamed: a third name would cost two requests more.
+    fn put_in_place(&self, is_link: bool, from: &Path, to: &Path) -> io::Result<Placed> {
+        let filesystem = self.store.filesystem.as_ref();
+        if self.store.is_remote && !is_link && self.left_in_tmp.lock().has_room() {
+            match filesystem.link(from, to) {
+                Err(error) if has_no_links(&error) => self.left_in_tmp.lock().no_links_here(),
+                result => return result.map(|()| Placed::Linked),
+            }
+        }
+        filesystem.rename(from, to).map(|()| Placed::Renamed)
     }
 
     /// Every flag that has a meaning here: the system's, and the mailbox's keywords.

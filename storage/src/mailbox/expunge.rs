@@ -1,14 +1,18 @@
 //! EXPUNGE: durable in the index with one commit; files are removed in the background.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, sync::atomic::Ordering};
 
 use index::{Flag, ModSeq, Uid};
 
 use super::{
     Mailbox,
-    state::{Removal, State},
+    state::{REMOVED_MAX, Removal, State},
 };
-use crate::{Row, StorageError, maildir::filename::identity, parallel};
+use crate::{
+    Row, StorageError,
+    maildir::filename::{FileName, identity},
+    parallel,
+};
 
 /// Expunged UIDs that are remembered for QRESYNC; a client that was away for more starts afresh.
 const EXPUNGED_KEPT: u32 = 20_000;
@@ -44,9 +48,7 @@ impl Mailbox {
         };
         if !gone.is_empty() {
             let modseq = self.next_modseq(&state, &folder)?;
-            let runs = self.columns.read().runs(gone.iter().map(|uid| (*uid, ())));
-            self.commit(&mut state, modseq, |change| {
-                runs.iter().try_for_each(|(uids, ())| change.expunge_between(self.id, *uids, modseq))?;
+            self.commit_expunge(&mut state, &gone, modseq, |change| {
                 files.iter().try_for_each(|file| change.insert_removal(self.id, file))
             })?;
             state.removals.extend(files.into_iter().map(|file| Removal { recorded: file.clone(), file }));
@@ -63,8 +65,24 @@ impl Mailbox {
             state.write_back.remove(&uid.get());
         }
         self.columns.write().remove(gone, modseq);
+        self.store.leftovers.store(true, Ordering::SeqCst);
         self.changes.send_replace(modseq.get());
         self.store.note_activity();
+    }
+
+    /// What a dead holder's host brought back after it was removed is no message, and goes again.
+    pub(super) fn remove_again(&self, state: &mut State, found: &[String]) -> Result<(), StorageError> {
+        let again: Vec<&String> = found.iter().filter(|file| state.removed.contains(identity(file))).collect();
+        if again.is_empty() {
+            return Ok(());
+        }
+        tracing::info!(files = again.len(), "a lost host's COPY came again after its messages were expunged: they are removed again");
+        let highest = self.columns.read().highest_modseq();
+        self.commit(state, highest, |change| again.iter().try_for_each(|file| change.insert_removal(self.id, file)))?;
+        state.removed.retain(|name| !again.iter().any(|file| identity(file) == name));
+        state.removals.extend(again.into_iter().map(|file| Removal { recorded: file.clone(), file: file.clone() }));
+        self.store.leftovers.store(true, Ordering::SeqCst);
+        Ok(())
     }
 
     /// Removes the files of expunged messages. Background work, and before the account is closed.
@@ -111,6 +129,13 @@ impl Mailbox {
         if let Some(floor) = floor {
             state.record.expunged_floor = floor;
             self.commit(&mut state, highest, |_| Ok(()))?;
+        }
+        if self.store.follows_a_dead_client() {
+            let epoch = self.store.lease.epoch();
+            let is_earlier = |file: &str| FileName::of(file).base.own().is_some_and(|own| own.epoch < epoch);
+            let there = REMOVED_MAX.saturating_sub(state.removed.len());
+            let removed = gone.iter().filter(|file| is_earlier(file)).take(there).map(|file| identity(file).to_owned());
+            state.removed.extend(removed);
         }
         state.removals.retain(|removal| !gone.contains(&removal.recorded));
         failure.map_or(Ok(()), Err)

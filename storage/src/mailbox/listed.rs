@@ -3,6 +3,7 @@
 //!
 //! Invariants, each with the test that guards it:
 //! - many files of other programs get no new names, and keep their UIDs without the index (`many_files_of_another_program_keep_their_names`)
+//! - a damaged list is kept aside, and a sound one takes its place (`a_damaged_list_is_kept_aside_and_a_sound_one_takes_its_place`)
 //! - whatever fails or dies while a list is made, no UID is two messages (`whatever_fails_while_many_files_are_taken_over_no_uid_means_two_messages`)
 
 use std::{collections::HashMap, io, path::Path, sync::atomic::Ordering};
@@ -70,22 +71,35 @@ impl Mailbox {
             return Ok(None);
         };
         let (own, file) = self.read_list(folder, *own)?;
-        let path = folder.join(own.print());
         match UidList::parse_own(own, &file) {
             Ok(list) if list.uid_validity == self.uid_validity() => {
-                if list.bad_lines > 0 {
-                    let (list_is, lines) = (path.display(), list.bad_lines);
-                    tracing::error!(list = %list_is, lines, "lines are damaged: their messages get new UIDs; restore the list from a backup");
+                if let Some(damage) = list.damage() {
+                    self.keep_aside(folder, own, &file, &damage)?;
                 }
                 self.list_has_guid(list.guid.as_deref());
                 Ok(Some((own, list)))
             }
             Ok(_) => Ok(None),
             Err(why) => {
-                tracing::error!(list = %path.display(), why, "messages with names of other programs get new UIDs: restore the list from a backup");
-                Ok(None)
+                self.keep_aside(folder, own, &file, &why)?;
+                // One without a line that can be read.
+                Ok(Some((own, UidList { bad_lines: 1, ..UidList::new(self.uid_validity()) })))
             }
         }
+    }
+    /// A damaged list is there for whoever repairs it, under another name, before a sound one takes its place.
+    fn keep_aside(&self, folder: &Path, own: OwnList, file: &[u8], damage: &str) -> Result<(), StorageError> {
+        let (path, aside) = (folder.join(own.print()), folder.join(own.print_aside()));
+        let filesystem = self.store.filesystem.as_ref();
+        if filesystem.attributes(&aside).is_err() {
+            let scratch = folder.join("tmp").join(self.store.scratch());
+            replace_small(filesystem, &aside, &scratch, file).map_err(self.store.io("can't keep a damaged list as", &aside))?;
+        }
+        tracing::error!(
+            list = %path.display(), damage, kept = %aside.display(),
+            "the list of UIDs is damaged: messages of its damaged lines get new UIDs; to have theirs again, restore list and index from a backup"
+        );
+        Ok(())
     }
     /// Reads a list. Whoever replaced it since the folder was listed wrote another one: what can't be found is no reason to give new UIDs.
     fn read_list(&self, folder: &Path, mut own: OwnList) -> Result<(OwnList, Vec<u8>), StorageError> {
@@ -247,6 +261,41 @@ impl Mailbox {
     pub(super) fn list_sizes(&self, folder: &Path, disk_sizes: &HashMap<Uid, u64>) -> Result<(), StorageError> {
         let lists = self.lists(folder)?;
         let Some(before) = self.list_beside(folder, &lists)? else { return Ok(()) };
+        self.replace_list(folder, &lists, before, disk_sizes)
+    }
+    /// Writes a sound list from memory where there is a damaged one: no UID is lost.
+    pub(crate) fn mend_list(&self) -> Result<(), StorageError> {
+        let _disk = self.disk.lock();
+        let folder = self.folder();
+        let lists = self.lists(&folder)?;
+        match self.list_beside(&folder, &lists)? {
+            Some(before) if before.1.bad_lines > 0 => self.replace_list(&folder, &lists, before, &HashMap::new()),
+            _ => Ok(()),
+        }
+    }
+    /// What the index says of POP3 UIDLs that were in damaged lines.
+    fn add_known_uidls(&self, list: &mut UidList) -> Result<(), StorageError> {
+        let known = self.store.read(|index| index.uidls(self.id))?;
+        let columns = self.columns.read();
+        for (uid, uidl) in known.into_iter().filter_map(|(uid, uidl)| Some((Uid::new(uid)?, uidl))) {
+            if let Some(file) = columns.file_of(uid).filter(|file| !identity(file).contains(char::is_control)) {
+                let name = identity(&file).to_owned();
+                list.messages.entry(uid).or_insert(Listed { name, uidl: Some(uidl), ..Listed::default() });
+            }
+        }
+        Ok(())
+    }
+    /// Writes another list of all messages whose names don't say their UIDs, in the place of `before` and of the others.
+    pub(super) fn replace_list(
+        &self,
+        folder: &Path,
+        lists: &[OwnList],
+        mut before: (OwnList, UidList),
+        disk_sizes: &HashMap<Uid, u64>,
+    ) -> Result<(), StorageError> {
+        if before.1.bad_lines > 0 {
+            self.add_known_uidls(&mut before.1)?;
+        }
         let (files, uid_next) = {
             let mut state = self.state.lock();
             if state.uid_next <= before.0.uid_next {
@@ -270,7 +319,7 @@ impl Mailbox {
         self.store.change(|change| change.set_adopted(self.id, own.uid_next))?;
         state.record.adopted_below = own.uid_next;
         drop(state);
-        self.remove_other_lists(folder, &lists, own);
+        self.remove_other_lists(folder, lists, own);
         Ok(())
     }
 }

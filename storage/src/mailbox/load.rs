@@ -1,8 +1,8 @@
 //! Opens a mailbox: rows from the index, and the folder where the index can't be complete.
 
 use std::{
-    cell::RefCell,
-    collections::BTreeMap,
+    cell::{Cell, RefCell},
+    collections::{BTreeMap, HashSet},
     path::PathBuf,
     sync::{
         Arc, OnceLock,
@@ -11,12 +11,13 @@ use std::{
     time::Duration,
 };
 
-use index::{Contents, MailboxId, MailboxRecord, ModSeq, ScanDue, Uid};
+use index::{Contents, Held, IndexError, MailboxId, MailboxRecord, ModSeq, ScanDue, Snapshot, Uid, UserIndex};
 use parking_lot::{Condvar, Mutex, RecursiveRwLock, RwLock};
 use tokio::sync::watch;
 
 use super::{
     Look, Mailbox,
+    debris::LeftInTmp,
     facts::Facts,
     state::{Removal, State},
 };
@@ -29,13 +30,26 @@ use crate::{
     store::Store,
 };
 
+/// Fewer messages are read from their rows in a few milliseconds. Tests have few.
+const SNAPSHOT_MESSAGES_MIN: usize = if cfg!(test) { 3 } else { 2_000 };
+
 impl Mailbox {
     /// Opens the mailbox with row `id`.
     pub(crate) fn load(store: Arc<Store>, id: MailboxId, name: MailboxName, folder: PathBuf) -> Result<Arc<Mailbox>, StorageError> {
         let columns = RefCell::new(Columns::default());
+        let from_snapshot = Cell::new(false);
         let contents = store.with_writer(|index| {
-            let expect = &mut |messages| columns.borrow_mut().reserve(messages);
-            index.contents(id, expect, &mut |message| {
+            let begin = &mut |held: &Held| {
+                let known = held.snapshot.and_then(|snapshot| known(index, id, snapshot, held));
+                from_snapshot.set(known.is_some());
+                let mut columns = columns.borrow_mut();
+                match known {
+                    Some(known) => *columns = known,
+                    None => columns.reserve(held.messages),
+                }
+                !from_snapshot.get()
+            };
+            index.contents(id, begin, &mut |message| {
                 let row = Row {
                     uid: message.uid,
                     flags: message.flags,
@@ -80,6 +94,7 @@ impl Mailbox {
                 .map(|uid| (uid, Duration::ZERO))
                 .collect(),
             removals: removals.into_iter().map(|file| Removal { recorded: file.clone(), file }).collect(),
+            removed: HashSet::new(),
             deferred: false,
             lists,
             look_again: false,
@@ -99,10 +114,13 @@ impl Mailbox {
             changes: watch::Sender::new(columns.highest_modseq().get()),
             deleted: AtomicBool::new(false),
             further_written: AtomicU64::new(0),
+            left_in_tmp: Mutex::new(LeftInTmp::default()),
             tidied: AtomicBool::new(false),
             opened_at: store.now(),
             recent_from: AtomicU32::new(state.record.first_recent),
             object_id: OnceLock::new(),
+            has_snapshot: from_snapshot.into_inner().into(),
+            retry: Mutex::default(),
             facts: Facts::of(&columns),
             columns: RwLock::new(columns),
             state: Mutex::new(state),
@@ -216,11 +234,40 @@ impl Mailbox {
             && record.first_recent == self.recent_from.load(Ordering::SeqCst)
             && record.scan_due == ScanDue::No;
         let is_idle = state.pending.is_empty() && state.in_flight.is_empty() && state.write_back.is_empty() && state.removals.is_empty();
-        is_recorded && is_idle && !state.look_again && !self.is_incomplete() && !self.is_list_due()
+        is_recorded && is_idle && self.left_in_tmp.lock().is_empty() && !state.look_again && !self.is_incomplete() && !self.is_list_due()
     }
     /// Whether [`Mailbox::work`] has something to do.
     pub(crate) fn has_work(&self) -> bool {
         !self.is_deleted() && (!self.is_at_rest() || self.is_tidying_due(self.store.now()) || !self.is_reserved_ahead())
+    }
+    /// Whether what failed may be tried again.
+    pub(crate) fn may_try(&self, now: Duration) -> bool {
+        self.retry.lock().is_due(now)
+    }
+    /// Notes how background work ended; the first failure is in the log, and that it is over.
+    pub(crate) fn tried(&self, worked: Result<(), StorageError>) -> Result<(), StorageError> {
+        let mut retry = self.retry.lock();
+        match &worked {
+            Ok(()) if retry.worked() => {
+                tracing::info!(user = %self.store.lease.user(), mailbox = %self.name(), "background work on a mailbox succeeds again");
+            }
+            Err(error) if self.is_own(error) && retry.failed(self.store.now()) => {
+                let user = self.store.lease.user();
+                tracing::warn!(%user, mailbox = %self.name(), %error, "background work on a mailbox failed: it is tried again, more and more seldom");
+            }
+            _ => {}
+        }
+        worked
+    }
+    /// Whether an error is about the mailbox's folder alone, not about what all mailboxes of the account share.
+    pub(crate) fn is_own(&self, error: &StorageError) -> bool {
+        let folder = self.folder();
+        match error {
+            StorageError::Io { path, .. } | StorageError::NoSpace { path, .. } => {
+                path.starts_with(&*folder) && !path.starts_with(&self.store.paths.index)
+            }
+            _ => false,
+        }
     }
     /// What can be done without anybody waiting for it. What fails is tried again, and keeps nothing else from being done.
     /// `names`: files may be renamed and removed.
@@ -228,9 +275,10 @@ impl Mailbox {
         // What was told first, then what can wait. Rows are written once, with what is learnt.
         let mut steps = vec![self.learn_inside(), self.flush_rows(), self.list_what_was_learnt(), self.reserve_ahead()];
         if names {
-            steps.extend([self.write_back(self.store.settings.write_back_after), self.remove_files(), self.tidy(self.store.now())]);
+            steps.extend([self.write_back(self.store.settings.write_back_after), self.remove_files()]);
         }
-        steps.push(self.settle_takeover());
+        self.clear_tmp(false);
+        steps.extend([self.tidy(self.store.now()), self.settle_takeover()]);
         steps.into_iter().find(Result::is_err).unwrap_or(Ok(()))
     }
     /// Everything that is due, for closing. Dates and sizes that are not known yet are for whoever asks for them next.
@@ -238,6 +286,7 @@ impl Mailbox {
         self.flush_rows()?;
         self.write_back(Duration::ZERO)?;
         self.remove_files()?;
+        self.clear_tmp(true);
         if let Err(error) = self.list_what_was_learnt() {
             self.store.ensure_not_abandoned()?;
             tracing::warn!(mailbox = %self.name(), %error, "whoever needs the list of UIDs has to read files again");
@@ -249,6 +298,31 @@ impl Mailbox {
         }
         self.flush_rows()
     }
+    /// Writes what whoever opens the mailbox next reads instead of its rows, unless that is there; which one is right then. Nobody else is inside the store,
+    /// and nothing waits to be written.
+    pub(crate) fn write_snapshot(&self, index: &UserIndex) -> Result<Option<Snapshot>, IndexError> {
+        let is_there = self.has_snapshot.load(Ordering::SeqCst) && index.snapshot(self.id)?.is_some();
+        if is_there || self.is_deleted() || !self.is_large() || !self.state.lock().pending.is_empty() {
+            return Ok(None);
+        }
+        let columns = self.columns.read();
+        columns.pack().map(|bytes| index.write_snapshot(self.id, &bytes)).transpose()
+    }
+    fn is_large(&self) -> bool {
+        self.columns.read().len() >= SNAPSHOT_MESSAGES_MIN
+    }
+    /// Whether it is worth asking: the index tells whether the one that was there still is.
+    pub(crate) fn wants_snapshot(&self) -> bool {
+        self.is_large() && !self.is_deleted()
+    }
+    #[cfg(test)]
+    pub(crate) fn is_from_snapshot(&self) -> bool {
+        self.has_snapshot.load(Ordering::SeqCst)
+    }
+    /// Its snapshot is known to the index.
+    pub(crate) fn snapshot_is_there(&self) {
+        self.has_snapshot.store(true, Ordering::SeqCst);
+    }
     /// Runs `remove`, which renames the folder away while nobody uses paths below it; then sessions that have it open see that it is gone.
     pub(crate) fn retire(&self, remove: impl FnOnce() -> Result<(), StorageError>) -> Result<(), StorageError> {
         let _place = self.folder.write();
@@ -259,6 +333,13 @@ impl Mailbox {
         self.store.note_activity();
         Ok(())
     }
+}
+
+/// What a snapshot says, if it is as the database says.
+fn known(index: &UserIndex, id: MailboxId, snapshot: Snapshot, held: &Held) -> Option<Columns> {
+    let columns = Columns::unpack(&index.read_snapshot(id, snapshot)?)?;
+    let bytes = columns.rows().fold(0_u64, |bytes, row| bytes.wrapping_add(row.size));
+    (columns.len() == held.messages && bytes == held.bytes).then_some(columns)
 }
 
 /// Runs `rename` while nobody uses paths below the folders of these mailboxes; then each has the name and lies in the folder beside it.

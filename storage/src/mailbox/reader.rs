@@ -1,14 +1,26 @@
 //! Reading messages: always with CRLF line ends, whatever the file has.
+//!
+//! A message that the local cache has is read from there, without a request to the file server (`a_body_that_is_read_again_comes_from_the_cache`); whatever is
+//! the matter with the cache, it is read from its file.
 
 use std::{io, path::PathBuf, sync::Arc};
 
 use index::Uid;
+use memchr::memmem;
 
 use super::{Look, Mailbox};
-use crate::{StorageError, filesystem::OpenFile, store::Store};
+use crate::{
+    Row, StorageError,
+    cache::{ENTRY_BYTES_MAX, Key, Kind},
+    filesystem::OpenFile,
+    mime::header_length,
+    store::{Store, unix_micros},
+};
 
 /// How often a file that is not where it should be is looked for: our own rename, then another program's.
 const OPEN_TRIES: u32 = 3;
+/// How much is read at once to find the end of a header: more than most headers have.
+const HEADER_CHUNK_BYTES: usize = 16 * 1024;
 
 /// A message's bytes, always with CRLF line ends, whatever the file has.
 #[derive(Debug)]
@@ -17,14 +29,16 @@ pub struct MessageReader {
     path: PathBuf,
     content: Content,
     len: u64,
+    /// Under which the local cache may have it.
+    key: Option<Key>,
 }
 
 #[derive(Debug)]
 enum Content {
     /// The file is what IMAP sends.
     File(Box<dyn OpenFile>),
-    /// The file has bare line feeds.
-    Repaired(Vec<u8>),
+    /// Read already: the file has bare line feeds, or the local cache had it.
+    Held(Vec<u8>),
 }
 
 impl MessageReader {
@@ -39,8 +53,14 @@ impl MessageReader {
     /// Fills `buffer` from `offset`; fewer bytes only at the end. Blocking.
     pub fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<usize, StorageError> {
         match &self.content {
-            Content::File(file) => file.read_at(offset, buffer).map_err(self.store.io("can't read", &self.path)),
-            Content::Repaired(bytes) => {
+            Content::File(file) => {
+                let read = file.read_at(offset, buffer).map_err(self.store.io("can't read", &self.path))?;
+                if offset == 0 {
+                    self.offer(&buffer[..read]);
+                }
+                Ok(read)
+            }
+            Content::Held(bytes) => {
                 let rest = usize::try_from(offset).ok().and_then(|offset| bytes.get(offset..)).unwrap_or_default();
                 let count = rest.len().min(buffer.len());
                 buffer[..count].copy_from_slice(&rest[..count]);
@@ -49,12 +69,54 @@ impl MessageReader {
         }
     }
     /// The whole message; messages are bounded by `message_bytes_max`. Blocking.
-    pub fn read_all(&self) -> Result<Vec<u8>, StorageError> {
-        match &self.content {
-            Content::File(file) => read_file(file.as_ref(), self.len).map_err(self.store.io("can't read", &self.path)),
-            Content::Repaired(bytes) => Ok(bytes.clone()),
+    pub fn read_all(self) -> Result<Vec<u8>, StorageError> {
+        match self.content {
+            Content::File(ref file) => {
+                let bytes = read_file(file.as_ref(), self.len).map_err(self.store.io("can't read", &self.path))?;
+                self.offer(&bytes);
+                Ok(bytes)
+            }
+            Content::Held(bytes) => Ok(bytes),
         }
     }
+    /// These bytes were read from its beginning: if they are all there are, the local cache may want them.
+    fn offer(&self, bytes: &[u8]) {
+        if let (Some(cache), Some(key)) = (&self.store.settings.cache, self.key)
+            && u64::try_from(bytes.len()).is_ok_and(|read| read == self.len)
+        {
+            cache.offer(key, bytes);
+        }
+    }
+    /// The header with its blank line, as [`crate::mime::Structure`] finds it; without a blank line the whole message is read for that. Blocking.
+    pub fn read_header(&self) -> Result<Vec<u8>, StorageError> {
+        let mut read = Vec::new();
+        loop {
+            let old = read.len();
+            read.resize(old + HEADER_CHUNK_BYTES, 0);
+            let got = match read.get_mut(old..) {
+                Some(buffer) => self.read_at(u64::try_from(old).unwrap_or(u64::MAX), buffer)?,
+                None => 0,
+            };
+            read.truncate(old + got);
+            if let Some(end) = header_end(&read, old) {
+                read.truncate(end);
+                return Ok(read);
+            }
+            if got == 0 {
+                read.truncate(header_length(&read));
+                return Ok(read);
+            }
+        }
+    }
+}
+
+/// Where the header ends; what lies before `searched` was looked at.
+fn header_end(raw: &[u8], searched: usize) -> Option<usize> {
+    if raw.starts_with(b"\r\n") {
+        return Some(2);
+    }
+    let from = searched.saturating_sub(3);
+    memmem::find(raw.get(from..)?, b"\r\n\r\n").map(|at| from + at + 4)
 }
 
 fn read_file(file: &dyn OpenFile, len: u64) -> io::Result<Vec<u8>> {
@@ -93,15 +155,27 @@ impl Mailbox {
         for attempt in 0..OPEN_TRIES {
             let found = {
                 let columns = self.columns.read();
-                columns.position(uid).map(|position| (columns.row(position).size, columns.file(position)))
+                columns.position(uid).map(|position| (columns.row(position), columns.file(position)))
             };
-            let Some((size, file)) = found else { return Err(StorageError::Expunged) };
+            let Some((row, file)) = found else { return Err(StorageError::Expunged) };
+            let key = self.cache_key(Kind::Body, &row, &file);
             let opened = {
                 let path = self.folder().join(file);
-                (self.open_file(&path, size), path)
+                match self.cached(key, row.size) {
+                    Some(bytes) => (Ok((Content::Held(bytes), row.size)), path),
+                    None => (self.open_file(&path, row.size), path),
+                }
             };
             match opened {
-                (Ok((content, len)), path) => return Ok(MessageReader { store: Arc::clone(&self.store), path, content, len }),
+                (Ok((content, len)), path) => {
+                    // A file that is not as long as it was is not what the key says.
+                    let key = key.filter(|_| len == row.size);
+                    let reader = MessageReader { store: Arc::clone(&self.store), path, content, len, key };
+                    if let Content::Held(bytes) = &reader.content {
+                        reader.offer(bytes);
+                    }
+                    return Ok(reader);
+                }
                 (Err(error), _) if error.kind() == io::ErrorKind::NotFound => match attempt {
                     // Our own renames are done when we get the lock.
                     0 => drop(self.disk.lock()),
@@ -122,7 +196,22 @@ impl Mailbox {
         }
         let repaired = with_crlf(read_file(file.as_ref(), on_disk)?);
         let len = u64::try_from(repaired.len()).unwrap_or(u64::MAX);
-        Ok((Content::Repaired(repaired), len))
+        Ok((Content::Held(repaired), len))
+    }
+
+    /// What the local cache has of a message; `None` also where there is no cache.
+    fn cached(&self, key: Option<Key>, size: u64) -> Option<Vec<u8>> {
+        let bytes = self.store.settings.cache.as_ref()?.get(key?)?;
+        u64::try_from(bytes.len()).is_ok_and(|len| len == size).then_some(bytes)
+    }
+    /// Under which the local cache has it; `None` also where there is no cache.
+    pub(super) fn cache_key(&self, kind: Kind, row: &Row, file: &str) -> Option<Key> {
+        self.store.settings.cache.as_ref()?;
+        if kind == Kind::Body && row.size > ENTRY_BYTES_MAX as u64 {
+            return None;
+        }
+        let now = unix_micros().div_euclid(1_000_000);
+        Key::of(kind, &self.folder(), self.uid_validity(), row, file, now)
     }
 
     /// The content of a file that is no message of ours yet, with CRLF line ends.
@@ -135,11 +224,19 @@ impl Mailbox {
 
 #[cfg(test)]
 mod tests {
-    use super::with_crlf;
+    use super::{header_end, with_crlf};
 
     #[test]
     fn bare_line_feeds_get_their_carriage_return() {
         assert_eq!(with_crlf(b"\na\r\nb\n\nc".to_vec()), b"\r\na\r\nb\r\n\r\nc");
         assert_eq!(with_crlf(b"a\r\n".to_vec()), b"a\r\n");
+    }
+
+    #[test]
+    fn the_header_ends_with_its_blank_line_even_across_two_reads() {
+        assert_eq!(header_end(b"A: b\r\n\r\nbody", 0), Some(8));
+        assert_eq!(header_end(b"A: b\r\n\r\nbody", 7), Some(8));
+        assert_eq!(header_end(b"\r\nbody", 0), Some(2));
+        assert_eq!(header_end(b"A: b\r\n", 0), None);
     }
 }

@@ -103,7 +103,7 @@ impl Mailbox {
                     state.lists.push(*own);
                 }
                 Some(_) => {}
-                // One that can't be read stays for whoever repairs it.
+                // One of another UIDVALIDITY is nobody's.
                 None => state.lists.clear(),
             }
             drop(state);
@@ -111,6 +111,7 @@ impl Mailbox {
             Self::apply_list(&names, &mut new);
             self.apply_further(folder, &mut new)?;
         }
+        let damaged = list.clone().filter(|(_, list)| list.bad_lines > 0);
         let letters = new.iter().map(|found| found.flags).chain(plan.renamed.iter().map(|(.., flags)| *flags));
         if let Some(highest) = letters.flat_map(|flags| flags.keywords().last()).max() {
             self.ensure_keyword_letters(folder, highest.position())?;
@@ -140,6 +141,12 @@ impl Mailbox {
             drop(state);
             let own = lists.iter().filter(|list| list.uid_next == below).max().copied();
             own.iter().for_each(|own| self.remove_other_lists(folder, &lists, *own));
+        } else {
+            drop(state);
+        }
+        // What was read may have been replaced above.
+        if let Some(damaged) = damaged.filter(|(own, _)| adopted_below == Some(own.uid_next)) {
+            self.replace_list(folder, &[damaged.0], damaged, &HashMap::new())?;
         }
         Ok(())
     }
@@ -210,7 +217,8 @@ impl Mailbox {
         };
         let since = columns.uids().partition_point(|uid| uid.get() < listed_from);
         let came: HashSet<String> = (since..columns.len()).map(|position| identity(&columns.file(position)).to_owned()).collect();
-        let removing: Vec<String> = state.removals.iter().map(|removal| removal.file.clone()).collect();
+        let removing: Vec<String> =
+            state.removals.iter().map(|removal| removal.file.clone()).chain(state.removed.iter().cloned()).collect();
         let mut plan = plan(sightings, known, &came, &removing);
         plan.gone.retain(|uid| uid.get() < listed_from);
         // Our own messages on their way in.
@@ -264,7 +272,7 @@ impl Mailbox {
         if base.size.is_none() {
             let raw = self.read_foreign(&path)?;
             message.size = u64::try_from(raw.len()).unwrap_or(u64::MAX);
-            message.pending.rendering = Rendering::Ready(Arc::new(render(&raw)));
+            message.pending.rendering = Rendering::Ready(Arc::new(render(&raw, &self.store.asked())));
         }
         Ok(message)
     }
@@ -278,6 +286,7 @@ impl Mailbox {
                     removal.file.clone_from(file);
                 }
             }
+            self.remove_again(state, &plan.removing)?;
         }
         if plan.renamed.is_empty() && plan.gone.is_empty() {
             return Ok(());

@@ -1,6 +1,11 @@
 //! What changes a mailbox: numbers given, messages in flight, rows that the index lacks, work that is due in the folder.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashSet},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
 
 use index::{Change, FlagSet, IndexError, MailboxId, MailboxRecord, MessageRecord, ModSeq, ScanDue, Uid};
 use parking_lot::MutexGuard;
@@ -8,11 +13,17 @@ use parking_lot::MutexGuard;
 use super::{Mailbox, render::Made};
 use crate::{Row, StorageError, maildir::uidlist::OwnList};
 
-/// Rows that may wait for the index; then whoever brings the next one writes them.
-pub(super) const PENDING_ROWS_MAX: usize = 256;
+/// Rows that may wait for the index with what was rendered; then whoever brings the next one writes them.
+const PENDING_ROWS_MAX: usize = 256;
+
+/// Rows of copies that may wait: about 100 bytes each in memory, and whoever opens the mailbox after a crash finds their files by listing the folder.
+const PENDING_COPIES_MAX: usize = if cfg!(test) { 1000 } else { 8192 };
 
 /// Rows of one commit, where many wait: some tens of milliseconds. Tests have few messages.
 pub(super) const ROWS_AT_ONCE: usize = if cfg!(test) { 5 } else { 4096 };
+
+/// Copies whose rows one statement takes over: SQLite holds them in memory meanwhile.
+const COPIES_AT_ONCE: u32 = 256;
 
 /// Locked for one change at a time.
 #[derive(Debug)]
@@ -29,6 +40,8 @@ pub(super) struct State {
     pub write_back: BTreeMap<u32, Duration>,
     /// Files of expunged messages.
     pub removals: Vec<Removal>,
+    /// Names, up to the colon, of removed files that a dead holder had made: its host may send once more the link of a COPY that it had no answer to.
+    pub removed: HashSet<String>,
     /// Rows wait that were shown when the mailbox was opened; until the index has them all, it says that it has to be rebuilt: names and the list know them.
     pub deferred: bool,
     /// Lists of UIDs that lay in the folder when it was opened.
@@ -40,6 +53,19 @@ pub(super) struct State {
     /// When the account was opened or this mailbox taken over: the settling scan counts from here.
     pub taken_over_at: Duration,
 }
+
+impl State {
+    /// Whether as many rows wait as may: of copies more, which take less memory.
+    pub(super) fn has_many_rows(&self) -> bool {
+        let of_copies = |pending: &&Pending| matches!(pending.rendering, Rendering::CopyOf(..));
+        let waiting = self.pending.len();
+        waiting >= PENDING_COPIES_MAX
+            || waiting >= PENDING_ROWS_MAX && waiting - self.pending.values().filter(of_copies).count() >= PENDING_ROWS_MAX
+    }
+}
+
+/// So many of a dead holder's files are remembered that were removed: the last copies of its last second, and what else went meanwhile.
+pub(super) const REMOVED_MAX: usize = 16 * 1024;
 
 /// A file of an expunged message.
 #[derive(Debug, Clone)]
@@ -171,6 +197,28 @@ impl Mailbox {
     ) -> Result<(), StorageError> {
         self.commit_some(state, highest, usize::MAX, work)
     }
+    /// As [`Mailbox::commit`], where `gone` (ascending) are expunged: those of them that the index never had, it gets no rows of.
+    pub(super) fn commit_expunge(
+        &self,
+        state: &mut State,
+        gone: &[Uid],
+        modseq: ModSeq,
+        work: impl FnOnce(&mut Change<'_>) -> Result<(), IndexError>,
+    ) -> Result<(), StorageError> {
+        self.ensure_there()?;
+        let (unwritten, written): (Vec<Uid>, Vec<Uid>) = gone.iter().partition(|uid| state.pending.contains_key(&uid.get()));
+        let runs = self.columns.read().runs(written.iter().map(|uid| (*uid, ())));
+        let mut prepared = self.prepare(state, modseq);
+        prepared.rows.retain(|row| unwritten.binary_search(&row.uid).is_err());
+        self.store.change(|change| {
+            self.write_prepared(state, &prepared, change)?;
+            runs.iter().try_for_each(|(uids, ())| change.expunge_between(self.id, *uids, modseq))?;
+            change.expunge_unwritten(self.id, &unwritten, modseq)?;
+            work(change)
+        })?;
+        self.committed(state, prepared);
+        Ok(())
+    }
     /// As [`Mailbox::commit`], with only the first `rows` of those that wait.
     pub(super) fn commit_some(
         &self,
@@ -195,6 +243,7 @@ impl Mailbox {
     fn prepare_some(&self, state: &State, highest: ModSeq, rows: usize) -> Prepared {
         let columns = self.columns.read();
         let marks = self.ceiling.marks();
+        let written_below = state.pending.keys().nth(rows).copied();
         let scan_due = match state.deferred {
             true if rows < state.pending.len() => ScanDue::Rebuild,
             true => ScanDue::Settle,
@@ -202,14 +251,14 @@ impl Mailbox {
         };
         let record = MailboxRecord {
             scan_due,
-            uid_next: columns.uid_next(),
+            // Whoever takes over after a crash leaves the files from here on their UIDs.
+            uid_next: written_below.filter(|_| !state.deferred).unwrap_or(columns.uid_next()),
             highest_modseq: columns.highest_modseq().max(highest),
             first_recent: self.recent_from.load(std::sync::atomic::Ordering::SeqCst),
             uid_ceiling: marks.uid,
             modseq_ceiling: marks.modseq,
             ..state.record.clone()
         };
-        let written_below = state.pending.keys().nth(rows).copied();
         let rows = state.pending.iter().take(rows).filter_map(|(uid, pending)| {
             let position = columns.position(Uid::new(*uid)?)?;
             let row = columns.row(position);
@@ -228,23 +277,26 @@ impl Mailbox {
     }
     /// Writes what [`Mailbox::prepare`] gave.
     pub(super) fn write_prepared(&self, state: &State, prepared: &Prepared, change: &mut Change<'_>) -> Result<(), IndexError> {
+        let mut copies = Copies::default();
         for row in &prepared.rows {
             change.insert_message(self.id, row)?;
             match state.pending.get(&row.uid.get()).map(|pending| &pending.rendering) {
                 Some(Rendering::Ready(made)) => {
-                    let Made { rendered, preview } = made.as_ref();
-                    change.insert_preview(self.id, row.uid, preview)?;
-                    change.insert_rendered(self.id, row.uid, [&rendered.envelope, &rendered.body_structure, &rendered.headers])?;
+                    made.insert(change, self.id, row.uid)?;
                 }
                 Some(Rendering::CopyOf(mailbox, uid)) => {
-                    change.copy_rendered((*mailbox, *uid), (self.id, row.uid))?;
-                    change.copy_preview((*mailbox, *uid), (self.id, row.uid))?;
+                    if let Some(ended) = copies.add((*mailbox, *uid), row.uid) {
+                        change.copy_made(ended.from, (self.id, ended.to))?;
+                    }
                 }
                 Some(Rendering::Later) | None => {}
             }
             if state.write_back.contains_key(&row.uid.get()) {
                 change.insert_write_back(self.id, row.uid)?;
             }
+        }
+        if let Some(last) = copies.0 {
+            change.copy_made(last.from, (self.id, last.to))?;
         }
         change.update_mailbox(&prepared.record)
     }
@@ -289,7 +341,40 @@ impl Mailbox {
         if state.pending.is_empty() && same {
             return Ok(());
         }
+        while state.pending.len() > ROWS_AT_ONCE {
+            self.commit_some(state, highest, ROWS_AT_ONCE, |_| Ok(()))?;
+        }
         self.commit(state, highest, |_| Ok(()))
+    }
+}
+
+/// Copies that follow each other as their originals do: what was made of these is taken over at once.
+#[derive(Debug, Clone, Copy)]
+struct Copied {
+    from: (MailboxId, (Uid, Uid)),
+    /// The first copy.
+    to: Uid,
+    count: u32,
+}
+
+/// The copies that the next one may follow.
+#[derive(Debug, Default)]
+struct Copies(Option<Copied>);
+
+impl Copies {
+    /// Adds a copy; the run before, if it does not follow that.
+    fn add(&mut self, (mailbox, original): (MailboxId, Uid), copy: Uid) -> Option<Copied> {
+        if let Some(run) = &mut self.0
+            && run.from.0 == mailbox
+            && run.count < COPIES_AT_ONCE
+            && run.from.1.1.get().checked_add(1) == Some(original.get())
+            && run.to.get().checked_add(run.count) == Some(copy.get())
+        {
+            run.from.1.1 = original;
+            run.count += 1;
+            return None;
+        }
+        self.0.replace(Copied { from: (mailbox, (original, original)), to: copy, count: 1 })
     }
 }
 

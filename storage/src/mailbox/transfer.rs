@@ -56,6 +56,8 @@ impl Mailbox {
         self.ensure_there()?;
         target.ensure_there()?;
         self.learn_these(uids)?;
+        // Copies take over what the index has of their originals.
+        self.store.write_answers()?;
         // Nobody renames or removes the source's files meanwhile.
         let _disk = self.disk.lock();
         let (source_folder, target_folder) = (self.folder(), target.folder());
@@ -116,7 +118,7 @@ impl Mailbox {
         match kind {
             Kind::Copy => room.used(),
             Kind::Move => {
-                let left = self.leave_source(&pairs, target, &source_folder);
+                let left = self.leave_source(&pairs, &source_folder);
                 room.moved(left.as_ref().copied().unwrap_or_default());
                 left?;
             }
@@ -131,7 +133,7 @@ impl Mailbox {
             self.store.ensure_not_abandoned()?;
             let done = match kind {
                 Kind::Copy => match filesystem.link(&item.from, &item.to) {
-                    Err(error) if can_be_copied(&error) => copy_file(filesystem, item),
+                    Err(error) if has_no_links(&error) => copy_file(filesystem, item),
                     result => result,
                 },
                 Kind::Move => match filesystem.rename(&item.from, &item.to) {
@@ -165,39 +167,12 @@ impl Mailbox {
         result
     }
 
-    /// The moved messages are in the target: one commit with their rows there and their expunges here. What left.
-    fn leave_source(&self, pairs: &[(Uid, Uid)], target: &Mailbox, source_folder: &Path) -> Result<Usage, StorageError> {
+    /// The moved messages are shown in the target, whose rows follow as those of any new message do; here they are expunged. What left.
+    fn leave_source(&self, pairs: &[(Uid, Uid)], source_folder: &Path) -> Result<Usage, StorageError> {
         let gone: Vec<Uid> = pairs.iter().map(|(old, _)| *old).collect();
-        if self.id == target.id {
-            let mut state = self.state.lock();
-            let modseq = self.next_modseq(&state, source_folder)?;
-            let runs = self.columns.read().runs(gone.iter().map(|uid| (*uid, ())));
-            self.commit(&mut state, modseq, |change| {
-                runs.iter().try_for_each(|(uids, ())| change.expunge_between(self.id, *uids, modseq))
-            })?;
-            let left = self.usage_of(&gone);
-            self.forget(&mut state, &gone, modseq);
-            return Ok(left);
-        }
-        let (mut state, mut target_state) = if self.id < target.id {
-            let state = self.state.lock();
-            (state, target.state.lock())
-        } else {
-            let target_state = target.state.lock();
-            (self.state.lock(), target_state)
-        };
+        let mut state = self.state.lock();
         let modseq = self.next_modseq(&state, source_folder)?;
-        let prepared = self.prepare(&state, modseq);
-        let runs = self.columns.read().runs(gone.iter().map(|uid| (*uid, ())));
-        let target_highest = target.columns.read().highest_modseq();
-        let target_prepared = target.prepare(&target_state, target_highest);
-        self.store.change(|change| {
-            target.write_prepared(&target_state, &target_prepared, change)?;
-            self.write_prepared(&state, &prepared, change)?;
-            runs.iter().try_for_each(|(uids, ())| change.expunge_between(self.id, *uids, modseq))
-        })?;
-        self.committed(&mut state, prepared);
-        target.committed(&mut target_state, target_prepared);
+        self.commit_expunge(&mut state, &gone, modseq, |_| Ok(()))?;
         let left = self.usage_of(&gone);
         self.forget(&mut state, &gone, modseq);
         Ok(left)
@@ -239,7 +214,7 @@ fn map_flags(flags: FlagSet, keywords: &HashMap<KeywordId, KeywordId>) -> FlagSe
 }
 
 /// Errors of link(2) that say that there are no (more) links here.
-fn can_be_copied(error: &io::Error) -> bool {
+pub(super) fn has_no_links(error: &io::Error) -> bool {
     use io::ErrorKind::{CrossesDevices, PermissionDenied, TooManyLinks, Unsupported};
     matches!(error.kind(), CrossesDevices | PermissionDenied | TooManyLinks | Unsupported)
 }

@@ -14,13 +14,18 @@
 //! - any file is read without a panic, and bad lines cost only their own message (`bad_lines_are_counted_and_left_out`)
 //! - no damage of a list of ours gives a message another one's UID (`whatever_byte_of_a_list_is_damaged_no_uid_means_another_message`)
 
-use std::{collections::BTreeMap, fmt::Write};
+use std::{
+    collections::BTreeMap,
+    fmt::Write,
+    io,
+    path::{Path, PathBuf},
+};
 
 use affinity::Epoch;
 use index::{Flag, FlagSet, KeywordId, Uid, UidValidity};
 
 use super::filename::{KEYWORD_LETTERS, identity};
-use crate::filesystem::Entry;
+use crate::filesystem::{Entry, Filesystem, read_small};
 
 /// Dovecot's list, in the mailbox folder or the folder of its control files.
 pub(crate) const DOVECOT_FILE: &str = "dovecot-uidlist";
@@ -30,6 +35,8 @@ pub(crate) const COURIER_FILE: &str = "courierimapuiddb";
 pub(crate) const UIDLIST_BYTES_MAX: usize = 512 * 1024 * 1024;
 
 const OWN_PREFIX: &str = "berth-uidlist,N";
+/// Before the name that a damaged list had.
+const ASIDE_PREFIX: &str = "berth-damaged,";
 
 /// What a list says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,6 +50,8 @@ pub(crate) struct UidList {
     pub messages: BTreeMap<Uid, Listed>,
     /// Lines that could not be read.
     pub bad_lines: usize,
+    /// The first of them; 1 is the file's first line. `None` where the end is missing.
+    pub first_bad_line: Option<usize>,
 }
 
 /// One message of a list.
@@ -81,6 +90,10 @@ impl OwnList {
             Epoch(epoch) => format!("{OWN_PREFIX}{},E{epoch}", self.uid_next),
         }
     }
+    /// As the name that it is kept under when it is damaged, where nobody takes it for a list.
+    pub fn print_aside(self) -> String {
+        format!("{ASIDE_PREFIX}{}", self.print())
+    }
     pub fn parse(name: &str) -> Option<OwnList> {
         let rest = name.strip_prefix(OWN_PREFIX)?;
         let (uid_next, epoch) = match rest.split_once(",E") {
@@ -102,7 +115,7 @@ impl OwnList {
 impl UidList {
     /// An empty one.
     pub fn new(uid_validity: UidValidity) -> UidList {
-        UidList { uid_validity, uid_next: 1, guid: None, messages: BTreeMap::new(), bad_lines: 0 }
+        UidList { uid_validity, uid_next: 1, guid: None, messages: BTreeMap::new(), bad_lines: 0, first_bad_line: None }
     }
     /// Adds a message with the next UID.
     pub fn push(&mut self, listed: Listed) {
@@ -136,7 +149,7 @@ impl UidList {
             return Err(format!("its first line is {first:?}"));
         }
         let mut count = 0;
-        for line in lines.filter(|line| !line.is_empty()) {
+        for (position, line) in lines.enumerate().filter(|(_, line)| !line.is_empty()) {
             count += 1;
             let whole = if summed.is_some() { checked(line) } else { Some(line) };
             let parsed = whole.and_then(|line| line.split_once(' ')).and_then(|(uid, rest)| {
@@ -150,11 +163,23 @@ impl UidList {
                     list.uid_next = list.uid_next.max(uid.get() + 1);
                     list.messages.insert(uid, listed);
                 }
-                _ => list.bad_lines += 1,
+                _ => {
+                    list.bad_lines += 1;
+                    list.first_bad_line = list.first_bad_line.or(Some(position + 2));
+                }
             }
         }
         list.bad_lines += summed.unwrap_or(0).saturating_sub(count);
         Ok(list)
+    }
+    /// What is wrong with it.
+    pub fn damage(&self) -> Option<String> {
+        let known = self.messages.len();
+        match (self.bad_lines, self.first_bad_line) {
+            (0, _) => None,
+            (lines, Some(first)) => Some(format!("{lines} of {} lines, the first is line {first}", known + lines)),
+            (lines, None) => Some(format!("{lines} of {} lines are missing at its end", known + lines)),
+        }
     }
     /// Version 3. `for_dovecot`: without what only we understand.
     pub fn print(&self, for_dovecot: bool) -> String {
@@ -212,6 +237,19 @@ fn sums(header: &str) -> Result<Option<usize>, String> {
 fn checked(line: &str) -> Option<&str> {
     let (sum, line) = line.strip_prefix('C')?.split_once(' ')?;
     (u32::from_str_radix(sum, 16) == Ok(crc32fast::hash(line.as_bytes()))).then_some(line)
+}
+
+/// The list that counts in a mailbox folder and what is wrong with it; `None`: nothing, or there is none.
+pub(crate) fn damaged_list(filesystem: &dyn Filesystem, folder: &Path) -> io::Result<Option<(PathBuf, String)>> {
+    let entries = match filesystem.list(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        entries => entries?,
+    };
+    let Some(own) = OwnList::find(&entries) else { return Ok(None) };
+    let path = folder.join(own.print());
+    let Some(file) = read_small(filesystem, &path, UIDLIST_BYTES_MAX)? else { return Ok(None) };
+    let damage = UidList::parse_own(own, &file).map_or_else(Some, |list| list.damage());
+    Ok(damage.map(|damage| (path, damage)))
 }
 
 /// The id of the mailbox, from the beginning of a list.

@@ -43,7 +43,7 @@ pub(super) fn visit_text(raw: &[u8], part: &Part, visit: &mut dyn FnMut(&str) ->
         return true;
     }
     let mime = MimeFields::read(&raw[part.header.clone()]);
-    let media = mime.leaf_media();
+    let media = mime.leaf_media(false); // what a digest's part is by default is searched as text where it is no message
     if !media.is_text() {
         return true;
     }

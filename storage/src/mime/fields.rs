@@ -39,8 +39,9 @@ fn lines(header: &[u8]) -> impl Iterator<Item = Field<'_>> {
         }
         let (raw, after) = rest.split_at(field_end(rest));
         rest = after;
-        let first_line = memchr(b'\n', raw).map_or(raw, |line_end| &raw[..line_end]);
-        let colon = memchr(b':', first_line).filter(|_| !first_line[0].is_ascii_whitespace());
+        // Names are short: going through one takes less than a call that looks for its end.
+        let name_end = raw.iter().position(|byte| matches!(byte, b':' | b'\n'));
+        let colon = name_end.filter(|end| raw[*end] == b':' && !raw[0].is_ascii_whitespace());
         let (name, value) = colon.map_or((&raw[..0], raw), |colon| (raw[..colon].trim_ascii_end(), &raw[colon + 1..]));
         Some(Field { name, value, raw })
     })
@@ -76,26 +77,69 @@ pub(super) fn unfold(value: &[u8]) -> Vec<u8> {
     unfolded
 }
 
+/// Names that are compared one by one: so few are compared sooner than looked up.
+const FEW_NAMES: usize = 16;
+/// Names and bytes of a set that is worth to be kept: what no mail program asks for.
+const KEPT_NAMES_MAX: usize = 32;
+const KEPT_NAME_BYTES_MAX: usize = 512;
+
+/// A set of names of header fields, whose case makes no difference.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FieldNames(Vec<String>);
+
+impl FieldNames {
+    /// In any order, any number of times.
+    pub fn new(names: &[String]) -> FieldNames {
+        let mut names: Vec<String> = names.iter().map(|name| name.to_ascii_lowercase()).collect();
+        names.sort_unstable();
+        names.dedup();
+        FieldNames(names)
+    }
+    /// Whether all of them are among [`super::CACHED_FIELDS`].
+    pub fn are_cached(&self) -> bool {
+        self.0.iter().all(|name| super::CACHED_FIELDS.contains(&name.as_str()))
+    }
+    /// One text for the set, from which it can be made again; `None`: it is so large or so odd that nothing is kept for it.
+    pub fn key(&self) -> Option<String> {
+        let key = self.0.join(":");
+        let is_odd = self.0.iter().any(|name| name.is_empty() || name.contains(':'));
+        (!is_odd && self.0.len() <= KEPT_NAMES_MAX && key.len() <= KEPT_NAME_BYTES_MAX).then_some(key)
+    }
+    /// The set with this [key](FieldNames::key).
+    pub(crate) fn of_key(key: &str) -> FieldNames {
+        FieldNames(key.split(':').map(str::to_owned).collect())
+    }
+    fn have(&self, name: &[u8]) -> bool {
+        if self.0.len() <= FEW_NAMES {
+            self.0.iter().any(|one| one.as_bytes().eq_ignore_ascii_case(name))
+        } else {
+            self.0.binary_search_by(|one| compare_ignoring_case(one.as_bytes(), name)).is_ok()
+        }
+    }
+    /// Appends these fields of a header block, and the blank line (HEADER.FIELDS).
+    pub fn select(&self, header: &[u8], out: &mut Vec<u8>) {
+        collect(header, |name| self.have(name), out);
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
 /// Only the header fields `names` (or all but them) of a raw header block, with the blank line at the end (HEADER.FIELDS).
 pub fn select_fields(header: &[u8], names: &[String], invert: bool) -> Vec<u8> {
-    let mut names: Vec<&[u8]> = names.iter().map(String::as_bytes).collect();
-    names.sort_unstable_by(|one, other| compare_ignoring_case(one, other));
-    let is_named = |name: &[u8]| names.binary_search_by(|candidate| compare_ignoring_case(candidate, name)).is_ok();
-    let mut selected = collect(header, |name| is_named(name) != invert);
+    let names = FieldNames::new(names);
+    let mut selected = Vec::new();
+    collect(header, |name| names.have(name) != invert, &mut selected);
     selected.extend_from_slice(b"\r\n");
     selected
 }
 
-/// The fields that `wanted` wants, each ended by a line end. It is asked for lines that are no field, too, with an empty name.
-pub(super) fn collect(header: &[u8], wanted: impl Fn(&[u8]) -> bool) -> Vec<u8> {
-    let mut collected = Vec::new();
+/// Appends the fields that `wanted` wants, each ended by a line end. It is asked for lines that are no field, too, with an empty name.
+pub(super) fn collect(header: &[u8], wanted: impl Fn(&[u8]) -> bool, collected: &mut Vec<u8>) {
     for line in lines(header).filter(|line| wanted(line.name)) {
         collected.extend_from_slice(line.raw);
         if !line.raw.ends_with(b"\n") {
             collected.extend_from_slice(b"\r\n"); // the header block is cut off
         }
     }
-    collected
 }
 
 /// Orders field names.

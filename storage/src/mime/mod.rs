@@ -16,6 +16,7 @@ mod find;
 mod preview;
 mod section;
 mod structure;
+mod summary;
 mod surrogate;
 #[cfg(test)]
 mod tests;
@@ -25,8 +26,9 @@ mod write;
 use std::borrow::Cow;
 
 pub use binary::encode_binary;
-pub use fields::select_fields;
+pub use fields::{FieldNames, select_fields};
 pub use find::header_length;
+pub use summary::{SUMMARY_FIELDS, Summary, casemap, summarise};
 pub use surrogate::Surrogate;
 
 use structure::Part;
@@ -123,7 +125,7 @@ impl<'a> Structure<'a> {
     /// The parenthesised BODYSTRUCTURE (`extended`) or BODY.
     pub fn body_structure(&self, extended: bool) -> Vec<u8> {
         let mut out = Vec::new();
-        structure::write(&mut out, self.raw, &self.parts, 0, extended);
+        structure::write(&mut out, self.raw, &self.parts, extended);
         out
     }
     /// Where a section is; `None`: no such part (IMAP answers NIL or an empty string).
@@ -132,9 +134,11 @@ impl<'a> Structure<'a> {
     }
     /// The fields of [`CACHED_FIELDS`] as they stand in the header.
     pub fn cached_headers(&self) -> Vec<u8> {
-        fields::collect(self.header(), |name| {
-            CACHED_FIELDS.binary_search_by(|cached| fields::compare_ignoring_case(cached.as_bytes(), name)).is_ok()
-        })
+        let mut headers = Vec::new();
+        let is_cached =
+            |name: &[u8]| CACHED_FIELDS.binary_search_by(|cached| fields::compare_ignoring_case(cached.as_bytes(), name)).is_ok();
+        fields::collect(self.header(), is_cached, &mut headers);
+        headers
     }
     /// The part's content with its transfer encoding removed (RFC 3516); `None`: no such part; `Err`: unknown or broken encoding (UNKNOWN-CTE).
     pub fn decoded_part(&self, part: &[u32]) -> Option<Result<Cow<'a, [u8]>, UnknownEncoding>> {
@@ -175,6 +179,10 @@ impl<'a> Structure<'a> {
     pub fn header_block(&self) -> HeaderBlock<'a> {
         HeaderBlock(self.header())
     }
+    /// The message's own header as it stands, with the blank line.
+    pub fn raw_header(&self) -> &'a [u8] {
+        self.header()
+    }
     fn header(&self) -> &'a [u8] {
         &self.raw[self.parts[0].header.clone()]
     }
@@ -196,10 +204,6 @@ impl<'a> HeaderBlock<'a> {
     /// Each field (`Name: value`, decoded and unfolded) until `visit` says stop (`false`).
     pub fn texts(&self, visit: &mut dyn FnMut(&str) -> bool) {
         decode::visit_header(self.0, visit);
-    }
-    /// The last field `name` in one line, encoded-words not decoded.
-    pub fn last(&self, name: &str) -> Option<Vec<u8>> {
-        fields::last_field(self.0, name).map(|field| field.unfolded())
     }
     /// As [`Structure::sent_date`].
     pub fn sent_date(&self) -> Option<(i64, (i16, u8, u8))> {

@@ -266,8 +266,10 @@ impl MimeFields {
         self.media.as_ref().is_some_and(|media| media.is_text() && media.sub.eq_ignore_ascii_case(b"html"))
     }
     /// What a leaf is for IMAP. What the grammar gives a structure that it has not (RFC 9051 §9, body-type-basic) goes by another name.
-    pub fn leaf_media(&self) -> Media {
+    pub fn leaf_media(&self, in_digest: bool) -> Media {
         let mut media = match &self.media {
+            // A message by default (RFC 2046 §5.1.5), and one that is encoded or too deep.
+            None if in_digest && !self.says_media => Media::new("application", "octet-stream"),
             None => Media::new("text", "plain"),
             Some(media) if media.is_multipart() => Media::new("text", "plain"),
             Some(media) if media.is_message() => {
@@ -327,8 +329,13 @@ fn parse_language(value: &[u8]) -> Vec<Vec<u8>> {
     languages
 }
 
-/// Appends part `position` as BODYSTRUCTURE (`extended`) or BODY. Nests no deeper than [`DEPTH_MAX`].
-pub(super) fn write(out: &mut Vec<u8>, raw: &[u8], parts: &[Part], position: usize, extended: bool) {
+/// Appends the message as BODYSTRUCTURE (`extended`) or BODY.
+pub(super) fn write(out: &mut Vec<u8>, raw: &[u8], parts: &[Part], extended: bool) {
+    write_part(out, raw, parts, 0, (extended, false));
+}
+
+/// Appends part `position`, which is part of a digest or is not. Nests no deeper than [`DEPTH_MAX`].
+fn write_part(out: &mut Vec<u8>, raw: &[u8], parts: &[Part], position: usize, (extended, in_digest): (bool, bool)) {
     let part = &parts[position];
     let mime = MimeFields::read(&raw[part.header.clone()]);
     let body = &raw[part.body.clone()];
@@ -336,7 +343,7 @@ pub(super) fn write(out: &mut Vec<u8>, raw: &[u8], parts: &[Part], position: usi
     match &part.kind {
         Kind::Multipart(children) => {
             for child in children {
-                write(out, raw, parts, *child, extended);
+                write_part(out, raw, parts, *child, (extended, mime.is_digest()));
             }
             let media = mime.media.clone().unwrap_or_else(|| Media::new("multipart", "mixed"));
             out.push(b' ');
@@ -353,7 +360,7 @@ pub(super) fn write(out: &mut Vec<u8>, raw: &[u8], parts: &[Part], position: usi
             out.push(b' ');
             envelope::write(out, &raw[parts[*inner].header.clone()]);
             out.push(b' ');
-            write(out, raw, parts, *inner, extended);
+            write_part(out, raw, parts, *inner, (extended, false));
             out.push(b' ');
             number(out, lines(body));
             if extended {
@@ -362,7 +369,7 @@ pub(super) fn write(out: &mut Vec<u8>, raw: &[u8], parts: &[Part], position: usi
             }
         }
         Kind::Leaf => {
-            let media = mime.leaf_media();
+            let media = mime.leaf_media(in_digest);
             write_fields(out, &media, &mime, body.len());
             if media.is_text() {
                 out.push(b' ');

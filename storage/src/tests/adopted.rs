@@ -1,5 +1,7 @@
 //! Maildirs of other servers are taken over in place.
 
+use std::path::{Path, PathBuf};
+
 use affinity::Handover;
 use index::{Flag, FlagSet};
 
@@ -357,6 +359,44 @@ fn handed_back_and_taken_over_again_all_stays() {
     assert_eq!(picture(&inbox), before);
     assert_eq!(inbox.uidl(inbox.read().uids(), &crate::UidlFormat::default()).unwrap(), uidls);
     assert!(inbox.read().highest_modseq() > modseq);
+}
+
+#[test]
+fn what_root_hands_back_belongs_to_the_owner_of_the_mail() {
+    use std::os::unix::fs::{MetadataExt, lchown};
+
+    // Nobody else can give files away, and then nothing is to be done.
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    fn all(folder: &Path, found: &mut Vec<PathBuf>) {
+        found.push(folder.to_owned());
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() { all(&path, found) } else { found.push(path) }
+        }
+    }
+    let mut user = dovecot();
+    let control = user.maildir().with_file_name("control");
+    let paths = AccountPaths { control: Some(control.join("deep")), ..AccountPaths::new(user.maildir(), user.index()) };
+    let held = user.open(Handover::Clean);
+    held.set_subscribed(&name("Sent"), true).unwrap();
+    held.close().unwrap();
+    let mut before = Vec::new();
+    all(&user.maildir(), &mut before);
+    before.iter().for_each(|path| lchown(path, Some(4242), Some(4343)).unwrap());
+    crate::release::to_dovecot(&paths, || Ok(())).unwrap();
+    let mut after = Vec::new();
+    all(&control, &mut after);
+    assert!(
+        after.iter().any(|path| path.ends_with("dovecot-uidlist")) && after.iter().any(|path| path.ends_with("subscriptions")),
+        "{after:?}"
+    );
+    all(&user.maildir(), &mut after);
+    for path in after {
+        let owner = std::fs::symlink_metadata(&path).unwrap();
+        assert_eq!((owner.uid(), owner.gid()), (4242, 4343), "{}", path.display());
+    }
 }
 
 #[test]

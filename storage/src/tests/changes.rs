@@ -6,7 +6,7 @@ use affinity::Handover;
 use index::{Flag, FlagSet};
 
 use super::*;
-use crate::StoreOperation;
+use crate::{CreateOptions, StoreOperation, mime::FieldNames};
 
 const SEEN: FlagSet = FlagSet::EMPTY;
 
@@ -103,6 +103,96 @@ fn cached_headers_are_found_wherever_they_are() {
     let expected = all.iter().zip(rendered).filter_map(|(uid, rendered)| Some((*uid, rendered?.headers.to_vec())));
     assert_eq!(visited, expected.collect());
     assert_eq!(visited.len(), 3);
+}
+
+/// With header fields that are not among those of every message.
+fn append_with_mailer(inbox: &Mailbox, number: u32) {
+    let mut staged = inbox.stage(0).unwrap();
+    let long = if number == 3 { "y".repeat(20_000) } else { String::new() };
+    let raw = format!("X-Mailer: mailer {number}{long}\r\nFrom: ada@x\r\nSubject: {number}\r\nX-MAILER: twice\r\n\r\nX-Mailer: no\r\n");
+    staged.write(raw.as_bytes()).unwrap();
+    inbox.append(staged, SEEN, None).unwrap();
+}
+
+#[test]
+fn header_fields_that_were_asked_for_are_read_once() {
+    let mut user = User::new();
+    let held = user.open(Handover::Clean);
+    let inbox = held.inbox();
+    (1..=4).for_each(|number| append_with_mailer(&inbox, number));
+    let names = FieldNames::new(&["X-Mailer".to_owned(), "FROM".to_owned(), "x-mailer".to_owned()]);
+    let all: Vec<Uid> = (1..=9).map(uid).collect();
+    let expected = |number: u32| {
+        let long = if number == 3 { "y".repeat(20_000) } else { String::new() };
+        format!("X-Mailer: mailer {number}{long}\r\nFrom: ada@x\r\nX-MAILER: twice\r\n\r\n")
+    };
+    let looks_for = |inbox: &Mailbox, last: u32, uids: &[Uid]| {
+        let before = user.faulty.looks();
+        let fields = inbox.header_fields(uids, &names).unwrap();
+        for number in 1..=9 {
+            let found = fields.of(uid(number)).map(|found| String::from_utf8(found.to_vec()).unwrap());
+            assert_eq!(found, (number <= last && uids.contains(&uid(number))).then(|| expected(number)), "{number}");
+        }
+        user.faulty.looks() - before
+    };
+    held.run_background_work().unwrap();
+    assert_eq!(looks_for(&inbox, 4, &[uid(2)]), 1, "of one message it is not kept");
+    assert_eq!(looks_for(&inbox, 4, &all), 4);
+    assert_eq!(looks_for(&inbox, 4, &all), 1, "but for the one that is too long to be kept");
+    // What comes from now on has it before anybody asks, in the index or not yet.
+    append_with_mailer(&inbox, 5);
+    assert_eq!(looks_for(&inbox, 5, &[uid(5)]), 0);
+    held.run_background_work().unwrap();
+    assert_eq!(looks_for(&inbox, 5, &[uid(4), uid(5)]), 0);
+    let others = FieldNames::new(&["X-Mailer".to_owned()]);
+    assert_eq!(inbox.header_fields(&[uid(1)], &others).unwrap().of(uid(1)), Some(&b"X-Mailer: mailer 1\r\nX-MAILER: twice\r\n\r\n"[..]));
+    drop(inbox);
+    held.close().unwrap();
+    let held = user.open(Handover::Clean);
+    let inbox = held.inbox();
+    held.account.create(&name("Copies"), CreateOptions::default()).unwrap();
+    let copies = held.open("Copies");
+    let before = user.faulty.looks();
+    append_with_mailer(&inbox, 6);
+    assert!(inbox.header_fields(&[uid(4), uid(6)], &names).unwrap().of(uid(6)).is_some());
+    inbox.copy_to(&[uid(1), uid(2), uid(4), uid(6)], &copies).unwrap();
+    held.run_background_work().unwrap();
+    let copied = copies.header_fields(&[1, 2, 3, 4].map(uid), &names).unwrap();
+    assert_eq!(copied.of(uid(3)).map(<[u8]>::to_vec), Some(expected(4).into_bytes()));
+    assert_eq!(user.faulty.looks(), before, "copies have what their originals had");
+}
+
+#[test]
+fn summaries_are_made_once_wherever_a_message_comes_from() {
+    let mut user = User::new();
+    let held = user.open(Handover::Clean);
+    let inbox = held.inbox();
+    (1..=3).for_each(|number| append_with_mailer(&inbox, number));
+    held.run_background_work().unwrap();
+    append_with_mailer(&inbox, 4);
+    let subjects = |inbox: &Mailbox| {
+        let mut found = std::collections::BTreeMap::new();
+        let all: Vec<Uid> = (1..=9).map(uid).collect();
+        inbox.visit_summaries(&all, &mut |uid, summary| assert!(found.insert(uid.get(), summary.field(0).to_vec()).is_none())).unwrap();
+        found
+    };
+    let expected: std::collections::BTreeMap<u32, Vec<u8>> = (1..=4).map(|number| (number, number.to_string().into_bytes())).collect();
+    let before = user.faulty.looks();
+    assert_eq!(subjects(&inbox), expected);
+    held.run_background_work().unwrap();
+    assert_eq!((subjects(&inbox), user.faulty.looks()), (expected.clone(), before));
+    // An index of a version without summaries: they are made of what was rendered, and kept.
+    inbox.forget_summaries().unwrap();
+    assert_eq!(inbox.summaries_kept().unwrap(), 0);
+    assert_eq!((subjects(&inbox), user.faulty.looks()), (expected.clone(), before));
+    assert_eq!(inbox.summaries_kept().unwrap(), 4);
+    // Nothing is rendered: files are read.
+    drop(inbox);
+    held.close().unwrap();
+    user.delete_index();
+    let held = user.open(Handover::Clean);
+    assert_eq!(subjects(&held.inbox()), expected);
+    assert_eq!(held.inbox().summaries_kept().unwrap(), 4);
 }
 
 #[test]
@@ -352,4 +442,44 @@ fn an_unused_mailbox_is_unloaded_and_comes_back_as_it_was() {
     assert_eq!((picture(&inbox), inbox.status()), (before, status));
     append(&inbox, "three", FlagSet::EMPTY).unwrap();
     assert_eq!(inbox.read().uids(), [uid(1), uid(2), uid(3)]);
+}
+
+#[test]
+fn a_mailbox_whose_folder_fails_keeps_no_other_from_background_work() {
+    let mut user = User::new();
+    let held = user.open(Handover::Clean);
+    let (inbox, sent) = (held.inbox(), held.open("Sent"));
+    let seen = StoreOperation::Add(FlagSet::of(&[Flag::Seen]));
+    for mailbox in [&inbox, &sent] {
+        append(mailbox, "a", FlagSet::EMPTY).unwrap();
+        append(mailbox, "b", FlagSet::EMPTY).unwrap();
+    }
+    assert!(held.run_background_work().unwrap().is_empty());
+    // Names of this folder can't be changed.
+    let (folder, aside) = (user.maildir().join(".Sent/cur"), user.maildir().join(".Sent/aside"));
+    #[expect(clippy::disallowed_methods, reason = "the folder is moved out of sight")]
+    std::fs::rename(&folder, &aside).unwrap();
+    std::fs::write(&folder, b"no folder").unwrap();
+    let named = |name: &str| user.files("").iter().filter(|file| file.ends_with(name)).count();
+    for (round, failures) in [(1, 1), (2, 0)] {
+        for mailbox in [&inbox, &sent] {
+            mailbox.store(&[uid(round)], seen, None).unwrap();
+        }
+        let failed = held.run_background_work().unwrap();
+        assert_eq!(failed.len(), failures, "the one that failed waits, {failed:?}");
+        assert_eq!(named(":2,S"), usize::try_from(round).unwrap(), "the other does not");
+    }
+    // It is done as soon as it can be.
+    std::fs::remove_file(&folder).unwrap();
+    #[expect(clippy::disallowed_methods, reason = "and back")]
+    std::fs::rename(&aside, &folder).unwrap();
+    let is_done = || user.files(".Sent").iter().all(|file| file.ends_with(":2,S"));
+    for _ in 0..6000 {
+        if is_done() {
+            break;
+        }
+        assert!(held.run_background_work().unwrap().is_empty());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert!(is_done(), "{:?}", user.files(".Sent"));
 }

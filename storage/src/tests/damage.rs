@@ -82,7 +82,9 @@ fn work(user: &User, held: &Held, damage: &[Damage], forget: bool) {
     let before = picture(&inbox);
     let modseq = inbox.read().highest_modseq();
     for (number, damage) in damage.iter().enumerate() {
-        held.run_background_work().unwrap_or_else(|error| assert!(matches!(error, StorageError::IndexDamaged(_)), "{error}"));
+        if let Err(error) = held.run_background_work() {
+            assert!(matches!(error, StorageError::IndexDamaged(_)), "{error}");
+        }
         damage.strike(&index_folder(user));
         if forget {
             // The account's own pages are forgotten, so that it has to read the file.

@@ -104,8 +104,18 @@ fn check(held: &Held, told: &Told) {
 }
 
 fn run(failure: Failure, dies: bool) {
+    // A file server has messages linked to their places, a disk renamed.
+    for remote in [false, true] {
+        run_on(failure, dies, remote);
+    }
+}
+
+fn run_on(failure: Failure, dies: bool, remote: bool) {
     for call in 1.. {
         let mut user = User::new();
+        if remote {
+            user.faulty.pretend_remote();
+        }
         let mut held = user.open(Handover::Clean);
         let mut told = Told::default();
         for subject in ["one", "two"] {

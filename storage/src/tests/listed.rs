@@ -4,9 +4,11 @@ use affinity::Handover;
 use index::{Flag, FlagSet};
 
 use super::*;
-use crate::{StoreOperation, filesystem::Failure};
+use crate::{AccountPaths, StoreOperation, filesystem::Failure, maildir::uidlist::damaged_list};
 
 const MANY: usize = 100;
+/// So few are renamed instead.
+const RENAMED: usize = 20;
 
 /// Enough files for a list: with sizes in their names and without, with CRLF and without, some in `new/`.
 fn filled(count: usize) -> User {
@@ -424,4 +426,69 @@ fn a_dead_holders_late_list_does_not_count() {
     assert_eq!(contents(&held.inbox()), before);
     held.close().unwrap();
     assert_eq!(lists(&user), ours, "what does not count goes");
+}
+
+/// One line of the list is another one's.
+fn damage_list(user: &User) -> (String, Vec<u8>) {
+    let [list] = lists(user).try_into().unwrap();
+    let path = user.maildir().join(&list);
+    let mut text = std::fs::read(&path).unwrap();
+    let line = text.windows(2).position(|pair| pair == b"\nC").unwrap() + 12;
+    text[line] ^= 1;
+    std::fs::write(&path, &text).unwrap();
+    (list, text)
+}
+
+#[test]
+fn a_damaged_list_is_kept_aside_and_a_sound_one_takes_its_place() {
+    // Of very many files and of some; one line is damaged, or the first one.
+    for (count, whole) in [(MANY, false), (MANY, true), (RENAMED, false), (RENAMED, true)] {
+        let mut user = filled(MANY);
+        let held = user.open(Handover::Clean);
+        let before = contents(&held.inbox());
+        held.close().unwrap();
+        for file in user.files("").into_iter().skip(count) {
+            std::fs::remove_file(user.maildir().join(file)).unwrap();
+        }
+        let (list, mut damaged) = damage_list(&user);
+        if whole {
+            damaged[3] ^= 1;
+            std::fs::write(user.maildir().join(&list), &damaged).unwrap();
+        }
+        user.delete_index();
+        let held = user.open(Handover::Clean);
+        let after = contents(&held.inbox());
+        held.run_background_work().unwrap();
+        held.close().unwrap();
+        assert_eq!(std::fs::read(user.maildir().join(format!("berth-damaged,{list}"))).unwrap(), damaged, "{count} {whole}");
+        let there = lists(&user);
+        assert!(there.len() == 1 && there[0] != list, "{there:?}");
+        assert_eq!(damaged_list(&crate::filesystem::Shared, &user.maildir()).unwrap(), None);
+        if !whole {
+            assert!(after.iter().filter(|(uid, content)| before.get(uid) == Some(content)).count() >= count - 1, "the other lines count");
+        }
+        user.delete_index();
+        assert_eq!(contents(&user.open(Handover::Clean).inbox()), after, "once and for all");
+    }
+}
+
+#[test]
+fn what_a_damaged_list_says_is_not_handed_back() {
+    let mut user = filled(MANY);
+    let paths = AccountPaths::new(user.maildir(), user.index());
+    let held = user.open(Handover::Clean);
+    let before = contents(&held.inbox());
+    held.close().unwrap();
+    let (list, _) = damage_list(&user);
+    let everything = user.everything();
+    let refused = crate::release::to_dovecot(&paths, || Ok(())).unwrap_err().to_string();
+    assert!(refused.contains(&list) && refused.contains("the first is line 2") && refused.contains("berth index rebuild"), "{refused}");
+    assert_eq!(user.everything(), everything);
+
+    // What it says to do helps, and costs no UID: the index is sound.
+    let held = user.open(Handover::Clean);
+    held.rebuild_index().unwrap();
+    assert_eq!(contents(&held.inbox()), before);
+    held.close().unwrap();
+    assert_eq!(crate::release::to_dovecot(&paths, || Ok(())).unwrap()[0].messages, MANY);
 }

@@ -3,16 +3,19 @@
 mod acls;
 mod adopted;
 mod annotations;
+mod cached;
 mod changes;
 mod damage;
 mod faults;
 mod folders;
 mod foreign;
 mod layouts;
+mod leftovers;
 mod listed;
 mod object_ids;
 mod quota;
 mod size;
+mod snapshots;
 mod survival;
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
@@ -43,7 +46,7 @@ pub(super) struct User {
 }
 
 /// In memory where the host has such a place: thousands of fsyncs take minutes on a disk.
-fn folder_in_memory() -> tempfile::TempDir {
+pub(super) fn folder_in_memory() -> tempfile::TempDir {
     tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
 }
 
@@ -78,6 +81,7 @@ impl User {
                 settle_after: Duration::ZERO,
                 late_look_interval: Duration::ZERO,
                 suspended_wait: Duration::ZERO,
+                cache: None,
             },
             layout: Layout::default(),
             inbox: false,

@@ -87,7 +87,7 @@ fn take(held: &Held, step: &Step) {
         Step::Delete(number) => expected(held.delete(&nth_mailbox(held, *number).name())),
         Step::Rename { from, to } => expected(held.rename(&nth_mailbox(held, *from).name(), &named(*to))),
         Step::Subscribe(number) => held.set_subscribed(&named(*number), number % 2 == 0).unwrap(),
-        Step::Background => held.run_background_work().unwrap(),
+        Step::Background => drop(held.run_background_work().unwrap()),
         Step::Reopen => {}
     }
 }
@@ -341,6 +341,47 @@ fn what_a_dead_holders_late_requests_move_is_looked_for_until_they_can_not_arriv
     std::fs::remove_file(user.maildir().join(&file)).unwrap();
     held.run_background_work().unwrap();
     assert_eq!((inbox.read().len(), sent.read().len()), (0, 1), "UID {moved} is where its file is");
+}
+
+/// The holder died without the answer to a COPY that the file server had carried out; its host sends the link again when it is back.
+#[test]
+fn a_copys_link_that_comes_again_brings_no_expunged_message_back() {
+    let mut user = User::new();
+    user.settings.rescan_interval = Duration::from_secs(3_600);
+    user.faulty.pretend_remote();
+    let held = user.open(Handover::Clean);
+    let inbox = held.inbox();
+    append(&inbox, "copied", FlagSet::EMPTY).unwrap();
+    inbox.copy_to(&[uid(1)], &held.open("Sent")).unwrap();
+    user.die(held);
+    let original = user.maildir().join(user.files("").remove(0));
+    let copy = user.maildir().join(".Sent").join(user.files(".Sent").remove(0));
+    let late_link = || std::fs::hard_link(&original, &copy);
+    let held = user.open(Handover::Unclean);
+    let sent = held.open("Sent");
+    assert_eq!(sent.read().len(), 1, "what nobody was told of may be there");
+
+    sent.remove(&[uid(1)]).unwrap();
+    held.run_background_work().unwrap();
+    assert_eq!(
+        late_link().unwrap_err().kind(),
+        std::io::ErrorKind::AlreadyExists,
+        "while requests of the dead host are expected, the name is taken"
+    );
+    for _ in 0..3 {
+        sent.remove_files().unwrap();
+        assert!(!copy.exists());
+        late_link().unwrap();
+        sent.refresh(true).unwrap();
+        assert_eq!((sent.read().len(), copy.exists()), (0, true), "nobody sees it");
+    }
+    sent.remove_files().unwrap();
+    assert!(!copy.exists() && original.exists());
+
+    // Another program's file of another name is a message.
+    std::fs::hard_link(&original, copy.with_file_name("1500000000.M1P1.host:2,")).unwrap();
+    sent.refresh(true).unwrap();
+    assert_eq!(sent.read().len(), 1);
 }
 
 /// A lost host's delegations make renames and removals wait: so they wait themselves, but for closing.

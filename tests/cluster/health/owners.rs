@@ -126,7 +126,7 @@ fn what_root_sets_is_followed_by_nodes_of_another_account() -> Result<()> {
     let made: Value = serde_json::from_str(&site.as_root(&["user", "app-password", "add", "ada", "--json"])?)?;
     let password = made["password"].as_str().with_context(|| made.to_string())?.to_owned();
     Imap::login(&imap, "ada", &password).with_context(logs)?.logout()?;
-    ensure!(site.as_root(&["doctor", "--json"])?.contains("\"owners\""));
+    ensure!(site.as_root(&["doctor", "--json"])?.contains("\"owners (shared directory)\""));
 
     // As an older build, or a restored backup, may have left it.
     chown(root.join("settings/b"), Some(0), Some(0))?;

@@ -32,11 +32,12 @@ fn pebble(cluster: &Cluster, validity: Duration) -> Result<(Pebble, String)> {
         http: port,
         tls,
         directory: cluster.spare_address(1),
+        names_are_at: "127.0.0.1".to_owned(),
         names: cluster.spare_address(2),
         management: cluster.spare_address(3),
     };
     let folder = cluster.root.parent().context("no folder")?.join("pebble");
-    Ok((Pebble::start(&folder, &ports, validity)?, http))
+    Ok((Pebble::start(&folder, &folder, &ports, validity)?, http))
 }
 
 /// What a node shows who asks for the name, unless it is the demo's own certificate.
@@ -92,7 +93,7 @@ fn a_certificate_by_acme_is_got_by_one_node_used_by_all_and_renewed_before_its_e
     let (pebble, http) = pebble(&cluster, VALIDITY)?;
     // Only the first node can be asked for proofs, whichever node orders.
     cluster::set(&cluster.nodes[0].config, "listen", &format!("acme = [\"{http}\"]"))?;
-    cluster.configure(&pebble.settings(NAME)?)?;
+    cluster.configure(&pebble.settings(NAME))?;
     let first = shown_by_all(&cluster, &[], ORDER_LIMIT)?;
     ensure!(orders(&cluster)? == 1, "{} orders for one certificate", orders(&cluster)?);
 
@@ -142,7 +143,7 @@ fn a_failed_order_is_explained_waits_for_all_and_is_made_again_when_asked() -> R
     let mut cluster = Cluster::start(&Demo { nodes: 2, users: 1, ..Demo::default() })?;
     let (pebble, http) = pebble(&cluster, LONG)?;
     // Nobody listens where the authority asks.
-    cluster.configure(&pebble.settings(NAME)?)?;
+    cluster.configure(&pebble.settings(NAME))?;
     let why = wait::until("the failure to be told", ORDER_LIMIT, || {
         let Err(error) = command(&cluster, 0, &["tls", "show"]) else { bail!("it is not known as a failure") };
         let error = format!("{error:#}");
@@ -172,7 +173,7 @@ fn names_are_proved_in_handshakes_by_whichever_node_is_asked() -> Result<()> {
     let mut cluster = Cluster::start(&Demo { nodes: 2, users: 1, ..Demo::default() })?;
     let (pebble, _) = pebble(&cluster, LONG)?;
     let other = "imap.berth.test";
-    let settings = pebble.settings(&format!("{NAME}\", \"{other}"))?;
+    let settings = pebble.settings(&format!("{NAME}\", \"{other}"));
     cluster.configure(&format!("{settings}challenge = \"tls-alpn-01\"\n"))?;
     let first = shown_by_all(&cluster, &[], ORDER_LIMIT)?;
     ensure!(tls::certificate_for(&cluster.nodes[1].doors.imaps, other, &[])? == first, "one certificate for both names");
@@ -200,7 +201,7 @@ fn when_the_node_that_orders_is_killed_another_one_does() -> Result<()> {
     let mut cluster = Cluster::start(&Demo { nodes: 2, users: 1, ..Demo::default() })?;
     let (pebble, http) = pebble(&cluster, LONG)?;
     pebble.pause()?;
-    let settings = pebble.settings(NAME)?;
+    let settings = pebble.settings(NAME);
     let add = |cluster: &Cluster, node: usize| -> Result<()> {
         let text = fs::read_to_string(&cluster.nodes[node].config)?;
         Ok(fs::write(&cluster.nodes[node].config, format!("{text}\n{settings}"))?)

@@ -120,11 +120,14 @@ fn check_split(content: &[u8], fetched: &Fetched, part: &Part, message: &Part) -
         let end = at.end + bytes.len();
         let next = next_delimiter(content, at.end, boundary);
         match next {
-            // Between two lines that follow each other there is one line end for both: a delimiter or an empty line, and the next delimiter.
+            // Between two lines that follow each other there is one line end for both: a delimiter (of this multipart or of the last one inside) or an
+            // empty line, and the next delimiter. RFC 2046 §5.1.1 asks for two.
             Some(next) => {
                 let between = &content[end..next.start];
                 ensure!(
-                    between == b"\r\n" || (between.is_empty() && (bytes.is_empty() || bytes == b"\r\n" || bytes.ends_with(b"\r\n\r\n"))),
+                    between == b"\r\n"
+                        || (between.is_empty()
+                            && (bytes.is_empty() || bytes == b"\r\n" || bytes.ends_with(b"\r\n\r\n") || opens_at_end(&bytes, child))),
                     "between part {} and its end: {:?}",
                     child.number,
                     String::from_utf8_lossy(between)
@@ -139,6 +142,20 @@ fn check_split(content: &[u8], fetched: &Fetched, part: &Part, message: &Part) -
     }
     ensure!(at.closes || at.end == content.len(), "a part is missing behind {}", part.children.len());
     Ok(())
+}
+
+/// Whether a part's last line opens one more part, with nothing in it: of the part itself, or of what is last in there.
+fn opens_at_end(bytes: &[u8], part: &Part) -> bool {
+    let last_line = bytes.strip_suffix(b"\n").unwrap_or(bytes).iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+    let mut inside = Some(part);
+    while let Some(part) = inside {
+        let boundary = part.parameters.iter().find(|(name, _)| name == "boundary").map(|(_, value)| value.trim_ascii_end());
+        if boundary.and_then(|boundary| next_delimiter(bytes, last_line, boundary)).is_some_and(|found| !found.closes) {
+            return true;
+        }
+        inside = part.children.last();
+    }
+    false
 }
 
 struct Delimiter {

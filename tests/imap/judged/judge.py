@@ -32,13 +32,20 @@ class AsWritten(Compat32):
         return value
 
 
+def words(value):
+    """Between the words of a structured field a bare CR is white space, as the line end that it was meant for (RFC 5322 section 4); in a quoted string it is nothing."""
+    return re.sub(r'("(?:[^"\\]|\\.)*"?)|\x01', lambda found: found[1].replace("\x01", "") if found[1] else " ", value, flags=re.S)
+
+
 class Part(email.message.Message):
     fields = ""
 
     def get(self, name, failobj=None):
         """Of several fields the last counts; no RFC says which, and Berth takes the last everywhere."""
         found = [value for known, value in self._headers if known.strip().lower() == name.lower()]
-        return found[-1] if found else failobj
+        if not found:
+            return failobj
+        return words(found[-1]) if name.lower() in ("content-type", "content-transfer-encoding") else found[-1]
 
     def get_boundary(self, failobj=None):
         """Without the line ends of a folded one (RFC 5322 section 2.2.3)."""
@@ -179,9 +186,9 @@ def unclear(part):
 
 
 def words_behind(root, raw):
-    """Whether more than white space stands behind something that begins as a delimiter."""
+    """Whether more than spaces and tabs stands behind something that begins as a delimiter: words, or a bare CR."""
     boundaries = {part.get_boundary() for part in root.walk() if part.get_boundary()}
-    return any(re.search(rb"^--" + re.escape(boundary.encode("ascii", "surrogateescape")) + rb"(--[^\s]|(--)?[ \t]+[^\s])", raw, re.M) for boundary in boundaries)
+    return any(re.search(rb"^--" + re.escape(boundary.encode("ascii", "surrogateescape")) + rb"(--[^\s]|(--)?[ \t]+[^\s]|(--)?[ \t]*\r(?!\n))", raw, re.M) for boundary in boundaries)
 
 
 def describe(part):

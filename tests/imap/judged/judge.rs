@@ -20,7 +20,7 @@ pub struct Seen {
     media: String,
     kind: String,
     parameters: Option<Vec<(String, String)>>,
-    /// Of the message: more than white space stands behind something that begins as a delimiter.
+    /// Of the message: more than spaces and tabs stand behind something that begins as a delimiter.
     #[serde(default)]
     words_behind: bool,
     /// Its Content-Type is not what the grammar allows, and says that it is a multipart.
@@ -72,7 +72,7 @@ pub fn not_asked(message: &[u8], body: &Part, seen: &Seen) -> Option<&'static st
     }
     let boundaries = body.boundaries();
     if seen.words_behind {
-        return Some("words behind a delimiter: RFC 2046 §5.1.1 takes the line as one, Python does not");
+        return Some("words or a bare CR behind a delimiter: RFC 2046 §5.1.1 takes the line as one, Python does not");
     }
     if lines.last().is_some_and(|last| last.starts_with(b"--") && !last.trim_ascii_end().ends_with(b"--")) {
         return Some("a delimiter at the very end: it opens no part here, and an empty one for Python");

@@ -28,6 +28,23 @@ fn number(name: &str, otherwise: usize) -> Result<usize> {
     env::var(name).map_or(Ok(otherwise), |value| value.parse().with_context(|| format!("{name}={value} is not a number")))
 }
 
+/// What thousands of made messages differed about: each has what one of the judge's rules is there for.
+fn disputed() -> Vec<Vec<u8>> {
+    let of_two = |fields: &str, inner: &str| {
+        format!("MIME-Version: 1.0\r\nContent-Type: {fields}\r\n\r\n--b0\r\n{inner}\r\n--b0\r\n\r\nlast\r\n--b0--\r\n").into_bytes()
+    };
+    let alone = |fields: &str| format!("MIME-Version: 1.0\r\n{fields}\r\n\r\na=3Db\r\n").into_bytes();
+    vec![
+        of_two("multipart/mixed; boundary=b0", "Content-Type: multipart/mixed; boundary=c1\r\n\r\n--c1\r\n\r\nx\r\n--c1"),
+        of_two("multipart/mixed; boundary=b0", "Content-Type: multipart/mixed; boundary=c1\r\n\r\n--c1 \t\r\r\n\r\nx\r\n--c1--"),
+        of_two("multipart/digest; boundary=b0", "Content-Transfer-Encoding: BASE64\r\r\n\r\nYWE="),
+        of_two("multipart/x-other;\r\r\n\tboundary=b0", "Content-Type: message\r/global\r\n\r\nSubject: x\r\n\r\n"),
+        of_two("multipart/mixed; boundary=\"b\r0\"", "Content-Type: Message/RFC822;\r name=x.eml\r\n\r\nSubject: x\r\n\r\n"),
+        alone("Content-Type: \rText/X-y (a comment); format=flowed; delsp = yes"),
+        alone("Content-Transfer-Encoding: quoted-printable\r"),
+    ]
+}
+
 /// Stores messages; UIDs begin with 1 and are in order.
 fn append_all(imap: &mut Imap, messages: &[Vec<u8>]) -> Result<()> {
     // Headers here have characters beyond ASCII, which APPEND takes only from who enabled them.
@@ -54,7 +71,8 @@ fn every_section_of_real_and_broken_mail_is_what_others_make_of_it() -> Result<(
         return Ok(()); // reads broken mail in ways of its own
     }
     let seed = u64::try_from(number("BERTH_JUDGED_SEED", 1)?)?;
-    let mut messages = corpus::messages()?;
+    let mut messages = disputed();
+    messages.extend(corpus::messages()?);
     let real = messages.len();
     let mut maker = Maker::new(seed);
     for _ in 0..number("BERTH_JUDGED_MESSAGES", MESSAGES)? {

@@ -201,7 +201,8 @@ fn same_for_all(history: &OfUser<'_>) -> Vec<Violation> {
     let Some((first, others)) = history.finals.split_first() else { return Vec::new() };
     let mut violations = Vec::new();
     for other in others {
-        let (a, b) = if other.without_uids { (ids(first), ids(other)) } else { (exact(first), exact(other)) };
+        let late = came_late(history, first, other);
+        let (a, b) = if other.without_uids { (ids(first), ids(other)) } else { (exact(first, &late), exact(other, &late)) };
         let only = |a: &BTreeSet<String>, b: &BTreeSet<String>| a.difference(b).take(10).cloned().collect::<Vec<_>>().join("; ");
         if a != b {
             let what = format!("only {} sees: {}. Only {} sees: {}", first.by, only(&a, &b), other.by, only(&b, &a));
@@ -211,8 +212,18 @@ fn same_for_all(history: &OfUser<'_>) -> Vec<Violation> {
     violations
 }
 
-fn exact(read: &Final) -> BTreeSet<String> {
-    let messages = read.mailboxes.iter().flat_map(|(name, mailbox)| {
+/// A CREATE without an answer may be carried out by a lost host when it is back: whoever opens the account after that finds one more mailbox, without mail.
+fn came_late<'a>(history: &OfUser<'_>, first: &Final, other: &'a Final) -> BTreeSet<&'a str> {
+    let without_answer = |name: &str| {
+        let is_create = |one: &Operation| matches!(&one.request, Request::Create { mailbox } if mailbox == name);
+        history.operations.iter().any(|one| is_create(one) && one.has_no_answer())
+    };
+    let late = other.mailboxes.iter().filter(|(name, mailbox)| mailbox.messages.is_empty() && !first.mailboxes.contains_key(name.as_str()));
+    late.map(|(name, _)| name.as_str()).filter(|name| without_answer(name)).collect()
+}
+
+fn exact(read: &Final, late: &BTreeSet<&str>) -> BTreeSet<String> {
+    let messages = read.mailboxes.iter().filter(|(name, _)| !late.contains(name.as_str())).flat_map(|(name, mailbox)| {
         let head = format!("{name} UIDVALIDITY {}", mailbox.uid_validity);
         let message = {
             let head = head.clone();

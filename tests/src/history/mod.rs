@@ -322,13 +322,17 @@ impl Operation {
     pub fn is_done(&self) -> bool {
         matches!(self.outcome, Outcome::Done(_))
     }
+    /// Whether nobody knows if it was done.
+    pub fn has_no_answer(&self) -> bool {
+        matches!(self.outcome, Outcome::Unknown(_))
+    }
     /// Whether it may have been done.
     pub fn may_be_done(&self) -> bool {
         !matches!(self.outcome, Outcome::Refused(_))
     }
     /// After this moment it has no effect any more: never, where nobody knows.
     fn over(&self) -> Micros {
-        if matches!(self.outcome, Outcome::Unknown(_)) { Micros::MAX } else { self.ended }
+        if self.has_no_answer() { Micros::MAX } else { self.ended }
     }
     /// Messages that it placed, as acknowledged: what each is, where it came from, where it is.
     fn placed(&self) -> Vec<Placed<'_>> {

@@ -224,6 +224,23 @@ fn readers_who_disagree_are_noticed() {
 }
 
 #[test]
+fn an_empty_mailbox_of_a_create_without_an_answer_may_come_late_and_nothing_else() {
+    let inbox = ("INBOX", mailbox(INBOX, 1, 1, &[]));
+    let create = || Request::Create { mailbox: named("s1") };
+    let disagree = |story: Story, late: Mailbox| {
+        let violations = check(&story.ends(std::slice::from_ref(&inbox)).ends(&[inbox.clone(), ("s1", late)]).0);
+        violations.iter().any(|violation| violation.property.contains("same mail"))
+    };
+    let empty = || mailbox(WORK, 1, 1, &[]);
+    assert!(!disagree(Story::default().tries(10, create()), empty()));
+    assert!(disagree(Story::default().does(10, create(), Answer::Plain), empty()), "it was answered");
+    assert!(disagree(Story::default().tries(10, Request::Create { mailbox: named("s2") }), empty()), "another one");
+    assert!(disagree(Story::default().tries(10, create()), mailbox(WORK, 2, 1, &[(1, "a", "")])), "with mail");
+    let gone = Story::default().tries(10, create()).ends(&[inbox.clone(), ("s1", empty())]).ends(std::slice::from_ref(&inbox));
+    gone.breaks("same mail");
+}
+
+#[test]
 fn a_uid_that_was_another_message_is_noticed() {
     Story::default()
         .does(10, deliver("a"), Answer::Plain)

@@ -15,21 +15,24 @@ use crate::{packages, process::Guarded, tls::Authority, wait};
 /// How long it may take to listen.
 const START_LIMIT: Duration = Duration::from_secs(60);
 
-/// A running Pebble, with a name server that has 127.0.0.1 for every name.
+/// A running Pebble, with a name server that has one address for every name.
 #[derive(Debug)]
 pub struct Pebble {
     pebble: Guarded,
     _names: Guarded,
     address: String,
-    authority: PathBuf,
+    /// Its files as the nodes see them.
+    seen: PathBuf,
     log: PathBuf,
 }
 
 /// Where it listens, and where it asks for proofs.
 #[derive(Debug)]
 pub struct Ports {
-    /// host:port of its directory.
+    /// IP:port of its directory.
     pub directory: String,
+    /// The IPv4 address that every name has.
+    pub names_are_at: String,
     /// host:port of its name server.
     pub names: String,
     /// host:port where names can be changed.
@@ -44,13 +47,14 @@ pub struct Ports {
 const ACCOUNT: (&str, &str) = ("berth-tests", "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W");
 
 impl Pebble {
-    /// Starts one whose certificates are valid for `validity`; its files are in `folder`.
-    pub fn start(folder: &Path, ports: &Ports, validity: Duration) -> Result<Pebble> {
+    /// Starts one whose certificates are valid for `validity`; its files are in `folder`, which is `seen` where the nodes run.
+    pub fn start(folder: &Path, seen: &Path, ports: &Ports, validity: Duration) -> Result<Pebble> {
         fs::create_dir_all(folder)?;
-        let (authority, log) = (folder.join("authority.pem"), folder.join("pebble.log"));
+        let log = folder.join("pebble.log");
         let own = Authority::new()?;
-        fs::write(&authority, own.pem())?;
-        let (certificate, key) = own.server("localhost")?;
+        fs::write(folder.join("authority.pem"), own.pem())?;
+        let (host, _) = ports.directory.rsplit_once(':').context("no port")?;
+        let (certificate, key) = own.server(host)?;
         fs::write(folder.join("own.pem"), certificate)?;
         fs::write(folder.join("own-key.pem"), key)?;
         fs::write(folder.join("account-key"), format!("{}\n", ACCOUNT.1))?;
@@ -65,6 +69,8 @@ impl Pebble {
 
         let mut names = command("pebble-challtestsrv", &log)?;
         names.args([
+            "-defaultIPv4",
+            &ports.names_are_at,
             "-http01",
             "",
             "-https01",
@@ -87,18 +93,18 @@ impl Pebble {
             TcpStream::connect(&ports.directory).map(drop)?;
             Ok(())
         })?;
-        Ok(Pebble { pebble, _names: names, address: ports.directory.clone(), authority, log })
+        Ok(Pebble { pebble, _names: names, address: ports.directory.clone(), seen: seen.to_owned(), log })
     }
 
     /// `[tls.acme]` for it.
-    pub fn settings(&self, name: &str) -> Result<String> {
-        let port = self.address.rsplit_once(':').context("no port")?.1;
-        Ok(format!(
-            "[tls.acme]\nnames = [\"{name}\"]\nagree_to_terms = true\ndirectory = \"https://localhost:{port}/dir\"\nca_file = {:?}\ncontact = \"postmaster@berth.test\"\naccount_id = {:?}\naccount_key_file = {:?}\n",
-            self.authority,
+    pub fn settings(&self, name: &str) -> String {
+        format!(
+            "[tls.acme]\nnames = [\"{name}\"]\nagree_to_terms = true\ndirectory = \"https://{}/dir\"\nca_file = {:?}\ncontact = \"postmaster@berth.test\"\naccount_id = {:?}\naccount_key_file = {:?}\n",
+            self.address,
+            self.seen.join("authority.pem"),
             ACCOUNT.0,
-            self.authority.with_file_name("account-key"),
-        ))
+            self.seen.join("account-key"),
+        )
     }
 
     /// Stands still.

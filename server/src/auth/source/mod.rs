@@ -395,6 +395,7 @@ mod tests {
             let reloaded = Sources::open(&section, "unused".into(), Some(&sources)).unwrap();
             assert!(reloaded.known(&user("ada")).is_some(), "settings that are read again forget nobody");
             database.execute_batch("DELETE FROM users").unwrap();
+            tokio::time::sleep(Duration::from_millis(20)).await;
             assert!(!ask().await);
             assert_eq!(rule(), None, "there is no such user any more");
         }

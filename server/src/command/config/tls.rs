@@ -18,7 +18,7 @@ use crate::{
     command::{
         ConfigFile,
         control::{self, RenewReply, Request, TlsReply},
-        table,
+        many, table,
     },
     config::{Config, MinVersion},
     tls::{self, certificate::Facts},
@@ -62,8 +62,7 @@ struct Shown {
     /// Whether a node runs on this host.
     running: bool,
     certificates: Vec<Row>,
-    /// What nodes get themselves; left out without [tls.acme].
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// What nodes get themselves; `None` without [tls.acme].
     acme: Option<Acme>,
 }
 
@@ -73,21 +72,16 @@ struct Acme {
     directory: String,
     names: Vec<String>,
     /// When the certificate is renewed: seconds since 1970.
-    #[serde(skip_serializing_if = "Option::is_none")]
     renewal: Option<i64>,
     /// The node that orders one at present.
-    #[serde(skip_serializing_if = "Option::is_none")]
     ordering: Option<String>,
     /// Orders that failed since the last that did not.
     failures: u32,
     /// The node whose order failed last: its log says why.
-    #[serde(skip_serializing_if = "Option::is_none")]
     failed_on: Option<String>,
     /// When the next is made: seconds since 1970.
-    #[serde(skip_serializing_if = "Option::is_none")]
     next_try: Option<i64>,
     /// What is to be done about it.
-    #[serde(skip_serializing_if = "Option::is_none")]
     problem: Option<String>,
 }
 
@@ -95,16 +89,13 @@ struct Acme {
 struct Row {
     certificate: PathBuf,
     key: PathBuf,
-    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    #[serde(flatten)]
     facts: Option<Facts>,
     /// Whole days until its end.
-    #[serde(skip_serializing_if = "Option::is_none")]
     days_left: Option<i64>,
-    /// Whether the node on this host serves exactly this one; left out where none runs.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// Whether the node on this host serves exactly this one; `None` where none runs.
     served: Option<bool>,
     /// What is to be done about it.
-    #[serde(skip_serializing_if = "Option::is_none")]
     problem: Option<String>,
 }
 
@@ -122,7 +113,7 @@ pub(in crate::command) fn run(args: &TlsArgs) -> anyhow::Result<()> {
         print(&mut out, &shown)?;
     }
     let wrong = shown.certificates.iter().filter(|row| row.problem.is_some()).count();
-    anyhow::ensure!(wrong == 0, "{wrong} of {} certificates need attention", shown.certificates.len());
+    anyhow::ensure!(wrong == 0, "{wrong} of {} need attention", many(shown.certificates.len(), "certificate"));
     anyhow::ensure!(shown.acme.is_none_or(|acme| acme.problem.is_none()), "the certificate by ACME needs attention");
     Ok(())
 }

@@ -15,7 +15,9 @@ use tokio::{sync::Semaphore, task::JoinSet};
 use self::progress::Progress;
 use super::{
     control::{MoveReply, Request},
+    many,
     place::Found,
+    seconds,
 };
 
 /// Most failures that are shown one by one.
@@ -48,7 +50,7 @@ impl Outcome {
     pub fn json(&self) -> serde_json::Value {
         let moved: Vec<_> = self.moved.iter().map(|(one, epoch)| json!({ "user": one.user, "to": one.to, "epoch": epoch })).collect();
         let failed: Vec<_> = self.failed.iter().map(|(one, error)| json!({ "user": one.user, "to": one.to, "error": error })).collect();
-        json!({ "moved": moved, "failed": failed, "left": self.left, "millis": u64::try_from(self.millis).unwrap_or(u64::MAX) })
+        json!({ "moved": moved, "failed": failed, "left": self.left, "took_s": seconds(std::time::Duration::from_millis(u64::try_from(self.millis).unwrap_or(u64::MAX))) })
     }
 
     /// For people: the counts in one line.
@@ -72,7 +74,7 @@ impl Outcome {
         if self.failed.is_empty() && self.left == 0 {
             return Ok(());
         }
-        bail!("{} of {} users were not moved", self.failed.len() + self.left, self.failed.len() + self.left + self.moved.len())
+        bail!("{} of {} not moved", self.failed.len() + self.left, many(self.failed.len() + self.left + self.moved.len(), "user"))
     }
 }
 
@@ -119,7 +121,7 @@ async fn run_all(found: &Found, what: &'static str, moves: Vec<Move>, parallel: 
             }
         }
         let done = outcome.moved.len() + outcome.failed.len();
-        progress.show(&format!("{done} of {total} users, {} under way, {} failed", running.len(), outcome.failed.len()));
+        progress.show(&format!("{done} of {}, {} under way, {} failed", many(total, "user"), running.len(), outcome.failed.len()));
     }
     outcome.left = waiting.count();
     outcome.millis = progress.elapsed().as_millis();
@@ -139,7 +141,7 @@ mod tests {
         outcome.failed.push((one("bob"), "node b: full".to_owned()));
         outcome.left = 2;
         assert_eq!(outcome.said(), "1 moved in 1s 500ms, 1 could not be moved, 2 not begun (interrupted)");
-        assert_eq!(outcome.check().unwrap_err().to_string(), "3 of 4 users were not moved");
+        assert_eq!(outcome.check().unwrap_err().to_string(), "3 of 4 users not moved");
         assert_eq!(outcome.json()["failed"][0]["error"], "node b: full");
     }
 }

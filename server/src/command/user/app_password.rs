@@ -33,6 +33,7 @@ pub(super) enum AppPasswordCommand {
         json: bool,
     },
     /// List a user's
+    #[command(after_help = "Example:\n  berth user app-password list ada@example.org")]
     List {
         /// The user
         name: String,
@@ -42,7 +43,10 @@ pub(super) enum AppPasswordCommand {
         #[arg(long)]
         json: bool,
     },
-    /// End one; nodes notice within seconds, sessions that it opened go on until they end (`berth kick`)
+    /// End one
+    ///
+    /// Nodes notice within seconds; sessions that it opened go on until they end (`berth kick`).
+    #[command(after_help = "Example:\n  berth user app-password revoke ada@example.org 2")]
     Revoke {
         /// The user
         name: String,

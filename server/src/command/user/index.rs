@@ -13,8 +13,10 @@ use serde_json::json;
 
 use crate::command::{
     control::{IndexReply, Request},
+    many,
     moves::progress::Progress,
     place::{NodePlace, normalise},
+    seconds,
 };
 
 /// Check or rebuild a user's index
@@ -58,10 +60,12 @@ pub(in crate::command) fn run(args: &IndexArgs) -> anyhow::Result<()> {
     let reply: IndexReply = while_saying(&doing, || found.ask_node("berth index", &request))?;
     let mut out = io::stdout().lock();
     if args.place.json {
-        writeln!(out, "{}", json!(reply))?;
+        let took = seconds(Duration::from_millis(reply.milliseconds));
+        let line = json!({ "user": user, "holder": reply.node, "mailboxes": reply.mailboxes, "took_s": took, "damage": reply.damage });
+        writeln!(out, "{line}")?;
     } else {
         let did = if rebuild { "made anew" } else { "checked" };
-        writeln!(out, "{user}: {} mailboxes {did} on {} in {} ms", reply.mailboxes, reply.node, reply.milliseconds)?;
+        writeln!(out, "{user}: {} {did} on {} in {} ms", many(reply.mailboxes, "mailbox"), reply.node, reply.milliseconds)?;
     }
     match reply.damage {
         Some(damage) => bail!("{user}: {damage}"),

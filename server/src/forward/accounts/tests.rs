@@ -8,10 +8,7 @@ use std::{
 use affinity::{KeeperConfig, NodeInfo, Root, Timings};
 use futures::FutureExt;
 
-use super::{
-    super::{retry::Retry, route::SessionsOf},
-    *,
-};
+use super::{super::route::SessionsOf, *};
 
 /// Long enough for a busy machine; every wait ends as soon as what it waits for happens.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -56,6 +53,7 @@ impl House {
             settle_after: Duration::ZERO,
             late_look_interval: Duration::from_secs(10),
             suspended_wait: Duration::ZERO,
+            cache: None,
         };
         let placing = Placing::new(keeper.clone(), |_| affinity::Wish::default());
         Arc::new(Accounts::new(keeper, placing, Arc::default(), Arc::new(settings), 8))
@@ -223,13 +221,13 @@ async fn what_fails_on_an_open_account_is_left_alone_for_a_while() {
     assert!(held.open.begin_work_if_due());
     held.open.work_ended(Ok(Err(full())));
     assert!(!held.open.begin_work_if_due());
-    held.open.work_ended(Ok(Ok(())));
+    held.open.work_ended(Ok(Ok(Vec::new())));
     assert!(held.open.begin_work_if_due());
 
     let open = held.open.clone();
     drop(held);
     assert!(open.is_due(Duration::ZERO));
-    open.closing_failed(Retry::default(), &full());
+    open.closing_failed(storage::Retry::default(), &full());
     assert!(!open.is_due(Duration::ZERO) && !open.may_close());
     open.abandon(LOST);
     assert!(open.is_due(Duration::ZERO), "nothing is written any more: it goes at once");
@@ -295,7 +293,7 @@ async fn what_a_lost_tenure_left_is_forgotten() {
     let tenure = held.lease().tenure().clone();
     drop(held);
     tenure.end();
-    a.abandon(&tenure);
+    a.abandon(&tenure, LOST);
     a.look_after_slots();
     assert!(a.slots.lock().is_empty(), "an abandoned account must not stay in memory");
 }

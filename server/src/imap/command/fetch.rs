@@ -1,24 +1,28 @@
 //! FETCH and UID FETCH (RFC 3501 §6.4.5, RFC 7162 §3.1.4).
 //!
-//! - Metadata comes from memory, straight into the output buffer.
+//! - Metadata comes from memory, straight into the output buffer; header fields from the index, once they were asked for.
 //! - Bodies are read several messages ahead of the client, within `AHEAD_READS` and `AHEAD_BYTES`.
 //! - \Seen is set for all messages in one call before the first is sent, so that FLAGS are right in the same response.
 //! - Messages that are gone are left out; by sequence number the command then ends with NO (RFC 2180 §4.1.2).
+//! - So are those whose files can't be read, and no others with them (`a_file_that_cannot_be_read_costs_only_its_own_message`).
 
+mod ahead;
 pub mod body;
+mod made;
 mod send;
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{borrow::Cow, collections::VecDeque, sync::Arc};
 
-use futures::{StreamExt, future::BoxFuture, stream::FuturesOrdered};
 use index::{Flag, FlagSet, ModSeq, Uid};
 use storage::{
-    EmailId, Mailbox, Rendered, Right, Row, StorageError, StoreOperation,
-    mime::{CACHED_FIELDS, Section, SectionText},
+    EmailId, Rendered, Right, Row, SelectedFields, StoreOperation,
+    mime::{FieldNames, Section, SectionText},
 };
 
 use self::{
-    body::{Form, Part, Prepared, Request, Wanted, cached_fields},
+    ahead::{Ahead, Found},
+    body::{Form, Part, Prepared, Request, Wanted, partial_of},
+    made::{Made, Ready},
     send::{send_part, without_nul},
 };
 use crate::{
@@ -43,13 +47,12 @@ use crate::{
 
 /// Rows looked at while the mailbox's lock is held once, and rendered by one call.
 const BATCH_MESSAGES: usize = 256;
-/// How many groups of messages are read at once: those of a whole batch on a local disk, enough to hide a file server's latency.
-const AHEAD_READS: usize = 32;
-/// Most messages that one call reads, one after the other: on a local disk, changing threads costs more than reading a message. On a file server each is
-/// read by itself.
-const GROUP_MESSAGES: usize = 16;
-/// How many bytes reading ahead may hold for one session.
-const AHEAD_BYTES: u64 = 4 * 1024 * 1024;
+/// Bytes of the messages of a batch of which anything is rendered or selected: what is made of two batches is in memory, and a message may be nothing but header.
+const BATCH_BYTES: u64 = 64 * 1024 * 1024;
+/// Message files of one command that can't be read: with more of them it is not the files, and the command ends.
+const UNREADABLE_MAX: usize = 8;
+/// Sets of header fields of one command that the index is asked for, each in a pass of its own. More of them are read from the message.
+const FIELD_SETS_MAX: usize = 4;
 
 /// Which of the messages that a set names are meant.
 #[derive(Debug, Clone, Copy, Default)]
@@ -87,18 +90,22 @@ pub async fn fetch<H: Holding>(
     }
     updates::tell_keywords(&mut session.connection, selected);
 
-    let mut told = Told { known: Vec::new(), missing: false, unreadable: false, unknown_encoding: false };
+    let mut told = Told::default();
     let mut rest: Box<dyn Iterator<Item = usize> + Send + Sync> = match stopped {
         None => Box::new(positions.iter().cloned().flatten()),
         Some(_) => Box::new(positions.iter().rev().flat_map(|part| part.clone().rev())),
     };
-    loop {
+    let (connection, held) = (&mut session.connection, &session.held);
+    let batch = next_batch(&mut rest, selected, &plan, changed_since, &mut told);
+    let mut ready = Ready::of(held, selected, &plan, batch).await?;
+    while let Some(sent) = ready {
         let batch = next_batch(&mut rest, selected, &plan, changed_since, &mut told);
-        match batch {
-            Some(messages) if messages.is_empty() => {}
-            Some(messages) => deliver(session, selected, &plan, messages, &mut told).await?,
-            None => break,
-        }
+        // What the next ones need is read while these are sent.
+        let sending = deliver(connection, held, selected, &plan, sent, &mut told);
+        let reading = async { Ok::<_, Stop>(Ready::of(held, selected, &plan, batch).await) };
+        // What can't be read ends the command, but never in the middle of a response that is being sent: a literal has the bytes that were announced.
+        let ((), read) = tokio::try_join!(sending, reading)?;
+        ready = read?;
     }
     drop(rest);
     told.known.sort_unstable_by_key(|(uid, _)| *uid);
@@ -106,7 +113,7 @@ pub async fn fetch<H: Holding>(
     updates::tell(&mut session.connection, selected, session.enabled, expunges, &told.known).await?;
     let reply = match told {
         Told { unknown_encoding: true, .. } => Reply::no(Code::UnknownCte, "The transfer encoding of a part is not known, or broken"),
-        Told { unreadable: true, .. } => Reply::no(Code::ServerBug, "A message can't be read on the server"),
+        Told { unreadable: 1.., .. } => Reply::no(Code::ServerBug, "A message can't be read on the server"),
         Told { missing: true, .. } if !uid && stopped.is_some() => reply::also_expunged(),
         Told { missing: true, .. } if !uid => reply::expunged(),
         _ => Reply::ok("Fetch completed"),
@@ -117,11 +124,11 @@ pub async fn fetch<H: Holding>(
 /// Sends items of messages that came, unasked: \Seen stays as it is, and those that are gone again are left out.
 pub async fn push<H: Holding>(session: &mut Session<H>, selected: &Selected, uids: &[Uid], items: Vec<FetchItem>) -> Result<(), Stop> {
     let plan = Plan::new(items, session.enabled.uid(), None, session.enabled);
-    let mut told = Told { known: Vec::new(), missing: false, unreadable: false, unknown_encoding: false };
+    let mut told = Told::default();
     let mut rest = uids.iter().filter_map(|uid| selected.view.uids().binary_search(uid).ok());
     while let Some(messages) = next_batch(&mut rest, selected, &plan, None, &mut told) {
-        if !messages.is_empty() {
-            deliver(session, selected, &plan, messages, &mut told).await?;
+        if let Some(ready) = Ready::of(&session.held, selected, &plan, Some(messages)).await? {
+            deliver(&mut session.connection, &session.held, selected, &plan, ready, &mut told).await?;
         }
     }
     Ok(())
@@ -130,6 +137,10 @@ pub async fn push<H: Holding>(session: &mut Session<H>, selected: &Selected, uid
 /// What each response has, and what must be read for it.
 struct Plan {
     items: Vec<FetchItem>,
+    /// Of each item.
+    sources: Vec<Source>,
+    /// What [`Source::Index`] reads.
+    fields: Arc<Vec<FieldNames>>,
     /// Answers items that need the message, in their order.
     request: Arc<Request>,
     needs_rendered: bool,
@@ -149,12 +160,46 @@ impl Plan {
                 items.insert(0, item);
             }
         }
-        let request = Request { sections: items.iter().filter_map(wanted).collect(), body_structure: items.contains(&FetchItem::Body) };
-        let needs_rendered =
-            items.iter().any(|item| matches!(item, FetchItem::Envelope | FetchItem::BodyStructure) || cached_names(item).is_some());
+        let needs_rendered = items.iter().any(|item| matches!(item, FetchItem::Envelope | FetchItem::BodyStructure));
+        let body_structure = items.contains(&FetchItem::Body);
+        let needs_file = body_structure || items.iter().any(|item| header_fields(item).is_none() && wanted(item).is_some());
+        let mut fields = Vec::new();
+        let sources: Vec<Source> = items.iter().map(|item| Source::of(item, needs_rendered, needs_file, &mut fields)).collect();
+        let read = items.iter().zip(&sources).filter(|(_, source)| matches!(source, Source::File)).filter_map(|(item, _)| wanted(item));
+        let request = Request { sections: read.collect(), body_structure };
         let sets_seen = items.iter().any(sets_seen);
         let tells_facts = items.iter().any(FetchItem::tells_facts);
-        Plan { items, request: Arc::new(request), needs_rendered, sets_seen, tells_facts, enabled, seen_now: Vec::new() }
+        let (fields, request) = (Arc::new(fields), Arc::new(request));
+        Plan { items, sources, fields, request, needs_rendered, sets_seen, tells_facts, enabled, seen_now: Vec::new() }
+    }
+}
+
+/// Where the bytes of a section come from.
+#[derive(Debug, PartialEq, Eq)]
+enum Source {
+    /// The message. Items that are no section say this as well.
+    File,
+    /// The cached header fields, which come with ENVELOPE and BODYSTRUCTURE.
+    Rendered(FieldNames),
+    /// Header fields that the index has, or will have: their place in [`Plan::fields`].
+    Index(usize),
+}
+
+impl Source {
+    fn of(item: &FetchItem, needs_rendered: bool, needs_file: bool, fields: &mut Vec<FieldNames>) -> Source {
+        let Some(names) = header_fields(item).map(FieldNames::new) else { return Source::File };
+        if names.are_cached() && needs_rendered {
+            return Source::Rendered(names);
+        }
+        if let Some(place) = fields.iter().position(|known| *known == names) {
+            return Source::Index(place);
+        }
+        let is_kept = names.are_cached() || (!needs_file && names.key().is_some());
+        if !is_kept || fields.len() == FIELD_SETS_MAX {
+            return Source::File;
+        }
+        fields.push(names);
+        Source::Index(fields.len() - 1)
     }
 }
 
@@ -175,13 +220,10 @@ fn wanted(item: &FetchItem) -> Option<Wanted> {
         FetchItem::Rfc822 => whole(SectionText::Whole),
         FetchItem::Rfc822Header => whole(SectionText::Header),
         FetchItem::Rfc822Text => whole(SectionText::Text),
-        FetchItem::Section { section, partial, .. } if cached_names(item).is_none() => {
-            Some(Wanted { section: section.clone(), partial: *partial, form: Form::AsItIs })
-        }
+        FetchItem::Section { section, partial, .. } => Some(Wanted { section: section.clone(), partial: *partial, form: Form::AsItIs }),
         FetchItem::Binary { part, partial, .. } => decoded(part, *partial, Form::Decoded),
         FetchItem::BinarySize(part) => decoded(part, None, Form::DecodedSize),
-        FetchItem::Section { .. }
-        | FetchItem::Uid
+        FetchItem::Uid
         | FetchItem::Flags
         | FetchItem::InternalDate
         | FetchItem::SaveDate
@@ -197,21 +239,23 @@ fn wanted(item: &FetchItem) -> Option<Wanted> {
     }
 }
 
-/// The names of HEADER.FIELDS that the cached headers can answer.
-fn cached_names(item: &FetchItem) -> Option<&[String]> {
-    let FetchItem::Section { section: Section { part, text: SectionText::HeaderFields(names) }, .. } = item else { return None };
-    let cached = part.is_empty() && names.iter().all(|name| CACHED_FIELDS.iter().any(|field| field.eq_ignore_ascii_case(name)));
-    cached.then_some(names)
+/// The names of HEADER.FIELDS of the message itself.
+fn header_fields(item: &FetchItem) -> Option<&[String]> {
+    match item {
+        FetchItem::Section { section: Section { part, text: SectionText::HeaderFields(names) }, .. } if part.is_empty() => Some(names),
+        _ => None,
+    }
 }
 
 /// What the client was told while the command ran.
+#[derive(Default)]
 struct Told {
     /// Messages whose present metadata it got.
     known: Vec<(Uid, ModSeq)>,
     /// Whether a message was left out because it is gone.
     missing: bool,
-    /// Whether a message was left out because its file can't be read.
-    unreadable: bool,
+    /// How many messages were left out because their files can't be read.
+    unreadable: usize,
     /// Whether a part was left out because its transfer encoding can't be undone.
     unknown_encoding: bool,
 }
@@ -264,16 +308,20 @@ fn next_batch(
     let view: &View = &selected.view;
     let messages = selected.mailbox.read();
     let mut batch = VecDeque::new();
+    let is_made = plan.needs_rendered || !plan.fields.is_empty() || makes_previews(plan).is_some();
     let mut looked_at = 0;
-    for position in rest.take(BATCH_MESSAGES) {
+    let mut bytes = 0_u64;
+    while looked_at < BATCH_MESSAGES && bytes < BATCH_BYTES {
+        let Some(position) = rest.next() else { break };
         looked_at += 1;
         let Some(uid) = view.uids().get(position) else { continue };
         let found = messages.position(*uid);
         match found.map(|found| messages.row(found)) {
             Some(row) if changed_since.is_some_and(|since| row.modseq.get() <= since) => {}
-            Some(row) if plan.tells_facts && !row.is_known() => told.unreadable = true,
+            Some(row) if plan.tells_facts && !row.is_known() => told.unreadable += 1,
             Some(row) => {
                 let email_id = found.filter(|_| wants_id).map(|found| messages.email_id(found));
+                bytes = bytes.saturating_add(if is_made { row.size } else { 0 });
                 batch.push_back(Message { sequence: sequence(position), row, email_id });
             }
             None => told.missing = true,
@@ -284,15 +332,15 @@ fn next_batch(
 
 /// Sends a batch.
 async fn deliver<H: Holding>(
-    session: &mut Session<H>,
+    connection: &mut Connection,
+    held: &H,
     selected: &Selected,
     plan: &Plan,
-    mut batch: VecDeque<Message>,
+    Ready { mut batch, made: Made { mut rendered, fields, previews }, unreadable }: Ready,
     told: &mut Told,
 ) -> Result<(), Stop> {
-    let mut rendered = render(&session.held, selected, plan, &batch).await?;
-    let mut previews = previews(&session.held, selected, plan, &batch).await?.into_iter();
-    let (connection, held) = (&mut session.connection, &session.held);
+    told.unreadable += unreadable;
+    let mut previews = previews.into_iter();
     let keywords = selected.mailbox.keywords();
     let mut ahead = Ahead::new(held, &selected.mailbox, &plan.request, batch.iter().map(|message| message.row).collect());
     while let Some(message) = batch.pop_front() {
@@ -306,18 +354,30 @@ async fn deliver<H: Holding>(
                 continue;
             }
         };
-        if preview.is_none() && makes_previews(plan) == Some(true) {
+        let is_gone = fields.iter().any(|fields| fields.of(message.row.uid).is_none());
+        if is_gone || (preview.is_none() && makes_previews(plan) == Some(true)) {
             ahead.skip().await?;
             told.missing = true;
             continue;
         }
-        let Some(prepared) = ahead.next().await? else {
-            told.missing = true;
-            continue;
+        let prepared = match ahead.next().await? {
+            Found::There(prepared) => prepared,
+            Found::Gone => {
+                told.missing = true;
+                continue;
+            }
+            Found::Unreadable(error) => {
+                told.unreadable += 1;
+                if told.unreadable > UNREADABLE_MAX {
+                    return Err(error.into());
+                }
+                made::log(&error, message.row.uid);
+                continue;
+            }
         };
         told.unknown_encoding |= prepared.as_ref().is_some_and(|prepared| prepared.parts.contains(&Part::UnknownEncoding));
-        let response =
-            Response { plan, message, keywords: &keywords, recent: selected.view.is_recent(message.row.uid), preview: preview.as_deref() };
+        let recent = selected.view.is_recent(message.row.uid);
+        let response = Response { plan, message, keywords: &keywords, recent, preview: preview.as_deref(), fields: &fields };
         response.send(connection, held, rendered.as_ref(), prepared.as_ref()).await?;
         if response.tells_all() && message.row.modseq.get() > selected.view.highest_modseq() {
             told.known.push((message.row.uid, message.row.modseq));
@@ -325,21 +385,6 @@ async fn deliver<H: Holding>(
         connection.flush_if_large().await?;
     }
     Ok(())
-}
-
-/// What is rendered of a batch's messages, if the plan needs any of it.
-async fn render<H: Holding>(
-    held: &H,
-    selected: &Selected,
-    plan: &Plan,
-    batch: &VecDeque<Message>,
-) -> Result<Option<VecDeque<Option<Rendered>>>, Stop> {
-    if !plan.needs_rendered {
-        return Ok(None);
-    }
-    let uids: Vec<Uid> = batch.iter().map(|message| message.row.uid).collect();
-    let mailbox = Arc::clone(&selected.mailbox);
-    Ok(Some(held.run(move |_| mailbox.rendered(&uids)).await?.into()))
 }
 
 /// Whether previews are made where there are none; `None`: they are not asked for.
@@ -351,103 +396,6 @@ fn makes_previews(plan: &Plan) -> Option<bool> {
     plan.items.iter().filter_map(lazy).reduce(|all, lazy| all && lazy).map(|lazy| !lazy)
 }
 
-/// The previews of a batch, if they are asked for. Those of messages that are gone are left out with them.
-async fn previews<H: Holding>(
-    held: &H,
-    selected: &Selected,
-    plan: &Plan,
-    batch: &VecDeque<Message>,
-) -> Result<Vec<Option<Arc<str>>>, Stop> {
-    let Some(make) = makes_previews(plan) else { return Ok(Vec::new()) };
-    let uids: Vec<Uid> = batch.iter().map(|message| message.row.uid).collect();
-    let mailbox = Arc::clone(&selected.mailbox);
-    Ok(held.run(move |_| mailbox.previews(&uids, make)).await?)
-}
-
-/// Reads message files ahead of the client, in order.
-struct Ahead<'a, H> {
-    held: &'a H,
-    mailbox: &'a Arc<Mailbox>,
-    request: &'a Arc<Request>,
-    /// Not started yet.
-    rows: VecDeque<Row>,
-    /// Messages of the next group: it doubles, so that the first message comes soon and the others at little cost.
-    group: usize,
-    /// Costs of the messages under way and ready, in order.
-    costs: VecDeque<u64>,
-    bytes: u64,
-    reading: FuturesOrdered<BoxFuture<'a, Result<Vec<Read>, StorageError>>>,
-    ready: VecDeque<Read>,
-}
-
-/// What became of reading one message.
-type Read = Result<Prepared, StorageError>;
-
-impl<'a, H: Holding> Ahead<'a, H> {
-    fn new(held: &'a H, mailbox: &'a Arc<Mailbox>, request: &'a Arc<Request>, rows: VecDeque<Row>) -> Ahead<'a, H> {
-        Ahead {
-            held,
-            mailbox,
-            request,
-            rows,
-            group: 1,
-            costs: VecDeque::new(),
-            bytes: 0,
-            reading: FuturesOrdered::new(),
-            ready: VecDeque::new(),
-        }
-    }
-
-    fn start(&mut self) {
-        while !self.rows.is_empty() && self.reading.len() < AHEAD_READS {
-            let mut uids = Vec::new();
-            while let Some(row) = self.rows.front().filter(|_| uids.len() < self.group) {
-                let cost = self.request.cost(row.size);
-                let full = self.bytes.saturating_add(cost) > AHEAD_BYTES;
-                if full && !self.costs.is_empty() {
-                    break;
-                }
-                uids.push(row.uid);
-                self.costs.push_back(cost);
-                self.bytes += cost;
-                self.rows.pop_front();
-            }
-            if uids.is_empty() {
-                return;
-            }
-            self.group = if self.mailbox.is_remote() { 1 } else { (self.group * 2).min(GROUP_MESSAGES) };
-            let (mailbox, request) = (Arc::clone(self.mailbox), Arc::clone(self.request));
-            let read = move |_: &_| Ok(uids.into_iter().map(|uid| request.prepare(&mailbox, uid)).collect());
-            self.reading.push_back(Box::pin(self.held.run(read)));
-        }
-    }
-
-    /// What was read of the next message (`Some(None)`: nothing is needed); `None`: it is gone.
-    async fn next(&mut self) -> Result<Option<Option<Prepared>>, Stop> {
-        if self.request.is_empty() {
-            return Ok(Some(None));
-        }
-        self.start();
-        if self.ready.is_empty() {
-            let Some(group) = self.reading.next().await else { return Ok(None) };
-            self.ready.extend(group?);
-            self.start();
-        }
-        let Some(prepared) = self.ready.pop_front() else { return Ok(None) };
-        self.bytes -= self.costs.pop_front().unwrap_or_default();
-        match prepared {
-            Ok(prepared) => Ok(Some(Some(prepared))),
-            Err(StorageError::Expunged) => Ok(None),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    /// Leaves the next message out.
-    async fn skip(&mut self) -> Result<(), Stop> {
-        self.next().await.map(drop)
-    }
-}
-
 /// One FETCH response.
 struct Response<'a> {
     plan: &'a Plan,
@@ -456,6 +404,8 @@ struct Response<'a> {
     recent: bool,
     /// If it was asked for, and is there.
     preview: Option<&'a str>,
+    /// See [`Plan::fields`].
+    fields: &'a [SelectedFields],
 }
 
 impl Response<'_> {
@@ -481,6 +431,19 @@ impl Response<'_> {
         self.has_flags()
     }
 
+    /// Header fields that need no file.
+    fn selected(&self, source: &Source, rendered: Option<&Rendered>) -> Option<Cow<'_, [u8]>> {
+        match source {
+            Source::File => None,
+            Source::Index(place) => self.fields.get(*place).and_then(|fields| fields.of(self.message.row.uid)).map(Cow::Borrowed),
+            Source::Rendered(names) => {
+                let mut fields = Vec::new();
+                names.select(&rendered?.headers, &mut fields);
+                Some(Cow::Owned(fields))
+            }
+        }
+    }
+
     async fn send<H: Holding>(
         &self,
         connection: &mut Connection,
@@ -500,8 +463,12 @@ impl Response<'_> {
         if self.adds_flags() {
             writer.flags(connection.output(), row.flags, self.keywords, self.recent);
         }
-        for item in &self.plan.items {
+        for (item, source) in self.plan.items.iter().zip(&self.plan.sources) {
             let out = connection.output();
+            if let (FetchItem::Section { name, partial, .. }, Some(bytes)) = (item, self.selected(source, rendered)) {
+                writer.section(out, name, partial.map(|(origin, _)| origin), Some(&without_nul(partial_of(&bytes, *partial))));
+                continue;
+            }
             match (item, rendered) {
                 (FetchItem::Uid, _) => writer.uid(out, row.uid),
                 (FetchItem::Flags, _) => writer.flags(out, row.flags, self.keywords, self.recent),
@@ -523,11 +490,6 @@ impl Response<'_> {
                     if let Some(structure) = prepared.and_then(|prepared| prepared.body_structure.as_deref()) {
                         writer.body(out, structure);
                     }
-                }
-                (FetchItem::Section { name, partial, .. }, Some(rendered)) if let Some(names) = cached_names(item) => {
-                    let mut bytes = cached_fields(&rendered.headers, names, *partial);
-                    without_nul(&mut bytes);
-                    writer.section(out, name, partial.map(|(origin, _)| origin), Some(&bytes));
                 }
                 (
                     FetchItem::Section { .. }
@@ -555,38 +517,4 @@ impl Response<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::imap::wire::enabled::Awareness;
-
-    fn section(text: SectionText, peek: bool) -> FetchItem {
-        FetchItem::Section { section: Section { part: vec![], text }, peek, partial: None, name: String::new() }
-    }
-    fn fields(names: &[&str]) -> FetchItem {
-        section(SectionText::HeaderFields(names.iter().map(|name| (*name).to_owned()).collect()), true)
-    }
-
-    #[test]
-    fn header_fields_of_a_list_view_need_no_message_file() {
-        let plan = Plan::new(vec![FetchItem::Flags, fields(&["From", "SUBJECT", "date"])], true, None, Enabled::NOTHING);
-        assert!(plan.request.is_empty() && plan.needs_rendered && !plan.sets_seen);
-        let plan = Plan::new(vec![fields(&["From", "X-Other"])], true, None, Enabled::NOTHING);
-        assert_eq!(plan.request.sections.len(), 1);
-        assert!(!plan.needs_rendered);
-    }
-
-    #[test]
-    fn only_reading_the_text_marks_a_message_as_seen() {
-        assert!(sets_seen(&FetchItem::Rfc822) && sets_seen(&FetchItem::Rfc822Text) && !sets_seen(&FetchItem::Rfc822Header));
-        assert!(sets_seen(&section(SectionText::Whole, false)) && !sets_seen(&section(SectionText::Whole, true)));
-        assert!(!sets_seen(&FetchItem::Envelope) && !sets_seen(&FetchItem::Body));
-    }
-
-    #[test]
-    fn uid_and_modseq_are_added_where_the_command_implies_them() {
-        let plan = Plan::new(vec![FetchItem::Flags], true, Some(7), Enabled { awareness: Awareness::CondStore, ..Enabled::NOTHING });
-        assert_eq!(plan.items, [FetchItem::ModSeq, FetchItem::Uid, FetchItem::Flags]);
-        let plan = Plan::new(vec![FetchItem::Uid], true, None, Enabled::NOTHING);
-        assert_eq!(plan.items, [FetchItem::Uid]);
-    }
-}
+mod tests;

@@ -1,8 +1,8 @@
 //! IDLE (RFC 2177): changes are told at once, until DONE.
 
-use std::{future::pending, time::Duration};
+use std::{future::pending, pin::Pin, time::Duration};
 
-use tokio::time::{interval, sleep};
+use tokio::time::{Sleep, interval, sleep};
 
 use super::{contexts, notify};
 use crate::imap::{
@@ -32,6 +32,7 @@ enum Event {
     StillHere,
     Rescan,
     Noticed,
+    Settled,
 }
 
 /// IDLE, with or without a selected mailbox.
@@ -54,6 +55,8 @@ pub async fn idle<H: Holding>(session: &mut Session<H>, state: &mut State) -> Re
     tokio::pin!(silence);
     // Of the selected mailbox, `changed` tells.
     let mut nowhere = State::Authenticated;
+    // Since something was noticed. Meanwhile the session goes on: what is known from memory is told at once.
+    let mut settling: Option<Pin<Box<Sleep>>> = None;
     loop {
         if let State::Selected(selected) = state {
             session.look_at_rights(selected).await?;
@@ -67,7 +70,12 @@ pub async fn idle<H: Holding>(session: &mut Session<H>, state: &mut State) -> Re
         // Before waiting: a client may send DONE together with IDLE.
         match session.framer.next_line(session.connection.input(), DONE_BYTES_MAX) {
             LineStep::NeedInput => {}
-            LineStep::Line(line) if line.eq_ignore_ascii_case(b"DONE") => return Ok(Reply::ok("Idle completed")),
+            LineStep::Line(line) if line.eq_ignore_ascii_case(b"DONE") => {
+                if settling.is_some() {
+                    look_at(session, state, watching.as_ref()).await?;
+                }
+                return Ok(Reply::ok("Idle completed"));
+            }
             LineStep::Line(_) | LineStep::TooLong => return Err(Reply::bad("Expected DONE").into()),
         }
         session.connection.flush().await?;
@@ -80,18 +88,17 @@ pub async fn idle<H: Holding>(session: &mut Session<H>, state: &mut State) -> Re
             Ok(()) = lists.changed(), if session.guest.is_some() => Event::Changed,
             _ = still_here.tick() => Event::StillHere,
             _ = rescan.tick() => Event::Rescan,
-            () = noticed(&mut watching) => Event::Noticed,
+            () = noticed(&mut watching), if settling.is_none() => Event::Noticed,
+            () = settled(&mut settling), if settling.is_some() => Event::Settled,
             () = &mut silence => return Err(Stop::Bye("Disconnected for inactivity".into())),
         };
         match event {
             Event::Input | Event::Changed => {}
             Event::StillHere => response::untagged(session.connection.output(), Condition::Ok, None, "Still here"),
-            Event::Noticed => {
-                if let (State::Selected(selected), Some(watching)) = (&*state, &watching) {
-                    sleep(SETTLE).await;
-                    let (mailbox, happened) = (selected.mailbox.clone(), watching.take());
-                    session.held.run(move |_| mailbox.look_at(&happened)).await?;
-                }
+            Event::Noticed => settling = Some(Box::pin(sleep(SETTLE))),
+            Event::Settled => {
+                settling = None;
+                look_at(session, state, watching.as_ref()).await?;
             }
             Event::Rescan => {
                 if let State::Selected(selected) = state {
@@ -100,6 +107,23 @@ pub async fn idle<H: Holding>(session: &mut Session<H>, state: &mut State) -> Re
                 }
             }
         }
+    }
+}
+
+/// Looks at what was noticed in the selected mailbox's folder.
+async fn look_at<H: Holding>(session: &Session<H>, state: &State, watching: Option<&storage::watch::Watching>) -> Result<(), Stop> {
+    if let (State::Selected(selected), Some(watching)) = (state, watching) {
+        let (mailbox, happened) = (selected.mailbox.clone(), watching.take());
+        session.held.run(move |_| mailbox.look_at(&happened)).await?;
+    }
+    Ok(())
+}
+
+/// Resolves when it is time to look at what was noticed. Safe to cancel.
+async fn settled(settling: &mut Option<Pin<Box<Sleep>>>) {
+    match settling {
+        Some(settling) => settling.await,
+        None => pending().await,
     }
 }
 

@@ -1,21 +1,22 @@
 //! Evaluates SEARCH keys (RFC 9051 §6.4.4) without I/O of its own, cheapest facts first.
 //!
-//! The caller goes through three steps and stops for a message as soon as one gives an answer:
+//! The caller goes through four steps and stops for a message as soon as one gives an answer:
 //! ```text
 //! let query = compile(&search.key, &context);
 //! 1. query.decide_row(&row)                              every message, from memory
-//! 2. query.decide_full(&row, Some(&headers), None)       the undecided ones, if query.reads_headers():
+//! 2. query.decide_summary(&row, &summary)                the undecided ones, if query.reads_summaries(): fetched for many at once
+//! 3. query.decide_full(&row, Some(&headers), None)       the undecided ones, if query.reads_headers():
 //!                                                        `headers` is Rendered::headers, fetched for many at once
-//! 3. query.decide_full(&row, headers, Some(&message))    the rest: `message` is MessageReader::read_all()
+//! 4. query.decide_full(&row, headers, Some(&message))    the rest: `message` is MessageReader::read_all()
 //! ```
-//! Step 1 decides all when [`Query::needs`] says `Nothing`, step 2 when it says `Headers`, step 3 always.
+//! Step 1 decides all when [`Query::needs`] says `Nothing`, step 2 when it says `Summary`, step 3 when it says `Headers`, step 4 always.
 //! A message that can't be read any more (expunged meanwhile) simply does not match.
 //!
 //! Invariants, each with the test that guards it:
 //! - a step never contradicts a later one (`an_early_answer_is_the_final_answer`)
 //! - the cost of a message is linear in its size and in the number of keys, whatever is searched for (`long_repetitive_needles_are_cheap`)
 //!
-//! Text is compared by substring in `i;unicode-casemap` (`sort/casemap.rs`), as I18NLEVEL=1 wants (RFC 5255 §4.2): without regard to case in any
+//! Text is compared by substring in `i;unicode-casemap` ([`storage::mime::casemap`]), as I18NLEVEL=1 wants (RFC 5255 §4.2): without regard to case in any
 //! script, and a letter is found in one with a mark.
 //! INTERNALDATE is printed in UTC, so its day is the UTC day; a Date field's day is the one written there.
 //! How deep keys nest is the parser's limit.
@@ -31,10 +32,9 @@ use memchr::memmem::Finder;
 use smallvec::SmallVec;
 use storage::{
     EmailId, NoEmailId,
-    mime::{CACHED_FIELDS, HeaderBlock, Structure},
+    mime::{CACHED_FIELDS, HeaderBlock, SUMMARY_FIELDS, Structure, Summary, casemap},
 };
 
-use super::sort::casemap::casemap;
 use crate::imap::{
     sets::SavedUids,
     wire::command::{Date, FlagArgument, SearchKey, SequenceBound, SequenceSet},
@@ -85,6 +85,8 @@ pub struct RowFacts {
 pub enum Needs {
     /// The row.
     Nothing,
+    /// The row and the summary.
+    Summary,
     /// The row and the cached header fields.
     Headers,
     /// The message.
@@ -98,6 +100,7 @@ pub struct Query {
     /// What BODY and TEXT look for, folded.
     needles: Vec<Finder<'static>>,
     needs: Needs,
+    reads_summaries: bool,
     reads_headers: bool,
     uses_modseq: bool,
     uses_email_id: bool,
@@ -110,6 +113,7 @@ pub fn compile(key: &SearchKey, context: &Context<'_>) -> Query {
         root: Node::Constant(true),
         needles: Vec::new(),
         needs: Needs::Nothing,
+        reads_summaries: false,
         reads_headers: false,
         uses_modseq: false,
         uses_email_id: false,
@@ -124,7 +128,11 @@ impl Query {
     pub fn needs(&self) -> Needs {
         self.needs
     }
-    /// Whether the cached header fields can decide anything that the row can't.
+    /// Whether summaries can decide anything that the row can't.
+    pub fn reads_summaries(&self) -> bool {
+        self.reads_summaries
+    }
+    /// Whether the cached header fields can decide anything that row and summary can't.
     pub fn reads_headers(&self) -> bool {
         self.reads_headers
     }
@@ -148,19 +156,32 @@ impl Query {
     pub fn decide_row(&self, row: &RowFacts) -> Option<bool> {
         self.decide_full(row, None, None)
     }
+    /// Decides from the row and the summary; `None`: that is not enough.
+    pub fn decide_summary(&self, row: &RowFacts, summary: &Summary<'_>) -> Option<bool> {
+        self.evidence(row, Some(*summary), None, None).decide(&self.root)
+    }
     /// Decides from what is given; never `None` when `message` is.
     ///
     /// `headers`: the cached fields ([`storage::Rendered::headers`]); `message`: all of it, with CRLF line ends.
     pub fn decide_full(&self, row: &RowFacts, headers: Option<&[u8]>, message: Option<&[u8]>) -> Option<bool> {
-        let evidence = Evidence {
+        self.evidence(row, None, headers, message).decide(&self.root)
+    }
+    fn evidence<'q, 'm>(
+        &'q self,
+        row: &'q RowFacts,
+        summary: Option<Summary<'m>>,
+        headers: Option<&'m [u8]>,
+        message: Option<&'m [u8]>,
+    ) -> Evidence<'q, 'm> {
+        Evidence {
             query: self,
             row,
+            summary,
             message: message.map(|raw| Parsed { raw, structure: OnceCell::new() }),
             headers: headers.map(HeaderBlock::new),
             in_headers: OnceCell::new(),
             in_body: OnceCell::new(),
-        };
-        evidence.decide(&self.root)
+        }
     }
 }
 
@@ -197,6 +218,8 @@ struct HeaderTest {
     needle: Finder<'static>,
     /// Whether the cached fields have it.
     cached: bool,
+    /// Its place in a summary, which says what text there is: whether a field is there that says nothing, it does not.
+    summarised: Option<usize>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -258,27 +281,35 @@ impl Query {
             SearchKey::ThreadId(_) => Node::Constant(false),
             SearchKey::Header { field, value } => {
                 let cached = CACHED_FIELDS.iter().any(|name| name.eq_ignore_ascii_case(field));
-                self.note(if cached { Needs::Headers } else { Needs::Body }, cached);
-                Node::Header(Box::new(HeaderTest { field: field.clone(), needle: needle(value), cached }))
+                let place = SUMMARY_FIELDS.iter().position(|name| name.eq_ignore_ascii_case(field));
+                let summarised = place.filter(|_| !value.is_empty());
+                match (summarised, cached) {
+                    (Some(_), _) => self.note(Needs::Summary),
+                    (None, true) => self.note(Needs::Headers),
+                    (None, false) => self.note(Needs::Body),
+                }
+                Node::Header(Box::new(HeaderTest { field: field.clone(), needle: needle(value), cached, summarised }))
             }
             SearchKey::Body(text) | SearchKey::Text(text) if text.is_empty() => Node::Constant(true),
             SearchKey::Body(text) => {
-                self.note(Needs::Body, false);
+                self.note(Needs::Body);
                 Node::Body(self.add_needle(text))
             }
             SearchKey::Text(text) => {
-                self.note(Needs::Body, true);
+                self.note(Needs::Headers);
+                self.note(Needs::Body);
                 Node::Text(self.add_needle(text))
             }
         }
     }
     fn sent(&mut self, test: SentTest, date: Date) -> Node {
-        self.note(Needs::Headers, true);
+        self.note(Needs::Summary);
         Node::Sent(test, date)
     }
-    fn note(&mut self, needs: Needs, reads_headers: bool) {
+    fn note(&mut self, needs: Needs) {
         self.needs = self.needs.max(needs);
-        self.reads_headers |= reads_headers;
+        self.reads_summaries |= needs == Needs::Summary;
+        self.reads_headers |= needs == Needs::Headers;
     }
     fn add_needle(&mut self, text: &str) -> usize {
         self.needles.push(needle(text));
@@ -290,6 +321,7 @@ impl Query {
 struct Evidence<'q, 'm> {
     query: &'q Query,
     row: &'q RowFacts,
+    summary: Option<Summary<'m>>,
     headers: Option<HeaderBlock<'m>>,
     message: Option<Parsed<'m>>,
     /// For each of [`Query::needles`]: whether a header field of the message or its parts has it.
@@ -334,8 +366,17 @@ impl<'m> Evidence<'_, 'm> {
             Node::Smaller(size) => Some(row.size < *size),
             Node::EmailId(id) => Some(row.email_id == Some(*id)),
             Node::ModSeq(modseq) => Some(row.modseq.get() >= *modseq),
-            Node::Sent(test, date) => self.cached_fields().map(|fields| sent_matches(&fields, *test, *date)),
+            Node::Sent(test, date) => {
+                let sent = match &self.summary {
+                    Some(summary) => Some(summary.sent_date()),
+                    None => self.cached_fields().map(|fields| fields.sent_date()),
+                };
+                sent.map(|sent| sent_matches(sent, *test, *date))
+            }
             Node::Header(test) => {
+                if let (Some(place), Some(summary)) = (test.summarised, &self.summary) {
+                    return Some(test.needle.find(summary.field(place)).is_some());
+                }
                 let fields = if test.cached { self.cached_fields() } else { self.message.as_ref().map(Parsed::header) };
                 fields.map(|fields| fields.values(&test.field).any(|value| has(&value, &test.needle)))
             }
@@ -413,8 +454,8 @@ fn by_sets(node: &Node, sequence: u32, uid: Uid) -> Option<bool> {
     }
 }
 
-fn sent_matches(fields: &HeaderBlock<'_>, test: SentTest, date: Date) -> bool {
-    let Some((_, (year, month, day))) = fields.sent_date() else { return false };
+fn sent_matches(sent: Option<(i64, (i16, u8, u8))>, test: SentTest, date: Date) -> bool {
+    let Some((_, (year, month, day))) = sent else { return false };
     let sent = Date { year, month, day };
     match test {
         SentTest::Before => sent < date,

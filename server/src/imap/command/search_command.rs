@@ -46,7 +46,7 @@ pub async fn search<H: Holding>(
 ) -> Result<Reply, Stop> {
     selected.contexts.refuse_reuse(tag)?;
     let saves = search.return_options.as_ref().is_some_and(|options| options.contains(&SearchReturn::Save));
-    let most = session.settings.message_limits.working().map(|limit| Most { limit, left: limit.most(), refused: None });
+    let most = Most::of(session.settings.message_limits, None);
     let Found { rows: found, modseq, stopped, .. } = match find(session, selected, &search.key, most).await {
         Ok(found) => found,
         Err(stop) => {

@@ -1,15 +1,13 @@
 //! SORT and UID SORT (RFC 5256, RFC 5957), with the results of RFC 5267 §3 and RFC 7162 §3.1.6.
 //!
-//! What to sort by is taken from the columns in memory, or from ENVELOPE and cached header fields in one pass over the index; then the order
-//! is made on the blocking pool. Text is compared by `i;unicode-casemap` (`casemap.rs`), the base subject is that of `subject.rs`.
+//! What to sort by is taken from the columns in memory, or from summaries or ENVELOPE in one pass over the index; then the order
+//! is made on the blocking pool. Text is compared by `i;unicode-casemap` ([`casemap`]).
 //!
 //! Invariants, each with the test that guards it:
 //! - the order is total and equal messages keep the mailbox's order, also in reverse (`equal_messages_stay_in_the_order_of_the_mailbox`)
 //! - sorting takes n log n comparisons of keys that were made once (`a_hundred_thousand_messages_are_sorted_in_time`)
 
-pub mod casemap;
-pub mod envelope;
-pub mod subject;
+mod envelope;
 
 use std::{cmp::Ordering, sync::Arc};
 
@@ -18,19 +16,15 @@ use index::Uid;
 use smallvec::SmallVec;
 use storage::{
     Mailbox, Rendered, StorageError,
-    mime::{HeaderBlock, decode_words},
+    mime::{Summary, casemap, decode_words, summarise},
 };
 
-use self::{
-    casemap::casemap,
-    envelope::{AddressField, first_address},
-    subject::{Subject, base_subject},
-};
+use self::envelope::{AddressField, first_address};
 use super::{
     contexts::{self, FoundResults},
     search::{
         RowFacts, filters,
-        find::{BATCH_MESSAGES, BATCHES_AHEAD, Found, Most, find},
+        find::{BATCH_MESSAGES, BATCHES_AHEAD, Found, Most, UidPlaces, find},
     },
     search_command::{Match, highest, results},
 };
@@ -49,7 +43,7 @@ use crate::imap::{
 /// SORT and UID SORT.
 pub async fn sort<H: Holding>(session: &mut Session<H>, selected: &mut Selected, tag: &str, uid: bool, sort: Sort) -> Result<Reply, Stop> {
     selected.contexts.refuse_reuse(tag)?;
-    let most = session.settings.message_limits.working().map(|limit| Most { limit, left: limit.most(), refused: Some("SORT") });
+    let most = Most::of(session.settings.message_limits, Some("SORT"));
     let Found { rows: found, modseq, .. } = find(session, selected, &sort.key, most).await?;
     let Session { connection, held, settings, .. } = &mut *session;
     let criteria: Arc<[SortCriterion]> = sort.criteria.into();
@@ -82,12 +76,21 @@ pub(super) async fn keyed<H: Holding>(
     criteria: &Arc<[SortCriterion]>,
     rows: Vec<RowFacts>,
 ) -> Result<Vec<Keyed>, StorageError> {
-    let in_memory = criteria.iter().all(|criterion| matches!(criterion.key, SortKey::Arrival | SortKey::Size));
-    let keyed = if in_memory {
-        rows.into_iter().map(|row| Keyed { keys: keys(criteria, &row, None), row }).collect()
-    } else {
-        let criteria = Arc::clone(criteria);
-        with_rendered(held, selected, rows, move |row, rendered| Keyed { keys: keys(&criteria, &row, Some(rendered)), row }).await?
+    let needs = criteria.iter().map(|criterion| needs(criterion.key)).max().unwrap_or(Needs::Row);
+    let all = Arc::clone(criteria);
+    let keyed = match needs {
+        Needs::Row => rows.into_iter().map(|row| Keyed { keys: keys(criteria, &row, None, b""), row }).collect(),
+        Needs::Summary => {
+            with_summaries(held, selected, rows, move |row, summary| Keyed { keys: keys(&all, &row, Some(summary), b""), row }).await?
+        }
+        Needs::Envelope => {
+            let also_summary = criteria.iter().any(|criterion| self::needs(criterion.key) == Needs::Summary);
+            let make = move |row: RowFacts, rendered: &Rendered| {
+                let summary = if also_summary { summarise(&rendered.headers) } else { Vec::new() };
+                Keyed { keys: keys(&all, &row, Summary::read(&summary).as_ref(), &rendered.envelope), row }
+            };
+            in_batches(held, selected, rows, move |mailbox, rows| of_rendered(mailbox, rows, &make)).await?
+        }
     };
     let (criteria, mut keyed) = (Arc::clone(criteria), keyed);
     held.run(move |_| {
@@ -97,17 +100,26 @@ pub(super) async fn keyed<H: Holding>(
     .await
 }
 
-/// Calls `make` with each message of `rows` and what is rendered of it, on the blocking pool; those that are gone are left out.
-pub(super) async fn with_rendered<H: Holding, T: Send + 'static>(
+/// Calls `make` with each message of `rows` and its summary, on the blocking pool; those that are gone are left out. In the order of `rows`.
+pub(super) async fn with_summaries<H: Holding, T: Send + 'static>(
     held: &H,
     selected: &Selected,
     rows: Vec<RowFacts>,
-    make: impl Fn(RowFacts, &Rendered) -> T + Send + Sync + 'static,
+    make: impl Fn(RowFacts, &Summary<'_>) -> T + Send + Sync + 'static,
+) -> Result<Vec<T>, StorageError> {
+    in_batches(held, selected, rows, move |mailbox, rows| of_summaries(mailbox, rows, &make)).await
+}
+
+async fn in_batches<H: Holding, T: Send + 'static>(
+    held: &H,
+    selected: &Selected,
+    rows: Vec<RowFacts>,
+    make: impl Fn(&Mailbox, Vec<RowFacts>) -> Result<Vec<T>, StorageError> + Send + Sync + 'static,
 ) -> Result<Vec<T>, StorageError> {
     let make = Arc::new(make);
     let batch = |rows: Vec<RowFacts>| -> BoxFuture<'_, Result<Vec<T>, StorageError>> {
         let (mailbox, make) = (Arc::clone(&selected.mailbox), Arc::clone(&make));
-        Box::pin(held.run(move |_| made_of(&mailbox, rows, &*make)))
+        Box::pin(held.run(move |_| make(&mailbox, rows)))
     };
     let batches: Vec<BoxFuture<'_, _>> = rows.chunks(BATCH_MESSAGES).map(|rows| batch(rows.to_vec())).collect();
     let mut made = Vec::with_capacity(rows.len());
@@ -118,10 +130,20 @@ pub(super) async fn with_rendered<H: Holding, T: Send + 'static>(
     Ok(made)
 }
 
-fn made_of<T>(mailbox: &Mailbox, rows: Vec<RowFacts>, make: impl Fn(RowFacts, &Rendered) -> T) -> Result<Vec<T>, StorageError> {
+fn of_rendered<T>(mailbox: &Mailbox, rows: Vec<RowFacts>, make: impl Fn(RowFacts, &Rendered) -> T) -> Result<Vec<T>, StorageError> {
     let uids: Vec<Uid> = rows.iter().map(|row| row.uid).collect();
     let rendered = mailbox.rendered(&uids)?;
     Ok(rows.into_iter().zip(&rendered).filter_map(|(row, rendered)| Some(make(row, rendered.as_ref()?))).collect())
+}
+
+fn of_summaries<T>(mailbox: &Mailbox, rows: Vec<RowFacts>, make: impl Fn(RowFacts, &Summary<'_>) -> T) -> Result<Vec<T>, StorageError> {
+    let uids: Vec<Uid> = rows.iter().map(|row| row.uid).collect();
+    let (mut made, mut places) = (Vec::with_capacity(rows.len()), UidPlaces::of(&uids));
+    mailbox.visit_summaries(&uids, &mut |uid, summary| {
+        made.extend(places.find(uid).and_then(|at| rows.get(at)).map(|row| (uid, make(*row, summary))));
+    })?;
+    made.sort_by_key(|(uid, _)| *uid);
+    Ok(made.into_iter().map(|(_, made)| made).collect())
 }
 
 /// A message and what it is sorted by, one key for each criterion.
@@ -139,18 +161,33 @@ enum Key {
     Text(Box<str>),
 }
 
-fn keys(criteria: &[SortCriterion], row: &RowFacts, rendered: Option<&Rendered>) -> SmallVec<[Key; 2]> {
-    criteria.iter().map(|criterion| key(criterion.key, row, rendered)).collect()
+/// What a key is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Needs {
+    Row,
+    Summary,
+    Envelope,
 }
 
-fn key(key: SortKey, row: &RowFacts, rendered: Option<&Rendered>) -> Key {
+fn needs(key: SortKey) -> Needs {
+    match key {
+        SortKey::Arrival | SortKey::Size => Needs::Row,
+        SortKey::Date | SortKey::Subject => Needs::Summary,
+        SortKey::From | SortKey::To | SortKey::Cc | SortKey::DisplayFrom | SortKey::DisplayTo => Needs::Envelope,
+    }
+}
+
+fn keys(criteria: &[SortCriterion], row: &RowFacts, summary: Option<&Summary<'_>>, envelope: &[u8]) -> SmallVec<[Key; 2]> {
+    criteria.iter().map(|criterion| key(criterion.key, row, summary, envelope)).collect()
+}
+
+fn key(key: SortKey, row: &RowFacts, summary: Option<&Summary<'_>>, envelope: &[u8]) -> Key {
     let text = |text: String| Key::Text(casemap(&text).into());
-    let envelope = rendered.map_or(&[][..], |rendered| &rendered.envelope);
     match key {
         SortKey::Arrival => Key::Number(row.internal_date),
         SortKey::Size => Key::Number(i64::try_from(row.size).unwrap_or(i64::MAX)),
-        SortKey::Date => Key::Number(sent(row, rendered)),
-        SortKey::Subject => text(subject_of(envelope).base),
+        SortKey::Date => Key::Number(sent(row, summary)),
+        SortKey::Subject => Key::Text(summary.map_or("", Summary::base_subject).into()),
         SortKey::From => text(mailbox_of(envelope, AddressField::From)),
         SortKey::To => text(mailbox_of(envelope, AddressField::To)),
         SortKey::Cc => text(mailbox_of(envelope, AddressField::Cc)),
@@ -160,13 +197,8 @@ fn key(key: SortKey, row: &RowFacts, rendered: Option<&Rendered>) -> Key {
 }
 
 /// The sent date (RFC 5256 §2.2): INTERNALDATE where the Date field has none.
-pub(super) fn sent(row: &RowFacts, rendered: Option<&Rendered>) -> i64 {
-    let written = rendered.and_then(|rendered| HeaderBlock::new(&rendered.headers).sent_date());
-    written.map_or(row.internal_date, |(seconds, _)| seconds)
-}
-
-pub(super) fn subject_of(envelope: &[u8]) -> Subject {
-    base_subject(&decode_words(&envelope::subject(envelope)))
+pub(super) fn sent(row: &RowFacts, summary: Option<&Summary<'_>>) -> i64 {
+    summary.and_then(Summary::sent_date).map_or(row.internal_date, |(seconds, _)| seconds)
 }
 
 fn mailbox_of(envelope: &[u8], field: AddressField) -> String {
@@ -226,7 +258,7 @@ pub(super) mod tests {
             email_id: None,
         }
     }
-    pub fn rendered(header: &str) -> Rendered {
+    fn rendered(header: &str) -> Rendered {
         let raw = format!("{}\r\n\r\n", header.replace('\n', "\r\n"));
         let structure = Structure::parse(raw.as_bytes());
         Rendered {
@@ -236,11 +268,16 @@ pub(super) mod tests {
         }
     }
 
+    pub fn summary(header: &str) -> Vec<u8> {
+        summarise(format!("{}\r\n\r\n", header.replace('\n', "\r\n")).as_bytes())
+    }
+
     fn order(criteria: &[(SortKey, bool)], headers: &[&str]) -> Vec<u32> {
         let criteria: Vec<SortCriterion> = criteria.iter().map(|(key, reverse)| SortCriterion { key: *key, reverse: *reverse }).collect();
         let rows = (1..).zip(headers).map(|(sequence, header)| {
             let row = row(sequence, 1_000_000 + i64::from(sequence), 100);
-            Keyed { keys: keys(&criteria, &row, Some(&rendered(header))), row }
+            let keys = keys(&criteria, &row, Summary::read(&summary(header)).as_ref(), &rendered(header).envelope);
+            Keyed { keys, row }
         });
         in_order(rows.collect(), &criteria).iter().map(|row| row.sequence).collect()
     }
@@ -296,12 +333,12 @@ pub(super) mod tests {
     #[test]
     fn a_hundred_thousand_messages_are_sorted_in_time() {
         let criteria = [SortCriterion { key: SortKey::Subject, reverse: true }];
-        let rendered = [rendered("Subject: Re: one"), rendered("Subject: =?utf-8?q?zw=C3=B6lf?=")];
+        let summaries = [summary("Subject: Re: one"), summary("Subject: =?utf-8?q?zw=C3=B6lf?=")];
         #[expect(clippy::disallowed_methods, reason = "measures what the processor does; nothing waits")]
         let start = Instant::now();
-        let keyed = (1..100_001_u32).zip(rendered.iter().cycle()).map(|(sequence, rendered)| {
+        let keyed = (1..100_001_u32).zip(summaries.iter().cycle()).map(|(sequence, summary)| {
             let row = row(sequence, 0, 0);
-            Keyed { keys: keys(&criteria, &row, Some(rendered)), row }
+            Keyed { keys: keys(&criteria, &row, Summary::read(summary).as_ref(), b""), row }
         });
         let sorted = in_order(keyed.collect(), &criteria);
         assert_eq!((sorted.len(), sorted[0].sequence, sorted[50_000].sequence), (100_000, 2, 1));

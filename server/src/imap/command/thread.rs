@@ -1,6 +1,6 @@
 //! THREAD and UID THREAD (RFC 5256): ORDEREDSUBJECT, REFERENCES and REFS.
 //!
-//! What threads are made of comes from ENVELOPE and cached header fields in one pass over the index; the threads are made on the blocking pool
+//! What threads are made of comes from summaries in one pass over the index; the threads are made on the blocking pool
 //! (`thread/references.rs`, `thread/ordered_subject.rs`).
 //!
 //! Invariants, each with the test that guards it:
@@ -8,19 +8,18 @@
 //! - depth is data, not recursion: a thread of any depth is made, written and dropped (`a_hundred_thousand_messages_are_threaded_in_time`)
 
 mod forest;
-mod ids;
 mod ordered_subject;
 mod references;
 
 use bytes::{BufMut, BytesMut};
+use storage::mime::Summary;
 
-use self::ids::message_ids;
 use super::{
     search::{
         RowFacts,
         find::{Most, find},
     },
-    sort::{self, casemap::casemap, envelope, subject::Subject, with_rendered},
+    sort::{self, with_summaries},
 };
 use crate::imap::{
     holding::Holding,
@@ -39,12 +38,12 @@ const REFERENCES_MAX: usize = 1000;
 
 /// THREAD and UID THREAD.
 pub async fn thread<H: Holding>(session: &mut Session<H>, selected: &Selected, uid: bool, thread: &Thread) -> Result<Reply, Stop> {
-    let most = session.settings.message_limits.working().map(|limit| Most { limit, left: limit.most(), refused: Some("THREAD") });
+    let most = Most::of(session.settings.message_limits, Some("THREAD"));
     let found = find(session, selected, &thread.key, most).await?.rows;
     let algorithm = thread.algorithm;
     let Session { connection, held, settings, tag, .. } = &mut *session;
     let work = async {
-        let messages = with_rendered(held, selected, found, move |row, rendered| Facts::new(&row, rendered, algorithm, uid)).await?;
+        let messages = with_summaries(held, selected, found, move |row, summary| Facts::new(&row, summary, algorithm, uid)).await?;
         held.run(move |_| {
             let threads = match algorithm {
                 ThreadAlgorithm::OrderedSubject => ordered_subject::threads(&messages),
@@ -85,28 +84,22 @@ struct Facts {
 
 impl Facts {
     /// Only what the algorithm looks at.
-    fn new(row: &RowFacts, rendered: &storage::Rendered, algorithm: ThreadAlgorithm, uid: bool) -> Facts {
+    fn new(row: &RowFacts, summary: &Summary<'_>, algorithm: ThreadAlgorithm, uid: bool) -> Facts {
         let mut facts = Facts {
             number: if uid { row.uid.get() } else { row.sequence },
             sequence: row.sequence,
-            sent: sort::sent(row, Some(rendered)),
+            sent: sort::sent(row, Some(summary)),
             arrived: row.internal_date,
             ..Facts::default()
         };
         if algorithm != ThreadAlgorithm::Refs {
-            let Subject { base, is_reply } = sort::subject_of(&rendered.envelope);
-            facts.subject = casemap(&base).into();
-            facts.is_reply = is_reply;
+            facts.subject = summary.base_subject().into();
+            facts.is_reply = summary.is_reply();
         }
         if algorithm != ThreadAlgorithm::OrderedSubject {
-            let headers = storage::mime::HeaderBlock::new(&rendered.headers);
-            let ids = |field: &str| headers.last(field).map_or_else(Vec::new, |value| message_ids(&value));
-            facts.id = message_ids(&envelope::message_id(&rendered.envelope)).into_iter().next();
-            facts.references = ids("references");
+            facts.id = summary.message_id();
+            facts.references = summary.ancestors();
             facts.references.drain(..facts.references.len().saturating_sub(REFERENCES_MAX));
-            if facts.references.is_empty() {
-                facts.references.extend(ids("in-reply-to").into_iter().next());
-            }
         }
         facts
     }

@@ -300,3 +300,42 @@ async fn a_saved_result_is_named_by_every_command_that_takes_a_set() {
     assert!(talk.ok("UID MOVE $ Sent").await.contains(" 2,4 3:4]"));
     assert_eq!(talk.ok("UID STORE $ +FLAGS.SILENT (\\Seen)").await, "T OK Store completed\r\n", "they are gone");
 }
+
+#[tokio::test]
+async fn a_file_that_cannot_be_read_costs_only_its_own_message() {
+    const COUNT: u32 = 20;
+    let house = House::new();
+    // Of files of other programs nothing is rendered yet.
+    for number in 1..=COUNT {
+        let text = message(&format!("s{number}"), "body").replacen("Subject", &format!("X-Number: {number}\r\nSubject"), 1);
+        std::fs::write(house.maildir().join(format!("new/15000000{number:02}.M{number}P1.host,S={0},W={0}", text.len())), text).unwrap();
+    }
+    let mut talk = house.session().await;
+    assert!(talk.ok("SELECT INBOX").await.contains("* 20 EXISTS\r\n"));
+    let spoil = |number: u32| {
+        let found = std::fs::read_dir(house.maildir().join("new")).unwrap().map(|entry| entry.unwrap().path());
+        let path = found.into_iter().find(|path| path.to_str().unwrap().contains(&format!(".M{number}P1.host"))).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        std::fs::create_dir(path).unwrap();
+    };
+    let items = ["BODY.PEEK[HEADER.FIELDS (X-Number)]", "ENVELOPE", "PREVIEW", "BODY.PEEK[]", "(BODYSTRUCTURE BODY.PEEK[TEXT])"];
+    // What was asked of the others is in the index by then.
+    for (spoilt, number, items) in [(0, 7, &items[..]), (1, 13, &["BODY.PEEK[HEADER.FIELDS (X-Second)]", "BODY.PEEK[]"])] {
+        spoil(number);
+        for item in items {
+            let told = talk.ask(&format!("FETCH 1:* {item}")).await;
+            let fetched = told.lines().filter(|line| line.contains(" FETCH (")).count();
+            assert_eq!(fetched, usize::try_from(COUNT).unwrap() - 1 - spoilt, "{item}: {told}");
+            assert!(
+                !told.contains(&format!("* {number} FETCH")) && told.contains("\r\nT NO [SERVERBUG] A message can't be read"),
+                "{item}: {told}"
+            );
+        }
+    }
+    // With many of them it is not the files.
+    (1..=6).chain(15..=18).for_each(spoil);
+    for item in ["BODY.PEEK[HEADER.FIELDS (X-Other)]", "BODY.PEEK[]"] {
+        let told = talk.ask(&format!("FETCH 1:* {item}")).await;
+        assert!(told.lines().last().is_some_and(|line| line.starts_with("T NO [SERVERBUG] The mail store failed")), "{item}: {told}");
+    }
+}

@@ -53,7 +53,7 @@ pub struct House {
     account: Arc<Account>,
     tenure: Arc<Tenure>,
     gone: watch::Sender<Option<String>>,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 impl House {
@@ -83,9 +83,10 @@ impl House {
             settle_after: Duration::from_secs(8),
             late_look_interval: Duration::from_secs(10),
             suspended_wait: Duration::ZERO,
+            cache: None,
         };
         let account = Account::open(paths, lease, Handover::Clean, Arc::new(settings)).unwrap();
-        House { account, tenure, gone: watch::Sender::new(None), _dir: dir }
+        House { account, tenure, gone: watch::Sender::new(None), dir }
     }
 
     /// A session that is logged in.
@@ -127,6 +128,11 @@ impl House {
     /// The user's mail, for what no client does.
     pub fn account(&self) -> &Account {
         &self.account
+    }
+
+    /// The user's mail, as other programs see it.
+    pub fn maildir(&self) -> std::path::PathBuf {
+        self.dir.path().join("Maildir")
     }
 
     /// Ends every session.

@@ -26,6 +26,7 @@ pub(crate) fn open_account(dir: &Path) -> (Arc<Account>, Arc<Tenure>) {
         settle_after: Duration::from_secs(8),
         late_look_interval: Duration::from_secs(10),
         suspended_wait: Duration::ZERO,
+        cache: None,
     };
     let paths = AccountPaths::new(dir.join("Maildir"), dir.join("index"));
     let lease = Lease::for_test(user, Epoch(1), Arc::clone(&tenure));

@@ -130,6 +130,14 @@ fn a_digest_holds_messages() {
 fn an_encoded_message_is_no_message() {
     let structure = leaf("Content-Type: message/rfc822; name=x\nContent-Transfer-Encoding: base64");
     assert_eq!(structure, r#"("application" "octet-stream" ("name" "x") NIL NIL "base64" 25 NIL NIL NIL NIL)"#);
+    let in_digest = |fields: &str| body(&format!("Content-Type: multipart/digest; boundary=b\n\n--b\n{fields}\n\nQQ==\n--b--\n"));
+    assert_eq!(
+        in_digest("Content-Transfer-Encoding: base64"),
+        r#"(("application" "octet-stream" NIL NIL NIL "base64" 4) "digest")"#,
+        "a message by default"
+    );
+    let text = r#"(("text" "plain" ("charset" "us-ascii") NIL NIL "base64" 4 0) "digest")"#;
+    assert_eq!(in_digest("Content-Type: ?\nContent-Transfer-Encoding: base64"), text, "it says something else, if nothing readable");
 }
 
 #[test]

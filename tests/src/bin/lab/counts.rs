@@ -13,6 +13,10 @@ pub type Requests = BTreeMap<String, u64>;
 
 /// How long background work may go on after a measurement before that is a fault.
 const SETTLE_LIMIT: Duration = Duration::from_secs(30);
+/// Without a request for so long, no work is left in the background.
+pub const QUIET: Duration = Duration::from_millis(1_500);
+/// The same after deliveries: names in `tmp/` go two seconds after the last one.
+pub const QUIET_AFTER_DELIVERY: Duration = Duration::from_millis(3_500);
 
 /// What was counted at one moment.
 #[derive(Debug, Clone)]
@@ -56,7 +60,7 @@ impl Counts {
 }
 
 /// Waits until the mail mount is quiet: what an operation left for the background is done.
-pub fn settled(lab: &Lab, cluster: &Cluster, node: &Node) -> Result<Counts> {
+pub fn settled(lab: &Lab, cluster: &Cluster, node: &Node, quiet: Duration) -> Result<Counts> {
     let mut last = Counts::of(lab, cluster, node)?;
     let mut same_since = wait::now();
     wait::until("a quiet mail mount", SETTLE_LIMIT, || {
@@ -65,7 +69,7 @@ pub fn settled(lab: &Lab, cluster: &Cluster, node: &Node) -> Result<Counts> {
             last = now;
             same_since = wait::now();
         }
-        ensure!(same_since.elapsed() > Duration::from_millis(1_500), "requests go on");
+        ensure!(same_since.elapsed() > quiet, "requests go on");
         Ok(())
     })?;
     Ok(last)

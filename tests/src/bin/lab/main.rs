@@ -1,5 +1,6 @@
 //! `cargo lab`: hosts with real NFS clients (tests/lab/README.md), a Berth cluster on them, and what is measured there.
 
+mod acme;
 mod budget;
 mod chaos;
 mod counts;
@@ -35,6 +36,7 @@ fn run() -> Result<bool> {
             let rounds = option(&arguments, "--rounds")?.map_or(Ok(3), |rounds| rounds.parse()).context("--rounds takes a number")?;
             failover::run(rounds, option(&arguments, "--only")?.as_deref())
         }
+        Some("acme") => acme::run(),
         Some("chaos") => chaos::run(&chaos_options(&arguments)?),
         Some("check") => chaos::check(arguments.get(1).context("cargo lab check FILE")?.as_ref()),
         // Everything else is done to the hosts.

@@ -46,6 +46,7 @@ pub struct Outcome {
     pub passed: usize,
     /// Tests that failed.
     pub failed_tests: usize,
+    failed_names: Vec<String>,
     /// What was left out, and why.
     pub skipped: Vec<String>,
 }
@@ -66,7 +67,11 @@ impl Outcome {
         if self.passed > 0 {
             line += &format!(", {} tests passed", self.passed);
         }
-        line + &format!(", {:.1} s", self.took.as_secs_f64())
+        line += &format!(", {:.1} s", self.took.as_secs_f64());
+        if !self.failed_names.is_empty() {
+            line += &format!("; failed: {}", self.failed_names.join(", "));
+        }
+        line
     }
 }
 
@@ -150,9 +155,9 @@ impl Step {
             Ok(())
         })?;
         if !status.success() {
-            let shown = all.len().saturating_sub(LINES_SHOWN);
-            all[shown..].iter().for_each(|line| println!("      | {line}"));
+            shown(&all).iter().for_each(|line| println!("      | {line}"));
             println!("      | all of it: {}", path.display());
+            outcome.failed_names = all.iter().filter_map(|line| failed_test(line)).map(str::to_owned).collect();
             outcome.failure = Some(status.to_string());
         }
         Ok(outcome)
@@ -164,6 +169,29 @@ impl Step {
         fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
         Ok(folder.join(format!("{}.log", self.name)))
     }
+}
+
+/// What is shown of a failed step: what the failed tests said, or how it ended.
+fn shown(all: &[String]) -> Vec<&String> {
+    let mut said = Vec::new();
+    let mut of_a_test = false;
+    for line in all {
+        // `---- name stdout ----` begins what one said, `failures:` the list of their names.
+        of_a_test = (of_a_test && line != "failures:") || line.starts_with("---- ");
+        if of_a_test {
+            said.push(line);
+        }
+    }
+    if said.is_empty() {
+        said.extend(&all[all.len().saturating_sub(LINES_SHOWN)..]);
+    }
+    said.truncate(LINES_SHOWN);
+    said
+}
+
+/// The name in `test name ... FAILED`.
+fn failed_test(line: &str) -> Option<&str> {
+    line.strip_prefix("test ")?.strip_suffix(" ... FAILED")
 }
 
 /// How many `what` there are in `test result: ok. 12 passed; 0 failed; …`.
@@ -231,6 +259,17 @@ mod tests_of_step {
         assert_eq!(counted("test result: ok. 12 passed; 0 failed; 0 ignored", "passed"), 12);
         assert_eq!(counted("test result: FAILED. 3 passed; 1 failed; 0 ignored", "failed"), 1);
         assert_eq!(counted("test a ... ok", "passed"), 0);
+    }
+
+    #[test]
+    fn what_failed_tests_said_is_shown_and_they_are_named() {
+        let output =
+            "test a::b ... FAILED\ntest c ... ok\n\nfailures:\n\n---- a::b stdout ----\nleft: 1\n\nfailures:\n    a::b\nRunning others";
+        let all: Vec<String> = output.lines().map(str::to_owned).collect();
+        assert_eq!(shown(&all), ["---- a::b stdout ----", "left: 1", ""]);
+        assert_eq!(all.iter().find_map(|line| failed_test(line)), Some("a::b"));
+        let of_the_compiler = vec!["error: no such file".to_owned()];
+        assert_eq!(shown(&of_the_compiler), ["error: no such file"]);
     }
 
     #[test]

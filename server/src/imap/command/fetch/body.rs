@@ -6,10 +6,9 @@
 use std::{ops::Range, sync::Arc};
 
 use index::Uid;
-use memchr::memmem;
 use storage::{
     Mailbox, MessageReader, StorageError,
-    mime::{Found, Section, SectionText, Structure, UnknownEncoding, header_length, select_fields},
+    mime::{Found, Section, SectionText, Structure, UnknownEncoding, select_fields},
 };
 
 use crate::forward::Opened;
@@ -18,8 +17,6 @@ use crate::forward::Opened;
 pub const READ_WHOLE_BYTES: u64 = 256 * 1024;
 /// How much of a large message is read at once.
 pub const CHUNK_BYTES: usize = 256 * 1024;
-/// How much is read at once to find the end of a header: more than most headers have.
-const HEADER_CHUNK_BYTES: usize = 16 * 1024;
 
 /// One section that a client asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -138,7 +135,8 @@ impl Request {
 
     fn prepare_streamed(&self, reader: MessageReader) -> Result<Prepared, StorageError> {
         let size = reader.len();
-        let raw = if self.sections.iter().any(|wanted| wanted.section.text != SectionText::Whole) { header(&reader)? } else { Vec::new() };
+        let raw =
+            if self.sections.iter().any(|wanted| wanted.section.text != SectionText::Whole) { reader.read_header()? } else { Vec::new() };
         let header_bytes = raw.len() as u64;
         let parts = self.sections.iter().map(|wanted| match &wanted.section.text {
             SectionText::Whole => Part::Streamed(window(0..size, wanted.partial)),
@@ -154,44 +152,13 @@ impl Request {
     }
 }
 
-/// The header of a message with its blank line, as [`Structure`] finds it; without a blank line the whole message is read for that.
-fn header(reader: &MessageReader) -> Result<Vec<u8>, StorageError> {
-    let mut read = Vec::new();
-    loop {
-        let old = read.len();
-        read.resize(old + HEADER_CHUNK_BYTES, 0);
-        let got = match read.get_mut(old..) {
-            Some(buffer) => reader.read_at(old as u64, buffer)?,
-            None => 0,
-        };
-        read.truncate(old + got);
-        if let Some(end) = header_end(&read, old) {
-            read.truncate(end);
-            return Ok(read);
-        }
-        if got == 0 {
-            read.truncate(header_length(&read));
-            return Ok(read);
-        }
-    }
-}
-
-/// Where the header ends; what lies before `searched` was looked at.
-fn header_end(raw: &[u8], searched: usize) -> Option<usize> {
-    if raw.starts_with(b"\r\n") {
-        return Some(2);
-    }
-    let from = searched.saturating_sub(3);
-    memmem::find(raw.get(from..)?, b"\r\n\r\n").map(|at| from + at + 4)
-}
-
 fn held_part(found: Option<Found>, partial: Option<(u64, u64)>) -> Part {
     match found {
         None => Part::Nil,
         Some(Found::Range(range)) => Part::Held(window_in_memory(range, partial)),
         Some(Found::Owned(bytes)) => match partial {
             None => Part::Owned(bytes),
-            Some(_) => Part::Owned(bytes.get(window_in_memory(0..bytes.len(), partial)).unwrap_or_default().to_vec()),
+            Some(_) => Part::Owned(partial_of(&bytes, partial).to_vec()),
         },
     }
 }
@@ -220,12 +187,9 @@ fn window_in_memory(range: Range<usize>, partial: Option<(u64, u64)>) -> Range<u
     usize::try_from(window.start).unwrap_or(range.end)..usize::try_from(window.end).unwrap_or(range.end)
 }
 
-/// Cached header fields as a section's bytes.
-pub fn cached_fields(headers: &[u8], names: &[String], partial: Option<(u64, u64)>) -> Vec<u8> {
-    match held_part(Some(Found::Owned(select_fields(headers, names, false))), partial) {
-        Part::Owned(bytes) => bytes,
-        Part::Nil | Part::Held(_) | Part::Streamed(_) | Part::Size(_) | Part::UnknownEncoding => Vec::new(),
-    }
+/// The bytes of a section that `<offset.length>` wants.
+pub fn partial_of(bytes: &[u8], partial: Option<(u64, u64)>) -> &[u8] {
+    bytes.get(window_in_memory(0..bytes.len(), partial)).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -241,14 +205,6 @@ mod tests {
         assert_eq!(window(10..100, Some((u64::MAX, u64::MAX))), 100..100);
         assert_eq!(held_part(Some(Found::Owned(b"abcdef".to_vec())), Some((4, 9))), Part::Owned(b"ef".to_vec()));
         assert_eq!(held_part(None, Some((0, 1))), Part::Nil);
-    }
-
-    #[test]
-    fn the_header_ends_with_its_blank_line_even_across_two_reads() {
-        assert_eq!(header_end(b"A: b\r\n\r\nbody", 0), Some(8));
-        assert_eq!(header_end(b"A: b\r\n\r\nbody", 7), Some(8));
-        assert_eq!(header_end(b"\r\nbody", 0), Some(2));
-        assert_eq!(header_end(b"A: b\r\n", 0), None);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! - As many bytes follow as were announced, or the connection ends (`cut_off`).
 //! - No NUL is sent in a literal, which may not have one (`a_nul_never_reaches_a_client`).
 
-use std::ops::Range;
+use std::{borrow::Cow, ops::Range};
 
 use super::body::{CHUNK_BYTES, Part, Prepared};
 use crate::{
@@ -127,14 +127,23 @@ async fn put(connection: &mut Connection, bytes: &[u8]) -> Result<(), Stop> {
         let out = connection.output();
         let from = out.len();
         out.extend_from_slice(chunk);
-        without_nul(out.get_mut(from..).unwrap_or_default());
+        replace_nul(out.get_mut(from..).unwrap_or_default());
         connection.flush_if_large().await?;
     }
     Ok(())
 }
 
-/// Replaces each NUL.
-pub fn without_nul(mut bytes: &mut [u8]) {
+/// Replaces each NUL; mostly there is none.
+pub fn without_nul(bytes: &[u8]) -> Cow<'_, [u8]> {
+    if memchr::memchr(0, bytes).is_none() {
+        return Cow::Borrowed(bytes);
+    }
+    let mut bytes = bytes.to_vec();
+    replace_nul(&mut bytes);
+    Cow::Owned(bytes)
+}
+
+fn replace_nul(mut bytes: &mut [u8]) {
     while let Some(at) = memchr::memchr(0, bytes) {
         if let Some(byte) = bytes.get_mut(at) {
             *byte = INSTEAD_OF_NUL;
@@ -149,9 +158,7 @@ mod tests {
 
     #[test]
     fn each_nul_is_replaced_and_nothing_else() {
-        let mut bytes = *b"\0a\0\0b\x80\0";
-        without_nul(&mut bytes);
-        assert_eq!(&bytes, b"\x80a\x80\x80b\x80\x80");
-        without_nul(&mut []);
+        assert_eq!(without_nul(b"\0a\0\0b\x80\0").as_ref(), b"\x80a\x80\x80b\x80\x80");
+        assert!(matches!(without_nul(b"plain"), Cow::Borrowed(b"plain")));
     }
 }

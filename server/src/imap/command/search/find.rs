@@ -1,6 +1,6 @@
 //! Finds the messages of the view that match: the first half of SEARCH, SORT and THREAD.
 //!
-//! What memory can decide is decided there; the rest by cached headers, many at once; what then is still open by reading messages,
+//! What memory can decide is decided there; the rest by summaries and cached headers, many at once; what then is still open by reading messages,
 //! several at once, on the blocking pool.
 //!
 //! Invariants, each with the test that guards it:
@@ -18,7 +18,7 @@ use tokio::sync::Semaphore;
 use super::{Context, Needs, Query, RowFacts, compile, filters};
 use crate::imap::{
     holding::Holding,
-    limits::{Limit, Stopped},
+    limits::{Limit, MessageLimits, Stopped},
     patience::{Progress, while_wanted},
     reply::{Reply, Stop},
     session::Session,
@@ -57,6 +57,13 @@ pub struct Most {
     pub left: usize,
     /// For the answer where nothing is done then; `None`: the last ones are searched.
     pub refused: Option<&'static str>,
+}
+
+impl Most {
+    /// What a session's limits allow.
+    pub fn of(limits: MessageLimits, refused: Option<&'static str>) -> Option<Most> {
+        limits.working().map(|limit| Most { limit, left: limit.most(), refused })
+    }
 }
 
 /// The messages that match.
@@ -115,9 +122,11 @@ async fn complete<H: Holding>(
 ) -> Result<Vec<RowFacts>, Stop> {
     let Session { connection, held, settings, tag, .. } = &mut *session;
     let progress = Progress::of(tag, u32::try_from(open.len()).unwrap_or(u32::MAX));
-    if query.reads_headers() && !open.is_empty() {
-        let work = decide_from_headers(held, selected, query, open, &mut found, &progress);
-        open = while_wanted(connection, held, settings, &progress, work).await?;
+    for (step, is_taken) in [(from_summaries as Step, query.reads_summaries()), (from_headers, query.reads_headers())] {
+        if is_taken && !open.is_empty() {
+            let work = decide_from_index(held, selected, query, step, open, &mut found, &progress);
+            open = while_wanted(connection, held, settings, &progress, work).await?;
+        }
     }
     if !open.is_empty() {
         let work = decide_from_messages(held, selected, query, open, &mut found, &progress);
@@ -177,18 +186,22 @@ fn facts(selected: &Selected, sequence: u32, row: &Row) -> RowFacts {
     }
 }
 
-/// Decides what cached headers can; gives back what is still open.
-async fn decide_from_headers<H: Holding>(
+/// What the index says of some messages, each with the answer, if it is enough for one.
+type Step = fn(&Mailbox, &Query, Vec<RowFacts>) -> Result<Vec<(RowFacts, Option<bool>)>, StorageError>;
+
+/// Decides what `step` can; gives back what is still open.
+async fn decide_from_index<H: Holding>(
     held: &H,
     selected: &Selected,
     query: &Arc<Query>,
+    step: Step,
     open: Vec<RowFacts>,
     found: &mut Vec<RowFacts>,
     progress: &Progress<'_>,
 ) -> Result<Vec<RowFacts>, StorageError> {
     let batch = |rows: Vec<RowFacts>| -> BoxFuture<'_, _> {
         let (mailbox, query) = (Arc::clone(&selected.mailbox), Arc::clone(query));
-        Box::pin(held.run(move |_| from_headers(&mailbox, &query, rows)))
+        Box::pin(held.run(move |_| step(&mailbox, &query, rows)))
     };
     let batches: Vec<BoxFuture<'_, _>> = open.chunks(BATCH_MESSAGES).map(|rows| batch(rows.to_vec())).collect();
     let mut undecided = Vec::new();
@@ -206,19 +219,55 @@ async fn decide_from_headers<H: Holding>(
     Ok(undecided)
 }
 
+fn from_summaries(mailbox: &Mailbox, query: &Query, rows: Vec<RowFacts>) -> Result<Vec<(RowFacts, Option<bool>)>, StorageError> {
+    let uids: Vec<Uid> = rows.iter().map(|row| row.uid).collect();
+    let mut answers = Answers::new(rows, &uids);
+    mailbox.visit_summaries(&uids, &mut |uid, summary| answers.give(uid, |row| query.decide_summary(row, summary)))?;
+    Ok(answers.decided)
+}
+
 fn from_headers(mailbox: &Mailbox, query: &Query, rows: Vec<RowFacts>) -> Result<Vec<(RowFacts, Option<bool>)>, StorageError> {
     let uids: Vec<Uid> = rows.iter().map(|row| row.uid).collect();
-    // Messages that are gone match nothing.
-    let mut decided: Vec<(RowFacts, Option<bool>)> = rows.into_iter().map(|row| (row, Some(false))).collect();
-    mailbox.visit_headers(&uids, &mut |uid, headers| {
-        // The view's order is that of the UIDs.
-        if let Ok(at) = uids.binary_search(&uid)
-            && let Some((row, answer)) = decided.get_mut(at)
-        {
-            *answer = query.decide_full(row, Some(headers), None);
+    let mut answers = Answers::new(rows, &uids);
+    mailbox.visit_headers(&uids, &mut |uid, headers| answers.give(uid, |row| query.decide_full(row, Some(headers), None)))?;
+    Ok(answers.decided)
+}
+
+/// Messages of which some are asked about.
+struct Answers<'u> {
+    decided: Vec<(RowFacts, Option<bool>)>,
+    places: UidPlaces<'u>,
+}
+
+impl<'u> Answers<'u> {
+    fn new(rows: Vec<RowFacts>, uids: &'u [Uid]) -> Answers<'u> {
+        // Messages that are gone match nothing.
+        Answers { decided: rows.into_iter().map(|row| (row, Some(false))).collect(), places: UidPlaces::of(uids) }
+    }
+    fn give(&mut self, uid: Uid, decide: impl FnOnce(&RowFacts) -> Option<bool>) {
+        if let Some((row, answer)) = self.places.find(uid).and_then(|at| self.decided.get_mut(at)) {
+            *answer = decide(row);
         }
-    })?;
-    Ok(decided)
+    }
+}
+
+/// Where UIDs stand in a list in which they go up, as those of a view do; mostly they are asked for in its order.
+pub struct UidPlaces<'u> {
+    uids: &'u [Uid],
+    next: usize,
+}
+
+impl<'u> UidPlaces<'u> {
+    /// Of this list.
+    pub fn of(uids: &'u [Uid]) -> UidPlaces<'u> {
+        UidPlaces { uids, next: 0 }
+    }
+    /// The place of one of them.
+    pub fn find(&mut self, uid: Uid) -> Option<usize> {
+        let at = if self.uids.get(self.next) == Some(&uid) { self.next } else { self.uids.binary_search(&uid).ok()? };
+        self.next = at + 1;
+        Some(at)
+    }
 }
 
 /// Reads what is still open.

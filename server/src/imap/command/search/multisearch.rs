@@ -62,7 +62,7 @@ pub async fn esearch<H: Holding>(session: &mut Session<H>, state: &mut State, ta
     let mut followed = false;
     // Of several mailboxes a client could not tell which one to go on in.
     let refused = (names.len() > 1).then_some("Searching in several mailboxes at once");
-    let mut most = session.settings.message_limits.working().map(|limit| Most { limit, left: limit.most(), refused });
+    let mut most = Most::of(session.settings.message_limits, refused);
     let mut stopped = None;
     for name in names {
         if Some(&name) == selected_name.as_ref() {

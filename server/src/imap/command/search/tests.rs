@@ -2,6 +2,7 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 use smallvec::smallvec;
+use storage::mime::summarise;
 
 use super::*;
 use crate::imap::wire::command::SequenceRange;
@@ -245,20 +246,23 @@ fn text_is_found_in_any_case_with_and_without_marks() {
 #[test]
 fn the_cheapest_facts_decide() {
     let seen = || SearchKey::Flag(FlagArgument::System(Flag::Seen));
-    for (key, needs, reads_headers, answer) in [
-        (SearchKey::And(vec![body("x"), not(seen())]), Needs::Body, false, Some(false)),
-        (or(body("x"), seen()), Needs::Body, false, Some(true)),
-        (or(seen(), body("x")), Needs::Body, false, Some(true)),
-        (SearchKey::And(vec![body("x"), seen()]), Needs::Body, false, None),
-        (not(body("x")), Needs::Body, false, None),
-        (header("Subject", "x"), Needs::Headers, true, None),
-        (SearchKey::SentOn(date(2026, 1, 1)), Needs::Headers, true, None),
-        (header("X-Other", "x"), Needs::Body, false, None),
-        (text("x"), Needs::Body, true, None),
-        (SearchKey::And(vec![header("to", "x"), header("x-other", "y")]), Needs::Body, true, None),
+    for (key, needs, (reads_summaries, reads_headers), answer) in [
+        (SearchKey::And(vec![body("x"), not(seen())]), Needs::Body, (false, false), Some(false)),
+        (or(body("x"), seen()), Needs::Body, (false, false), Some(true)),
+        (or(seen(), body("x")), Needs::Body, (false, false), Some(true)),
+        (SearchKey::And(vec![body("x"), seen()]), Needs::Body, (false, false), None),
+        (not(body("x")), Needs::Body, (false, false), None),
+        (header("Subject", "x"), Needs::Summary, (true, false), None),
+        (header("Subject", ""), Needs::Headers, (false, true), None),
+        (header("List-Id", "x"), Needs::Headers, (false, true), None),
+        (SearchKey::SentOn(date(2026, 1, 1)), Needs::Summary, (true, false), None),
+        (header("X-Other", "x"), Needs::Body, (false, false), None),
+        (text("x"), Needs::Body, (false, true), None),
+        (SearchKey::And(vec![header("to", "x"), header("x-other", "y")]), Needs::Body, (true, false), None),
     ] {
         let query = query(&key);
-        assert_eq!((query.needs(), query.reads_headers()), (needs, reads_headers), "{key:?}");
+        let reads = (query.reads_summaries(), query.reads_headers());
+        assert_eq!((query.needs(), reads), (needs, (reads_summaries, reads_headers)), "{key:?}");
         assert_eq!(query.decide_row(&row()), answer, "{key:?}");
     }
 }
@@ -273,6 +277,18 @@ fn cached_headers_decide_what_they_can() {
     assert_eq!(decide(&text("hello")), Some(true));
     assert_eq!(decide(&text("other")), None, "the rest of the message may have it");
     assert_eq!(decide(&header("x-other", "x")), None);
+    assert_eq!(decide(&SearchKey::And(vec![body("x"), header("subject", "absent")])), Some(false));
+}
+
+#[test]
+fn summaries_decide_what_they_can() {
+    let summary = summarise(b"Subject: hello\r\nTo: a@x\r\nTo: b@x\r\nCc:\r\nDate: Fri, 20 Nov 2026 23:30:00 -0800\r\n");
+    let decide = |key: &SearchKey| query(key).decide_summary(&row(), &Summary::read(&summary).unwrap());
+    assert_eq!(decide(&header("subject", "HELLO")), Some(true));
+    assert_eq!((decide(&header("to", "b@")), decide(&header("to", "xb"))), (Some(true), Some(false)));
+    assert_eq!((decide(&header("cc", "")), decide(&header("cc", "x"))), (None, Some(false)), "an empty field is there");
+    assert_eq!(decide(&SearchKey::SentOn(date(2026, 11, 20))), Some(true));
+    assert_eq!(decide(&header("list-id", "x")), None);
     assert_eq!(decide(&SearchKey::And(vec![body("x"), header("subject", "absent")])), Some(false));
 }
 
@@ -315,12 +331,17 @@ proptest! {
         let query = query(&key);
         let last = query.decide_full(&row, None, Some(message.as_bytes()));
         prop_assert!(last.is_some());
+        let summary = summarise(headers.as_bytes());
+        let between = query.decide_summary(&row, &Summary::read(&summary).unwrap());
+        prop_assert!(between.is_none() || between == last, "{between:?} {last:?}");
+        prop_assert!(query.needs() > Needs::Summary || between.is_some());
         let (first, second) = (query.decide_row(&row), query.decide_full(&row, Some(headers.as_bytes()), None));
         prop_assert!(first.is_none() || first == second, "{first:?} {second:?}");
         prop_assert!(second.is_none() || second == last, "{second:?} {last:?}");
         prop_assert_eq!(query.decide_full(&row, Some(headers.as_bytes()), Some(message.as_bytes())), last);
         prop_assert!(query.needs() > Needs::Nothing || first.is_some());
         prop_assert!(query.needs() > Needs::Headers || second.is_some());
-        prop_assert!(query.reads_headers() || first == second);
+        prop_assert!(query.reads_headers() || between == second);
+        prop_assert!(query.reads_summaries() || first == between);
     }
 }

@@ -6,13 +6,13 @@ use std::{
 use proptest::prelude::*;
 
 use super::{references::Grouping, *};
-use crate::imap::command::sort::tests::{rendered, row};
+use crate::imap::command::sort::tests::{row, summary};
 
 /// Messages with sequence numbers from 1, sent one after the other.
 fn messages(headers: &[&str], algorithm: ThreadAlgorithm) -> Vec<Facts> {
     let facts = |(sequence, header): (u32, &&str)| {
         let row = row(sequence, 1_000 + i64::from(sequence), 1);
-        Facts::new(&row, &rendered(header), algorithm, false)
+        Facts::new(&row, &Summary::read(&summary(header)).unwrap(), algorithm, false)
     };
     (1..).zip(headers).map(facts).collect()
 }

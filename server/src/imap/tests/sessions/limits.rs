@@ -1,6 +1,7 @@
 //! MESSAGELIMIT and SAVELIMIT, RFC 9738.
 
 use super::*;
+use crate::imap::command::append::WAITING_MAX;
 
 /// A session with `count` messages in its selected INBOX, whose commands work on three messages at most.
 async fn limited(house: &House, count: usize, limits: MessageLimits) -> Talk {
@@ -165,13 +166,9 @@ async fn uid_expunge_counts_what_is_deleted_and_expunge_nothing() {
     let mut talk = house.session_with(Settings { message_limits: three(), ..settings() }).await;
     talk.ok("SELECT INBOX").await;
     let told = talk.ok("UID EXPUNGE 1:10").await;
-    assert!(
-        told.starts_with("* 10 EXPUNGE\r\n* 8 EXPUNGE\r\n* 6 EXPUNGE\r\nT OK [MESSAGELIMIT 3 6] ")
-            || told.contains("T OK [MESSAGELIMIT 3 6] "),
-        "{told}"
-    );
-    assert_eq!(told.matches(" EXPUNGE\r\n").count(), 3, "{told}");
-    assert_eq!(talk.ok("EXPUNGE").await.matches(" EXPUNGE\r\n").count(), 3);
+    assert!(told.starts_with("* 10 EXPUNGE\r\n* 8 EXPUNGE\r\n* 6 EXPUNGE\r\nT OK [MESSAGELIMIT 3 6] "), "{told}");
+    let told = talk.ok("EXPUNGE").await;
+    assert!(told.starts_with("* 9 EXPUNGE\r\n* 4 EXPUNGE\r\n* 2 EXPUNGE\r\nT OK "), "{told}");
     plain.ok("NOOP").await;
     plain.ok("STORE 1:* +FLAGS (\\Deleted)").await;
     // HIGHESTMODSEQ has its place in the tagged answer.
@@ -227,11 +224,22 @@ async fn an_append_of_very_many_messages_holds_few_files() {
     let limits = MessageLimits::new(0, 1000);
     let mut talk = house.session_with(Settings { message_limits: limits, ..settings() }).await;
     let texts: Vec<String> =
-        (0..130).map(|number| message(&format!("s{number}"), &"x".repeat(if number % 2 == 0 { 40_000 } else { 10 }))).collect();
+        (0..130).map(|number| message(&format!("s{number}"), &"x".repeat(if number < 115 { 40_000 } else { 10 }))).collect();
     talk.send("a APPEND INBOX").await;
     for text in &texts {
         talk.send(&format!(" {{{}+}}\r\n{text}", text.len())).await;
     }
+    // Large ones wait in files, and all behind the first hundred in closed ones.
+    let in_tmp = house.maildir().join("tmp");
+    let waiting = || std::fs::read_dir(&in_tmp).unwrap().count();
+    let begun = SystemClock::new();
+    while waiting() < 115 + 14 {
+        assert!(begun.now() < DEADLINE, "{} files wait", waiting());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let open = std::fs::read_dir("/proc/self/fd").unwrap().filter_map(|entry| std::fs::read_link(entry.unwrap().path()).ok());
+    let open = open.filter(|path| path.starts_with(&in_tmp)).count();
+    assert!(open <= WAITING_MAX, "{open} of them are open");
     talk.send("\r\n").await;
     assert!(talk.until("a ").await.starts_with("a OK [APPENDUID "));
     talk.ok("SELECT INBOX").await;
