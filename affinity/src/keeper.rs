@@ -28,7 +28,7 @@ use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
 use tokio::sync::broadcast;
 
 use crate::{
-    AffinityError, Clock, Ending, Epoch, Handover, HolderId, Lease, NodeInfo, NodeName, Root, Tenure, TenureEnd, UserName,
+    AffinityError, Clock, Ending, Epoch, Handover, HolderId, Lease, NodeInfo, NodeName, Publish, Root, Tenure, TenureEnd, UserName,
     placement::{self, Wish},
     root::io_error,
     settings::{NodeSettings, Tag},
@@ -48,7 +48,7 @@ pub struct KeeperConfig {
     /// Host-local folder for the lock on the node name.
     pub lock_dir: PathBuf,
     /// What we publish.
-    pub info: NodeInfo,
+    pub info: Arc<dyn Publish>,
     /// The time.
     pub clock: Arc<dyn Clock>,
 }

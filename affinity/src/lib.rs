@@ -32,6 +32,6 @@ pub use inspect::{LeaseSeen, NodeSeen};
 pub use keeper::{Acquired, Event, Keeper, KeeperConfig, NodeState, Peer, Seen};
 pub use lease::{Handover, Lease, LeaseLost, Tenure};
 pub use placement::{Rule, Wish};
-pub use root::{ClusterFile, NodeInfo, Root, Timings};
+pub use root::{ClusterFile, NodeInfo, Publish, Root, Timings};
 pub use settings::Tag;
 pub use swap::open_undelegated;

@@ -104,6 +104,18 @@ pub struct NodeInfo {
     pub started: u64,
 }
 
+/// Who says what a node publishes: asked for each incarnation, so that a node that joins anew need not go by what others know of the one before.
+pub trait Publish: std::fmt::Debug + Send + Sync {
+    /// What the next incarnation publishes.
+    fn info(&self) -> io::Result<NodeInfo>;
+}
+
+impl Publish for NodeInfo {
+    fn info(&self) -> io::Result<NodeInfo> {
+        Ok(self.clone())
+    }
+}
+
 /// The shared state directory of one cluster. Opening one checks `berth.toml`.
 #[derive(Debug, Clone)]
 pub struct Root {

@@ -152,7 +152,7 @@ fn enter(engine: &Engine, tenure: &Tenure) -> Result<Beat, AffinityError> {
     let began = engine.now();
     let info_name = format!("{INFO}/{}", tenure.holder());
     let info_path = engine.path(&info_name);
-    let info = serde_json::to_vec(&engine.config.info).map_err(|error| io_error("can't write", &info_path)(error.into()))?;
+    let info = engine.config.info.info().and_then(|info| Ok(serde_json::to_vec(&info)?)).map_err(io_error("can't write", &info_path))?;
     engine.directory.write(&info_name, &info).map_err(io_error("can't write", &info_path))?;
     engine.directory.sync(INFO).map_err(io_error("can't sync", &info_path))?;
 

@@ -36,7 +36,7 @@ fn config(root: &Root, node: &str, lock_dir: &Path) -> KeeperConfig {
         root: root.clone(),
         node: node.parse().unwrap(),
         lock_dir: lock_dir.to_owned(),
-        info,
+        info: Arc::new(info),
         clock: Arc::new(SystemClock::new()),
     }
 }

@@ -1,10 +1,12 @@
-//! The relay's TLS: each start makes a key pair and publishes its pin under `info/`; who can write the shared directory is who may be a node.
+//! The relay's TLS: each incarnation makes a key pair and publishes its pin under `info/`; who can write the shared directory is who may be a node.
 //!
 //! Certificates carry no names that mean anything: a dialler accepts exactly the pin that the holder published, a listener accepts a pin only if
 //! a live node published it (`super::link` checks after the handshake, which has proved possession of the key).
 
-use std::sync::Arc;
+use std::{io, sync::Arc};
 
+use affinity::{NodeInfo, Publish};
+use arc_swap::ArcSwap;
 use rustls::{
     CipherSuite, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, ServerConfig, SignatureScheme,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
@@ -17,9 +19,38 @@ use sha2::{Digest, Sha256};
 /// SHA-256 of a certificate (DER), hexadecimal.
 pub type Pin = String;
 
-/// This process's relay certificate.
+/// What this node publishes, and the identity that belongs to it.
+#[derive(Debug)]
+pub struct Published {
+    info: NodeInfo,
+    current: ArcSwap<Identity>,
+}
+
+impl Published {
+    /// `info` with a pin of its own for each incarnation.
+    pub fn new(info: NodeInfo) -> anyhow::Result<Published> {
+        Ok(Published { info, current: ArcSwap::from_pointee(Identity::generate()?) })
+    }
+    /// The identity of the present incarnation.
+    pub fn identity(&self) -> Arc<Identity> {
+        self.current.load_full()
+    }
+}
+
+impl Publish for Published {
+    fn info(&self) -> io::Result<NodeInfo> {
+        let identity = Identity::generate().map_err(io::Error::other)?;
+        let info = NodeInfo { certificate_pin: identity.pin().clone(), ..self.info.clone() };
+        self.current.store(Arc::new(identity));
+        Ok(info)
+    }
+}
+
+/// The relay certificate of one incarnation.
+#[derive(Debug)]
 pub struct Identity {
     certificate: CertificateDer<'static>,
+    pin: Pin,
     key: PrivatePkcs8KeyDer<'static>,
     provider: Arc<CryptoProvider>,
 }
@@ -29,6 +60,7 @@ impl Identity {
     pub fn generate() -> anyhow::Result<Identity> {
         let certified = rcgen::generate_simple_self_signed(vec!["berth.invalid".to_owned()])?;
         Ok(Identity {
+            pin: pin(certified.cert.der()),
             certificate: certified.cert.der().clone(),
             key: PrivatePkcs8KeyDer::from(certified.signing_key.serialize_der()),
             provider: Arc::new(provider()),
@@ -36,8 +68,8 @@ impl Identity {
     }
 
     /// What is published.
-    pub fn pin(&self) -> Pin {
-        pin(&self.certificate)
+    pub fn pin(&self) -> &Pin {
+        &self.pin
     }
 
     /// For the relay listener: a client certificate is mandatory.

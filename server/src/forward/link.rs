@@ -1,12 +1,13 @@
 //! Relay links: one mutually authenticated TLS connection per pair of nodes, many streams on it (yamux).
 //!
-//! Either side opens streams on a link, whoever dialled it. A link ends when its TCP connection does, or when the peer is no longer in `nodes/`;
-//! its streams end with it, with an error that names the peer.
+//! Either side opens streams on a link, whoever dialled it. A link ends when its TCP connection does, or when one of the two incarnations that made
+//! it is no longer in `nodes/`; its streams end with it, with an error that names the peer.
 //!
 //! Invariants, each with the test that guards it:
 //! - a broken link ends the sessions on it and no others, with a reason (`a_broken_link_ends_its_own_streams_only`)
 //! - a reader that takes nothing holds up its own stream only (`a_slow_reader_stalls_nobody_else`)
 //! - who is not in `listen.relay_from` gets no handshake (`the_relay_takes_links_from_listed_networks_only`)
+//! - a node that joined anew uses no link of its incarnation before, which the others end (`a_node_that_joins_anew_uses_no_link_from_before`)
 //! - strangers at the relay port are few, and push each other out (`the_oldest_stranger_at_the_relay_port_makes_room`)
 //! - streams whose requests are not answered yet don't keep new ones from being opened (`many_unanswered_requests_do_not_block_new_ones`)
 
@@ -31,7 +32,7 @@ use tokio_util::{
 use super::{
     batch::Batched,
     held::Farewell,
-    identity::{Identity, Pin, pin},
+    identity::{Identity, Pin, Published, pin},
 };
 use crate::node::{
     Node,
@@ -87,7 +88,7 @@ pub enum LinkError {
 
 /// All links of this process.
 pub struct Links {
-    identity: Identity,
+    published: Arc<Published>,
     /// More than one where two nodes dialled each other at once: the last is used, the others serve the streams they have.
     live: Mutex<HashMap<Pin, Vec<Link>>>,
     dialling: Mutex<HashMap<Pin, Dialling>>,
@@ -99,15 +100,17 @@ type Dialling = Arc<tokio::sync::Mutex<Option<(Instant, String)>>>;
 /// A live link.
 #[derive(Clone)]
 struct Link {
+    /// The pin of this node that the peer has seen.
+    ours: Pin,
     open: mpsc::Sender<oneshot::Sender<yamux::Stream>>,
     /// Said with why when it is.
     broken: Farewell,
 }
 
 impl Links {
-    /// Links under a fresh identity.
-    pub fn new(identity: Identity) -> Links {
-        Links { identity, live: Mutex::new(HashMap::new()), dialling: Mutex::new(HashMap::new()) }
+    /// Links under the identity of the present incarnation.
+    pub fn new(published: Arc<Published>) -> Links {
+        Links { published, live: Mutex::new(HashMap::new()), dialling: Mutex::new(HashMap::new()) }
     }
 
     /// Opens a stream to `to`, dialling if there is no link yet.
@@ -153,7 +156,8 @@ impl Links {
 
     /// The link in use.
     fn link(&self, pin: &str) -> Option<Link> {
-        self.live.lock().get(pin)?.iter().rev().find(|link| !link.broken.is_said()).cloned()
+        let identity = self.published.identity();
+        self.live.lock().get(pin)?.iter().rev().find(|link| !link.broken.is_said() && link.ours == *identity.pin()).cloned()
     }
 
     /// Ends all links to a node, and so every stream on them: it is gone.
@@ -161,6 +165,14 @@ impl Links {
         let links = self.live.lock().remove(pin);
         for link in links.into_iter().flatten() {
             link.broken.say("the other node left or was fenced");
+        }
+    }
+
+    /// Ends the links that an incarnation of this node before the present one made.
+    pub fn end_earlier(&self) {
+        let identity = self.published.identity();
+        for link in self.live.lock().values().flatten().filter(|link| link.ours != *identity.pin()) {
+            link.broken.say("this node was fenced, and joined anew");
         }
     }
 
@@ -183,10 +195,12 @@ impl Links {
     async fn dial(&self, node: &Arc<Node>, peer: &Peer, pin: &Pin, addresses: &[String]) -> Result<Link, String> {
         let mut reasons = Vec::new();
         for address in addresses {
-            match timeout(DIAL_TIMEOUT, self.dial_one(pin, address)).await {
+            let identity = self.published.identity();
+            match timeout(DIAL_TIMEOUT, dial_one(&identity, pin, address)).await {
                 Ok(Ok(stream)) => {
                     tracing::info!(peer = %peer.holder, address, "relay link up");
-                    return Ok(self.start(node.clone(), (peer.holder.clone(), pin.clone()), stream, yamux::Mode::Client));
+                    let ends = Ends { ours: identity.pin().clone(), theirs: pin.clone(), peer: peer.holder.clone() };
+                    return Ok(self.start(node.clone(), ends, stream, yamux::Mode::Client));
                 }
                 Ok(Err(error)) => reasons.push(format!("{address}: {error:#}")),
                 Err(_) => reasons.push(format!("{address}: no answer within {DIAL_TIMEOUT:?}")),
@@ -195,23 +209,17 @@ impl Links {
         Err(reasons.join("; "))
     }
 
-    async fn dial_one(&self, pin: &Pin, address: &str) -> anyhow::Result<tokio_rustls::client::TlsStream<BufReader<TcpStream>>> {
-        let tcp = TcpStream::connect(address).await?;
-        keep_alive(&tcp)?;
-        let connector = TlsConnector::from(Arc::new(self.identity.client_config(pin.clone())?));
-        Ok(connector.connect(ServerName::try_from("berth.invalid")?, BufReader::with_capacity(READ_BYTES, tcp)).await?)
-    }
-
     /// Starts the task that drives a link, and remembers it (a simultaneous second one is used as well until it ends).
-    fn start<S>(&self, node: Arc<Node>, (peer, pin): (HolderId, Pin), stream: S, mode: yamux::Mode) -> Link
+    fn start<S>(&self, node: Arc<Node>, ends: Ends, stream: S, mode: yamux::Mode) -> Link
     where
         S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
     {
+        let Ends { ours, theirs, peer } = ends;
         let socket = Batched::new(stream);
         let connection = yamux::Connection::new(socket.clone().compat(), config(), mode);
         let (open, requests) = mpsc::channel(OPEN_QUEUE);
-        let link = Link { open, broken: Farewell::default() };
-        self.live.lock().entry(pin.clone()).or_default().push(link.clone());
+        let link = Link { ours, open, broken: Farewell::default() };
+        self.live.lock().entry(theirs.clone()).or_default().push(link.clone());
         let broken = link.broken.clone();
         tokio::spawn(async move {
             let inbound = |stream: yamux::Stream| {
@@ -224,7 +232,7 @@ impl Links {
                 why = broken.heard() => Some(why),
             };
             broken.say(ended.as_deref().unwrap_or("the other node closed it"));
-            node.links.forget_broken(&pin);
+            node.links.forget_broken(&theirs);
             match ended {
                 None => tracing::debug!(%peer, "relay link closed"),
                 Some(reason) => tracing::info!(%peer, reason, "relay link down"),
@@ -232,6 +240,20 @@ impl Links {
         });
         link
     }
+}
+
+/// The two ends of a link.
+struct Ends {
+    ours: Pin,
+    theirs: Pin,
+    peer: HolderId,
+}
+
+async fn dial_one(identity: &Identity, pin: &Pin, address: &str) -> anyhow::Result<tokio_rustls::client::TlsStream<BufReader<TcpStream>>> {
+    let tcp = TcpStream::connect(address).await?;
+    keep_alive(&tcp)?;
+    let connector = TlsConnector::from(Arc::new(identity.client_config(pin.clone())?));
+    Ok(connector.connect(ServerName::try_from("berth.invalid")?, BufReader::with_capacity(READ_BYTES, tcp)).await?)
 }
 
 /// Who opened a stream.
@@ -285,7 +307,6 @@ impl Links {
 
 /// Accepts links from other nodes until `stop`.
 pub async fn listen(node: Arc<Node>, listener: TcpListener, stop: CancellationToken) -> anyhow::Result<()> {
-    let acceptor = TlsAcceptor::from(Arc::new(node.links.identity.server_config()?));
     let (strangers, told) = (Admission::default(), Arc::new(Mutex::new(None::<Instant>)));
     // Changes of [listen] take effect at the next start.
     let listen = node.config().listen.clone();
@@ -309,10 +330,10 @@ pub async fn listen(node: Arc<Node>, listener: TcpListener, stop: CancellationTo
             }
             continue;
         }
-        let (node, acceptor, told) = (node.clone(), acceptor.clone(), told.clone());
+        let (node, identity, told) = (node.clone(), node.links.published.identity(), told.clone());
         let stranger = strangers.stranger(address.ip(), STRANGERS_MAX);
         tokio::spawn(async move {
-            let Some(admitted) = unless_crowded(stranger, timeout(DIAL_TIMEOUT + INTRODUCTION, admit(&node, &acceptor, tcp))).await else {
+            let Some(admitted) = unless_crowded(stranger, timeout(DIAL_TIMEOUT + INTRODUCTION, admit(&node, &identity, tcp))).await else {
                 let mut told = told.lock();
                 if told.is_none_or(|at| at.elapsed() >= CROWDED_TOLD) {
                     *told = Some(Instant::now());
@@ -321,9 +342,9 @@ pub async fn listen(node: Arc<Node>, listener: TcpListener, stop: CancellationTo
                 return;
             };
             match admitted {
-                Ok(Ok((pin, holder, stream))) => {
-                    tracing::info!(peer = %holder, %address, "relay link up");
-                    node.links.start(node.clone(), (holder, pin), stream, yamux::Mode::Server);
+                Ok(Ok((theirs, peer, stream))) => {
+                    tracing::info!(%peer, %address, "relay link up");
+                    node.links.start(node.clone(), Ends { ours: identity.pin().clone(), theirs, peer }, stream, yamux::Mode::Server);
                 }
                 Ok(Err(error)) => tracing::warn!(%address, error = format!("{error:#}"), "relay link refused"),
                 Err(_) => tracing::warn!(%address, "relay link refused: the handshake took too long"),
@@ -345,10 +366,11 @@ async fn unless_crowded<T>(stranger: Stranger, becomes: impl Future<Output = T>)
 /// The handshake, then the question whether a live node published this certificate.
 async fn admit(
     node: &Arc<Node>,
-    acceptor: &TlsAcceptor,
+    identity: &Identity,
     tcp: TcpStream,
 ) -> anyhow::Result<(Pin, HolderId, tokio_rustls::server::TlsStream<BufReader<TcpStream>>)> {
     keep_alive(&tcp)?;
+    let acceptor = TlsAcceptor::from(Arc::new(identity.server_config()?));
     let stream = acceptor.accept(BufReader::with_capacity(READ_BYTES, tcp)).await?;
     let certificate =
         stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()).ok_or_else(|| anyhow::anyhow!("no certificate"))?;
@@ -445,128 +467,4 @@ fn keep_alive(tcp: &TcpStream) -> io::Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
-    use tokio::{
-        io::{AsyncReadExt, AsyncWriteExt},
-        task::JoinHandle,
-    };
-
-    use super::*;
-    use crate::forward::frames;
-
-    const DEADLINE: Duration = Duration::from_secs(60);
-
-    /// Two nodes and the link between them, over a pipe as small as a socket's buffer may be.
-    struct Pair {
-        open: mpsc::Sender<oneshot::Sender<yamux::Stream>>,
-        arrived: mpsc::UnboundedReceiver<RelayStream>,
-        tasks: [JoinHandle<io::Result<()>>; 2],
-    }
-
-    fn pair() -> Pair {
-        let (dialler, listener) = tokio::io::duplex(16 * 1024);
-        let (open, requests) = mpsc::channel(OPEN_QUEUE);
-        let (_no_requests, none) = mpsc::channel(1);
-        let (arrive, arrived) = mpsc::unbounded_channel();
-        let (dialler, listener) = (Batched::new(dialler), Batched::new(listener));
-        let near = yamux::Connection::new(dialler.clone().compat(), config(), yamux::Mode::Client);
-        let far = yamux::Connection::new(listener.clone().compat(), config(), yamux::Mode::Server);
-        let inbound = move |stream: yamux::Stream| drop(arrive.send(stream.compat()));
-        Pair {
-            open,
-            arrived,
-            tasks: [tokio::spawn(drive(near, dialler, requests, drop)), tokio::spawn(drive(far, listener, none, inbound))],
-        }
-    }
-
-    impl Pair {
-        /// A stream and its other end.
-        async fn stream(&mut self) -> (RelayStream, RelayStream) {
-            let (sender, receiver) = oneshot::channel();
-            self.open.send(sender).await.unwrap();
-            let mut near = receiver.await.unwrap().compat();
-            near.write_all(b"!").await.unwrap();
-            near.flush().await.unwrap();
-            let mut far = self.arrived.recv().await.unwrap();
-            assert_eq!(far.read_u8().await.unwrap(), b'!');
-            (near, far)
-        }
-    }
-
-    async fn soon<T>(what: impl Future<Output = T>) -> T {
-        timeout(DEADLINE, what).await.expect("in time")
-    }
-
-    #[tokio::test]
-    async fn a_slow_reader_stalls_nobody_else() {
-        let mut pair = pair();
-        let (_slow, mut to_slow) = soon(pair.stream()).await;
-        let (mut quick, mut to_quick) = soon(pair.stream()).await;
-        let flood = tokio::spawn(async move { to_slow.write_all(&vec![b'x'; 8 << 20]).await });
-        let body = vec![b'y'; 2 << 20];
-        let writing = tokio::spawn({
-            let body = body.clone();
-            async move {
-                to_quick.write_all(&body).await.unwrap();
-                to_quick.flush().await.unwrap();
-                to_quick
-            }
-        });
-        let mut read = vec![0; body.len()];
-        soon(quick.read_exact(&mut read)).await.unwrap();
-        assert_eq!(read, body);
-        assert!(!flood.is_finished(), "what the slow reader does not take waits at its sender, not in memory");
-        drop(writing.await.unwrap());
-    }
-
-    #[tokio::test]
-    async fn many_unanswered_requests_do_not_block_new_ones() {
-        let mut pair = pair();
-        let mut streams = Vec::new();
-        for _ in 0..600 {
-            let (near, mut far) = soon(pair.stream()).await;
-            // What `serve::stream` says before it does what takes long.
-            frames::hear(&mut far).await.unwrap();
-            streams.push((near, far));
-        }
-        let (mut near, mut far) = streams.swap_remove(0);
-        frames::write(&mut far, &7u32).await.unwrap();
-        assert_eq!(soon(frames::read::<u32, _>(&mut near)).await.unwrap(), 7);
-    }
-
-    #[tokio::test]
-    async fn a_broken_link_ends_its_own_streams_only() {
-        let (mut broken, mut whole) = (pair(), pair());
-        let (mut cut, _far) = soon(broken.stream()).await;
-        let (mut near, mut far) = soon(whole.stream()).await;
-        broken.tasks.iter().for_each(JoinHandle::abort);
-        let ended = soon(cut.read_u8()).await;
-        assert!(ended.is_err(), "{ended:?}");
-        far.write_all(b"still here").await.unwrap();
-        far.flush().await.unwrap();
-        let mut read = [0; 10];
-        soon(near.read_exact(&mut read)).await.unwrap();
-        assert_eq!(&read, b"still here");
-    }
-
-    #[test]
-    fn what_this_node_did_is_added_to_why_a_link_broke() {
-        let said = |stood, state| with_our_own("reset".to_owned(), stood, state);
-        assert_eq!(said(None, NodeState::Up), "reset");
-        assert_eq!(said(None, NodeState::Suspended), "reset; this node is suspended itself");
-        assert_eq!(said(Some(Duration::from_millis(2_600)), NodeState::Up), "reset; this process stood still for 2.6 s a moment ago");
-    }
-
-    #[tokio::test]
-    async fn the_oldest_stranger_at_the_relay_port_makes_room() {
-        let strangers = Admission::default();
-        let stranger = |address: [u8; 4]| strangers.stranger(address.into(), STRANGERS_MAX);
-        let mut waiting: Vec<_> =
-            (0..STRANGERS_MAX).map(|_| tokio::spawn(unless_crowded(stranger([192, 0, 2, 1]), std::future::pending::<()>()))).collect();
-        let newest = unless_crowded(stranger([192, 0, 2, 2]), async { "a node" }).await;
-        assert_eq!(newest, Some("a node"));
-        let oldest = timeout(Duration::from_secs(30), waiting.remove(0)).await.expect("it made room");
-        assert_eq!(oldest.unwrap(), None);
-        assert!(waiting.iter().all(|one| !one.is_finished()));
-    }
-}
+mod tests;

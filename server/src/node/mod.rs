@@ -54,7 +54,7 @@ use crate::{
         RouteError,
         accounts::{self, Accounts},
         goodbyes::{ENDED, Goodbyes},
-        identity::Identity,
+        identity::Published,
         link,
         link::Links,
         placing::Placing,
@@ -214,15 +214,16 @@ async fn start(config: Config, config_file: &Path) -> anyhow::Result<Arc<Node>> 
         }
     }
 
-    let identity = Identity::generate()?;
     let advertise = if config.node.advertise.is_empty() { vec![relay_address.to_string()] } else { config.node.advertise.clone() };
     let info = NodeInfo {
         relay: advertise,
-        certificate_pin: identity.pin(),
+        // That of each incarnation.
+        certificate_pin: String::new(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         capabilities: vec!["relay/1".to_owned(), ENDED.to_owned()],
         started: affinity::clock::wall_clock().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs()),
     };
+    let published = Arc::new(Published::new(info)?);
     let timings = root.cluster().timings.clone();
     let cache = tokio::task::spawn_blocking({
         let (section, cluster) = (config.cache.clone(), root.cluster().cluster_id.clone());
@@ -230,8 +231,8 @@ async fn start(config: Config, config_file: &Path) -> anyhow::Result<Arc<Node>> 
     })
     .await?;
     let storage = storage_settings(&config, timings.dead_after(), cache.clone())?;
-    let keeper_config =
-        KeeperConfig { root, node: config.node.name.clone(), lock_dir: local_dir.clone(), info, clock: Arc::new(SystemClock::new()) };
+    let (node, clock) = (config.node.name.clone(), Arc::new(SystemClock::new()));
+    let keeper_config = KeeperConfig { root, node, lock_dir: local_dir.clone(), info: published.clone(), clock };
     let keeper = tokio::task::spawn_blocking(move || Keeper::join(keeper_config)).await??;
     tracing::info!(node = %keeper.me(), root = %config.node.root.display(), "joined the cluster");
 
@@ -250,7 +251,7 @@ async fn start(config: Config, config_file: &Path) -> anyhow::Result<Arc<Node>> 
         tls,
         renewal,
         keeper,
-        links: Links::new(identity),
+        links: Links::new(published),
         goodbyes: Goodbyes::default(),
         waiting: Waiting::default(),
         shares: SharesFolder::new(&root_path),
@@ -425,7 +426,10 @@ async fn watch_events(node: Arc<Node>, mut events: tokio::sync::broadcast::Recei
             // Told with the address, once it is known.
             Ok(Event::Ended(end)) if end.ending == Ending::NameTaken => {}
             Ok(Event::Ended(end)) => tracing::error!("{end}"),
-            Ok(Event::Rejoined(me)) => tracing::warn!(%me, "joined again as a new incarnation"),
+            Ok(Event::Rejoined(me)) => {
+                node.links.end_earlier();
+                tracing::warn!(%me, "joined again as a new incarnation");
+            }
             Ok(Event::Suspended { stood_still: Some(time) }) => tracing::error!(
                 "this process stood still for {:.1} s: nothing is acknowledged until it has given a sign of life. The others fence it if they did not see one \
                  in time; {STOOD_STILL_ADVICE}",
@@ -449,6 +453,7 @@ async fn watch_events(node: Arc<Node>, mut events: tokio::sync::broadcast::Recei
             Err(RecvError::Lagged(missed)) => {
                 tracing::warn!(missed, "events were missed; what is over is abandoned all the same");
                 node.accounts.abandon_ended();
+                node.links.end_earlier();
             }
             Err(RecvError::Closed) => return,
         }

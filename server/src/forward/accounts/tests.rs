@@ -37,7 +37,7 @@ impl House {
             root: self.root.clone(),
             node: name.parse().unwrap(),
             lock_dir: self.folder.path().to_owned(),
-            info,
+            info: Arc::new(info),
             clock: Arc::new(SystemClock::new()),
         })
         .unwrap();
