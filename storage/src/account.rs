@@ -19,6 +19,7 @@ use crate::{
     filesystem::{Filesystem, Shared},
     hierarchy::{Catalog, acls, annotations, watched::AnnotationLog},
     mailbox::{Look, Status},
+    maildir::ceiling::Marks,
     parallel,
     quota::Maildirsize,
     store::{self, Store},
@@ -135,6 +136,8 @@ pub struct Account {
     pub(crate) acls: Mutex<acls::Acls>,
     /// Mailboxes of which the index may not have every row yet: their usage is known once they were opened.
     pub(crate) uncounted: Mutex<Vec<MailboxId>>,
+    /// Mailboxes that were taken over and not opened yet: what an earlier server may have told of each. Their ceilings are higher already.
+    pub(crate) untold: Mutex<HashMap<MailboxId, Marks>>,
 }
 
 /// A mailbox that is open or being opened, and when it was last asked for; its lock makes others wait for the one who opens it.
@@ -196,6 +199,7 @@ impl Account {
             annotation_log: Mutex::default(),
             acls: Mutex::default(),
             uncounted: Mutex::default(),
+            untold: Mutex::default(),
         });
         account.find_mailboxes()?;
         account.look_at_shares();
@@ -332,7 +336,8 @@ impl Account {
             *used = self.store.now();
             return Ok(Arc::clone(mailbox));
         }
-        let mailbox = Mailbox::load(Arc::clone(&self.store), id, name, self.folder_path(folder))?;
+        let told = self.untold.lock().remove(&id);
+        let mailbox = Mailbox::load(Arc::clone(&self.store), id, name, self.folder_path(folder), told)?;
         *slot = Some((Arc::clone(&mailbox), self.store.now()));
         Ok(mailbox)
     }

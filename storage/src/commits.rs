@@ -2,6 +2,7 @@
 //!
 //! Invariants, each with the test that guards it:
 //! - a change is durable when its caller goes on (`changes_that_come_together_share_one_commit`)
+//! - many who open mailboxes share commits (`whoever_reads_what_nobody_changes_ends_no_commit`)
 //! - a change that fails takes nothing away from those it shares a commit with (`a_change_that_fails_leaves_the_others_alone`), unless SQLite undoes all
 //!   of them: then each is told the same reason (`those_who_share_a_commit_that_sqlite_undid_are_told_why`)
 
@@ -110,6 +111,10 @@ impl Commits {
         }
         writer.index.as_mut().map(work)
     }
+    /// The index, maybe in the middle of a commit: for reading what those who share it don't change. They don't wait for whoever comes here.
+    pub fn read<T>(&self, work: impl FnOnce(&UserIndex) -> Result<T, IndexError>) -> Option<Result<T, IndexError>> {
+        self.writer.lock().index.as_ref().map(work)
+    }
     /// Goes on with another index.
     pub fn put(&self, index: UserIndex) {
         self.writer.lock().index = Some(index);
@@ -206,6 +211,23 @@ mod tests {
             drop(busy);
         });
         assert!(asked.load(Ordering::SeqCst) < 10, "{asked:?} commits for 20 changes that came together");
+    }
+
+    #[test]
+    fn whoever_reads_what_nobody_changes_ends_no_commit() {
+        let folder = tempfile::tempdir().unwrap();
+        let (commits, reader) = commits(folder.path());
+        {
+            let mut writer = commits.writer.lock();
+            let mut change = writer.index.as_mut().unwrap().begin().unwrap();
+            insert(&mut change, 1).unwrap();
+            change.join().unwrap();
+            writer.joined = 1;
+        }
+        commits.read(|_| Ok(())).unwrap().unwrap();
+        assert!(commits.writer.lock().joined == 1 && committed(&reader).is_empty());
+        commits.with(|_| Ok(()), || Ok(())).unwrap().unwrap();
+        assert_eq!(committed(&reader), [1]);
     }
 
     #[test]

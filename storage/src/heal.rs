@@ -112,6 +112,8 @@ impl Account {
         for ((mailbox, _), record) in open.iter().zip(healed) {
             mailbox.written_anew(record);
         }
+        // Their rows are others now.
+        self.untold.lock().clear();
         self.uncounted.lock().extend(records.iter().flatten().map(|record| record.id));
         tracing::warn!(
             user = %store.lease.user(),

@@ -285,12 +285,12 @@ impl Account {
         }
         self.make_files(folder, files)
     }
-    /// Empty files.
+    /// Empty files: they are durable as soon as the folder is.
     fn make_files(&self, folder: &Path, files: &[String]) -> io::Result<()> {
         let filesystem = self.store.filesystem.as_ref();
         for file in files {
             match filesystem.create(&folder.join(file)) {
-                Ok(file) => file.finish()?,
+                Ok(file) => drop(file),
                 // Empty files whose names say it all: made before an interruption.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(error),
@@ -306,7 +306,7 @@ impl Account {
         special_use: Option<SpecialUse>,
         scan_due: ScanDue,
         adopted_below: u32,
-    ) -> Result<(), StorageError> {
+    ) -> Result<MailboxId, StorageError> {
         let record = MailboxRecord {
             id: MailboxId::NEW,
             folder: folder.clone(),
@@ -324,6 +324,7 @@ impl Account {
             adopted_below,
         };
         let id = self.store.change(|change| change.insert_mailbox(&record))?;
+        self.untold.lock().remove(&id);
         let mut catalog = self.catalog.write();
         catalog.highest_validity = catalog.highest_validity.max(marks.uid_validity.get());
         catalog.mailboxes.insert(name.clone(), Known { id, folder, special_use });
@@ -332,7 +333,7 @@ impl Account {
         if scan_due != ScanDue::No {
             self.uncounted.lock().push(id);
         }
-        Ok(())
+        Ok(id)
     }
     /// A UIDVALIDITY that no mailbox of the user ever had. Durable before it is used.
     fn next_validity(&self) -> Result<UidValidity, StorageError> {

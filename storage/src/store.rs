@@ -240,6 +240,14 @@ impl Store {
             None => Err(self.index_failed("it is closed".to_owned())),
         }
     }
+    /// The same for what nobody can be changing: it ends no commit that others are still coming to.
+    pub fn read_unchanging<T>(&self, work: impl FnOnce(&UserIndex) -> Result<T, IndexError>) -> Result<T, StorageError> {
+        self.ensure_not_abandoned()?;
+        match self.writer.read(work) {
+            Some(answer) => answer.map_err(|error| self.index_error(error)),
+            None => Err(self.index_failed("it is closed".to_owned())),
+        }
+    }
     /// One commit, shared with those who come at the same time.
     pub fn change<T>(&self, work: impl FnOnce(&mut Change<'_>) -> Result<T, IndexError>) -> Result<T, StorageError> {
         self.ensure_not_abandoned()?;

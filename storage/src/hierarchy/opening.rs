@@ -187,7 +187,7 @@ impl Account {
         let recorded = parallel::for_each(parallel::MAILBOXES, &with_state, |(name, folder, marks, special_use, adopted_below)| {
             self.record(name, folder.clone(), *marks, *special_use, ScanDue::Rebuild, *adopted_below)
         });
-        recorded.into_iter().collect::<Result<(), _>>()?;
+        recorded.into_iter().try_for_each(|recorded| recorded.map(drop))?;
         let earlier_server = without_state.iter().any(|unknown| unknown.earlier.server.is_some());
         let (numbered, fresh): (Vec<_>, Vec<_>) = without_state.into_iter().partition(|unknown| unknown.validity().is_some());
         let kept = numbered.into_iter().filter_map(|unknown| Some((unknown.validity()?, unknown)));
@@ -231,7 +231,9 @@ impl Account {
         };
         let marks = Marks { modseq: marks.modseq.max(returned.map_or(0, |returned| returned.modseq)), ..marks };
 
-        let mut files = vec![marks.print()];
+        // Most folders need no other reservation than this one when they are opened.
+        let reserved = if new { marks } else { marks.reserve_ahead() };
+        let mut files = vec![reserved.print()];
         let special_use = find_special_use(entries).or_else(|| {
             let found = self.usual_special_use(name);
             files.extend(found.map(special_use_file));
@@ -256,7 +258,12 @@ impl Account {
             tracing::info!(user = %self.store.lease.user(), mailbox = %name, messages = list.messages.len(), server = ?earlier.server, "taken over");
         }
         self.make_files(&path, &files).map_err(self.store.io("can't prepare mailbox folder", &path))?;
-        self.record(name, folder.clone(), marks, special_use, if new { ScanDue::No } else { ScanDue::Rebuild }, adopted_below)
+        let due = if new { ScanDue::No } else { ScanDue::Rebuild };
+        let id = self.record(name, folder.clone(), reserved, special_use, due, adopted_below)?;
+        if due == ScanDue::Rebuild {
+            self.untold.lock().insert(id, marks);
+        }
+        Ok(())
     }
     /// The special use that the settings give to mailboxes of this name.
     fn usual_special_use(&self, name: &MailboxName) -> Option<SpecialUse> {

@@ -145,7 +145,7 @@ impl Mailbox {
         let mut state = self.state.lock();
         self.apply(&mut state, folder, plan)?;
         let out_of_uids = || StorageError::Limit { what: "the number of UIDs given in this mailbox", limit: u32::MAX.into() };
-        let acceptable = state.uid_next..self.ceiling.marks().uid;
+        let acceptable = state.uid_next..state.told_below;
         state.uid_next = acceptable.end.max(state.uid_next);
         let assigned = assign(new, acceptable, state.uid_next).ok_or_else(out_of_uids)?;
         let last = assigned.last().map_or(0, |(uid, _)| *uid);

@@ -34,11 +34,18 @@ use crate::{
 const SNAPSHOT_MESSAGES_MIN: usize = if cfg!(test) { 3 } else { 2_000 };
 
 impl Mailbox {
-    /// Opens the mailbox with row `id`.
-    pub(crate) fn load(store: Arc<Store>, id: MailboxId, name: MailboxName, folder: PathBuf) -> Result<Arc<Mailbox>, StorageError> {
+    /// Opens the mailbox with row `id`. `told`: what anybody may have been told of it, where that is known better than by the ceilings.
+    pub(crate) fn load(
+        store: Arc<Store>,
+        id: MailboxId,
+        name: MailboxName,
+        folder: PathBuf,
+        told: Option<Marks>,
+    ) -> Result<Arc<Mailbox>, StorageError> {
         let columns = RefCell::new(Columns::default());
         let from_snapshot = Cell::new(false);
-        let contents = store.with_writer(|index| {
+        // Rows of a mailbox that is not open are changed by nobody.
+        let contents = store.read_unchanging(|index| {
             let begin = &mut |held: &Held| {
                 let known = held.snapshot.and_then(|snapshot| known(index, id, snapshot, held));
                 from_snapshot.set(known.is_some());
@@ -79,13 +86,15 @@ impl Mailbox {
         }
         store.quota.correct(id, Usage::of(columns.rows().map(|row| row.size)));
         columns.raise(record.uid_next, record.highest_modseq);
+        // All that anybody may have been told is below the ceilings.
+        let told = told.filter(|told| due == ScanDue::Rebuild && told.uid_validity == marks.uid_validity).unwrap_or(marks);
         if matches!(due, ScanDue::Takeover | ScanDue::Rebuild) {
-            // All that anybody may have been told is below the ceilings.
-            let told = ModSeq::new(marks.modseq.saturating_sub(1)).unwrap_or(record.highest_modseq);
-            columns.raise(record.uid_next, told);
+            let highest = ModSeq::new(told.modseq.saturating_sub(1)).unwrap_or(record.highest_modseq);
+            columns.raise(record.uid_next, highest);
         }
         let state = State {
             uid_next: columns.uid_next(),
+            told_below: told.uid,
             in_flight: BTreeMap::new(),
             pending: BTreeMap::new(),
             write_back: write_backs

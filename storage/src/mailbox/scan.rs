@@ -348,7 +348,7 @@ impl Mailbox {
         let mut state = self.state.lock();
         self.apply(&mut state, folder, plan)?;
         let acceptable: Range<u32> = match due {
-            ScanDue::Takeover | ScanDue::Rebuild => state.uid_next..self.ceiling.marks().uid,
+            ScanDue::Takeover | ScanDue::Rebuild => state.uid_next..state.told_below,
             ScanDue::Settle | ScanDue::No => 0..0,
         };
         if !acceptable.is_empty() {

@@ -32,6 +32,8 @@ pub(super) struct State {
     pub record: MailboxRecord,
     /// The next UID to be given; those in flight are below.
     pub uid_next: u32,
+    /// When it was opened: UIDs that anybody may have been told were below.
+    pub told_below: u32,
     /// UIDs given whose messages are not visible yet, by UID.
     pub in_flight: BTreeMap<u32, Progress>,
     /// Visible messages without an index row, by UID.

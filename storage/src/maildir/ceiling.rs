@@ -48,6 +48,10 @@ impl Marks {
     pub fn unreserved(uid_validity: UidValidity) -> Marks {
         Marks { uid_validity, uid: 1, modseq: 1 }
     }
+    /// With room for so many that opening the mailbox need not make some.
+    pub fn reserve_ahead(self) -> Marks {
+        Marks { uid: self.uid.saturating_add(RESERVED_AHEAD), modseq: self.modseq.saturating_add(RESERVED_AHEAD.into()), ..self }
+    }
     pub fn print(self) -> String {
         self.print_as(STATE)
     }

@@ -6,7 +6,7 @@ use affinity::Handover;
 use index::{Flag, FlagSet};
 
 use super::*;
-use crate::filesystem::Failure;
+use crate::{filesystem::Failure, maildir::ceiling::RESERVED_AHEAD};
 
 /// Files below the Maildir of a user whom Berth never saw.
 pub(super) fn tree(files: &[(&str, &str)]) -> User {
@@ -118,6 +118,26 @@ fn what_dovecot_left_stays() {
 }
 
 #[test]
+fn what_a_taken_over_mailbox_needs_reserved_is_reserved_with_its_state_file() {
+    let mut user = tree(&[("cur/1500000001.M1P1.host:2,S", MESSAGE), (".Sent/cur/1500000002.M2P2.host:2,S", MESSAGE)]);
+    let held = user.open(Handover::Clean);
+    user.faulty.fail_at(u64::MAX, Failure::Once);
+    let sent = held.open("Sent");
+    assert_eq!((uids(&sent), sent.read().highest_modseq().get() > 1_600_000_000), (vec![1], true));
+    assert_eq!(user.faulty.calls(), 0, "nothing is made or renamed to open it");
+    assert_eq!(append(&sent, "second", FlagSet::EMPTY).unwrap().uid, uid(2));
+    let modseq = sent.read().highest_modseq();
+    user.die(held);
+
+    // Inbox was not opened before the crash: its state file may have been used.
+    user.delete_index();
+    let held = user.open(Handover::Unclean);
+    assert!(held.open("Sent").read().highest_modseq() >= modseq);
+    assert!(append(&held.open("Sent"), "third", FlagSet::EMPTY).unwrap().uid > uid(2));
+    assert_eq!(uids(&held.inbox()), [1 + RESERVED_AHEAD]);
+}
+
+#[test]
 fn a_takeover_that_was_interrupted_is_done_again() {
     for calls in 1..60 {
         let mut user = dovecot();
@@ -128,7 +148,10 @@ fn a_takeover_that_was_interrupted_is_done_again() {
         user.faulty.heal();
         let held = user.open(Handover::Unclean);
         let inbox = held.inbox();
-        assert_eq!((inbox.uid_validity().get(), uids(&inbox)), (1_234_567_890, vec![7, 9, 12, 40]), "after {calls} calls");
+        let found = uids(&inbox);
+        assert_eq!((inbox.uid_validity().get(), &found[..3]), (1_234_567_890, &[7, 9, 12][..]), "after {calls} calls");
+        // Where the state file was made before, nobody knows any more that nothing below its ceiling was told.
+        assert!(found.len() == 4 && [40, 40 + RESERVED_AHEAD].contains(&found[3]), "after {calls} calls: {found:?}");
         assert_eq!(held.open("Archive/2026").uid_validity().get(), 1_234_567_891, "after {calls} calls");
 
         let mut user = courier();

@@ -111,10 +111,10 @@ fn the_first_look_at_a_large_mailbox_of_another_program_is_two_listings_and_one_
         held.run_background_work().unwrap();
         assert!(user.faulty.calls() < 10, "{} calls in the background", user.faulty.calls());
     }
-    // The list is made, written, synced, renamed and its folder synced; the ceilings are renamed and synced. 64 files, the two folders before and while
-    // they are listed.
-    assert!(costs.iter().all(|cost| *cost == costs[0]), "{costs:?}");
-    assert!(costs[0].0 <= 7 && costs[0].1 <= 64 + 6, "{costs:?}");
+    // The list is made, written, synced, renamed and its folder synced; the ceilings are renamed and synced where the room made for them is too small.
+    // 64 files, the two folders before and while they are listed.
+    assert_eq!(costs.iter().map(|(calls, _)| *calls).collect::<Vec<_>>(), [5, 7]);
+    assert!(costs[0].1 == costs[1].1 && costs[0].1 <= 64 + 6, "{costs:?}");
 }
 
 #[test]
