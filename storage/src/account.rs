@@ -21,7 +21,7 @@ use crate::{
     mailbox::{Look, Status},
     maildir::ceiling::Marks,
     parallel,
-    quota::Maildirsize,
+    quota::{Maildirsize, SetLimits},
     store::{self, Store},
 };
 
@@ -130,6 +130,7 @@ pub struct Account {
     open: Mutex<HashMap<MailboxId, Slot>>,
     /// Folders that are only to be removed: of deleted mailboxes, of earlier epochs' indexes.
     pub(crate) trash: Mutex<Vec<PathBuf>>,
+    pub(crate) set_limits: Mutex<SetLimits>,
     pub(crate) maildirsize: Mutex<Maildirsize>,
     pub(crate) annotations: Mutex<annotations::Cache>,
     pub(crate) annotation_log: Mutex<AnnotationLog>,
@@ -194,6 +195,7 @@ impl Account {
             list_changes: watch::Sender::new(0),
             open: Mutex::new(HashMap::new()),
             trash: Mutex::new(opened.old),
+            set_limits: Mutex::default(),
             maildirsize: Mutex::default(),
             annotations: Mutex::default(),
             annotation_log: Mutex::default(),

@@ -268,7 +268,7 @@ impl Account {
         Ok(marks.uid_validity)
     }
     /// Writes a small file into a mailbox folder: readers see the old content or the new.
-    fn replace_file(&self, folder: &Path, name: &str, content: &[u8]) -> Result<(), StorageError> {
+    pub(crate) fn replace_file(&self, folder: &Path, name: &str, content: &[u8]) -> Result<(), StorageError> {
         // The Maildir has a `tmp` where INBOX is.
         let scratch = match folder == self.store.paths.maildir && folder != self.store.paths.inbox() {
             true => folder.join(format!("{WRITING_PREFIX}{}", self.store.scratch())),

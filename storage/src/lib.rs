@@ -58,7 +58,7 @@ pub use layout::{AccountPaths, Layout};
 pub use mailbox::{Appended, Copied, Mailbox, MessageReader, Rendered, SelectedFields, Status, StoreOperation, Stored};
 pub use names::MailboxName;
 pub use object_id::{EmailId, NoEmailId, mailbox_object_id};
-pub use quota::{Crossing, Limits, MAIN_ROOT, QuotaRules, QuotaSettings, RootUsage, Usage, matches_mask};
+pub use quota::{Crossing, LimitSource, Limits, MAIN_ROOT, QuotaRules, QuotaSettings, RootUsage, Usage, matches_mask};
 pub use staged::{SharedFile, Staged};
 pub use store::Retry;
 pub use uidl::UidlFormat;

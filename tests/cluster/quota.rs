@@ -2,6 +2,7 @@
 
 use std::{fs, io::Write, time::Duration};
 
+use base64::{Engine, prelude::BASE64_STANDARD};
 use serde_json::Value;
 use tests::{
     Context, Result,
@@ -113,6 +114,56 @@ fn mail_for_a_full_user_is_refused_and_operators_are_told() -> Result<()> {
         Ok(())
     })?;
     ensure!(deliver(ingress)?[0].code == 250, "there is room again");
+    Ok(())
+}
+
+#[test]
+fn limits_are_set_and_removed_on_every_node() -> Result<()> {
+    let cluster = Cluster::start(&Demo { nodes: 2, users: 2, dir: None })?;
+    let (user, master) = (&cluster.users[0], &cluster.users[1]);
+    give(&cluster, master, "master=yes")?;
+    open(&cluster.nodes[0].doors, user)?.logout()?;
+    let (holder, ingress) = holder_and_other(&cluster, user)?;
+    let code = || {
+        let mut lmtp = Lmtp::connect(&cluster.nodes[ingress].doors.lmtp)?;
+        let replies = lmtp.deliver("ada@tests.example", &[&user.address()], &mail::message("set", 1))?;
+        lmtp.quit()?;
+        Ok::<_, tests::Report>(replies[0].code)
+    };
+    ensure!(code()? == 250, "nothing is limited");
+    let asked = |node: usize, more: &[&str]| {
+        let config = cluster.nodes[node].config.to_str().context("the path is UTF-8")?;
+        let all = [&["quota", &user.name, "--json", "--config", config], more].concat();
+        let shown: Value = serde_json::from_str(&tests::berth::run_ok(&all)?)?;
+        Ok::<_, tests::Report>(shown["roots"][0].clone())
+    };
+    let set = asked(ingress, &["--set", "messages=1"])?;
+    ensure!(set["messages_limit"] == 1 && set["bytes_limit"].is_null() && set["source"] == "set", "{set}");
+    ensure!(asked(holder, &[])? == set, "the holder says the same");
+    ensure!(code()? == 452, "it is full");
+    let mut imap = open(&cluster.nodes[ingress].doors, user)?;
+    let refused = imap.command("SETQUOTA \"User quota\" ()")?;
+    ensure!(refused.ok().is_err_and(|error| format!("{error:#}").contains("NOPERM")), "the user is no operator");
+
+    cluster.command(&["move", &user.name, &cluster.nodes[ingress].doors.name])?;
+    let mut lmtp = Lmtp::connect(&cluster.nodes[ingress].doors.lmtp)?;
+    lmtp.command("MAIL FROM:<>")?.expect(250)?;
+    // The next holder knows it before the message.
+    lmtp.command(&format!("RCPT TO:<{}>", user.address()))?.expect(452)?;
+    lmtp.quit()?;
+    let gone = asked(holder, &["--unset"])?;
+    ensure!(gone["messages_limit"].is_null() && gone["source"].is_null(), "{gone}");
+    ensure!(code()? == 250, "nothing is limited any more");
+
+    let secret = BASE64_STANDARD.encode(format!("{}\0{}\0{}", user.name, master.name, master.password));
+    let mut operator = wait::until("the master user", NOTICED, || {
+        let mut imap = Imap::connect(&cluster.nodes[holder].doors.imap)?;
+        imap.command(&format!("AUTHENTICATE PLAIN {secret}"))?.ok()?;
+        Ok(imap)
+    })?;
+    operator.command("SETQUOTA \"User quota\" (STORAGE 512)")?.ok()?;
+    let set = asked(ingress, &[])?;
+    ensure!(set["bytes_limit"] == 512 * 1024 && set["source"] == "set", "{set}");
     Ok(())
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use base64::{Engine, prelude::BASE64_STANDARD};
 use tests::{
     Context, Result,
     clients::imap::Imap,
@@ -55,8 +56,12 @@ fn the_imap_capabilities_are_those_of_the_rows_marked_full() -> Result<()> {
         .flat_map(|row| row.capabilities)
         .map(|name| name.to_ascii_uppercase())
         .collect();
-    // With everything that is offered by setting.
-    let mut cluster = Cluster::start(&Demo { nodes: 1, users: 1, ..Demo::default() })?;
+    // With everything that is offered by setting, and to master users.
+    let mut cluster = Cluster::start(&Demo { nodes: 1, users: 2, ..Demo::default() })?;
+    let master = format!("{}:", cluster.users[1].name);
+    let users = std::fs::read_to_string(cluster.root.join("users"))?;
+    let with_master = users.lines().map(|line| if line.starts_with(&master) { format!("{line}master=yes\n") } else { format!("{line}\n") });
+    std::fs::write(cluster.root.join("users"), with_master.collect::<String>())?;
     let mut offered = BTreeSet::new();
     // One of the two limits at a time.
     for (with, limits) in [("[mail]\nsharing = true\n[imap]\nmessage_limit = 1000\n", None), ("save_limit = 2000\n", Some("message_limit"))]
@@ -70,10 +75,11 @@ fn the_imap_capabilities_are_those_of_the_rows_marked_full() -> Result<()> {
             )?;
         }
         cluster.configure(with)?;
-        let user = &cluster.users[0];
+        let (user, master) = (&cluster.users[0], &cluster.users[1]);
         let mut imap = Imap::connect(&cluster.nodes[0].doors.imap)?;
         offered.extend(capabilities(&mut imap)?);
-        imap.command(&format!("LOGIN {} \"{}\"", user.name, user.password))?.ok()?;
+        let secret = BASE64_STANDARD.encode(format!("{}\0{}\0{}", user.name, master.name, master.password));
+        imap.command(&format!("AUTHENTICATE PLAIN {secret}"))?.ok()?;
         offered.extend(capabilities(&mut imap)?);
     }
     let undocumented: Vec<_> = offered.difference(&documented).collect();

@@ -181,6 +181,9 @@ pub struct QuotaRow {
     pub mailboxes: usize,
     /// Whether mail is refused when it is full.
     pub enforced: bool,
+    /// Who says what it may hold: `set` (an operator, for this user), `user` (its source), `config` or `maildirsize`; `null`: nobody does.
+    #[serde(default)]
+    pub source: Option<String>,
 }
 
 /// The answer to [`Request::Settings`].

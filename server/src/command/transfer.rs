@@ -7,7 +7,7 @@ mod export;
 mod import;
 mod mbox;
 mod message;
-mod session;
+pub(super) mod session;
 mod source;
 
 use std::{

@@ -68,10 +68,19 @@ const AFTER_LOGIN: &[&str] = &[
 /// The same where users share mailboxes (`mail.sharing`).
 const SHARING: &[&str] = &["ACL", "RIGHTS=texk", "LIST-MYRIGHTS"];
 
+/// The same for operators: others are refused SETQUOTA.
+const SETTING_QUOTAS: &[&str] = &["QUOTASET"];
+
 /// What is offered after login.
-pub fn after_login(sharing: bool, limits: MessageLimits) -> Vec<Cow<'static, str>> {
-    let more = if sharing { SHARING } else { &[] };
-    AFTER_LOGIN.iter().chain(more).map(|name| Cow::Borrowed(*name)).chain(limits.capability().map(Cow::Owned)).collect()
+pub fn after_login(sharing: bool, may_set_quota: bool, limits: MessageLimits) -> Vec<Cow<'static, str>> {
+    let when = |offered: bool, names: &'static [&'static str]| if offered { names } else { &[] };
+    AFTER_LOGIN
+        .iter()
+        .chain(when(sharing, SHARING))
+        .chain(when(may_set_quota, SETTING_QUOTAS))
+        .map(|name| Cow::Borrowed(*name))
+        .chain(limits.capability().map(Cow::Owned))
+        .collect()
 }
 
 /// Before login. `start_tls`: a certificate is there; `password`: this connection may send one; `mechanisms`: those that it may use.

@@ -295,7 +295,9 @@ mod tests {
         for text in ["CLOSE", "FETCH 1 FLAGS", "STORE 1 FLAGS ()", "NOOP"] {
             assert_eq!(needs(&command(text)), Some((vec![], None)), "{text}");
         }
-        for text in ["LIST \"\" *", "LSUB \"\" *", "SUBSCRIBE x", "GETMETADATA \"\" /private/comment", "GETQUOTA x", "NAMESPACE"] {
+        for text in
+            ["LIST \"\" *", "LSUB \"\" *", "SUBSCRIBE x", "GETMETADATA \"\" /private/comment", "GETQUOTA x", "SETQUOTA x ()", "NAMESPACE"]
+        {
             assert_eq!(needs(&command(text)), None, "{text}");
         }
     }

@@ -121,7 +121,9 @@ pub async fn serve_operator(node: Arc<Node>, connection: Connection, user: UserN
 pub async fn serve(node: Arc<Node>, connection: Connection, held: Held, preamble: Preamble) -> Left {
     let config = node.config();
     let client = connection.client.clone();
-    let mut settings = Settings { may_log_in_anew: preamble.mark.is_some(), ..settings(&config) };
+    // A guest's session has a master user too: the guest.
+    let may_set_quota = preamble.guest.is_none() && (preamble.operator || preamble.master.is_some());
+    let mut settings = Settings { may_log_in_anew: preamble.mark.is_some(), may_set_quota, ..settings(&config) };
     if preamble.operator {
         settings.message_limits = MessageLimits::None;
     }
@@ -156,6 +158,7 @@ fn settings(config: &Config) -> Settings {
         progress_interval: PROGRESS_INTERVAL,
         rescan_interval: config.mail.rescan_interval,
         may_log_in_anew: false,
+        may_set_quota: false,
         message_limits: MessageLimits::new(config.imap.message_limit, config.imap.save_limit),
     }
 }

@@ -59,6 +59,8 @@ pub struct Settings {
     pub rescan_interval: Duration,
     /// Whether there is somebody to log in to after UNAUTHENTICATE.
     pub may_log_in_anew: bool,
+    /// Whether an operator is served, who may set what the user may hold.
+    pub may_set_quota: bool,
     /// How many messages one command works on.
     pub message_limits: MessageLimits,
 }
@@ -162,7 +164,7 @@ impl<H: Holding> Session<H> {
     }
 
     fn capabilities(&self) -> Vec<Cow<'static, str>> {
-        super::capability::after_login(self.sharing.is_some(), self.settings.message_limits)
+        super::capability::after_login(self.sharing.is_some(), self.settings.may_set_quota, self.settings.message_limits)
     }
 
     async fn converse(&mut self) -> Result<Done, Stop> {
@@ -383,8 +385,8 @@ impl<H: Holding> Session<H> {
             Command::List(list) => command::list::list(self, state, &list).await,
             Command::Lsub { reference, pattern } => command::list::lsub(self, &reference, &pattern).await,
             Command::Status { mailbox, items } => command::status::status(self, state, mailbox, &items).await,
-            Command::GetQuota(root) => command::status::get_quota(self, root).await,
-            Command::GetQuotaRoot(mailbox) => command::status::get_quota_root(self, mailbox).await,
+            Command::GetQuota(root) => command::status::quota::get_quota(self, root).await,
+            Command::GetQuotaRoot(mailbox) => command::status::quota::get_quota_root(self, mailbox).await,
             Command::GetMetadata(get) => command::metadata::get(self, get).await,
             Command::SetMetadata { mailbox, values } => command::metadata::set(self, mailbox, values).await,
             Command::SetAcl { mailbox, identifier, rights } => command::mailboxes::acl::set(self, mailbox, &identifier, &rights).await,
@@ -392,7 +394,7 @@ impl<H: Holding> Session<H> {
             Command::GetAcl(mailbox) => command::mailboxes::acl::get(self, mailbox).await,
             Command::ListRights { mailbox, identifier } => command::mailboxes::acl::list_rights(self, mailbox, &identifier).await,
             Command::MyRights(mailbox) => command::mailboxes::acl::my_rights(self, mailbox).await,
-            Command::SetQuota(_) => Err(command::status::set_quota().into()),
+            Command::SetQuota { root, limits } => command::status::quota::set_quota(self, root, &limits).await,
             Command::Close => command::expunge::close(self, state).await,
             Command::Unselect => {
                 state.selected()?;

@@ -132,6 +132,7 @@ pub async fn report(node: &Arc<Node>, held: &Held, recount: bool) -> Result<Quot
         messages_limit: root.limits.messages,
         mailboxes: root.mailboxes,
         enforced: root.enforced,
+        source: root.source.map(|source| source.as_str().to_owned()),
     };
     Ok(QuotaReply {
         holder: node.keeper.me().node.to_string(),

@@ -28,7 +28,7 @@ use crate::{
     },
     object_id::new_guid,
     parallel,
-    quota::MAILDIRSIZE_FILE,
+    quota::{MAILDIRSIZE_FILE, SET_FILE},
     store::first_modseq,
 };
 
@@ -76,6 +76,9 @@ impl Account {
             return Err(self.store.io("can't open", maildir)(io::Error::other(why)));
         }
         self.maildirsize.lock().was_there = entries.iter().any(|entry| entry.name == MAILDIRSIZE_FILE);
+        if entries.iter().any(|entry| entry.name == SET_FILE) {
+            self.read_set_limits()?;
+        }
         let found = layout::find(filesystem, &self.store.paths, &entries, self.store.settings.parallel_operations)
             .map_err(self.store.io("can't list the folders of", maildir))?;
         if let Some(why) =

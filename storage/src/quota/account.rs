@@ -7,7 +7,7 @@ use std::{
 
 use index::MailboxId;
 
-use super::{Crossing, Maildirsize, QuotaRules, RootUsage, Usage};
+use super::{Crossing, QuotaRules, RootUsage, Usage};
 use crate::{Account, MailboxName, StorageError};
 
 /// Mailboxes that one round of background work counts: each may be a listing of a large folder.
@@ -28,17 +28,11 @@ impl Account {
     /// Limits from now on. Reads `maildirsize` where they come from there; otherwise from memory. Blocking.
     pub fn set_quota(&self, settings: &QuotaSettings) -> Result<(), StorageError> {
         let _inside = self.store.enter()?;
-        let mut rules = settings.rules.clone();
-        if settings.limits_from_maildirsize && !rules.main_limits().any() && self.maildirsize.lock().was_there {
-            let mut file = self.maildirsize.lock();
-            // Once: from then on it is ours.
-            let said = match file.said {
-                Some(said) => said,
-                None => *file.said.insert(Maildirsize::limits(&self.store)?),
-            };
-            rules = rules.with_maildirsize(said);
+        let mut set = self.set_limits.lock();
+        if set.settings != *settings {
+            set.settings = settings.clone();
         }
-        self.store.quota.set_rules(Arc::new(rules), Arc::clone(&settings.thresholds));
+        self.apply_limits(&set)?;
         let mut file = self.maildirsize.lock();
         if file.opened_with.is_none() {
             file.opened_with = Some(self.store.quota.main().0);

@@ -11,7 +11,7 @@ use std::{collections::HashMap, sync::Arc};
 use index::MailboxId;
 use parking_lot::Mutex;
 
-use super::rules::{Limits, QuotaRules};
+use super::rules::{LimitSource, Limits, QuotaRules};
 use crate::{MailboxName, StorageError};
 
 /// Crossings that wait to be told; of more the oldest are forgotten.
@@ -61,6 +61,8 @@ pub struct RootUsage {
     pub mailboxes: usize,
     /// Whether mail is refused when it is full.
     pub enforced: bool,
+    /// Who says what it may hold; `None`: nobody does.
+    pub source: Option<LimitSource>,
 }
 
 /// A threshold that was crossed.
@@ -387,7 +389,8 @@ impl Books {
     fn usage(&self, at: usize) -> Option<RootUsage> {
         let (root, rules) = (self.roots.get(at)?, self.rules.roots.get(at)?);
         let mailboxes = self.mailboxes.values().filter(|account| account.roots.iter().any(|(counted, _)| *counted == at)).count();
-        Some(RootUsage { name: rules.name.clone(), usage: root.net(), limits: rules.default_limits(), mailboxes, enforced: rules.enforced })
+        let (name, limits, source) = (rules.name.clone(), rules.default_limits(), rules.source());
+        Some(RootUsage { name, usage: root.net(), limits, mailboxes, enforced: rules.enforced, source })
     }
     fn look_at_levels(&mut self) {
         let (rules, thresholds) = (Arc::clone(&self.rules), Arc::clone(&self.thresholds));

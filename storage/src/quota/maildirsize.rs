@@ -87,6 +87,15 @@ impl Maildirsize {
         }
     }
 
+    /// As [`Maildirsize::renew_now`]; without limits it is removed, whoever wrote it.
+    pub fn limits_changed(&mut self, store: &Store) -> Result<(), StorageError> {
+        if store.quota.main().1.any() {
+            return self.renew_now(store);
+        }
+        (self.written, self.was_there) = (None, false);
+        let path = store.paths.maildir.join(MAILDIRSIZE_FILE);
+        store.filesystem.remove_file(&path).map(drop).map_err(store.io("can't remove", path))
+    }
     /// Writes a whole new file, for users with limits.
     pub fn renew_now(&mut self, store: &Store) -> Result<(), StorageError> {
         let (usage, limits, recounts) = store.quota.main();
@@ -123,8 +132,9 @@ fn difference(now: u64, before: u64) -> i64 {
     if now >= before { signed(now - before) } else { -signed(before - now) }
 }
 
+/// 0 means any there.
 fn print_limits(limits: Limits) -> String {
-    let parts = [limits.bytes.map(|bytes| format!("{bytes}S")), limits.messages.map(|messages| format!("{messages}C"))];
+    let parts = [limits.bytes.map(|bytes| format!("{}S", bytes.max(1))), limits.messages.map(|messages| format!("{}C", messages.max(1)))];
     parts.into_iter().flatten().collect::<Vec<_>>().join(",")
 }
 

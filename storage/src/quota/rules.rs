@@ -7,6 +7,8 @@
 //! A root counts every mailbox below its subtree, but those that a rule says to ignore. Limits of a mailbox (`Trash:bytes=+10%`) are limits for what the
 //! whole root may hold when something is put into that mailbox.
 
+use std::collections::BTreeMap;
+
 use crate::MailboxName;
 
 /// Name of the root that every user has.
@@ -30,6 +32,31 @@ impl Limits {
     }
 }
 
+/// Who says what a root may hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LimitSource {
+    /// An operator, for this user ([`crate::Account::set_limits`]).
+    Set,
+    /// The user's own fields.
+    User,
+    /// The configuration.
+    Config,
+    /// `maildirsize`.
+    Maildirsize,
+}
+
+impl LimitSource {
+    /// In a word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            LimitSource::Set => "set",
+            LimitSource::User => "user",
+            LimitSource::Config => "config",
+            LimitSource::Maildirsize => "maildirsize",
+        }
+    }
+}
+
 /// A user's quota roots, the main one first.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QuotaRules {
@@ -44,6 +71,8 @@ pub(super) struct RootRules {
     pub below: Option<MailboxName>,
     /// `false`: counted and warned of, but never refused.
     pub enforced: bool,
+    /// Takes the place of what the rule for `*` says.
+    set: Option<Limits>,
     rules: Vec<Rule>,
 }
 
@@ -52,6 +81,7 @@ pub(super) struct RootRules {
 struct Rule {
     mask: String,
     holds: Holds,
+    source: LimitSource,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,7 +125,11 @@ impl Default for QuotaRules {
 impl QuotaRules {
     /// Adds a rule, as in `Trash:bytes=+10%`, to the root with this name; it takes the place of one for the same mailboxes. The error says what is wrong.
     pub fn set(&mut self, root: &str, rule: &str) -> Result<(), String> {
-        let rule = Rule::parse(rule)?;
+        self.set_from(LimitSource::Config, root, rule)
+    }
+    fn set_from(&mut self, source: LimitSource, root: &str, rule: &str) -> Result<(), String> {
+        let (mask, holds) = Rule::parse(rule)?;
+        let rule = Rule { mask, holds, source };
         let root = self.roots.iter_mut().find(|known| known.name == root).ok_or_else(|| format!("there is no quota root {root:?}"))?;
         root.rules.retain(|other| other.mask != rule.mask);
         root.rules.push(rule);
@@ -125,12 +159,12 @@ impl QuotaRules {
         }
         // Roots before rules, both in the order of their numbers.
         own.sort_by_key(|(root, rule, _)| (*root, rule.is_some(), *rule));
-        let mut names = std::collections::BTreeMap::from([(1, MAIN_ROOT.to_owned())]);
+        let mut names = BTreeMap::from([(1, MAIN_ROOT.to_owned())]);
         for (number, rule, value) in own {
             let taken = match rule {
                 None => self.take_root(number, value, &mut names),
                 Some(_) => match names.get(&number) {
-                    Some(root) => self.set(root, value),
+                    Some(root) => self.set_from(LimitSource::User, root, value),
                     None => Err(format!("there is no quota{number} for this rule")),
                 },
             };
@@ -139,7 +173,7 @@ impl QuotaRules {
         (self, complaints)
     }
     /// `maildir:Archive:ns=Archive/`.
-    fn take_root(&mut self, number: u32, value: &str, names: &mut std::collections::BTreeMap<u32, String>) -> Result<(), String> {
+    fn take_root(&mut self, number: u32, value: &str, names: &mut BTreeMap<u32, String>) -> Result<(), String> {
         let mut parts = value.split(':').skip(1);
         let name = parts.next().unwrap_or_default().to_owned();
         let (mut below, mut enforced) = (None, true);
@@ -170,9 +204,20 @@ impl QuotaRules {
         if let Some(main) = self.roots.first_mut().filter(|main| !main.default_limits().any()) {
             let amount = |limit: Option<u64>| limit.map_or(Amount::Same, Amount::Absolute);
             let holds = Holds::Limited { bytes: amount(limits.bytes), messages: amount(limits.messages) };
-            main.rules.push(Rule { mask: "*".to_owned(), holds });
+            main.rules.push(Rule { mask: "*".to_owned(), holds, source: LimitSource::Maildirsize });
         }
         self
+    }
+    /// With limits that were set, by root, in place of those for `*`; what rules say of single mailboxes holds on.
+    pub(crate) fn with_set(mut self, limits: &BTreeMap<String, Limits>) -> QuotaRules {
+        for root in &mut self.roots {
+            root.set = limits.get(&root.name).copied();
+        }
+        self
+    }
+    /// Whether there is a root with this name.
+    pub(crate) fn has_root(&self, name: &str) -> bool {
+        self.roots.iter().any(|root| root.name == name)
     }
     /// The main root's limits.
     pub fn main_limits(&self) -> Limits {
@@ -180,16 +225,24 @@ impl QuotaRules {
     }
     /// Whether anything is limited.
     pub fn any(&self) -> bool {
-        self.roots.iter().any(|root| root.rules.iter().any(|rule| matches!(rule.holds, Holds::Limited { .. })))
+        self.roots.iter().any(|root| root.set.is_some() || root.rules.iter().any(|rule| matches!(rule.holds, Holds::Limited { .. })))
     }
 }
 
 impl RootRules {
     fn new(name: String, below: Option<MailboxName>) -> RootRules {
-        RootRules { name, below, enforced: true, rules: Vec::new() }
+        RootRules { name, below, enforced: true, set: None, rules: Vec::new() }
     }
-    /// Those of the rule for `*`.
+    /// Those that were set, else those of the rule for `*`.
     pub fn default_limits(&self) -> Limits {
+        self.set.unwrap_or_else(|| self.limits_by_rule())
+    }
+    /// Who says so; `None`: nobody does.
+    pub fn source(&self) -> Option<LimitSource> {
+        let by_rule = || self.rules.iter().find(|rule| rule.mask == "*").filter(|_| self.limits_by_rule().any()).map(|rule| rule.source);
+        if self.set.is_some() { Some(LimitSource::Set) } else { by_rule() }
+    }
+    fn limits_by_rule(&self) -> Limits {
         match self.rules.iter().find(|rule| rule.mask == "*").map(|rule| rule.holds) {
             Some(Holds::Limited { bytes, messages }) => Limits { bytes: bytes.of(None), messages: messages.of(None) },
             Some(Holds::Ignored) | None => Limits::default(),
@@ -213,7 +266,7 @@ impl RootRules {
 }
 
 impl Rule {
-    fn parse(text: &str) -> Result<Rule, String> {
+    fn parse(text: &str) -> Result<(String, Holds), String> {
         let (mask, limits) = text.split_once(':').ok_or("write it as MAILBOX:bytes=1G, with * for every mailbox")?;
         let mask = if mask == "*" || mask.is_empty() {
             "*".to_owned()
@@ -221,7 +274,7 @@ impl Rule {
             MailboxName::parse(mask).map_err(|error| format!("{mask:?}: {error}"))?.as_str().to_owned()
         };
         if limits == "ignore" {
-            return if mask == "*" { Err("not every mailbox can be ignored".to_owned()) } else { Ok(Rule { mask, holds: Holds::Ignored }) };
+            return if mask == "*" { Err("not every mailbox can be ignored".to_owned()) } else { Ok((mask, Holds::Ignored)) };
         }
         let (mut bytes, mut messages) = (Amount::Same, Amount::Same);
         for limit in limits.split(':') {
@@ -238,7 +291,7 @@ impl Rule {
         if mask == "*" && (relative(bytes) || relative(messages)) {
             return Err("the rule for * can't be relative to itself".to_owned());
         }
-        Ok(Rule { mask, holds: Holds::Limited { bytes, messages } })
+        Ok((mask, Holds::Limited { bytes, messages }))
     }
 }
 

@@ -5,7 +5,7 @@ use index::{Flag, FlagSet};
 use proptest::prelude::*;
 
 use super::*;
-use crate::{CreateOptions, QuotaRules, QuotaSettings, StoreOperation, Usage};
+use crate::{CreateOptions, LimitSource, Limits, MAIN_ROOT, QuotaRules, QuotaSettings, StoreOperation, Usage};
 
 fn settings(rules: &[&str]) -> QuotaSettings {
     let fields: Vec<(String, &str)> = rules.iter().enumerate().map(|(at, rule)| (format!("quota_rule{}", at + 1), *rule)).collect();
@@ -165,6 +165,97 @@ fn maildirsize_is_kept_for_users_with_limits() {
 
 fn really_of(file: &str) -> i64 {
     file.lines().skip(1).map(|line| line.split_once(' ').unwrap().0.parse::<i64>().unwrap()).sum()
+}
+
+fn limits_of(held: &Held) -> (Option<u64>, Option<u64>, Option<LimitSource>) {
+    let main = held.quota(None).unwrap().remove(0);
+    (main.limits.bytes, main.limits.messages, main.source)
+}
+fn set(held: &Held, bytes: Option<u64>, messages: Option<u64>) {
+    held.set_limits(MAIN_ROOT, Some(Limits { bytes, messages })).unwrap().unwrap();
+}
+
+#[test]
+fn limits_that_were_set_win_until_they_are_removed() {
+    let mut user = User::new();
+    let held = user.open(Handover::Clean);
+    let source = settings(&["*:bytes=1M:messages=10", "Trash:messages=+1"]);
+    held.set_quota(&source).unwrap();
+    assert_eq!(limits_of(&held), (Some(1 << 20), Some(10), Some(LimitSource::User)));
+    append(&held.inbox(), "one", FlagSet::EMPTY).unwrap();
+    assert_eq!(held.set_limits("nonsense", None).unwrap(), None);
+    set(&held, None, Some(1));
+    assert_eq!(limits_of(&held), (None, Some(1), Some(LimitSource::Set)), "what is not named is not limited");
+    assert_eq!(held.quota_crossings().len(), 1, "it is full now");
+    is_full(append(&held.inbox(), "two", FlagSet::EMPTY));
+    held.create(&name("Trash"), CreateOptions::default()).unwrap();
+    held.inbox().copy_to(&[uid(1)], &held.open("Trash")).unwrap();
+    held.set_quota(&settings(&["*:bytes=2M"])).unwrap();
+    assert_eq!(limits_of(&held), (None, Some(1), Some(LimitSource::Set)), "whatever the source says");
+    assert!(std::fs::read_to_string(user.maildir().join("maildirsize")).unwrap().starts_with("1C\n"));
+
+    user.die(held);
+    let held = user.open(Handover::Unclean);
+    held.set_quota(&source).unwrap();
+    assert_eq!(limits_of(&held), (None, Some(1), Some(LimitSource::Set)));
+    held.close().unwrap();
+    drop(held);
+    user.delete_index();
+    let held = user.open(Handover::Clean);
+    held.set_quota(&source).unwrap();
+    is_full(append(&held.inbox(), "two", FlagSet::EMPTY));
+    set(&held, Some(0), None);
+    is_full(append(&held.inbox(), "two", FlagSet::EMPTY));
+
+    held.set_limits(MAIN_ROOT, None).unwrap();
+    assert_eq!(limits_of(&held), (Some(1 << 20), Some(10), Some(LimitSource::User)));
+    append(&held.inbox(), "two", FlagSet::EMPTY).unwrap();
+    held.close().unwrap();
+    drop(held);
+    let held = user.open(Handover::Clean);
+    held.set_quota(&source).unwrap();
+    assert_eq!(limits_of(&held), (Some(1 << 20), Some(10), Some(LimitSource::User)));
+}
+
+#[test]
+fn maildirsize_says_again_what_it_said_when_a_limit_is_removed() {
+    let from_file = QuotaSettings { limits_from_maildirsize: true, ..settings(&[]) };
+    for before in [None, Some("5000S\n0 0\n")] {
+        let mut user = User::new();
+        user.open(Handover::Clean).close().unwrap();
+        let file = user.maildir().join("maildirsize");
+        before.iter().for_each(|content| std::fs::write(&file, content).unwrap());
+        let held = user.open(Handover::Clean);
+        held.set_quota(&from_file).unwrap();
+        let was = limits_of(&held);
+        assert_eq!(was, before.map_or((None, None, None), |_| (Some(5_000), None, Some(LimitSource::Maildirsize))));
+        set(&held, Some(7_000), None);
+        assert!(std::fs::read_to_string(&file).unwrap().starts_with("7000S\n"));
+        user.die(held);
+        let held = user.open(Handover::Unclean);
+        held.set_quota(&from_file).unwrap();
+        assert_eq!(limits_of(&held), (Some(7_000), None, Some(LimitSource::Set)));
+        held.set_limits(MAIN_ROOT, None).unwrap();
+        assert_eq!(limits_of(&held), was);
+        user.die(held);
+        let held = user.open(Handover::Unclean);
+        held.set_quota(&from_file).unwrap();
+        assert_eq!(limits_of(&held), was);
+    }
+}
+
+#[test]
+fn a_broken_file_of_limits_is_said() {
+    let mut user = User::new();
+    user.open(Handover::Clean).close().unwrap();
+    let file = user.maildir().join("berth-quota");
+    std::fs::write(&file, "berth-quota 1\n10 soon User quota\n").unwrap();
+    let held = user.open(Handover::Clean);
+    held.set_quota(&settings(&["*:messages=3"])).unwrap();
+    assert_eq!(limits_of(&held), (None, Some(3), Some(LimitSource::User)));
+    assert!(std::fs::read_to_string(&file).unwrap().contains("soon"), "kept for whoever can read it");
+    set(&held, None, Some(2));
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "berth-quota 1\n- 2 User quota\n");
 }
 
 #[derive(Debug, Clone)]

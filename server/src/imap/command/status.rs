@@ -1,9 +1,10 @@
-//! STATUS (RFC 3501 §6.3.10, RFC 8438, RFC 7162 §3.1.7, RFC 8474 §4.3, RFC 9208 §4.1.4); GETQUOTA and GETQUOTAROOT (RFC 9208). SETQUOTA is refused: limits are
-//! the administrator's, and QUOTASET is not offered.
+//! STATUS (RFC 3501 §6.3.10, RFC 8438, RFC 7162 §3.1.7, RFC 8474 §4.3, RFC 9208 §4.1.4).
+
+pub mod quota;
 
 use std::sync::Arc;
 
-use storage::{Account, MailboxName, RootUsage, Status, StorageError};
+use storage::{Account, MailboxName, Status, StorageError};
 
 use super::mailboxes::valid;
 use crate::imap::{
@@ -13,7 +14,7 @@ use crate::imap::{
     state::State,
     wire::{
         command::{MailboxArgument, StatusItem},
-        response::{self, Code, Resource, StatusValue},
+        response::{self, StatusValue},
     },
 };
 
@@ -80,53 +81,4 @@ pub fn values<'a>(
         }))
     };
     items.iter().filter_map(|item| Some((*item, value(*item)?))).collect()
-}
-
-/// GETQUOTA.
-pub async fn get_quota<H: Holding>(session: &mut Session<H>, root: String) -> Result<Reply, Stop> {
-    let roots = session.held.run(|account| account.quota(None)).await?;
-    match roots.iter().find(|known| known.name == root) {
-        Some(found) => {
-            write(session, found);
-            Ok(Reply::ok("Getquota completed"))
-        }
-        None => Err(Reply::no(Code::Nonexistent, "There is no such quota root").into()),
-    }
-}
-
-/// GETQUOTAROOT; the mailbox need not be there.
-pub async fn get_quota_root<H: Holding>(session: &mut Session<H>, mailbox: MailboxArgument) -> Result<Reply, Stop> {
-    let name = valid(mailbox)?;
-    let asked = name.clone();
-    let roots = session.held.run(move |account| account.quota(Some(&asked))).await?;
-    let (shown, spelling) = (session.shown(name.as_str()), session.enabled.names());
-    let roots_shown: Vec<String> = roots.iter().map(|root| session.shown(&root.name)).collect();
-    response::quota_root(session.connection.output(), &shown, roots_shown.iter().map(String::as_str), spelling);
-    for root in &roots {
-        write(session, root);
-    }
-    Ok(Reply::ok("Getquotaroot completed"))
-}
-
-/// SETQUOTA.
-pub fn set_quota() -> Reply {
-    Reply::no(Code::NoPerm, "Quotas are set by the administrator")
-}
-
-fn write<H: Holding>(session: &mut Session<H>, root: &RootUsage) {
-    let mut resources = Vec::with_capacity(3);
-    if let Some(limit) = root.limits.bytes {
-        // Both rounded up: what is full looks full, and what is not does not.
-        resources.push(Resource { name: "STORAGE", usage: root.usage.bytes.div_ceil(1024), limit: limit.div_ceil(1024) });
-    }
-    if let Some(limit) = root.limits.messages {
-        resources.push(Resource { name: "MESSAGE", usage: root.usage.messages, limit });
-    }
-    if root.name == storage::MAIN_ROOT {
-        let number = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
-        let limit = number(session.held.account().mailboxes_max());
-        resources.push(Resource { name: "MAILBOX", usage: number(root.mailboxes), limit });
-    }
-    let shown = session.shown(&root.name);
-    response::quota(session.connection.output(), &shown, &resources);
 }

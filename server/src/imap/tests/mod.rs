@@ -159,6 +159,7 @@ pub fn settings() -> Settings {
         progress_interval: Duration::from_secs(10),
         rescan_interval: Duration::from_secs(60),
         may_log_in_anew: false,
+        may_set_quota: false,
         message_limits: MessageLimits::None,
     }
 }

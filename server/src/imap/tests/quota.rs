@@ -29,8 +29,43 @@ async fn usage_and_limits_are_told_for_roots_and_mailboxes() {
     assert!(not_there_yet.contains("* QUOTA \"Archive\" (MESSAGE 0 7)\r\n"), "{not_there_yet}");
     assert!(talk.ask("GETQUOTA nonsense").await.starts_with("T NO [NONEXISTENT]"));
     assert!(talk.ask("GETQUOTA").await.starts_with("T BAD "));
-    assert!(talk.ask("SETQUOTA \"User quota\" (STORAGE 512)").await.starts_with("T NO [NOPERM]"));
-    assert!(talk.ask("SETQUOTA \"User quota\" STORAGE").await.starts_with("T BAD "));
+}
+
+#[tokio::test]
+async fn an_operator_sets_limits_and_nobody_else_does() {
+    let house = House::new();
+    let mut user = inbox_of(&house, 2).await;
+    let mut operator = house.session_with(Settings { may_set_quota: true, ..settings() }).await;
+    limit(&house, &[("quota_rule", "*:bytes=10k:messages=30")]);
+    assert!(operator.ok("CAPABILITY").await.contains(" QUOTASET"));
+    assert!(!user.ok("CAPABILITY").await.contains(" QUOTASET"));
+    assert!(user.ask("SETQUOTA \"User quota\" (STORAGE 512)").await.starts_with("T NO [NOPERM]"));
+
+    let set = operator.ok("SETQUOTA \"User quota\" (STORAGE 512)").await;
+    assert_eq!(set, "* QUOTA \"User quota\" (STORAGE 1 512 MAILBOX 2 1000)\r\nT OK Setquota completed\r\n", "MESSAGE is limited no more");
+    assert!(user.ok("GETQUOTA \"User quota\"").await.starts_with("* QUOTA \"User quota\" (STORAGE 1 512 MAILBOX 2 1000)\r\n"));
+    let unchanged = [
+        ("SETQUOTA \"User quota\" (STORAGE 1 X-THINGS 3)", "T NO [CANNOT]"),
+        ("SETQUOTA \"User quota\" (MAILBOX 5)", "T NO [CANNOT]"),
+        ("SETQUOTA \"User quota\" (STORAGE 9007199254740992)", "T NO [CANNOT]"),
+        ("SETQUOTA \"User quota\" (MESSAGE 9223372036854775808)", "T BAD "),
+        ("SETQUOTA \"User quota\" (STORAGE 1 storage 2)", "T BAD "),
+        ("SETQUOTA \"User quota\" STORAGE", "T BAD "),
+        ("SETQUOTA \"#user/alice\" (STORAGE 510)", "T NO [NONEXISTENT]"),
+    ];
+    for (command, answer) in unchanged {
+        let said = operator.ask(command).await;
+        assert!(said.starts_with(answer), "{command}: {said}");
+    }
+    assert!(operator.ok("GETQUOTA \"User quota\"").await.contains("(STORAGE 1 512 MAILBOX 2 1000)"), "none of them changed anything");
+    let largest = operator.ok("SETQUOTA \"User quota\" (storage 9007199254740991 MESSAGE 9223372036854775807)").await;
+    assert!(largest.contains("(STORAGE 1 9007199254740991 MESSAGE 2 9223372036854775807 MAILBOX 2 1000)"), "{largest}");
+
+    operator.ok("SETQUOTA \"User quota\" (MESSAGE 2)").await;
+    assert!(user.append("INBOX", &message("a", "x")).await.starts_with("T NO [OVERQUOTA]"));
+    let back = operator.ok("SETQUOTA \"User quota\" ()").await;
+    assert!(back.starts_with("* QUOTA \"User quota\" (STORAGE 1 10 MESSAGE 2 30 MAILBOX 2 1000)\r\n"), "{back}");
+    assert!(user.append("INBOX", &message("a", "x")).await.contains("[APPENDUID "));
 }
 
 #[tokio::test]

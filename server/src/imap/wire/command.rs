@@ -80,7 +80,12 @@ pub enum Command {
     GetQuota(String),
     GetQuotaRoot(MailboxArgument),
     /// Refused: limits are the administrator's.
-    SetQuota(String),
+    SetQuota {
+        /// The quota root's name.
+        root: String,
+        /// Resources, in any case, and their limits.
+        limits: Vec<(String, u64)>,
+    },
     /// RFC 5464.
     GetMetadata(GetMetadata),
     /// RFC 5464: entries with their new values (`None`: NIL), each once; `mailbox`: see [`GetMetadata`].
