@@ -26,6 +26,7 @@ mod mailboxes;
 mod messages;
 mod open;
 mod previews;
+mod rendered;
 mod snapshot;
 mod summaries;
 
@@ -40,7 +41,8 @@ pub use flags::{Flag, FlagSet, KeywordId};
 pub use ids::{ModSeq, Uid, UidValidity};
 pub use leftovers::Leftover;
 pub use mailboxes::{Contents, MailboxId, MailboxRecord, ScanDue};
-pub use messages::{MessageRecord, RenderedRecord};
+pub use messages::MessageRecord;
+pub use rendered::RenderedRecord;
 pub use snapshot::{Held, SNAPSHOT_BYTES_MAX, Snapshot};
 
 /// One user's index, the only connection that writes.

@@ -1,4 +1,4 @@
-//! Messages: flags, MODSEQ, sizes, dates, file names, what was rendered, and which UIDs were expunged.
+//! Messages: flags, MODSEQ, sizes, dates, file names, and which UIDs were expunged.
 
 use std::{collections::BTreeSet, sync::OnceLock};
 
@@ -29,17 +29,6 @@ pub struct MessageRecord {
     pub save_date: i64,
     /// Its file, as in `cur/…`.
     pub file: String,
-}
-
-/// What was rendered of a message, ready to send.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct RenderedRecord<'a> {
-    /// ENVELOPE.
-    pub envelope: &'a [u8],
-    /// BODYSTRUCTURE.
-    pub body_structure: &'a [u8],
-    /// Header fields.
-    pub headers: &'a [u8],
 }
 
 /// A message's row id.
@@ -76,19 +65,6 @@ fn uidl_sum(id: i64, uidl: &str) -> Sum {
 fn expunged_sum(mailbox: MailboxId, modseq: i64) -> Sum {
     Sum::of("expunged").number(mailbox.0).number(modseq)
 }
-/// Of rendered header fields: plus the row's id, so that SQL can copy a row.
-fn headers_sum(headers: &[u8]) -> Sum {
-    of_rendered().bytes(headers)
-}
-/// The same of ENVELOPE and BODYSTRUCTURE.
-fn shape_sum(envelope: &[u8], body_structure: &[u8]) -> Sum {
-    of_rendered().bytes(envelope).bytes(body_structure)
-}
-fn of_rendered() -> Sum {
-    static BEGUN: OnceLock<u32> = OnceLock::new();
-    Sum::of_many("rendered", &BEGUN)
-}
-
 const COLUMNS: &str = "id, flags, modseq, flags_sum, size, disk_size, internal_date, save_date, facts_sum, file, file_sum";
 
 /// Reads a row into `file`'s memory.
@@ -118,18 +94,6 @@ pub(crate) fn blob<'a>(row: &'a Row<'_>, column: usize) -> rusqlite::Result<&'a 
     row.get_ref(column)?
         .as_blob()
         .map_err(|error| rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Blob, error.into()))
-}
-
-/// To be followed by what is asked of the id.
-const RENDERED: &str = "rendered WHERE";
-const RENDERED_COLUMNS: &str = "id, headers, headers_sum, envelope, body_structure, shape_sum";
-
-fn rendered<'a>(row: &'a Row<'_>) -> rusqlite::Result<RenderedRecord<'a>> {
-    let record = RenderedRecord { headers: blob(row, 1)?, envelope: blob(row, 3)?, body_structure: blob(row, 4)? };
-    let id: i64 = row.get(0)?;
-    headers_sum(record.headers).check("rendered", row.get::<_, i64>(2)?.wrapping_sub(id))?;
-    shape_sum(record.envelope, record.body_structure).check("rendered", row.get::<_, i64>(5)?.wrapping_sub(id))?;
-    Ok(record)
 }
 
 impl UserIndex {
@@ -172,7 +136,7 @@ impl UserIndex {
         let all = [id(mailbox, 0), id(mailbox, u32::MAX)];
         expunged(&self.connection, mailbox, 0)?;
         uidls(&self.connection, mailbox)?;
-        self.check_rows(RENDERED_COLUMNS, RENDERED, all, |row| rendered(row).map(|_| ()))?;
+        self.check_rendered(all)?;
         self.check_summaries(all)?;
         self.check_answers(all)
     }
@@ -230,22 +194,6 @@ fn uidls(connection: &Connection, mailbox: MailboxId) -> Result<Vec<(u32, String
 }
 
 impl IndexReader {
-    /// Calls `visit` with what was rendered of `uids` (ascending).
-    pub fn rendered(&self, mailbox: MailboxId, uids: &[Uid], visit: &mut dyn FnMut(Uid, RenderedRecord<'_>)) -> Result<(), IndexError> {
-        self.each_row(RENDERED_COLUMNS, RENDERED, mailbox, uids, &mut |uid, row| {
-            visit(uid, rendered(row)?);
-            Ok(())
-        })
-    }
-    /// Calls `visit` with the cached header fields of `uids` (ascending), without a copy: SEARCH looks at those of a whole mailbox.
-    pub fn headers(&self, mailbox: MailboxId, uids: &[Uid], visit: &mut dyn FnMut(Uid, &[u8])) -> Result<(), IndexError> {
-        self.each_row("id, headers, headers_sum", RENDERED, mailbox, uids, &mut |uid, row| {
-            let headers = blob(row, 1)?;
-            headers_sum(headers).check("rendered", row.get::<_, i64>(2)?.wrapping_sub(row.get(0)?))?;
-            visit(uid, headers);
-            Ok(())
-        })
-    }
     /// Calls `visit` with the rows of `uids` (ascending): one pass where they lie close together, single looks where they do not.
     pub(crate) fn each_row(
         &self,
@@ -324,17 +272,6 @@ impl Change<'_> {
         counts.messages += i64::from(is_new);
         counts.bytes = counts.bytes.wrapping_add(facts[0]).wrapping_sub(replaced);
         if is_new { self.forget_leftover(id) } else { Ok(()) }
-    }
-    /// Stores what was rendered of a message.
-    pub fn insert_rendered(&mut self, mailbox: MailboxId, uid: Uid, rendered: [&[u8]; 3]) -> Result<(), IndexError> {
-        let mut insert = self.connection.prepare_cached(
-            "INSERT OR REPLACE INTO rendered (id, envelope, body_structure, headers, shape_sum, headers_sum)
-             SELECT ?1, ?2, ?3, ?4, ?5 + ?1, ?6 + ?1 WHERE EXISTS (SELECT 1 FROM messages WHERE id = ?1)",
-        )?;
-        let [envelope, body_structure, headers] = rendered;
-        let sums = (shape_sum(envelope, body_structure).get(), headers_sum(headers).get());
-        insert.execute(params![id(mailbox, uid.get()), envelope, body_structure, headers, sums.0, sums.1])?;
-        Ok(())
     }
     /// Takes over what was made of copied messages, where it is there: of the UIDs from one to another, the first copy has this UID and the others follow.
     pub fn copy_made(&mut self, from: (MailboxId, (Uid, Uid)), to: (MailboxId, Uid)) -> Result<(), IndexError> {

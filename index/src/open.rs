@@ -21,6 +21,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("schema/0006_summaries.sql"),
     include_str!("schema/0007_leftovers.sql"),
     include_str!("schema/0008_snapshot.sql"),
+    include_str!("schema/0009_packed.sql"),
 ];
 /// Page cache of one connection in KiB: a 10,000-message mailbox's rows fit, and a thousand open accounts stay within a few gigabytes.
 const CACHE_KIB: i64 = 2_048;

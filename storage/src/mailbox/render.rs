@@ -16,7 +16,7 @@ use std::{
     time::Duration,
 };
 
-use index::{Change, FieldsKind, IndexError, MailboxId, Uid};
+use index::{Change, FieldsKind, IndexError, MailboxId, RenderedRecord, Uid};
 
 use super::{Mailbox, Rendered, state::Rendering};
 use crate::{
@@ -182,21 +182,23 @@ fn of_those_there<T: Send>(
 impl Mailbox {
     /// ENVELOPE, BODYSTRUCTURE and cached header fields, in the order of `uids`; `None` for messages that are gone. Renders what is missing. Blocking.
     pub fn rendered(&self, uids: &[Uid]) -> Result<Vec<Option<Rendered>>, StorageError> {
-        self.store.twice(|| self.try_rendered(uids))
+        self.store.twice(|| self.try_rendered(uids, true))
     }
-    fn try_rendered(&self, uids: &[Uid]) -> Result<Vec<Option<Rendered>>, StorageError> {
+    /// As [`Mailbox::rendered`], for those who need no header fields: they may be left out.
+    pub fn shapes(&self, uids: &[Uid]) -> Result<Vec<Option<Rendered>>, StorageError> {
+        self.store.twice(|| self.try_rendered(uids, false))
+    }
+    fn try_rendered(&self, uids: &[Uid], with_headers: bool) -> Result<Vec<Option<Rendered>>, StorageError> {
         let _inside = self.store.enter()?;
         let (ready, mut wanted) = self.ready(uids);
         let mut found: Vec<(Uid, Rendered)> = Vec::with_capacity(uids.len());
-        self.store.read(|index| {
-            index.rendered(self.id, &wanted, &mut |uid, record| {
-                let rendered = Rendered {
-                    envelope: record.envelope.into(),
-                    body_structure: record.body_structure.into(),
-                    headers: record.headers.into(),
-                };
-                found.push((uid, rendered));
-            })
+        let mut visit = |uid, record: RenderedRecord<'_>| {
+            let RenderedRecord { envelope, body_structure, headers } = record;
+            found.push((uid, Rendered { envelope: envelope.into(), body_structure: body_structure.into(), headers: headers.into() }));
+        };
+        self.store.read(|index| match with_headers {
+            true => index.rendered(self.id, &wanted, &mut visit),
+            false => index.shapes(self.id, &wanted, &mut visit),
         })?;
         wanted.retain(|uid| found.binary_search_by_key(uid, |(uid, _)| *uid).is_err());
         found.extend(ready.into_iter().map(|(uid, made)| (uid, made.rendered.clone())));
@@ -228,9 +230,9 @@ impl Mailbox {
         ready.iter().for_each(|(uid, made)| visit(*uid, &made.rendered.headers));
         let mut absent = Absent::of(&wanted);
         self.store.read(|index| {
-            index.headers(self.id, &wanted, &mut |uid, headers| {
+            index.rendered(self.id, &wanted, &mut |uid, record| {
                 absent.found(uid);
-                visit(uid, headers);
+                visit(uid, record.headers);
             })
         })?;
         let rendered = self.render_now(&absent.rest())?;

@@ -62,7 +62,7 @@ fn list_mail(number: usize) -> Vec<u8> {
 }
 
 #[test]
-fn an_index_takes_at_most_1800_bytes_a_message() {
+fn an_index_takes_at_most_1500_bytes_a_message() {
     const MESSAGES: usize = 600;
     let mut user = User::new();
     let size = |user: &User| std::fs::metadata(user.index().join("1/index.db")).unwrap().len();
@@ -81,5 +81,5 @@ fn an_index_takes_at_most_1800_bytes_a_message() {
     held.close().unwrap();
     let each = (size(&user) - empty) / MESSAGES as u64;
     eprintln!("{each} bytes a message, {empty} without any");
-    assert!((500..=1800).contains(&each), "{each} bytes a message");
+    assert!((500..=1500).contains(&each), "{each} bytes a message");
 }

@@ -172,6 +172,10 @@ impl Plan {
         let (fields, request) = (Arc::new(fields), Arc::new(request));
         Plan { items, sources, fields, request, needs_rendered, sets_seen, tells_facts, enabled, seen_now: Vec::new() }
     }
+    /// Whether header fields go with ENVELOPE or BODYSTRUCTURE.
+    fn tells_cached_fields(&self) -> bool {
+        self.sources.iter().any(|source| matches!(source, Source::Rendered(_)))
+    }
 }
 
 /// Where the bytes of a section come from.

@@ -89,7 +89,7 @@ pub(super) async fn keyed<H: Holding>(
                 let summary = if also_summary { summarise(&rendered.headers) } else { Vec::new() };
                 Keyed { keys: keys(&all, &row, Summary::read(&summary).as_ref(), &rendered.envelope), row }
             };
-            in_batches(held, selected, rows, move |mailbox, rows| of_rendered(mailbox, rows, &make)).await?
+            in_batches(held, selected, rows, move |mailbox, rows| of_rendered(mailbox, rows, also_summary, &make)).await?
         }
     };
     let (criteria, mut keyed) = (Arc::clone(criteria), keyed);
@@ -130,9 +130,14 @@ async fn in_batches<H: Holding, T: Send + 'static>(
     Ok(made)
 }
 
-fn of_rendered<T>(mailbox: &Mailbox, rows: Vec<RowFacts>, make: impl Fn(RowFacts, &Rendered) -> T) -> Result<Vec<T>, StorageError> {
+fn of_rendered<T>(
+    mailbox: &Mailbox,
+    rows: Vec<RowFacts>,
+    also_headers: bool,
+    make: impl Fn(RowFacts, &Rendered) -> T,
+) -> Result<Vec<T>, StorageError> {
     let uids: Vec<Uid> = rows.iter().map(|row| row.uid).collect();
-    let rendered = mailbox.rendered(&uids)?;
+    let rendered = if also_headers { mailbox.rendered(&uids)? } else { mailbox.shapes(&uids)? };
     Ok(rows.into_iter().zip(&rendered).filter_map(|(row, rendered)| Some(make(row, rendered.as_ref()?))).collect())
 }
 

@@ -104,7 +104,9 @@ async fn render<H: Holding>(
     }
     let uids: Vec<Uid> = batch.iter().map(|message| message.row.uid).collect();
     let mailbox = Arc::clone(&selected.mailbox);
-    Ok(Some(held.run(move |_| mailbox.rendered(&uids)).await?.into()))
+    let needs_headers = plan.tells_cached_fields();
+    let made = held.run(move |_| if needs_headers { mailbox.rendered(&uids) } else { mailbox.shapes(&uids) });
+    Ok(Some(made.await?.into()))
 }
 
 /// The header fields of a batch, set by set, that the index has.

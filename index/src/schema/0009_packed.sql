@@ -1,0 +1,1 @@
+-- headers of new rows in rendered are packed (rendered.rs), which earlier programs can't read; rows from before stay as they are.
