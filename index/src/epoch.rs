@@ -205,7 +205,7 @@ fn copy_and_open(from: &Path, found: Beside, to: &Path) -> Result<Option<UserInd
     let copied = copy(from, to)
         .inspect(|()| say_damage_of_log(to))
         .and_then(|()| UserIndex::open(to))
-        .and_then(|index| index.check(&mut |_| ()).map(|()| index));
+        .and_then(|index| index.check(&mut |_, _| ()).map(|()| index));
     match copied {
         Ok(index) => Ok(Some(index)),
         Err(error) if error.is_lost() => {

@@ -127,8 +127,9 @@ impl UserIndex {
         self.connection.prepare_cached(statement)?.execute([])?;
         Ok(())
     }
-    /// Reads the whole file and compares it with itself. Calls `progress` with the number of mailboxes that were checked.
-    pub fn check(&self, progress: &mut dyn FnMut(usize)) -> Result<(), IndexError> {
+    /// Reads the whole file and compares it with itself. Calls `progress` with the numbers of mailboxes and messages that were
+    /// checked, at every message.
+    pub fn check(&self, progress: &mut dyn FnMut(usize, u64)) -> Result<(), IndexError> {
         // What is in memory says nothing about the file.
         self.connection.execute_batch("PRAGMA shrink_memory")?;
         let answer: String = self.connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
@@ -144,10 +145,14 @@ impl UserIndex {
         if astray > 0 {
             return Err(IndexError::Damaged(format!("{astray} messages are beyond their mailbox's UIDNEXT or HIGHESTMODSEQ")));
         }
+        let mut messages = 0;
         for (checked, mailbox) in self.mailboxes()?.into_iter().enumerate() {
-            self.contents(mailbox.id, &mut |_| true, &mut |_| ())?;
+            self.contents(mailbox.id, &mut |_| true, &mut |_| {
+                messages += 1;
+                progress(checked, messages);
+            })?;
             self.check_the_rest(mailbox.id)?;
-            progress(checked + 1);
+            progress(checked + 1, messages);
         }
         self.leftovers(u32::MAX).map(drop)
     }

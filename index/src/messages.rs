@@ -483,7 +483,7 @@ mod tests {
             assert_eq!(found, expected);
         }
         drop(reader);
-        assert!(index.check(&mut |_| ()).is_err(), "UIDs at or above UIDNEXT are found out");
+        assert!(index.check(&mut |_, _| ()).is_err(), "UIDs at or above UIDNEXT are found out");
     }
 
     #[test]

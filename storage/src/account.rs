@@ -15,7 +15,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
 use crate::{
-    AccountPaths, Cache, Mailbox, MailboxName, StorageError,
+    AccountPaths, Cache, IndexProgress, Mailbox, MailboxName, StorageError,
     filesystem::{Filesystem, Shared},
     hierarchy::{Catalog, acls, annotations, watched::AnnotationLog},
     mailbox::{Look, Status},
@@ -131,6 +131,7 @@ pub struct Account {
     /// Folders that are only to be removed: of deleted mailboxes, of earlier epochs' indexes.
     pub(crate) trash: Mutex<Vec<PathBuf>>,
     pub(crate) set_limits: Mutex<SetLimits>,
+    pub(crate) index_progress: Mutex<Option<IndexProgress>>,
     pub(crate) maildirsize: Mutex<Maildirsize>,
     pub(crate) annotations: Mutex<annotations::Cache>,
     pub(crate) annotation_log: Mutex<AnnotationLog>,
@@ -196,6 +197,7 @@ impl Account {
             open: Mutex::new(HashMap::new()),
             trash: Mutex::new(opened.old),
             set_limits: Mutex::default(),
+            index_progress: Mutex::default(),
             maildirsize: Mutex::default(),
             annotations: Mutex::default(),
             annotation_log: Mutex::default(),

@@ -14,6 +14,7 @@ use std::{
 };
 
 use index::{MailboxRecord, ModSeq, ScanDue};
+use parking_lot::Mutex;
 
 use crate::{
     Account, MailboxName, StorageError,
@@ -30,6 +31,40 @@ use crate::{
 
 /// How long to wait for calls that are inside the store: none takes longer from memory. A call within a call finds the damage too, and waits in vain.
 const WAIT: Duration = Duration::from_secs(2);
+
+/// How far work on an index is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct IndexProgress {
+    /// Mailboxes that are done.
+    pub mailboxes: usize,
+    /// Of so many.
+    pub of: usize,
+    /// Messages that are done.
+    pub messages: u64,
+}
+
+/// Work on an index; over when it is dropped.
+pub(crate) struct IndexWork<'a>(&'a Mutex<Option<IndexProgress>>);
+
+impl IndexWork<'_> {
+    fn begin(place: &Mutex<Option<IndexProgress>>, of: usize) -> IndexWork<'_> {
+        *place.lock() = Some(IndexProgress { of, ..IndexProgress::default() });
+        IndexWork(place)
+    }
+    /// So many more are done.
+    pub(crate) fn did(&self, mailboxes: usize, messages: u64) {
+        if let Some(progress) = self.0.lock().as_mut() {
+            progress.mailboxes += mailboxes;
+            progress.messages += messages;
+        }
+    }
+}
+
+impl Drop for IndexWork<'_> {
+    fn drop(&mut self) {
+        *self.0.lock() = None;
+    }
+}
 
 impl Account {
     /// Makes the index anew if it was found damaged. Not from within a call.
@@ -74,11 +109,23 @@ impl Account {
         damaged_list(filesystem, &path).map(|damage| damage.is_some()).map_err(self.store.io("can't read the list of UIDs in", path))
     }
 
-    /// Compares the index with itself, every row of it. Damage found is repaired by the next call. Calls `progress` with the number of mailboxes that
-    /// were checked. Blocking.
-    pub fn check_index(&self, progress: &mut dyn FnMut(usize)) -> Result<(), StorageError> {
+    /// Compares the index with itself, every row of it. Damage found is repaired by the next call. The number of mailboxes that were
+    /// checked. Blocking.
+    pub fn check_index(&self) -> Result<usize, StorageError> {
         let _inside = self.store.enter()?;
-        self.store.with_writer(|index| index.check(progress))
+        let work = IndexWork::begin(&self.index_progress, self.catalog.read().mailboxes.len());
+        let mut checked = (0, 0);
+        self.store.with_writer(|index| {
+            index.check(&mut |mailboxes, messages| {
+                work.did(mailboxes - checked.0, messages - checked.1);
+                checked = (mailboxes, messages);
+            })
+        })?;
+        Ok(checked.0)
+    }
+    /// How far [`Account::check_index`] or [`Account::rebuild_index`] is; `None`: neither is under way. From memory.
+    pub fn index_progress(&self) -> Option<IndexProgress> {
+        *self.index_progress.lock()
     }
 
     fn make_index_anew(&self) -> Result<(), StorageError> {
@@ -88,10 +135,15 @@ impl Account {
         let failed = |error| index_error(&store.lease, &store.paths.index, error);
         let mut known: Vec<Known> = self.catalog.read().mailboxes.values().cloned().collect();
         known.sort_by_key(|known| known.id);
+        let work = IndexWork::begin(&self.index_progress, known.len());
         let (open, closed): (Vec<_>, Vec<_>) =
             known.into_iter().map(|known| (self.loaded_mailbox(known.id), known)).partition(|(open, _)| open.is_some());
         let closed: Vec<Known> = closed.into_iter().map(|(_, known)| known).collect();
-        let records = parallel::for_each(store.settings.parallel_operations, &closed, |known| self.record_from_folder(known));
+        let records = parallel::for_each(store.settings.parallel_operations, &closed, |known| {
+            let record = self.record_from_folder(known);
+            work.did(1, 0);
+            record
+        });
         let records = records.into_iter().collect::<Result<Vec<_>, _>>()?;
         let open: Vec<(Arc<Mailbox>, Known)> = open.into_iter().filter_map(|(mailbox, known)| Some((mailbox?, known))).collect();
 
@@ -103,7 +155,8 @@ impl Account {
         let mut healed = Vec::with_capacity(open.len());
         for (mailbox, known) in &open {
             let special_use = known.special_use.map(|special_use| special_use_name(special_use).to_owned());
-            healed.push(mailbox.write_anew(&mut change, &known.folder, special_use, &failed)?);
+            healed.push(mailbox.write_anew(&mut change, &known.folder, special_use, &work, &failed)?);
+            work.did(1, 0);
         }
         change.commit().map_err(failed)?;
         store.close_damaged();

@@ -48,6 +48,7 @@ pub use cache::{CACHE_BYTES_MAX, CACHE_BYTES_MIN, Cache, CacheError, CacheFigure
 pub use columns::{Columns, Row};
 pub use error::StorageError;
 pub use expiry::{ExpiryDate, ExpiryRule};
+pub use heal::IndexProgress;
 pub use hierarchy::annotations::{ANNOTATION_BYTES_MAX, ANNOTATIONS_MAX, Annotated, Annotations};
 pub use hierarchy::watched::{AnnotationChange, Numbers};
 pub use hierarchy::{

@@ -62,7 +62,7 @@ fn without_its_index_a_mailbox_keeps_uids_flags_and_uidvalidity() -> Result<()> 
 
 #[test]
 fn an_operator_checks_and_rebuilds_an_index_through_any_node_while_sessions_go_on() -> Result<()> {
-    let cluster = Cluster::start(&Demo { nodes: 2, users: 1, dir: None })?;
+    let cluster = Cluster::start(&Demo { nodes: 2, users: 2, dir: None })?;
     let user = cluster.users[0].clone();
     let mut imap = open(&cluster.nodes[0].doors, &user)?;
     for number in 0..50 {
@@ -84,6 +84,8 @@ fn an_operator_checks_and_rebuilds_an_index_through_any_node_while_sessions_go_o
     sound("check")?;
     sound("rebuild")?;
     sound("check")?;
+    let all = berth::run_ok(&["index", "check", "--all", "--json", "--config", config])?;
+    ensure!(all.lines().count() == 2 && all.lines().all(|line| line.contains("\"damage\":null")), "{all}");
     // Every page but the first.
     let folder = folders_named("index", &cluster.root.join("mail"))?.pop().context("no index")?;
     let epoch = fs::read_dir(folder)?.next().context("no epoch")??.path();

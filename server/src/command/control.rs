@@ -65,6 +65,11 @@ pub enum Request {
         /// Make it anew.
         rebuild: bool,
     },
+    /// How far that is.
+    IndexProgress {
+        /// Whose.
+        user: String,
+    },
     /// Go on as an IMAP session of this user, logged in: the answer is that of a login with the tag `login`.
     Session {
         /// Whose mail.
@@ -105,6 +110,7 @@ impl Request {
             Request::Quota { recount: false, .. } | Request::Session { .. } => MOVE_WAIT,
             Request::Who { .. }
             | Request::Nodes
+            | Request::IndexProgress { .. }
             | Request::Kick { .. }
             | Request::Settings { .. }
             | Request::Fenced { .. }
@@ -143,6 +149,17 @@ pub struct IndexReply {
     pub milliseconds: u64,
     /// What was found; it is repaired by the next use.
     pub damage: Option<String>,
+}
+
+/// The answer to [`Request::IndexProgress`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IndexProgressReply {
+    /// Mailboxes that are done.
+    pub mailboxes: usize,
+    /// Of so many; 0: nothing is under way.
+    pub of: usize,
+    /// Messages that are done.
+    pub messages: u64,
 }
 
 /// The answer to [`Request::Renew`].

@@ -72,6 +72,11 @@ pub enum Request {
         /// Make it anew.
         rebuild: bool,
     },
+    /// How far is that? Answered by [`AtHolder`] with a [`crate::command::control::IndexProgressReply`].
+    IndexProgress {
+        /// Whose.
+        user: UserName,
+    },
     /// What does this user of yours hold? Answered by [`AtHolder`].
     Quota {
         /// Whose.

@@ -71,6 +71,14 @@ pub async fn stream(node: Arc<Node>, mut stream: RelayStream, from: Opener) {
             };
             frames::write(&mut stream, &answer).await
         }
+        Request::IndexProgress { user } => {
+            let answer = match open(&node, &user, Use::Delivery).await {
+                Ok(held) => AtHolder::Done(index::progress(&held).await),
+                Err(NotHere::Redirect(redirect)) => AtHolder::NotMine(redirect),
+                Err(NotHere::Error(error)) => AtHolder::Done(Err(error.to_string())),
+            };
+            frames::write(&mut stream, &answer).await
+        }
         Request::Quota { user, recount } => {
             let answer = match open(&node, &user, Use::Delivery).await {
                 Ok(held) => AtHolder::Done(quota::report(&node, &held, recount).await),

@@ -158,6 +158,7 @@ async fn answer(node: &Arc<Node>, question: Question, by: &str) -> Result<Value,
         Question::Index { user, rebuild } => {
             serde_json::to_value(index::of(node, &operate::known(node, user_of(&user)?).await?, rebuild).await?)
         }
+        Question::IndexProgress { user } => serde_json::to_value(index::progress_of(node, &user_of(&user)?).await?),
         Question::Quota { user, recount } => {
             serde_json::to_value(quota::of(node, &operate::known(node, user_of(&user)?).await?, recount).await?)
         }

@@ -3,7 +3,7 @@
 use index::{Change, IndexError, MailboxRecord, MessageRecord, Uid};
 
 use super::{Mailbox, state::Rendering};
-use crate::{StorageError, maildir::filename::FileName};
+use crate::{StorageError, heal::IndexWork, maildir::filename::FileName};
 
 impl Mailbox {
     /// Writes everything; the record that was written. Nobody else is inside the store.
@@ -12,6 +12,7 @@ impl Mailbox {
         change: &mut Change<'_>,
         folder: &str,
         special_use: Option<String>,
+        work: &IndexWork<'_>,
         failed: &impl Fn(IndexError) -> StorageError,
     ) -> Result<MailboxRecord, StorageError> {
         let listed = {
@@ -51,6 +52,7 @@ impl Mailbox {
                     file,
                 };
                 change.insert_message(self.id, &message)?;
+                work.did(0, 1);
                 if let Some(Rendering::Ready(made)) = pending.map(|pending| &pending.rendering) {
                     made.insert(change, self.id, row.uid)?;
                 }

@@ -1,6 +1,9 @@
 //! A damaged index: noticed, and made anew, while the account is open and while it is closed.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use affinity::Handover;
 use index::{Flag, FlagSet};
@@ -88,7 +91,7 @@ fn work(user: &User, held: &Held, damage: &[Damage], forget: bool) {
         damage.strike(&index_folder(user));
         if forget {
             // The account's own pages are forgotten, so that it has to read the file.
-            held.check_index(&mut |_| ()).unwrap_or_default();
+            drop(held.check_index());
         }
         let sent = once_again("SELECT", || held.account.mailbox(&name("Sent")));
         once_again("STORE", || inbox.store(&[uid(2)], StoreOperation::Replace(flags(number)), None));
@@ -176,7 +179,7 @@ fn an_index_that_closing_finds_damaged_is_made_anew() {
     held.close().unwrap();
     let held = user.open(Handover::Clean);
     assert_eq!(picture(&held.inbox()).messages.len(), 30);
-    held.check_index(&mut |_| ()).unwrap();
+    held.check_index().unwrap();
 }
 
 /// SQLite opens such a file for reading only.
@@ -200,17 +203,38 @@ fn an_index_that_cannot_be_made_anew_is_tried_again() {
     let inbox = held.inbox();
     Damage::Cut { file: "index.db", at: 0.3 }.strike(&index_folder(&user));
     Damage::Cut { file: "index.db-wal", at: 0.3 }.strike(&index_folder(&user));
-    assert!(matches!(held.check_index(&mut |_| ()), Err(StorageError::IndexDamaged(_))));
+    assert!(matches!(held.check_index(), Err(StorageError::IndexDamaged(_))));
     // Something else has the name that the new index needs.
     let in_the_way = user.index().join("rebuilding");
     std::fs::write(&in_the_way, "x").unwrap();
     assert!(matches!(inbox.store(&[uid(2)], StoreOperation::Replace(FlagSet::EMPTY), None), Err(StorageError::Io { .. })));
     std::fs::remove_file(&in_the_way).unwrap();
     inbox.store(&[uid(2)], StoreOperation::Replace(FlagSet::EMPTY), None).unwrap();
-    let mut checked = 0;
-    held.check_index(&mut |mailboxes| checked = mailboxes).unwrap();
-    assert_eq!(checked, 3);
+    assert_eq!(held.check_index().unwrap(), 3);
     held.rebuild_index().unwrap();
-    held.check_index(&mut |_| ()).unwrap();
+    held.check_index().unwrap();
     assert_eq!(inbox.read().len(), 29);
+}
+
+#[test]
+fn work_on_an_index_says_how_far_it_is() {
+    let mut user = User::new();
+    let held = filled(&mut user);
+    let check = || assert_eq!(held.check_index().unwrap(), 3);
+    let rebuild = || held.rebuild_index().unwrap();
+    for work in [&check as &(dyn Fn() + Sync), &rebuild] {
+        let over = AtomicBool::new(false);
+        let seen = std::thread::scope(|scope| {
+            let watcher = scope.spawn(|| {
+                let half_done = || held.index_progress().filter(|progress| progress.messages > 0);
+                std::iter::from_fn(|| (!over.load(Ordering::SeqCst)).then(half_done)).flatten().next()
+            });
+            (0..1_000).take_while(|_| !watcher.is_finished()).for_each(|_| work());
+            over.store(true, Ordering::SeqCst);
+            watcher.join().unwrap()
+        });
+        let progress = seen.expect("it was looked at in the middle of a thousand times");
+        assert!(progress.of == 3 && progress.mailboxes <= 3 && progress.messages <= 30, "{progress:?}");
+        assert_eq!(held.index_progress(), None, "it is over");
+    }
 }
