@@ -4,10 +4,9 @@
 //! - a lost lease acknowledges nothing (`a_lost_lease_says_bye_and_no_more`)
 //! - no path and no system error text reaches a client (`what_went_wrong_on_disk_stays_in_the_log`)
 
-use std::{borrow::Cow, collections::BTreeSet};
+use std::borrow::Cow;
 
 use bytes::BytesMut;
-use index::{Uid, UidValidity};
 use storage::{Copied, StorageError};
 
 use crate::{
@@ -35,9 +34,9 @@ pub enum ReplyCode {
     /// APPENDUID: the messages of one APPEND, at least one.
     Appended {
         /// Of the mailbox.
-        validity: UidValidity,
+        validity: index::UidValidity,
         /// Ascending.
-        uids: Vec<Uid>,
+        uids: Vec<index::Uid>,
     },
     /// BADURL.
     BadUrl(String),
@@ -61,14 +60,6 @@ impl Reply {
     /// `NO [code] text`.
     pub fn no(code: Code<'static>, text: impl Into<Cow<'static, str>>) -> Reply {
         Reply { condition: Condition::No, code: Some(ReplyCode::Plain(code)), text: text.into() }
-    }
-    /// The UIDs of what APPEND or COPY made in the mailbox with this UIDVALIDITY.
-    pub fn uids_made(&self, of: UidValidity) -> BTreeSet<Uid> {
-        match &self.code {
-            Some(ReplyCode::Appended { validity, uids }) if *validity == of => uids.iter().copied().collect(),
-            Some(ReplyCode::Copied(Copied { uid_validity, pairs })) if *uid_validity == of => pairs.iter().map(|(_, made)| *made).collect(),
-            _ => BTreeSet::new(),
-        }
     }
     /// `BAD text`.
     pub fn bad(text: impl Into<Cow<'static, str>>) -> Reply {

@@ -4,7 +4,7 @@
 //! - A change is acknowledged only while the lease is provably held (`Session::acknowledge`).
 //! - While a session waits it keeps no buffers (`connection.rs`).
 
-use std::{borrow::Cow, collections::BTreeSet, time::Duration};
+use std::{borrow::Cow, time::Duration};
 
 use storage::MailboxName;
 use tracing::debug;
@@ -443,9 +443,7 @@ impl<H: Holding> Session<H> {
         if let State::Selected(selected) = state {
             updates::tell(&mut self.connection, selected, self.enabled, expunges, &[]).await?;
             selected.must_tell = false;
-            let made = || reply.uids_made(selected.mailbox.uid_validity());
-            let own = if selected.heard.items.is_empty() { BTreeSet::new() } else { made() };
-            command::notify::announce(self, selected, &own).await?;
+            command::notify::announce(self, selected).await?;
             command::contexts::follow(self, selected).await?;
             updates::tell_owed(&mut self.connection, selected, self.enabled);
         }

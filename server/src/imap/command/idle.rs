@@ -1,6 +1,6 @@
 //! IDLE (RFC 2177): changes are told at once, until DONE.
 
-use std::{collections::BTreeSet, future::pending, pin::Pin, time::Duration};
+use std::{future::pending, pin::Pin, time::Duration};
 
 use tokio::time::{Sleep, interval, sleep};
 
@@ -63,7 +63,7 @@ pub async fn idle<H: Holding>(session: &mut Session<H>, state: &mut State) -> Re
             // Marked first: what changes while it is told wakes us again.
             selected.changes.mark_unchanged();
             updates::tell(&mut session.connection, selected, session.enabled, Expunges::Tell, &[]).await?;
-            notify::announce(session, selected, &BTreeSet::new()).await?;
+            notify::announce(session, selected).await?;
             contexts::follow(session, selected).await?;
         }
         notify::tell_others(session, state).await?;

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use index::{MailboxId, Uid};
+use index::MailboxId;
 use storage::{Account, MailboxEntry, MailboxName, Numbers, StorageError};
 use tokio::{sync::watch, time::sleep};
 
@@ -138,7 +138,7 @@ pub async fn notify<H: Holding>(session: &mut Session<H>, state: &mut State, ask
             *selected.heard = following.heard.clone();
         }
         updates::tell(&mut session.connection, selected, session.enabled, Expunges::Tell, &[]).await?;
-        announce(session, selected, &BTreeSet::new()).await?;
+        announce(session, selected).await?;
         *selected.heard = following.heard.clone();
     }
     session.following = Some(Box::new(following));
@@ -227,23 +227,21 @@ pub async fn tell<H: Holding>(session: &mut Session<H>, state: &mut State) -> Re
         selected.changes.mark_unchanged();
         let expunges = if selected.heard.delayed { Expunges::KeepBack } else { Expunges::Tell };
         updates::tell(&mut session.connection, selected, session.enabled, expunges, &[]).await?;
-        announce(session, selected, &BTreeSet::new()).await?;
+        announce(session, selected).await?;
         contexts::follow(session, selected).await?;
         updates::tell_owed(&mut session.connection, selected, session.enabled);
     }
     tell_others(session, state).await
 }
 
-/// Sends what the client wants of messages that came to the selected mailbox and that it was told of; of those that it made itself (`own`) it knows
-/// (RFC 5465 §5.2).
-pub async fn announce<H: Holding>(session: &mut Session<H>, selected: &mut Selected, own: &BTreeSet<Uid>) -> Result<(), Stop> {
+/// Sends what the client wants of messages that came to the selected mailbox and that it was told of.
+pub async fn announce<H: Holding>(session: &mut Session<H>, selected: &mut Selected) -> Result<(), Stop> {
     let first = std::mem::replace(&mut selected.announced, selected.view.uid_next());
     if selected.heard.items.is_empty() || first == selected.announced {
         return Ok(());
     }
     let uids = selected.view.uids();
-    let news = uids.get(uids.partition_point(|uid| uid.get() < first)..).unwrap_or_default();
-    let news: Vec<Uid> = news.iter().copied().filter(|uid| !own.contains(uid)).collect();
+    let news = uids.get(uids.partition_point(|uid| uid.get() < first)..).unwrap_or_default().to_vec();
     fetch::push(session, selected, &news, selected.heard.items.clone()).await
 }
 
