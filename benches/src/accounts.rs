@@ -10,8 +10,8 @@ use crate::{
     usage,
 };
 
-/// Names are written back and caches given back in this time: nobody asked the index for two minutes.
-const REST: Duration = Duration::from_secs(150);
+/// Names of a million messages are written back in this time, and caches given back: nobody asked the index for two minutes.
+const REST: Duration = Duration::from_secs(300);
 
 /// KiB of one open account with `messages` in its INBOX, among `accounts`: right after all were used, and once they rest.
 pub fn table(accounts: usize, messages: usize) -> Result<String> {

@@ -156,6 +156,11 @@ impl UserIndex {
         }
         self.leftovers(u32::MAX).map(drop)
     }
+    /// Ends the transaction, as SQLite does by itself after some errors.
+    #[doc(hidden)]
+    pub fn lose_all_for_test(&self) -> Result<(), IndexError> {
+        Ok(self.connection.execute_batch("ROLLBACK")?)
+    }
     /// Gives back the memory of caches: nobody will ask for a while.
     pub fn rest(&mut self) -> Result<(), IndexError> {
         self.connection.flush_prepared_statement_cache();

@@ -4,7 +4,8 @@
 //! - a change is durable when its caller goes on (`changes_that_come_together_share_one_commit`)
 //! - many who open mailboxes share commits (`whoever_reads_what_nobody_changes_ends_no_commit`)
 //! - a change that fails takes nothing away from those it shares a commit with (`a_change_that_fails_leaves_the_others_alone`), unless SQLite undoes all
-//!   of them: then each is told the same reason (`those_who_share_a_commit_that_sqlite_undid_are_told_why`)
+//!   of them: then each is told the same reason (`those_who_share_a_commit_that_sqlite_undid_are_told_why`,
+//!   `what_a_failing_read_undoes_is_not_told_to_be_durable`)
 
 use std::{
     sync::{
@@ -69,15 +70,9 @@ impl Commits {
             change.join()?;
             Ok(answer)
         });
-        let lost = !index.is_changing() && writer.joined > 0;
         match &answer {
             Ok(_) => writer.joined += 1,
-            // The error ended the transaction, and with it what the others did.
-            Err(error) if lost => {
-                writer.settle(Err(error.again()));
-                self.settled.notify_all();
-            }
-            Err(_) => {}
+            Err(error) => self.tell_if_undone(&mut writer, error),
         }
         let group = Arc::clone(&writer.group);
         while group.0.get().is_none() && writer.joined > 0 {
@@ -113,7 +108,21 @@ impl Commits {
     }
     /// The index, maybe in the middle of a commit: for reading what those who share it don't change. They don't wait for whoever comes here.
     pub fn read<T>(&self, work: impl FnOnce(&UserIndex) -> Result<T, IndexError>) -> Option<Result<T, IndexError>> {
-        self.writer.lock().index.as_ref().map(work)
+        let mut writer = self.writer.lock();
+        let answer = work(writer.index.as_ref()?);
+        if let Err(error) = &answer {
+            self.tell_if_undone(&mut writer, error);
+        }
+        Some(answer)
+    }
+    /// After an error that may have ended the transaction, and with it what others did in it: reading can do that as well, where pages have to be written to
+    /// make room for others.
+    fn tell_if_undone(&self, writer: &mut Writer, error: &IndexError) {
+        let is_undone = writer.index.as_ref().is_none_or(|index| !index.is_changing());
+        if is_undone && writer.joined > 0 {
+            writer.settle(Err(error.again()));
+            self.settled.notify_all();
+        }
     }
     /// Goes on with another index.
     pub fn put(&self, index: UserIndex) {
@@ -228,6 +237,31 @@ mod tests {
         assert!(commits.writer.lock().joined == 1 && committed(&reader).is_empty());
         commits.with(|_| Ok(()), || Ok(())).unwrap().unwrap();
         assert_eq!(committed(&reader), [1]);
+    }
+
+    #[test]
+    fn what_a_failing_read_undoes_is_not_told_to_be_durable() {
+        let folder = tempfile::tempdir().unwrap();
+        let (commits, reader) = commits(folder.path());
+        std::thread::scope(|scope| {
+            let commits = &commits;
+            // One that comes and does not get its turn: the change waits for it.
+            commits.coming.fetch_add(1, Ordering::SeqCst);
+            let waiting = scope.spawn(|| commits.change(|change| insert(change, 1), || Ok(())));
+            while commits.writer.lock().joined == 0 {
+                std::thread::yield_now();
+            }
+            let lose = |index: &UserIndex| {
+                index.lose_all_for_test()?;
+                Err::<(), _>(IndexError::Full)
+            };
+            assert!(matches!(commits.read(lose), Some(Err(IndexError::Full))));
+            commits.coming.fetch_sub(1, Ordering::SeqCst);
+            commits.change(|change| insert(change, 2), || Ok(())).unwrap();
+            let waited = waiting.join().unwrap();
+            assert!(matches!(waited, Err(Failure::Index(IndexError::Full))), "{waited:?}");
+        });
+        assert_eq!(committed(&reader), [2]);
     }
 
     #[test]

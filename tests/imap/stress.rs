@@ -287,7 +287,9 @@ impl Client {
         } else {
             self.take(&reply, numbers, ledger).with_context(|| format!("after {command}"))?;
         }
-        let fine = reply.status == Status::Ok || (reply.status == Status::No && reply.text.code.as_deref() == Some("EXPUNGEISSUED"));
+        // RFC 7162 §3.1.3: MODIFIED comes with NO as well, where others are gone.
+        let some_are_gone = |code: &str| code == "EXPUNGEISSUED" || (conditional && code == "MODIFIED");
+        let fine = reply.status == Status::Ok || (reply.status == Status::No && reply.text.code.as_deref().is_some_and(some_are_gone));
         ensure!(fine, "{command}: {:?}", reply.text);
         Ok(())
     }

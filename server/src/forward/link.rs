@@ -220,6 +220,8 @@ impl Links {
         let (open, requests) = mpsc::channel(OPEN_QUEUE);
         let link = Link { ours, open, broken: Farewell::default() };
         self.live.lock().entry(theirs.clone()).or_default().push(link.clone());
+        // This node may have joined anew during the handshake.
+        self.end_earlier();
         let broken = link.broken.clone();
         tokio::spawn(async move {
             let inbound = |stream: yamux::Stream| {

@@ -87,7 +87,7 @@ impl Mailbox {
         store.quota.correct(id, Usage::of(columns.rows().map(|row| row.size)));
         columns.raise(record.uid_next, record.highest_modseq);
         // All that anybody may have been told is below the ceilings.
-        let told = told.filter(|told| due == ScanDue::Rebuild && told.uid_validity == marks.uid_validity).unwrap_or(marks);
+        let told = told.filter(|told| due == ScanDue::Rebuild && told.reserve_ahead() == marks).unwrap_or(marks);
         if matches!(due, ScanDue::Takeover | ScanDue::Rebuild) {
             let highest = ModSeq::new(told.modseq.saturating_sub(1)).unwrap_or(record.highest_modseq);
             columns.raise(record.uid_next, highest);

@@ -7,6 +7,7 @@
 //! Invariants, each with the test that guards it:
 //! - what was set holds for every later holder, with or without the index (`limits_that_were_set_win_until_they_are_removed`)
 //! - a limit that was set and removed leaves what was before, also in `maildirsize` (`maildirsize_says_again_what_it_said_when_a_limit_is_removed`)
+//! - what was refused does not come back once it is undone (`a_limit_that_was_refused_and_undone_does_not_come_back`)
 //! - a file that can't be understood is said, and keeps nobody from their mail (`a_broken_file_of_limits_is_said`)
 
 use std::collections::BTreeMap;
@@ -29,6 +30,8 @@ pub(crate) struct SetLimits {
     by_root: BTreeMap<String, Limits>,
     /// What `maildirsize` said before.
     maildirsize: Option<Limits>,
+    /// The file may say something else: it was broken, or a change of it failed.
+    unsure: bool,
 }
 
 impl SetLimits {
@@ -74,9 +77,10 @@ impl Account {
         if root == MAIN_ROOT {
             wanted.maildirsize = limits.and(set.maildirsize.or(self.maildirsize.lock().said));
         }
-        if wanted != *set {
+        if wanted != *set || set.unsure {
+            set.unsure = true;
             self.change_limits(&wanted).or_else(|error| self.apply_limits(&set).and(Err(error)))?;
-            *set = wanted;
+            *set = SetLimits { unsure: false, ..wanted };
         }
         let usage = self.store.quota.usage().into_iter().find(|known| known.name == root);
         self.store.acknowledge(usage)
@@ -111,6 +115,7 @@ impl Account {
             Some(Some(set)) => *self.set_limits.lock() = set,
             Some(None) => {
                 let user = &self.store.lease.user();
+                self.set_limits.lock().unsure = true;
                 tracing::warn!(%user, file = %path.display(), "is broken, so limits are those of the user's source: set them again");
             }
             None => {}

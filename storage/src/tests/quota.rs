@@ -5,7 +5,7 @@ use index::{Flag, FlagSet};
 use proptest::prelude::*;
 
 use super::*;
-use crate::{CreateOptions, LimitSource, Limits, MAIN_ROOT, QuotaRules, QuotaSettings, StoreOperation, Usage};
+use crate::{CreateOptions, LimitSource, Limits, MAIN_ROOT, QuotaRules, QuotaSettings, StoreOperation, Usage, filesystem::Failure};
 
 fn settings(rules: &[&str]) -> QuotaSettings {
     let fields: Vec<(String, &str)> = rules.iter().enumerate().map(|(at, rule)| (format!("quota_rule{}", at + 1), *rule)).collect();
@@ -242,6 +242,31 @@ fn maildirsize_says_again_what_it_said_when_a_limit_is_removed() {
         held.set_quota(&from_file).unwrap();
         assert_eq!(limits_of(&held), was);
     }
+}
+
+#[test]
+fn a_limit_that_was_refused_and_undone_does_not_come_back() {
+    let source = settings(&["*:messages=10"]);
+    let mut refused = 0;
+    for call in 1..12 {
+        let mut user = User::new();
+        let held = user.open(Handover::Clean);
+        held.set_quota(&source).unwrap();
+        append(&held.inbox(), "one", FlagSet::EMPTY).unwrap();
+        user.faulty.fail_at(call, Failure::Once);
+        let set = held.set_limits(MAIN_ROOT, Some(Limits { bytes: None, messages: Some(1) }));
+        user.faulty.heal();
+        if set.is_err() {
+            refused += 1;
+            assert_eq!(limits_of(&held), (None, Some(10), Some(LimitSource::User)));
+        }
+        held.set_limits(MAIN_ROOT, None).unwrap();
+        user.die(held);
+        let held = user.open(Handover::Unclean);
+        held.set_quota(&source).unwrap();
+        assert_eq!(limits_of(&held), (None, Some(10), Some(LimitSource::User)), "call {call} failed");
+    }
+    assert!(refused > 4, "{refused} calls");
 }
 
 #[test]
