@@ -44,7 +44,7 @@ pub struct QuotaArgs {
     #[arg(long, conflicts_with_all = ["all", "set"])]
     unset: bool,
     /// The quota root, for --set and --unset
-    #[arg(long, value_name = "NAME", default_value = MAIN_ROOT)]
+    #[arg(long = "quota-root", value_name = "NAME", default_value = MAIN_ROOT)]
     root: String,
     #[command(flatten)]
     place: NodePlace,
