@@ -168,11 +168,12 @@ impl Links {
         }
     }
 
-    /// Ends the links that an incarnation of this node before the present one made.
-    pub fn end_earlier(&self) {
+    /// Ends the links that an incarnation of this node before the present one made; a process that was fenced while it stood still says so.
+    pub fn end_earlier(&self, stood_still: Option<Duration>) {
         let identity = self.published.identity();
+        let why = with_our_own("this node was fenced, and joined anew".to_owned(), stood_still, NodeState::Up);
         for link in self.live.lock().values().flatten().filter(|link| link.ours != *identity.pin()) {
-            link.broken.say("this node was fenced, and joined anew");
+            link.broken.say(&why);
         }
     }
 
@@ -221,7 +222,7 @@ impl Links {
         let link = Link { ours, open, broken: Farewell::default() };
         self.live.lock().entry(theirs.clone()).or_default().push(link.clone());
         // This node may have joined anew during the handshake.
-        self.end_earlier();
+        self.end_earlier(node.keeper.stood_still());
         let broken = link.broken.clone();
         tokio::spawn(async move {
             let inbound = |stream: yamux::Stream| {

@@ -427,7 +427,7 @@ async fn watch_events(node: Arc<Node>, mut events: tokio::sync::broadcast::Recei
             Ok(Event::Ended(end)) if end.ending == Ending::NameTaken => {}
             Ok(Event::Ended(end)) => tracing::error!("{end}"),
             Ok(Event::Rejoined(me)) => {
-                node.links.end_earlier();
+                node.links.end_earlier(node.keeper.stood_still());
                 tracing::warn!(%me, "joined again as a new incarnation");
             }
             Ok(Event::Suspended { stood_still: Some(time) }) => tracing::error!(
@@ -453,7 +453,7 @@ async fn watch_events(node: Arc<Node>, mut events: tokio::sync::broadcast::Recei
             Err(RecvError::Lagged(missed)) => {
                 tracing::warn!(missed, "events were missed; what is over is abandoned all the same");
                 node.accounts.abandon_ended();
-                node.links.end_earlier();
+                node.links.end_earlier(node.keeper.stood_still());
             }
             Err(RecvError::Closed) => return,
         }

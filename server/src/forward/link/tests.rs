@@ -134,10 +134,11 @@ fn a_node_that_joins_anew_uses_no_link_from_before() {
     let first = affinity::Publish::info(&*published).unwrap().certificate_pin;
     let link = Link { ours: first.clone(), open: mpsc::channel(1).0, broken: Farewell::default() };
     links.live.lock().insert("peer".to_owned(), vec![link.clone()]);
-    links.end_earlier();
+    links.end_earlier(None);
     assert!(links.link("peer").is_some() && !link.broken.is_said());
     assert_ne!(affinity::Publish::info(&*published).unwrap().certificate_pin, first, "it joins anew");
     assert!(links.link("peer").is_none());
-    links.end_earlier();
-    assert!(link.broken.is_said());
+    links.end_earlier(Some(Duration::from_secs(9)));
+    let why = futures::FutureExt::now_or_never(link.broken.heard()).expect("it is said");
+    assert_eq!(why, "this node was fenced, and joined anew; this process stood still for 9.0 s a moment ago");
 }
