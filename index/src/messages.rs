@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::OnceLock};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use crate::{
-    Change, FlagSet, IndexError, IndexReader, MailboxId, ModSeq, Uid, UserIndex,
+    Change, FlagSet, IndexError, IndexReader, MailboxId, MailboxRecord, ModSeq, Uid, UserIndex,
     checksum::{Sum, damaged, ensure_ascending},
     mailboxes::{Counts, record_and_counts, signed},
 };
@@ -379,7 +379,7 @@ impl Change<'_> {
         }
         self.delete_messages(mailbox, ids)
     }
-    /// Remembers that messages without a row were expunged: they came and went between two commits.
+    /// Remembers that messages without a row were expunged: they came and went between two commits. Those that are remembered already stay as they are.
     pub fn expunge_unwritten(&mut self, mailbox: MailboxId, uids: &[Uid], modseq: ModSeq) -> Result<(), IndexError> {
         let modseq = modseq.get().cast_signed();
         let sum = expunged_sum(mailbox, modseq).get();
@@ -409,19 +409,21 @@ impl Change<'_> {
         counts.uidls -= uidls;
         Ok(())
     }
-    /// Keeps the newest `keep` expunged UIDs; gives the new floor if older ones were forgotten.
-    pub fn trim_expunged(&mut self, mailbox: MailboxId, keep: u32) -> Result<Option<u64>, IndexError> {
+    /// Keeps the newest `keep` expunged UIDs; if older ones are forgotten, the mailbox says so from the same commit on.
+    pub fn trim_expunged(&mut self, record: &mut MailboxRecord, keep: u32) -> Result<(), IndexError> {
+        let mailbox = record.id;
         let floor: Option<i64> = self
             .connection
             .prepare_cached("SELECT modseq FROM expunged WHERE mailbox = ?1 ORDER BY modseq DESC LIMIT 1 OFFSET ?2")?
             .query_row(params![mailbox.0, keep], |row| row.get(0))
             .optional()?;
-        let Some(floor) = floor else { return Ok(None) };
+        let Some(floor) = floor else { return Ok(()) };
         let mut delete = self.connection.prepare_cached("DELETE FROM expunged WHERE mailbox = ?1 AND modseq <= ?2")?;
         let gone = delete.execute([mailbox.0, floor])?;
         drop(delete);
         self.counts(mailbox).expunged -= signed(gone);
-        Ok(Some(floor.cast_unsigned()))
+        record.expunged_floor = floor.cast_unsigned();
+        self.update_mailbox(record)
     }
     /// Forgets every message of a mailbox, without remembering them as expunged.
     pub fn clear_messages(&mut self, mailbox: MailboxId) -> Result<(), IndexError> {
@@ -526,9 +528,12 @@ mod tests {
             change.insert_message(id, &record(number)).unwrap();
             change.expunge(id, uid(number), modseq(u64::from(number) + 10)).unwrap();
         }
-        assert_eq!(change.trim_expunged(id, 5).unwrap(), None);
-        assert_eq!(change.trim_expunged(id, 3).unwrap(), Some(12));
+        let mut record = MailboxRecord { id, ..mailbox("") };
+        change.trim_expunged(&mut record, 5).unwrap();
+        assert_eq!(record.expunged_floor, 0);
+        change.trim_expunged(&mut record, 3).unwrap();
         change.commit().unwrap();
+        assert_eq!((record.expunged_floor, index.mailboxes().unwrap()[0].expunged_floor), (12, 12), "of the same commit");
         let reader = index.reader().unwrap();
         assert_eq!(reader.expunged_since(id, 12).unwrap(), [uid(3), uid(4), uid(5)]);
         assert_eq!(reader.expunged_since(id, 14).unwrap(), [uid(5)]);

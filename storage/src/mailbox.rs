@@ -296,10 +296,9 @@ impl Mailbox {
     }
     fn try_expunged_since(&self, since: u64) -> Result<Option<Vec<Uid>>, StorageError> {
         let _inside = self.store.enter()?;
-        if since < self.state.lock().record.expunged_floor {
-            return Ok(None);
-        }
-        self.store.read(|index| index.expunged_since(self.id, since)).map(Some)
+        let expunged = self.store.read(|index| index.expunged_since(self.id, since))?;
+        // Asked afterwards: older ones may have been forgotten meanwhile.
+        Ok((since >= self.state.lock().record.expunged_floor).then_some(expunged))
     }
     /// The POP3 UIDL of messages: adopted from an earlier server, else made as `format` says. From memory or the index.
     pub fn uidl(&self, uids: &[Uid], format: &UidlFormat) -> Result<Vec<String>, StorageError> {

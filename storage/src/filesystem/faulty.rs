@@ -2,7 +2,7 @@
 
 use std::{
     fmt, io,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -42,6 +42,8 @@ struct State {
     looks: AtomicU64,
     /// What happens before the call with this number, once.
     event: Mutex<Option<(u64, Event)>>,
+    /// What happens before this file is looked at, once.
+    before_look: Mutex<Option<(PathBuf, Event)>>,
     /// What happens between a listing and its caller.
     after_listing: Mutex<Option<ListingEvent>>,
 }
@@ -76,6 +78,7 @@ impl Faulty {
             remote: AtomicBool::default(),
             looks: number(),
             event: Mutex::default(),
+            before_look: Mutex::default(),
             after_listing: Mutex::default(),
         };
         Faulty { state: Arc::new(state) }
@@ -94,6 +97,10 @@ impl Faulty {
     /// Lets `event` happen after every listing of a folder, before the caller has it.
     pub fn after_listing(&self, event: impl FnMut(&Path) + Send + 'static) {
         *self.state.after_listing.lock() = Some(ListingEvent(Box::new(event)));
+    }
+    /// Lets `event` happen before `file` is looked at.
+    pub fn before_look(&self, file: PathBuf, event: impl FnOnce() + Send + 'static) {
+        *self.state.before_look.lock() = Some((file, Event(Box::new(event))));
     }
     /// Says from now on that it is one of a file server.
     pub fn pretend_remote(&self) {
@@ -114,6 +121,13 @@ impl Faulty {
 }
 
 impl State {
+    fn looking(&self, path: &Path) {
+        self.looks.fetch_add(1, Ordering::SeqCst);
+        let event = self.before_look.lock().take_if(|(file, _)| file == path);
+        if let Some((_, Event(event))) = event {
+            event();
+        }
+    }
     fn changing(&self) -> io::Result<()> {
         let call = self.calls.fetch_add(1, Ordering::SeqCst) + 1;
         let event = self.event.lock().take_if(|(at, _)| *at == call);
@@ -168,7 +182,7 @@ impl Filesystem for Faulty {
         Shared.append(path, bytes)
     }
     fn open(&self, path: &Path) -> io::Result<Box<dyn OpenFile>> {
-        self.state.looks.fetch_add(1, Ordering::SeqCst);
+        self.state.looking(path);
         Shared.open(path)
     }
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -198,7 +212,7 @@ impl Filesystem for Faulty {
         listed
     }
     fn attributes(&self, path: &Path) -> io::Result<Attributes> {
-        self.state.looks.fetch_add(1, Ordering::SeqCst);
+        self.state.looking(path);
         Shared.attributes(path)
     }
     fn is_remote(&self, _folder: &Path) -> bool {

@@ -108,6 +108,11 @@ impl Mailbox {
             self.each_file(&folder, &|_| false, &mut |file, _| left.extend(removing.contains(identity(file)).then(|| file.to_owned())))?;
             left.iter().try_for_each(|file| remove(file).map(drop))?;
         }
+        // What the index forgets must not come back after a power loss (`a_removal_is_forgotten_when_it_is_durable`).
+        for sub in ["cur", "new"].into_iter().filter(|sub| files.iter().any(|file| file.starts_with(sub))) {
+            let path = folder.join(sub);
+            filesystem.sync_folder(&path).map_err(self.store.io("can't sync", path))?;
+        }
         let mut failure = None;
         let mut gone = HashSet::new();
         for (removal, result) in removals.into_iter().zip(results) {
@@ -120,16 +125,14 @@ impl Mailbox {
         }
         let mut state = self.state.lock();
         let highest = self.columns.read().highest_modseq();
-        let mut floor = None;
-        self.commit(&mut state, highest, |change| {
+        self.ensure_there()?;
+        let mut prepared = self.prepare(&state, highest);
+        self.store.change(|change| {
+            self.write_prepared(&state, &prepared, change)?;
             gone.iter().try_for_each(|file| change.delete_removal(self.id, file))?;
-            floor = change.trim_expunged(self.id, EXPUNGED_KEPT)?;
-            Ok(())
+            change.trim_expunged(&mut prepared.record, EXPUNGED_KEPT)
         })?;
-        if let Some(floor) = floor {
-            state.record.expunged_floor = floor;
-            self.commit(&mut state, highest, |_| Ok(()))?;
-        }
+        self.committed(&mut state, prepared);
         if self.store.follows_a_dead_client() {
             let epoch = self.store.lease.epoch();
             let is_earlier = |file: &str| FileName::of(file).base.own().is_some_and(|own| own.epoch < epoch);

@@ -294,17 +294,15 @@ impl Mailbox {
         let modseq = self.next_modseq(state, folder)?;
         let changed: Vec<(Uid, FlagSet)> = {
             let columns = self.columns.read();
+            // A client's change since the folder was listed stays, and goes into the name.
+            let theirs = plan.renamed.iter().filter(|(uid, ..)| !state.write_back.contains_key(&uid.get()));
             let differs =
                 |(uid, _, flags): &(Uid, String, FlagSet)| columns.get(*uid).filter(|row| row.flags != *flags).map(|row| (row.uid, *flags));
-            plan.renamed.iter().filter_map(differs).collect()
+            theirs.filter_map(differs).collect()
         };
         self.commit(state, modseq, |change| {
             plan.renamed.iter().try_for_each(|(uid, file, _)| change.set_file(self.id, *uid, file))?;
-            for (uid, flags) in &changed {
-                // The name has these flags already; a write-back that was due stays due by its own row.
-                change.set_flags(self.id, *uid, *flags, modseq)?;
-                change.delete_write_back(self.id, *uid)?;
-            }
+            changed.iter().try_for_each(|(uid, flags)| change.set_flags(self.id, *uid, *flags, modseq))?;
             plan.gone.iter().try_for_each(|uid| change.expunge(self.id, *uid, modseq))
         })?;
         let mut columns = self.columns.write();

@@ -199,7 +199,8 @@ impl Mailbox {
     ) -> Result<(), StorageError> {
         self.commit_some(state, highest, usize::MAX, work)
     }
-    /// As [`Mailbox::commit`], where `gone` (ascending) are expunged: those of them that the index never had, it gets no rows of.
+    /// As [`Mailbox::commit`], where `gone` (ascending) are expunged: those of them whose rows wait, it gets no rows of; it may have earlier ones
+    /// (`what_is_expunged_right_after_its_size_was_learnt_stays_away`).
     pub(super) fn commit_expunge(
         &self,
         state: &mut State,
@@ -208,14 +209,14 @@ impl Mailbox {
         work: impl FnOnce(&mut Change<'_>) -> Result<(), IndexError>,
     ) -> Result<(), StorageError> {
         self.ensure_there()?;
-        let (unwritten, written): (Vec<Uid>, Vec<Uid>) = gone.iter().partition(|uid| state.pending.contains_key(&uid.get()));
-        let runs = self.columns.read().runs(written.iter().map(|uid| (*uid, ())));
+        let waiting: Vec<Uid> = gone.iter().copied().filter(|uid| state.pending.contains_key(&uid.get())).collect();
+        let runs = self.columns.read().runs(gone.iter().map(|uid| (*uid, ())));
         let mut prepared = self.prepare(state, modseq);
-        prepared.rows.retain(|row| unwritten.binary_search(&row.uid).is_err());
+        prepared.rows.retain(|row| waiting.binary_search(&row.uid).is_err());
         self.store.change(|change| {
             self.write_prepared(state, &prepared, change)?;
             runs.iter().try_for_each(|(uids, ())| change.expunge_between(self.id, *uids, modseq))?;
-            change.expunge_unwritten(self.id, &unwritten, modseq)?;
+            change.expunge_unwritten(self.id, &waiting, modseq)?;
             work(change)
         })?;
         self.committed(state, prepared);

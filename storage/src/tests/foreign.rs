@@ -4,6 +4,7 @@ use affinity::Handover;
 use index::{Flag, FlagSet};
 
 use super::*;
+use crate::StoreOperation;
 
 /// A user whose inbox has these files already, made by another program.
 fn adopted(files: &[(&str, &str)]) -> User {
@@ -177,4 +178,30 @@ fn a_message_that_comes_while_the_folder_is_listed_stays() {
     let there = inbox.read().uids().len();
     assert_eq!(there, user.files("").len(), "acknowledged messages are shown");
     assert!(there > 1, "nothing came while it was listed");
+}
+
+#[test]
+fn a_clients_flags_win_over_those_that_were_listed_before() {
+    let mut user = User::new();
+    let held = user.open(Handover::Clean);
+    let inbox = held.inbox();
+    append(&inbox, "one", FlagSet::EMPTY).unwrap();
+    held.run_background_work().unwrap();
+    let file = user.files("").remove(0);
+    #[expect(clippy::disallowed_methods, reason = "this is the other program")]
+    std::fs::rename(user.maildir().join(&file), user.maildir().join(format!("{file}S"))).unwrap();
+    let new = user.maildir().join("new/1000000000.x.host");
+    std::fs::write(&new, "Subject: hi\r\n\r\n").unwrap();
+    let (target, answered) = (Arc::clone(&inbox), FlagSet::of(&[Flag::Answered]));
+    // That is after the listing.
+    user.faulty.before_look(new, move || {
+        target.store(&[uid(1)], StoreOperation::Replace(answered), None).unwrap();
+    });
+    inbox.refresh(true).unwrap();
+    let flags = |inbox: &Mailbox| inbox.read().get(uid(1)).unwrap().flags;
+    assert_eq!((flags(&inbox), inbox.read().len()), (answered, 2));
+    held.close().unwrap();
+    assert!(user.files("").iter().any(|file| file.ends_with("U=1:2,R")), "{:?}", user.files(""));
+    user.delete_index();
+    assert_eq!(flags(&user.open(Handover::Clean).inbox()), answered);
 }

@@ -4,7 +4,7 @@ use affinity::Handover;
 use index::{Flag, FlagSet};
 
 use super::*;
-use crate::mime::FieldNames;
+use crate::{filesystem::Failure, mime::FieldNames};
 
 const NONE: FlagSet = FlagSet::EMPTY;
 
@@ -195,4 +195,23 @@ fn fields_that_were_read_wait_for_the_next_round_at_most() {
     inbox.remove(&all[1..3]).unwrap();
     assert_eq!((ask("x-3", &all[3..5]), held.store.answers_waiting()), (1, 0), "what waits and is asked for is written");
     held.check_index().unwrap();
+}
+
+#[test]
+fn a_removal_is_forgotten_when_it_is_durable() {
+    let mut user = User::new();
+    let held = user.open(Handover::Clean);
+    let inbox = held.inbox();
+    append(&inbox, "one", FlagSet::EMPTY).unwrap();
+    held.run_background_work().unwrap();
+    inbox.remove(&[uid(1)]).unwrap();
+    // The first call removes the file, the second is that of its folder.
+    user.faulty.fail_at(2, Failure::Once);
+    assert!(inbox.remove_files().is_err());
+    assert!(user.files("").is_empty());
+    user.faulty.fail_at(u64::MAX, Failure::Once);
+    inbox.remove_files().unwrap();
+    assert_eq!(user.faulty.calls(), 2, "once more");
+    inbox.remove_files().unwrap();
+    assert_eq!(user.faulty.calls(), 2, "and no more");
 }

@@ -175,6 +175,30 @@ fn what_was_not_learnt_before_a_holder_died_is_learnt_later() {
 }
 
 #[test]
+fn what_is_expunged_right_after_its_size_was_learnt_stays_away() {
+    let mut user = filled(MANY);
+    let held = user.open(Handover::Clean);
+    let inbox = held.inbox();
+    // The rows go to the index as they are, and wait for it anew once the rest is learnt.
+    inbox.store(&[uid(5)], StoreOperation::Add(FlagSet::of(&[Flag::Flagged])), None).unwrap();
+    inbox.learn().unwrap();
+    let validity = inbox.uid_validity();
+    let gone: Vec<Uid> = [3, 5, 6, 7, 90].map(uid).to_vec();
+    let before = inbox.read().highest_modseq().get();
+    assert_eq!(inbox.remove(&gone).unwrap(), gone);
+    held.run_background_work().unwrap();
+    // Whoever opens the mailbox next and finds its folder as it was reads these.
+    let rows = held.store.with_writer(|index| index.messages(inbox.id())).unwrap();
+    assert!(rows.len() == MANY - gone.len() && rows.iter().all(|row| !gone.contains(&row.uid)), "{} rows", rows.len());
+    held.close().unwrap();
+    let held = user.open(Handover::Clean);
+    let inbox = held.inbox();
+    assert_eq!((inbox.uid_validity(), inbox.read().len()), (validity, MANY - gone.len()));
+    assert_eq!(inbox.expunged_since(before).unwrap().unwrap(), gone);
+    assert_eq!(held.quota(None).unwrap()[0].usage.messages, u64::try_from(MANY - gone.len()).unwrap());
+}
+
+#[test]
 fn an_account_is_closed_though_dates_are_not_learnt_yet() {
     for store in [false, true] {
         let mut user = filled(MANY);
