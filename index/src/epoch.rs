@@ -7,7 +7,9 @@
 //! - after an unclean takeover the old epoch's files are never written (`an_unclean_takeover_copies`)
 //! - a half-made copy is never used (`a_half_made_copy_is_passed_over`)
 //! - a damaged copy becomes an empty index, never an error (`a_damaged_index_starts_empty`)
-//! - an index that can't be copied for another reason is kept (`an_index_that_cannot_be_copied_now_is_not_given_up`)
+//! - an index that can't be copied for another reason is kept (`an_index_that_cannot_be_copied_now_is_not_given_up`,
+//!   `an_index_that_late_writes_go_on_changing_is_not_given_up`, `a_log_that_was_seen_is_not_taken_for_missing`)
+//! - an index of an earlier epoch does not stand in for one that was being replaced (`a_replacement_that_was_interrupted_uncovers_no_earlier_index`)
 //! - a log that is damaged in the middle is said (`a_log_that_is_damaged_in_the_middle_is_said`)
 //! - an index that is made anew takes the place of the old one when it is complete (`a_new_index_takes_the_place_of_a_damaged_one`)
 //! - an index that can't be looked at is not taken for none (`a_folder_that_cannot_be_listed_is_no_empty_one`)
@@ -113,6 +115,10 @@ pub fn replace(root: &Path, epoch: Epoch, anew: UserIndex) -> Result<UserIndex, 
     anew.close()?;
     let aside = root.join(ASIDE);
     clear(&aside)?;
+    // Between the two renames a crash leaves only those of earlier epochs, which know less than the one that is replaced.
+    for (_, earlier) in folders(&names, root)?.0.into_iter().filter(|(_, folder)| *folder != to) {
+        fs::File::create(earlier.join(REBUILD)).map_err(IndexError::io("can't mark", earlier))?;
+    }
     for (from, to) in [(&to, &aside), (&from, &to)] {
         #[expect(clippy::disallowed_methods, reason = "folders of our own that nobody else has open")]
         match fs::rename(from, to) {
@@ -202,7 +208,7 @@ fn copy_and_open(from: &Path, found: Beside, to: &Path) -> Result<Option<UserInd
     if found.rebuild {
         return Ok(None);
     }
-    let copied = copy(from, to)
+    let copied = copy(&stamps, from, to)
         .inspect(|()| say_damage_of_log(to))
         .and_then(|()| UserIndex::open(to))
         .and_then(|index| index.check(&mut |_, _| ()).map(|()| index));
@@ -243,14 +249,15 @@ fn read_log(log: &Path) -> io::Result<Vec<u8>> {
 }
 
 /// Copies database and log. No connection of this process that may still write has `from` open: closing our descriptor drops its lock.
-fn copy(from: &Path, to: &Path) -> Result<(), IndexError> {
+fn copy(stamps: Stamps<'_>, from: &Path, to: &Path) -> Result<(), IndexError> {
     clear(to)?;
     create_dir_all(to)?;
     for _ in 0..COPY_TRIES {
         let before = stamps(from)?;
         let (database, log) = (from.join(DATABASE), from.join(LOG));
         copy_file(&database, &to.join(COPY))?;
-        if log.exists() {
+        // As it was seen: what can't be looked at is not taken for missing.
+        if before[1].is_some() {
             copy_file(&log, &to.join(LOG))?;
         }
         if stamps(from)? == before {
@@ -259,7 +266,8 @@ fn copy(from: &Path, to: &Path) -> Result<(), IndexError> {
             return fs::rename(&copy, &database).map_err(IndexError::io("can't rename", copy));
         }
     }
-    Err(IndexError::Damaged("late writes go on changing it".to_owned()))
+    let cause = io::Error::new(io::ErrorKind::ResourceBusy, "late writes of the holder before go on changing it: try again");
+    Err(IndexError::io("can't copy", from)(cause))
 }
 
 /// Reads and writes: `copy_file_range`, which `fs::copy` and `io::copy` use, lets an NFSv4.2 server copy by itself, and a client that misses the
@@ -279,6 +287,8 @@ fn copy_file(from: &Path, to: &Path) -> Result<(), IndexError> {
 
 /// Size, and seconds and nanoseconds of the last change.
 type Stamp = (u64, i64, u32);
+/// [`stamps`], or what a test puts in its place.
+type Stamps<'a> = &'a dyn Fn(&Path) -> Result<[Option<Stamp>; 2], IndexError>;
 
 /// Sizes and change times of database and log, asked of the server.
 fn stamps(folder: &Path) -> Result<[Option<Stamp>; 2], IndexError> {
@@ -375,6 +385,46 @@ mod tests {
         assert!(matches!(open(root.path(), Epoch(4), Handover::Unclean), Err(IndexError::Io { .. })));
         fs::remove_file(root.path().join("4")).unwrap();
         assert_eq!(open(root.path(), Epoch(4), Handover::Unclean).unwrap().index.mailboxes().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn an_index_that_late_writes_go_on_changing_is_not_given_up() {
+        let root = tempfile::tempdir().unwrap();
+        with_one_mailbox(root.path(), 3).close().unwrap();
+        let looks = Cell::new(0);
+        let changing = |_: &Path| {
+            looks.set(looks.get() + 1);
+            Ok([Some((4096, looks.get(), 0)), None])
+        };
+        let error = copy(&changing, &root.path().join("3"), &root.path().join("4")).unwrap_err();
+        assert!(matches!(error, IndexError::Io { .. }) && !error.is_lost(), "{error}");
+        assert!(!root.path().join("4").join(DATABASE).exists());
+        assert_eq!(open(root.path(), Epoch(4), Handover::Unclean).unwrap().index.mailboxes().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_log_that_was_seen_is_not_taken_for_missing() {
+        let root = tempfile::tempdir().unwrap();
+        with_one_mailbox(root.path(), 3).close().unwrap();
+        fs::remove_file(root.path().join("3").join(LOG)).unwrap_or_default();
+        let with_log = |_: &Path| Ok([Some((4096, 0, 0)), Some((4096, 0, 0))]);
+        let error = copy(&with_log, &root.path().join("3"), &root.path().join("4")).unwrap_err();
+        assert!(matches!(error, IndexError::Io { .. }), "{error}");
+        assert!(!root.path().join("4").join(DATABASE).exists());
+    }
+
+    #[test]
+    fn a_replacement_that_was_interrupted_uncovers_no_earlier_index() {
+        let root = tempfile::tempdir().unwrap();
+        with_one_mailbox(root.path(), 2).close().unwrap();
+        let damaged = open(root.path(), Epoch(3), Handover::Unclean).unwrap();
+        assert_eq!(damaged.old, [root.path().join("2")], "not removed yet");
+        drop(damaged);
+        let anew = begin_anew(root.path()).unwrap();
+        replace(root.path(), Epoch(3), anew).unwrap().close().unwrap();
+        // As between the two renames.
+        fs::remove_dir_all(root.path().join("3")).unwrap();
+        assert!(open(root.path(), Epoch(4), Handover::Unclean).unwrap().empty);
     }
 
     #[test]

@@ -271,6 +271,9 @@ impl Account {
     /// What failed in folders of single mailboxes is in the answer and in the log: it is tried again mailbox by mailbox, and keeps nobody else from theirs.
     pub fn run_background_work(&self) -> Result<Vec<StorageError>, StorageError> {
         let _inside = self.store.enter()?;
+        if !self.store.is_live() {
+            return Ok(Vec::new());
+        }
         // What was told first, then what can wait; names wait for a dead client's delegations.
         let names = !self.store.may_wait_for_dead_client();
         // Before rows are written: what was made of originals is not swept before their copies have it.

@@ -189,6 +189,11 @@ impl Store {
         }
         Ok(())
     }
+    /// Whether this node may act for the user now. While it is suspended others may have fenced it and gone on: what is in the folder may be theirs, so nothing
+    /// there is shown, renamed or removed (`a_suspended_node_leaves_the_folder_to_others`).
+    pub fn is_live(&self) -> bool {
+        self.lease.ensure_live().is_ok()
+    }
     /// Waits until nobody is inside, and lets nobody in while the guard is there. Not for those who are inside themselves.
     pub fn alone(&self) -> Result<RecursiveRwLockWriteGuard<'_, ()>, StorageError> {
         let guard = self.activity.write();

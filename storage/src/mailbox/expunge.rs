@@ -87,7 +87,7 @@ impl Mailbox {
 
     /// Removes the files of expunged messages. Background work, and before the account is closed.
     pub(crate) fn remove_files(&self) -> Result<(), StorageError> {
-        if self.is_deleted() || self.state.lock().removals.is_empty() {
+        if self.is_deleted() || !self.store.is_live() || self.state.lock().removals.is_empty() {
             return Ok(());
         }
         let _disk = self.disk.lock();

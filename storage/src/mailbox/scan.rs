@@ -89,6 +89,14 @@ impl Mailbox {
         if !sightings.missing.is_empty() {
             sightings = sightings.and_again(self.compare(folder, look)?);
         }
+        match look {
+            Look::Opening(_) => drop(self.store.lease.confirm(self.store.settings.suspended_wait)?),
+            Look::WhenChanged | Look::Thoroughly | Look::Leaving if !self.store.is_live() => {
+                self.state.lock().look_again = true;
+                return Ok(());
+            }
+            Look::WhenChanged | Look::Thoroughly | Look::Leaving => {}
+        }
         let mut plan = self.plan(sightings, listed_from);
         let mut new = std::mem::take(&mut plan.new);
         let mut names = Names::default();

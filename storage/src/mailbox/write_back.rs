@@ -29,8 +29,8 @@ struct Job {
 
 enum Outcome {
     Done,
-    /// Another program renamed or removed the file.
-    Missing,
+    /// Another program renamed or removed the file, or this node is suspended.
+    Left,
     Failed(StorageError),
 }
 
@@ -139,7 +139,7 @@ impl Mailbox {
         Ok(Some(format!("cur/{}", parsed.print())))
     }
 
-    /// `false`: some files were not where we thought.
+    /// `false`: some files were left: they were not where we thought, or may be another node's by now.
     fn round(&self, folder: &Path, jobs: &[Job]) -> Result<bool, StorageError> {
         self.keep_further(folder)?;
         let filesystem = self.store.filesystem.as_ref();
@@ -150,9 +150,12 @@ impl Mailbox {
             if let Err(lost) = self.store.ensure_not_abandoned() {
                 return Outcome::Failed(lost);
             }
+            if !self.store.is_live() {
+                return Outcome::Left;
+            }
             match filesystem.rename(&folder.join(&job.from), &folder.join(&job.to)) {
                 Ok(()) => Outcome::Done,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => Outcome::Missing,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Outcome::Left,
                 Err(error) => Outcome::Failed(self.store.io("can't rename to", folder.join(&job.to))(error)),
             }
         });
@@ -168,7 +171,7 @@ impl Mailbox {
                 Outcome::Done => {
                     named.insert(job.uid, job);
                 }
-                Outcome::Missing => all_there = false,
+                Outcome::Left => all_there = false,
                 Outcome::Failed(error) => failure = failure.or(Some(error)),
             }
         }

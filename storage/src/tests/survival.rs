@@ -6,7 +6,11 @@ use proptest::prelude::*;
 
 use super::*;
 
-use crate::{CreateOptions, StoreOperation, filesystem::Shared, maildir::ceiling::Marks};
+use crate::{
+    CreateOptions, StoreOperation,
+    filesystem::{Failure, Shared},
+    maildir::ceiling::Marks,
+};
 
 /// One thing that a client does; numbers are taken modulo what there is.
 #[derive(Debug, Clone)]
@@ -285,6 +289,47 @@ fn a_lost_lease_is_never_acknowledged() {
     // A later beat that wins: nobody fenced us, everything goes on.
     held.tenure.extend(user.clock.now() + Duration::from_secs(5));
     append(&inbox, "three", FlagSet::EMPTY).unwrap();
+}
+
+#[test]
+fn a_suspended_node_leaves_the_folder_to_others() {
+    let mut user = User::new();
+    let held = user.open(Handover::Clean);
+    let inbox = held.inbox();
+    for subject in ["one", "two"] {
+        append(&inbox, subject, FlagSet::EMPTY).unwrap();
+    }
+    held.run_background_work().unwrap();
+    inbox.store(&[uid(1)], StoreOperation::Add(FlagSet::of(&[Flag::Seen])), None).unwrap();
+    inbox.remove(&[uid(2)]).unwrap();
+    let theirs = "new/1000000000.x.host";
+    std::fs::write(user.maildir().join(theirs), "Subject: of whoever holds the lease by now\r\n\r\n").unwrap();
+    let before = user.files("");
+    user.clock.advance(Duration::from_secs(6));
+    user.faulty.fail_at(u64::MAX, Failure::Once);
+    held.run_background_work().unwrap();
+    assert_eq!(user.faulty.calls(), 0);
+    inbox.refresh(true).unwrap();
+    inbox.write_back(Duration::ZERO).unwrap();
+    inbox.remove_files().unwrap();
+    assert_eq!((user.files(""), inbox.read().uids()), (before.clone(), [uid(1)].as_slice()));
+    // It passes the deadline between the listing and what follows.
+    held.tenure.extend(user.clock.now() + Duration::from_secs(5));
+    let clock = user.clock.clone();
+    user.faulty.after_listing(move |_| clock.advance(Duration::from_secs(6)));
+    inbox.refresh(true).unwrap();
+    assert_eq!((user.files(""), inbox.read().uids()), (before, [uid(1)].as_slice()));
+    user.faulty.after_listing(|_| ());
+    // A later beat wins: nobody fenced it, and all that was due is done.
+    held.tenure.extend(user.clock.now() + Duration::from_secs(5));
+    inbox.refresh(false).unwrap();
+    held.run_background_work().unwrap();
+    let files = user.files("");
+    assert_eq!(inbox.read().uids(), [uid(1), uid(3)]);
+    assert!(
+        files.len() == 2 && files.iter().all(|file| file.contains(",U=")) && files.iter().any(|file| file.ends_with("U=1:2,S")),
+        "{files:?}"
+    );
 }
 
 #[test]
