@@ -93,8 +93,10 @@ impl Request {
 
     /// Whether whole messages are wanted, whose structure does not matter.
     fn is_whole(&self) -> bool {
-        !self.body_structure
-            && self.sections.iter().all(|Wanted { section, .. }| section.part.is_empty() && section.text == SectionText::Whole)
+        let whole = |wanted: &Wanted| {
+            wanted.section.part.is_empty() && wanted.section.text == SectionText::Whole && wanted.form != Form::DecodedSize
+        };
+        !self.body_structure && self.sections.iter().all(whole)
     }
 
     /// Whether nothing below the header is wanted.
