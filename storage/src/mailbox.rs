@@ -164,7 +164,7 @@ pub struct Mailbox {
 
 impl Mailbox {
     /// Its row in the index, the same as long as it is there.
-    pub(crate) fn id(&self) -> MailboxId {
+    pub fn id(&self) -> MailboxId {
         self.id
     }
     /// What tells whether anything changed. From memory.

@@ -443,8 +443,8 @@ impl<H: Holding> Session<H> {
         if let State::Selected(selected) = state {
             updates::tell(&mut self.connection, selected, self.enabled, expunges, &[]).await?;
             selected.must_tell = false;
-            command::notify::announce(self, selected).await?;
             command::contexts::follow(self, selected).await?;
+            command::notify::announce(self, selected).await?;
             updates::tell_owed(&mut self.connection, selected, self.enabled);
         }
         command::notify::tell_others(self, state).await?;

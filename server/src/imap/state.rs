@@ -51,6 +51,8 @@ pub struct Selected {
     pub must_tell: bool,
     /// Of messages below this UID, what is heard of new ones was sent.
     pub announced: u32,
+    /// Messages that the client itself put here, not announced so far.
+    pub own: Vec<Uid>,
 }
 
 /// More than the keywords a mailbox can have: FLAGS is told at once.
@@ -110,6 +112,7 @@ impl Selected {
             heard: Box::new(Heard::ALWAYS),
             must_tell: false,
             announced,
+            own: Vec::new(),
         }
     }
 

@@ -17,6 +17,7 @@ use storage::{Mailbox, MailboxName, Staged};
 use super::{
     expunge, list,
     mailboxes::{other_spelling, valid},
+    notify,
 };
 use crate::imap::{
     guest,
@@ -59,7 +60,11 @@ pub async fn append<H: Holding>(session: &mut Session<H>, state: &mut State, sta
     let result = match start.replaces {
         None => {
             let selected = state.opened().map(|selected| selected.mailbox.name());
-            take(session, selected.as_ref(), start, None, &mut received).await.map(|stored| stored.reply("Append completed"))
+            let stored = take(session, selected.as_ref(), start, None, &mut received).await;
+            stored.map(|stored| {
+                stored.known(session, state.selected().ok());
+                stored.reply("Append completed")
+            })
         }
         Some(replaced) => replace(session, state, start, replaced, &mut received).await,
     };
@@ -100,6 +105,7 @@ async fn replace<H: Holding>(
         })
     });
     let removed = removed.await?;
+    stored.known(session, Some(&mut *selected));
     session.acknowledge().await?;
     stored.reply("Replacement message ready").write_untagged(session.connection.output());
     expunge::removed(session, selected, !removed.is_empty(), Reply::ok("Replace completed")).await
@@ -122,6 +128,10 @@ struct Stored {
 }
 
 impl Stored {
+    /// NOTIFY tells nothing of what the client did.
+    fn known<H>(&self, session: &mut Session<H>, selected: Option<&mut Selected>) {
+        notify::made(session, selected, &self.mailbox, self.uids.iter().copied());
+    }
     /// OK with APPENDUID.
     fn reply(&self, text: &'static str) -> Reply {
         let reply = Reply::ok(text);

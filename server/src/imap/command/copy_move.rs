@@ -1,9 +1,11 @@
 //! COPY and MOVE (RFC 3501 §6.4.7, RFC 6851), answered with COPYUID (RFC 4315 §3).
 
+use std::sync::Arc;
+
 use index::{Flag, FlagSet, Uid};
 use storage::{Copied, Mailbox, Rights, StorageError, StoreOperation};
 
-use super::{expunge::removed, mailboxes::valid};
+use super::{expunge::removed, mailboxes::valid, notify};
 use crate::imap::{
     guest,
     holding::Holding,
@@ -34,13 +36,14 @@ pub async fn copy<H: Holding>(
     if uids.is_empty() {
         return Ok(Reply::ok("No messages to copy"));
     }
-    let source = selected.mailbox.clone();
+    let (source, into) = (selected.mailbox.clone(), Arc::clone(&target));
     let Session { connection, held, settings, tag, .. } = &mut *session;
     let work = held.run(move |_| {
-        let copied = source.copy_to(&uids, &target)?;
-        without(&target, &copied, lost).map(|()| copied)
+        let copied = source.copy_to(&uids, &into)?;
+        without(&into, &copied, lost).map(|()| copied)
     });
     let copied = while_wanted(connection, held, settings, &Progress::unknown(tag), work).await?;
+    notify::made(session, Some(selected), &target, copied.pairs.iter().map(|(_, new)| *new));
     Ok(done("Copy completed", copied))
 }
 
@@ -61,12 +64,14 @@ pub async fn move_messages<H: Holding>(
     if uids.is_empty() {
         return Ok(Reply::ok("No messages to move"));
     }
+    let into = Arc::clone(&target);
     let Session { connection, held, settings, tag, .. } = &mut *session;
     let work = held.run(move |_| {
-        let moved = source.move_to(&uids, &target)?;
-        without(&target, &moved, lost).map(|()| moved)
+        let moved = source.move_to(&uids, &into)?;
+        without(&into, &moved, lost).map(|()| moved)
     });
     let moved = while_wanted(connection, held, settings, &Progress::unknown(tag), work).await?;
+    notify::made(session, Some(&mut *selected), &target, moved.pairs.iter().map(|(_, new)| *new));
     session.acknowledge().await?;
     let any = !moved.pairs.is_empty();
     done("Moved", moved).write_untagged(session.connection.output());

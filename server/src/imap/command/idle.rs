@@ -63,8 +63,8 @@ pub async fn idle<H: Holding>(session: &mut Session<H>, state: &mut State) -> Re
             // Marked first: what changes while it is told wakes us again.
             selected.changes.mark_unchanged();
             updates::tell(&mut session.connection, selected, session.enabled, Expunges::Tell, &[]).await?;
-            notify::announce(session, selected).await?;
             contexts::follow(session, selected).await?;
+            notify::announce(session, selected).await?;
         }
         notify::tell_others(session, state).await?;
         // Before waiting: a client may send DONE together with IDLE.

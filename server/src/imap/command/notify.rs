@@ -11,8 +11,8 @@ use std::{
     time::Duration,
 };
 
-use index::MailboxId;
-use storage::{Account, MailboxEntry, MailboxName, Numbers, StorageError};
+use index::{MailboxId, ModSeq, Uid};
+use storage::{Account, Mailbox, MailboxEntry, MailboxName, Numbers, StorageError};
 use tokio::{sync::watch, time::sleep};
 
 use super::{contexts, fetch, list, mailboxes, status};
@@ -190,6 +190,20 @@ impl Following {
         self.subscriptions.retain(|name| !touched.contains(name));
         self.subscriptions.extend(subscriptions.into_iter().filter(|name| touched.contains(name)));
     }
+
+    /// So are messages that it put into another mailbox, if its numbers moved by these messages alone since they were told: otherwise they are told.
+    fn know_made(&mut self, mailbox: &Mailbox, made: &[Uid]) {
+        // One that nothing is known of is as new as a mailbox can be.
+        let empty = Numbers { uid_validity: mailbox.uid_validity(), uid_next: 1, messages: 0, highest_modseq: ModSeq::MIN };
+        let told = self.numbers.entry(mailbox.id()).or_insert(empty);
+        let (Some(last), Some(modseq)) = (made.last(), ModSeq::new(told.highest_modseq.get() + 1)) else { return };
+        let come_next = (told.uid_next..).zip(made).all(|(next, uid)| next == uid.get());
+        let messages = mailbox.read();
+        if come_next && made.iter().all(|uid| messages.get(*uid).is_some_and(|row| row.modseq == modseq)) {
+            let count = u32::try_from(made.len()).unwrap_or(u32::MAX);
+            *told = Numbers { uid_next: last.get() + 1, messages: told.messages + count, highest_modseq: modseq, ..*told };
+        }
+    }
 }
 
 /// Resolves when something may be to tell between commands. Safe to cancel.
@@ -227,21 +241,34 @@ pub async fn tell<H: Holding>(session: &mut Session<H>, state: &mut State) -> Re
         selected.changes.mark_unchanged();
         let expunges = if selected.heard.delayed { Expunges::KeepBack } else { Expunges::Tell };
         updates::tell(&mut session.connection, selected, session.enabled, expunges, &[]).await?;
-        announce(session, selected).await?;
         contexts::follow(session, selected).await?;
+        announce(session, selected).await?;
         updates::tell_owed(&mut session.connection, selected, session.enabled);
     }
     tell_others(session, state).await
 }
 
-/// Sends what the client wants of messages that came to the selected mailbox and that it was told of.
+/// The client itself put these messages into a mailbox of this account: it is sent nothing of them (RFC 5465 §5). Which mailbox that is, the mailbox itself says: others
+/// may have the same UIDVALIDITY and UIDs.
+pub fn made<H>(session: &mut Session<H>, selected: Option<&mut Selected>, mailbox: &Arc<Mailbox>, uids: impl Iterator<Item = Uid>) {
+    match (selected.filter(|selected| Arc::ptr_eq(&selected.mailbox, mailbox)), &mut session.following) {
+        (Some(selected), Some(_)) if !selected.heard.items.is_empty() => selected.own.extend(uids),
+        (None, Some(following)) if !following.groups.is_empty() => following.know_made(mailbox, &uids.collect::<Vec<_>>()),
+        _ => {}
+    }
+}
+
+/// Sends what the client wants of messages that came to the selected mailbox and that it was told of: of those that it made itself it knows (RFC 5465 §5.2).
 pub async fn announce<H: Holding>(session: &mut Session<H>, selected: &mut Selected) -> Result<(), Stop> {
     let first = std::mem::replace(&mut selected.announced, selected.view.uid_next());
+    let (own, later): (Vec<Uid>, _) = std::mem::take(&mut selected.own).into_iter().partition(|uid| uid.get() < selected.announced);
+    selected.own = later;
     if selected.heard.items.is_empty() || first == selected.announced {
         return Ok(());
     }
     let uids = selected.view.uids();
-    let news = uids.get(uids.partition_point(|uid| uid.get() < first)..).unwrap_or_default().to_vec();
+    let news = uids.get(uids.partition_point(|uid| uid.get() < first)..).unwrap_or_default();
+    let news: Vec<Uid> = news.iter().copied().filter(|uid| own.binary_search(uid).is_err()).collect();
     fetch::push(session, selected, &news, selected.heard.items.clone()).await
 }
 

@@ -67,6 +67,7 @@ pub async fn select<H: Holding>(session: &mut Session<H>, state: &mut State, sel
         heard,
         must_tell: false,
         announced,
+        own: Vec::new(),
     };
     updates::tell_keywords(&mut session.connection, &mut selected);
     let Selected { mailbox, view, .. } = &selected;

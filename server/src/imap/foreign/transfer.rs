@@ -26,6 +26,7 @@ use crate::imap::{
         copy_move::present,
         expunge,
         mailboxes::valid,
+        notify,
     },
     guest,
     holding::Holding,
@@ -421,6 +422,7 @@ impl<H: Holding> Session<H> {
                 }
                 let into = Arc::clone(mailbox);
                 let appended = self.held.run(move |_| into.append_all(received)).await?;
+                notify::made(self, None, mailbox, appended.iter().map(|appended| appended.uid));
                 (mailbox.uid_validity(), appended.iter().map(|appended| appended.uid).collect::<Vec<_>>())
             }
             Target::Theirs(link) => {

@@ -43,6 +43,45 @@ async fn news_of_the_selected_mailbox_come_between_commands() {
 }
 
 #[tokio::test]
+async fn of_messages_that_it_made_itself_a_client_is_sent_nothing() {
+    let house = House::new();
+    let (mut talk, mut other) = two(&house, 2).await;
+    talk.ok("NOTIFY SET (selected (MessageNew (uid) MessageExpunge)) (personal (MessageNew MessageExpunge FlagChange))").await;
+    // Into the selected mailbox.
+    let told = talk.append("INBOX", &message("own", "x")).await;
+    assert!(told.contains("* 3 EXISTS\r\n") && !told.contains("FETCH"), "{told}");
+    for (command, exists) in [("COPY 3 INBOX", 4), ("MOVE 4 INBOX", 4)] {
+        let told = talk.ok(command).await;
+        assert!(told.contains(&format!("* {exists} EXISTS\r\n")) && !told.contains("FETCH"), "{command}: {told}");
+    }
+    // Into another one, with the UIDs that somebody's messages have in the selected one.
+    other.append("INBOX", &message("theirs", "x")).await;
+    talk.until("* 5 FETCH (UID 6)").await;
+    talk.ok("CREATE Box").await;
+    let told = talk.append("Box", &message("own", "x")).await;
+    assert!(!told.contains("STATUS"), "{told}");
+    for command in ["COPY 1:4 Box", "MOVE 1 Box", "NOOP"] {
+        let told = talk.ok(command).await;
+        assert!(!told.contains("STATUS"), "{command}: {told}");
+    }
+    other.append("INBOX", &message("theirs", "x")).await;
+    let told = talk.until("* 5 FETCH (UID 7)").await;
+    assert!(!told.contains("STATUS"), "{told}");
+    // What others did there is told, with what the client did at the same time.
+    other.append("Box", &message("theirs", "x")).await;
+    talk.until("* STATUS Box (MESSAGES 7 UIDNEXT 8 ").await;
+    other.ok("SELECT Box").await;
+    for (theirs, told) in [("STORE 1 +FLAGS (\\Deleted)", "(MESSAGES 8 UIDNEXT 9 "), ("EXPUNGE", "(MESSAGES 8 UIDNEXT 10 ")] {
+        talk.send("a APPEND Box {3}\r\n").await;
+        talk.until("+ ").await;
+        other.ok(theirs).await;
+        talk.send("a:b\r\n").await;
+        let own = talk.until("a OK").await;
+        assert!(own.contains(&format!("* STATUS Box {told}")), "{theirs}: {own}");
+    }
+}
+
+#[tokio::test]
 async fn other_mailboxes_are_told_by_status() {
     let house = House::new();
     let (mut talk, mut other) = two(&house, 1).await;
