@@ -143,7 +143,7 @@ pub struct Account {
 }
 
 /// A mailbox that is open or being opened, and when it was last asked for; its lock makes others wait for the one who opens it.
-type Slot = Arc<Mutex<Option<(Arc<Mailbox>, Duration)>>>;
+pub(crate) type Slot = Arc<Mutex<Option<(Arc<Mailbox>, Duration)>>>;
 
 /// How long a mailbox that no session has selected stays in memory: most that are looked at once are looked at again.
 const UNUSED_AFTER: Duration = Duration::from_secs(300);
@@ -343,8 +343,10 @@ impl Account {
             *used = self.store.now();
             return Ok(Arc::clone(mailbox));
         }
+        // Whoever renames or deletes it holds the slot until the catalog says so.
+        let (name, folder) = self.catalog.read().place(id, name, folder)?;
         let told = self.untold.lock().remove(&id);
-        let mailbox = Mailbox::load(Arc::clone(&self.store), id, name, self.folder_path(folder), told)?;
+        let mailbox = Mailbox::load(Arc::clone(&self.store), id, name, self.folder_path(&folder), told)?;
         *slot = Some((Arc::clone(&mailbox), self.store.now()));
         Ok(mailbox)
     }
@@ -373,6 +375,11 @@ impl Account {
             let Some(opened) = slot.try_lock() else { return true };
             opened.as_ref().is_some_and(|(mailbox, used)| !is_unused(mailbox, used))
         });
+    }
+    /// While these are locked, nobody opens the mailboxes.
+    pub(crate) fn slots(&self, ids: impl Iterator<Item = MailboxId>) -> Vec<Slot> {
+        let mut open = self.open.lock();
+        ids.map(|id| Arc::clone(open.entry(id).or_default())).collect()
     }
     /// The open mailbox with row `id`, if there is one.
     pub(crate) fn loaded_mailbox(&self, id: MailboxId) -> Option<Arc<Mailbox>> {

@@ -62,6 +62,14 @@ impl Catalog {
         let found = self.mailboxes.iter().filter(|(_, known)| ids.contains(&known.id));
         found.map(|(name, known)| (known.id, name.clone(), known.folder.clone())).collect()
     }
+    /// Name and folder of a mailbox that had these when they were asked for.
+    pub fn place(&self, id: MailboxId, name: MailboxName, folder: &str) -> Result<(MailboxName, String), StorageError> {
+        if self.mailboxes.get(&name).is_some_and(|known| known.id == id && known.folder == folder) {
+            return Ok((name, folder.to_owned()));
+        }
+        let now = self.mailboxes.iter().find(|(_, known)| known.id == id);
+        now.map(|(name, known)| (name.clone(), known.folder.clone())).ok_or(StorageError::NoMailbox(name))
+    }
     /// What lies below a name follows it: one look, however many mailboxes there are.
     fn has_children(&self, name: &str) -> bool {
         let first = format!("{name}/");
@@ -144,13 +152,16 @@ impl Account {
             });
         };
         let rename = || self.remove_folder(&known.folder);
-        match self.loaded_mailbox(known.id) {
-            Some(mailbox) => mailbox.retire(rename)?,
+        let slots = self.slots([known.id].into_iter());
+        let opened: Vec<_> = slots.iter().map(|slot| slot.lock()).collect();
+        match opened.iter().find_map(|opened| opened.as_ref()) {
+            Some((mailbox, _)) => mailbox.retire(rename)?,
             None => rename()?,
         }
         self.catalog.write().mailboxes.remove(name);
         self.store.quota.mailbox_is_gone(known.id);
         self.forget_mailbox(known.id);
+        drop(opened);
         self.store.change(|change| change.delete_mailbox(known.id))?;
         self.shared_mailboxes_changed(&[known.id], true)?;
         self.list_changed();

@@ -128,9 +128,11 @@ impl Account {
             }
             Ok(())
         };
-        let open: Vec<_> = moves
-            .iter()
-            .filter_map(|(_, new, known)| Some((self.loaded_mailbox(known.id)?, new.clone(), paths.folder(&known.folder))))
+        let slots = self.slots(moves.iter().map(|(.., known)| known.id));
+        let opened: Vec<_> = slots.iter().map(|slot| slot.lock()).collect();
+        let with_opened = moves.iter().zip(&opened);
+        let open: Vec<_> = with_opened
+            .filter_map(|((_, new, known), opened)| Some((opened.as_ref()?.0.clone(), new.clone(), paths.folder(&known.folder))))
             .collect();
         crate::mailbox::relocate(&open, rename)?;
         let mut catalog = self.catalog.write();
@@ -138,7 +140,7 @@ impl Account {
             catalog.mailboxes.remove(old);
             catalog.mailboxes.insert(new.clone(), known.clone());
         }
-        drop(catalog);
+        drop((catalog, opened));
         for (_, new, known) in &moves {
             self.store.quota.mailbox_is_called(known.id, new);
         }

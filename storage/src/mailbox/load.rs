@@ -12,7 +12,7 @@ use std::{
 };
 
 use index::{Contents, Held, IndexError, MailboxId, MailboxRecord, ModSeq, ScanDue, Snapshot, Uid, UserIndex};
-use parking_lot::{Condvar, Mutex, RecursiveRwLock, RwLock};
+use parking_lot::{Condvar, Mutex, RecursiveRwLock, RecursiveRwLockWriteGuard, RwLock};
 use tokio::sync::watch;
 
 use super::{
@@ -32,6 +32,9 @@ use crate::{
 
 /// Fewer messages are read from their rows in a few milliseconds. Tests have few.
 const SNAPSHOT_MESSAGES_MIN: usize = if cfg!(test) { 3 } else { 2_000 };
+
+/// How long a folder's users are waited for while other folders are locked: most calls end within it, and nobody notices it.
+const PLACE_WAIT: Duration = Duration::from_millis(100);
 
 impl Mailbox {
     /// Opens the mailbox with row `id`. `told`: what anybody may have been told of it, where that is known better than by the ceilings.
@@ -356,11 +359,34 @@ pub(crate) fn relocate(
     mailboxes: &[(Arc<Mailbox>, MailboxName, PathBuf)],
     rename: impl FnOnce() -> Result<(), StorageError>,
 ) -> Result<(), StorageError> {
-    let mut places: Vec<_> = mailboxes.iter().map(|(mailbox, ..)| mailbox.folder.write()).collect();
+    let mut places = all_places(mailboxes);
     rename()?;
-    for ((mailbox, name, folder), place) in mailboxes.iter().zip(&mut places) {
+    for (at, place) in &mut places {
+        let Some((mailbox, name, folder)) = mailboxes.get(*at) else { continue };
         (**place).clone_from(folder);
         mailbox.name.write().clone_from(name);
     }
     Ok(())
+}
+
+/// The places of all of them, by number. Others have two at once in any order (COPY), so nobody is waited for long while others may wait for what was
+/// locked here already (`a_rename_and_a_copy_do_not_wait_for_each_other`).
+fn all_places(mailboxes: &[(Arc<Mailbox>, MailboxName, PathBuf)]) -> Vec<(usize, RecursiveRwLockWriteGuard<'_, PathBuf>)> {
+    let mut first = 0;
+    loop {
+        let Some((mailbox, ..)) = mailboxes.get(first) else { return Vec::new() };
+        let mut places = vec![(first, mailbox.folder.write())];
+        let others = mailboxes.iter().enumerate().filter(|(at, _)| *at != first);
+        let busy = others.map(|(at, (mailbox, ..))| (at, mailbox.folder.try_write_for(PLACE_WAIT))).find_map(|(at, place)| match place {
+            Some(place) => {
+                places.push((at, place));
+                None
+            }
+            None => Some(at),
+        });
+        match busy {
+            Some(busy) => first = busy,
+            None => return places,
+        }
+    }
 }

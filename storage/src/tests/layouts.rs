@@ -1,5 +1,7 @@
 //! The layout `fs`, and INBOX elsewhere.
 
+use std::{sync::mpsc, thread};
+
 use affinity::Handover;
 use index::{Flag, FlagSet};
 
@@ -246,5 +248,79 @@ fn whatever_fails_mailboxes_are_where_they_were_said_to_be() {
                 }
             }
         }
+    }
+}
+
+/// Time for another thread to come as far as it can.
+const MEANWHILE: Duration = Duration::from_millis(150);
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Runs `work` beside this thread, and tells when it is done.
+fn beside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> mpsc::Receiver<T> {
+    let (done, ended) = mpsc::channel();
+    thread::spawn(move || done.send(work()).unwrap_or_default());
+    thread::sleep(MEANWHILE);
+    ended
+}
+
+#[test]
+fn a_rename_and_a_copy_do_not_wait_for_each_other() {
+    let mut user = tree(&[]);
+    let held = user.open(Handover::Clean);
+    for made in ["P", "P/a", "P/b"] {
+        held.create(&name(made), CreateOptions::default()).unwrap();
+    }
+    let (a, b) = (held.open("P/a"), held.open("P/b"));
+    append(&b, "one", FlagSet::EMPTY).unwrap();
+    let mut staged = b.stage(0).unwrap();
+    staged.write(&message("slow")).unwrap();
+    let (ends, both) = mpsc::channel();
+    let (account, source, target) = (Arc::clone(&held.account), Arc::clone(&b), Arc::clone(&a));
+    // In the middle of a delivery, which the rename waits for.
+    user.faulty.on_call(1, move || {
+        let renamed = beside(move || account.rename(&name("P"), &name("Q")).map(drop));
+        let copied = beside(move || source.copy_to(&[uid(1)], &target).map(drop));
+        ends.send([renamed, copied]).unwrap();
+    });
+    b.append(staged, FlagSet::EMPTY, None).unwrap();
+    for ended in both.recv().unwrap() {
+        ended.recv_timeout(DEADLINE).expect("nobody waits for ever").unwrap();
+    }
+    assert_eq!((held.open("Q/a").read().len(), held.open("Q/b").read().len()), (1, 2));
+    append(&a, "two", FlagSet::EMPTY).unwrap();
+    held.close().unwrap();
+    assert_eq!(user.open(Handover::Clean).open("Q/a").read().len(), 2);
+}
+
+#[test]
+fn what_is_opened_while_it_is_renamed_or_deleted_is_not_where_it_was() {
+    for layout in [Layout::Fs, Layout::MaildirPlusPlus] {
+        let mut user = User::new();
+        user.layout = layout;
+        let held = user.open(Handover::Clean);
+        for made in ["P", "P/a", "D"] {
+            held.create(&name(made), CreateOptions::default()).unwrap();
+        }
+        let open_meanwhile = |mailbox: &'static str| {
+            let (account, (send, opened)) = (Arc::clone(&held.account), mpsc::channel());
+            user.faulty.on_call(1, move || send.send(beside(move || account.mailbox(&name(mailbox)))).unwrap());
+            move || opened.recv().unwrap().recv_timeout(DEADLINE).unwrap()
+        };
+        // The first call of a rename is that of the folder that is renamed; of children, Maildir++ has the parent's before.
+        let opened = open_meanwhile(if layout == Layout::Fs { "P/a" } else { "P" });
+        held.rename(&name("P"), &name("Q")).unwrap();
+        let mailbox = opened().unwrap();
+        assert_eq!(mailbox.name(), name(if layout == Layout::Fs { "Q/a" } else { "Q" }));
+        held.create(&name("P/a"), CreateOptions::default()).unwrap();
+        append(&mailbox, "one", FlagSet::EMPTY).unwrap();
+        mailbox.refresh(true).unwrap();
+        assert_eq!(mailbox.read().len(), 1);
+        assert!(held.open("P").read().is_empty() && held.open("P/a").read().is_empty());
+
+        let opened = open_meanwhile("D");
+        held.delete(&name("D")).unwrap();
+        let error = opened().map(|mailbox| mailbox.name()).unwrap_err();
+        assert!(matches!(error, StorageError::NoMailbox(_)), "{error}");
+        held.close().unwrap();
     }
 }
