@@ -2,7 +2,8 @@
 //!
 //! Invariants, each with the test that guards it:
 //! - each failure doubles the delay of its address and its user, up to the longest (`each_failure_doubles_the_delay`)
-//! - a success ends it (`a_success_ends_the_delay`)
+//! - a success ends it (`a_success_ends_the_delay`); of whoever got in there before, only what they owe themselves
+//!   (`who_gets_in_again_and_again_pays_for_guesses_all_the_same`)
 //! - the table is bounded, whatever is tried (`the_table_is_bounded`)
 //! - who got in from an address before waits for nobody else there (`who_got_in_from_an_address_before_waits_for_nobody_there`)
 //! - guesses from one address at the same time wait for one another (`guesses_side_by_side_wait_for_one_another`)
@@ -58,7 +59,7 @@ pub enum Key {
 pub struct Failures {
     /// Of whom.
     pub of: Key,
-    /// How many since the last news; 0: a success, earlier ones don't count any more.
+    /// How many since the last news; 0: a success, earlier ones don't count any more, but what follows in the same news does.
     pub count: u32,
 }
 
@@ -70,11 +71,19 @@ struct Counted {
     next: Instant,
 }
 
+/// What the other nodes were not told of yet.
+#[derive(Debug, Clone, Copy, Default)]
+struct News {
+    /// Earlier failures don't count any more.
+    ended: bool,
+    count: u32,
+}
+
 /// The failures of late.
 #[derive(Debug)]
 pub struct Penalty {
     failures: Mutex<HashMap<Key, Counted>>,
-    news: Mutex<HashMap<Key, u32>>,
+    news: Mutex<HashMap<Key, News>>,
     /// Who got in from where; names as their hash, so that it stays small.
     got_in: Cache<(IpAddr, u64), ()>,
     hasher: RandomState,
@@ -140,11 +149,14 @@ impl Penalty {
     pub fn failed(&self, address: IpAddr, user: Option<&str>) {
         for key in keys(Some(address), user) {
             self.count(key.clone(), 1);
-            let mut news = self.news.lock();
-            if news.len() < NEWS_MAX || news.contains_key(&key) {
-                let told = news.entry(key).or_default();
-                *told = told.saturating_add(1);
-            }
+            self.tell(key, |news| news.count = news.count.saturating_add(1));
+        }
+    }
+
+    fn tell(&self, key: Key, change: impl FnOnce(&mut News)) {
+        let mut news = self.news.lock();
+        if news.len() < NEWS_MAX || news.contains_key(&key) {
+            change(news.entry(key).or_default());
         }
     }
 
@@ -162,12 +174,14 @@ impl Penalty {
 
     /// What happened here since this was asked last.
     pub fn news(&self) -> Vec<Failures> {
-        std::mem::take(&mut *self.news.lock()).into_iter().map(|(of, count)| Failures { of, count }).collect()
+        let counts = |News { ended, count }| ended.then_some(0).into_iter().chain((count > 0).then_some(count));
+        let news = std::mem::take(&mut *self.news.lock()).into_iter();
+        news.flat_map(|(of, news)| counts(news).map(move |count| Failures { of: of.clone(), count })).collect()
     }
 
     /// What happened on another node.
     pub fn hear(&self, heard: Vec<Failures>) {
-        for Failures { of, count } in heard.into_iter().take(NEWS_MAX) {
+        for Failures { of, count } in heard.into_iter().take(2 * NEWS_MAX) {
             match count {
                 0 => drop(self.failures.lock().remove(&of)),
                 count => self.count(of, count),
@@ -179,18 +193,31 @@ impl Penalty {
         user.is_some_and(|user| self.got_in.contains_key(&(counted(address), self.hasher.hash_one(user))))
     }
 
-    /// A right password.
+    /// A right password. Whoever gets in from an address for the first time ends its delay, since many who work there may have to get in at once; who
+    /// does so again ends what their own mistakes added: otherwise one account would be enough to guess the passwords of others without a delay.
     pub fn succeeded(&self, address: IpAddr, user: Option<&str>) {
+        let again = self.knows(address, user);
         if let Some(user) = user {
             self.got_in.insert((counted(address), self.hasher.hash_one(user)), ());
         }
-        for key in keys(Some(address), user) {
+        let mut failures = self.failures.lock();
+        // The user's before the address's: it says how many are theirs.
+        let keys: Vec<Key> = keys(Some(address), user).collect();
+        let mut own = 0;
+        for key in keys.into_iter().rev() {
             // Most successes follow no failure: nobody needs to hear of those.
-            if self.failures.lock().remove(&key).is_some() {
-                let mut news = self.news.lock();
-                if news.len() < NEWS_MAX || news.contains_key(&key) {
-                    news.insert(key, 0);
-                }
+            let Some(failed) = failures.remove(&key) else { continue };
+            let mut left = 0;
+            match &key {
+                Key::User(_) => own = failed.count,
+                Key::Address(_) if again => left = failed.count.saturating_sub(own),
+                Key::Address(_) => {}
+            }
+            if left > 0 {
+                failures.insert(key.clone(), Counted { count: left, ..failed });
+            }
+            if left < failed.count {
+                self.tell(key, |news| *news = News { ended: true, count: left });
             }
         }
     }
@@ -300,6 +327,33 @@ mod tests {
         penalty.failed(ip("192.0.2.1"), Some("ada"));
         penalty.succeeded(ip("192.0.2.1"), Some("ada"));
         assert_eq!(super::tests::delay(&penalty, "192.0.2.1", Some("ada")), Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_gets_in_again_and_again_pays_for_guesses_all_the_same() {
+        let (here, there) = (Penalty::default(), Penalty::default());
+        let address = ip("192.0.2.1");
+        let delay = |penalty: &Penalty, user| delay(penalty, "192.0.2.1", Some(user)).as_secs();
+        here.failed(address, Some("ada"));
+        here.succeeded(address, Some("mallory"));
+        assert_eq!(delay(&here, "bob"), 0, "the first time");
+        for guess in ["one", "two", "three"] {
+            here.failed(address, Some(guess));
+            here.succeeded(address, Some("mallory"));
+        }
+        assert_eq!(delay(&here, "bob"), 4);
+        // What they mistyped themselves is forgiven, here and on other nodes.
+        there.hear(here.news());
+        here.failed(address, Some("mallory"));
+        there.hear(here.news());
+        assert_eq!((delay(&here, "bob"), delay(&there, "bob")), (8, 8));
+        here.succeeded(address, Some("mallory"));
+        there.hear(here.news());
+        assert_eq!((delay(&here, "bob"), delay(&there, "bob")), (4, 4));
+        assert_eq!((delay(&here, "mallory"), delay(&there, "mallory")), (0, 4), "who got in where is not told");
+        here.succeeded(address, Some("bob"));
+        there.hear(here.news());
+        assert_eq!((delay(&here, "new"), delay(&there, "new")), (0, 0), "many who work there get in");
     }
 
     #[tokio::test(start_paused = true)]
