@@ -71,6 +71,8 @@ pub struct Connection {
     credit: Credit,
     /// Since the last look at the credit.
     commands: u32,
+    /// Input came and [`Connection::fill`] did not say so yet.
+    untold: bool,
 }
 
 /// What bytes go through.
@@ -141,6 +143,7 @@ impl Connection {
             stranger: None,
             credit: Credit::default(),
             commands: 0,
+            untold: false,
         }
     }
 
@@ -179,8 +182,11 @@ impl Connection {
         &mut self.input
     }
 
-    /// Waits for more input, at most `limit`. Safe to cancel: nothing is lost.
+    /// Waits for more input, at most `limit`. Safe to cancel: nothing is lost, and what came before that is told the next time.
     pub async fn fill(&mut self, limit: Duration) -> Result<(), ConnectionError> {
+        if std::mem::take(&mut self.untold) {
+            return Ok(());
+        }
         if let Some(rest) = self.credit.spend(std::mem::take(&mut self.commands)) {
             sleep(rest).await;
         }
@@ -202,18 +208,20 @@ impl Connection {
             }
         };
         self.activity.note();
+        self.untold = false;
         if read == 0 { Err(ConnectionError::Closed) } else { Ok(()) }
     }
 
     /// Reads what is there. The bytes come over the stack, so that waiting costs no buffer.
     async fn read(&mut self) -> io::Result<usize> {
-        let Connection { stream, input, stranger, .. } = self;
+        let Connection { stream, input, stranger, untold, .. } = self;
         let limit = if stranger.is_some() { STRANGER_CHUNK_BYTES } else { READ_CHUNK_BYTES };
         poll_fn(|context| {
             let mut chunk = [0; READ_CHUNK_BYTES];
             let mut chunk = ReadBuf::new(chunk.get_mut(..limit).unwrap_or_default());
             ready!(Pin::new(&mut *stream).poll_read(context, &mut chunk))?;
             input.extend_from_slice(chunk.filled());
+            *untold = !chunk.filled().is_empty();
             Poll::Ready(Ok(chunk.filled().len()))
         })
         .await
@@ -323,5 +331,29 @@ impl Connection {
     /// When the client was last heard of, for lists of sessions.
     pub fn activity(&self) -> Arc<Activity> {
         self.activity.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::SessionId;
+
+    fn client() -> Client {
+        let (address, local) = ("192.0.2.1:1234".parse().unwrap(), "192.0.2.2:143".parse().unwrap());
+        Client { session: SessionId::random(), address, local, ingress: "a".parse().unwrap(), tls: None }
+    }
+
+    #[tokio::test]
+    async fn what_came_while_a_wait_was_given_up_is_told_the_next_time() {
+        let (mut theirs, ours) = tokio::io::duplex(64);
+        let mut connection = Connection::new(Box::new(ours), client(), BytesMut::new(), Duration::from_secs(10));
+        let limit = Duration::from_secs(10);
+        theirs.write_all(b"a NOOP\r\n").await.unwrap();
+        // It is read, then others have their turns, and something else happens meanwhile.
+        assert!(connection.fill(limit).now_or_never().is_none());
+        assert!(connection.fill(limit).now_or_never().is_some());
+        assert_eq!(connection.input().split(), b"a NOOP\r\n"[..]);
+        assert!(connection.fill(limit).now_or_never().is_none(), "told once");
     }
 }
