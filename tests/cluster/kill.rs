@@ -1,5 +1,7 @@
 //! kill -9: nothing acknowledged is lost, UIDs stay, and the user is served again in time.
 
+mod namesakes;
+
 use std::{collections::BTreeMap, fs, time::Duration};
 
 use tests::{

@@ -61,6 +61,13 @@ pub struct Preamble {
     pub operator: bool,
 }
 
+impl Preamble {
+    /// Operators may set quotas: a master user, and whoever needed no password. A guest's session has a master user too, the guest, who is none.
+    pub fn may_set_quota(&self) -> bool {
+        self.guest.is_none() && (self.operator || self.master.is_some())
+    }
+}
+
 /// What a holder sends behind the last byte of a session whose client is to log in anew, before what it read and did not use. Only ingress and holder know it,
 /// and it is looked for where a piece of the relay's stream begins, so that nothing a client sees can be taken for it.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -86,5 +93,43 @@ impl Mark {
 impl std::fmt::Debug for Mark {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Mark")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{client::SessionId, imap::guest::Guest};
+
+    #[test]
+    fn operators_may_set_quotas_and_guests_may_not() {
+        let user = |name: &str| UserName::normalise(name).unwrap();
+        let client = Client {
+            session: SessionId::random(),
+            address: "192.0.2.1:40000".parse().unwrap(),
+            local: "192.0.2.2:993".parse().unwrap(),
+            ingress: "mail1".parse().unwrap(),
+            tls: None,
+        };
+        let own = Preamble {
+            client,
+            protocol: Protocol::Imap,
+            user: user("ada"),
+            master: None,
+            login_tag: "a".to_owned(),
+            mark: None,
+            guest: None,
+            utf8: false,
+            operator: false,
+        };
+        assert!(!own.may_set_quota(), "her own quota is not hers to set");
+        let of_a_master = Preamble { master: Some(user("admin")), ..own.clone() };
+        assert!(of_a_master.may_set_quota());
+        assert!(Preamble { operator: true, ..own.clone() }.may_set_quota());
+        // As `guest.rs` makes it: whoever shares a mailbox with bob gives him no say over her quota.
+        let guest = Guest { user: user("bob"), groups: Vec::new(), anonymous: false, prefix: "Other Users/ada/".to_owned() };
+        let of_a_guest = Preamble { master: Some(user("bob")), guest: Some(guest), ..own };
+        assert!(!of_a_guest.may_set_quota());
+        assert!(!Preamble { operator: true, ..of_a_guest }.may_set_quota());
     }
 }

@@ -121,9 +121,7 @@ pub async fn serve_operator(node: Arc<Node>, connection: Connection, user: UserN
 pub async fn serve(node: Arc<Node>, connection: Connection, held: Held, preamble: Preamble) -> Left {
     let config = node.config();
     let client = connection.client.clone();
-    // A guest's session has a master user too: the guest.
-    let may_set_quota = preamble.guest.is_none() && (preamble.operator || preamble.master.is_some());
-    let mut settings = Settings { may_log_in_anew: preamble.mark.is_some(), may_set_quota, ..settings(&config) };
+    let mut settings = Settings { may_log_in_anew: preamble.mark.is_some(), may_set_quota: preamble.may_set_quota(), ..settings(&config) };
     if preamble.operator {
         settings.message_limits = MessageLimits::None;
     }

@@ -29,6 +29,7 @@ pub mod traffic;
 pub mod vital;
 
 use std::{
+    collections::HashMap,
     io::Read,
     path::{Path, PathBuf},
     sync::Arc,
@@ -41,6 +42,7 @@ use affinity::{
 use anyhow::Context;
 use arc_swap::ArcSwap;
 use futures::FutureExt;
+use parking_lot::Mutex;
 use storage::{AccountPaths, Cache, MailboxName, SpecialUse, StorageSettings, shares::SharesFolder};
 use tokio::{sync::broadcast::error::RecvError, time::MissedTickBehavior};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -81,6 +83,8 @@ const WORK_INTERVAL: Duration = Duration::from_millis(200);
 const SHARE_INTERVAL: Duration = Duration::from_secs(1);
 /// How often idle accounts are looked for.
 const IDLE_INTERVAL: Duration = Duration::from_secs(1);
+/// How often nodes ask each other over the relay how many users they hold, for the log line of the one that dies: no request to the shared directory.
+const ASK_INTERVAL: Duration = Duration::from_secs(10);
 /// How long a leaving node may take to close its accounts: service managers kill after 90 s.
 const LEAVE_LIMIT: Duration = Duration::from_secs(60);
 /// Two requests per open mailbox, for two minutes after an unclean takeover.
@@ -110,6 +114,8 @@ pub struct Node {
     pub cache: Option<Arc<Cache>>,
     /// Links to other nodes.
     pub links: Links,
+    /// How many users each node held when it last said so; what its log line says when it dies.
+    pub last_held: Mutex<HashMap<HolderId, usize>>,
     /// Why holders ended sessions that are relayed here.
     pub goodbyes: Goodbyes,
     /// Who waits for holders that give no sign of life.
@@ -252,6 +258,7 @@ async fn start(config: Config, config_file: &Path) -> anyhow::Result<Arc<Node>> 
         renewal,
         keeper,
         links: Links::new(published),
+        last_held: Mutex::default(),
         goodbyes: Goodbyes::default(),
         waiting: Waiting::default(),
         shares: SharesFolder::new(&root_path),
@@ -390,6 +397,17 @@ async fn housekeeping(node: Arc<Node>) -> anyhow::Result<()> {
             }
         }
     });
+    let mut asks = tokio::spawn({
+        let node = node.clone();
+        let mut ask = tokio::time::interval(ASK_INTERVAL);
+        ask.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        async move {
+            loop {
+                ask.tick().await;
+                operate::status_everywhere(&node).await;
+            }
+        }
+    });
     loop {
         tokio::select! {
             _ = work.tick() => node.accounts.work(),
@@ -404,10 +422,12 @@ async fn housekeeping(node: Arc<Node>) -> anyhow::Result<()> {
                 });
             }
             ended = &mut looks => anyhow::bail!("looking after health ended: {ended:?}"),
+            ended = &mut asks => anyhow::bail!("asking other nodes ended: {ended:?}"),
             ended = &mut shares => anyhow::bail!("sharing failed logins ended: {ended:?}"),
             () = node.stop_listening.cancelled() => {
                 looks.abort();
                 shares.abort();
+                asks.abort();
                 return Ok(());
             }
         }
@@ -444,7 +464,10 @@ async fn watch_events(node: Arc<Node>, mut events: tokio::sync::broadcast::Recei
             Ok(Event::NodeUp(peer)) => tracing::info!(%peer, "node up"),
             // What became of an earlier start of this node was told.
             Ok(Event::NodeDown { holder, .. }) if holder.node == node.keeper.me().node => {}
-            Ok(Event::NodeDown { holder, ending, silent_for }) => say_gone(&holder, &ending, silent_for),
+            Ok(Event::NodeDown { holder, ending, silent_for }) => {
+                let held = node.last_held.lock().remove(&holder);
+                say_gone(&holder, &ending, silent_for, held);
+            }
             // What becomes of it is told when it is known: one death is one line.
             Ok(Event::NodeSuspect(_) | Event::Fenced(_)) => {}
             Ok(Event::Acquired { user, epoch, handover }) => tracing::info!(%user, %epoch, ?handover, "lease acquired"),
@@ -461,12 +484,13 @@ async fn watch_events(node: Arc<Node>, mut events: tokio::sync::broadcast::Recei
 }
 
 /// One line for the end of another node: what was meant is no warning.
-fn say_gone(holder: &HolderId, ending: &Ending, silent_for: Duration) {
+fn say_gone(holder: &HolderId, ending: &Ending, silent_for: Duration, held: Option<usize>) {
     let node = &holder.node;
     let told = gone(node, ending, silent_for);
-    match ending {
-        Ending::Left => tracing::info!(peer = %holder, "{told}"),
-        _ => tracing::warn!(peer = %holder, "{told}"),
+    match (ending, held) {
+        (Ending::Left, _) => tracing::info!(peer = %holder, "{told}"),
+        (_, None) => tracing::warn!(peer = %holder, "{told}"),
+        (_, Some(held)) => tracing::warn!(peer = %holder, "{told}; it held about {held} user{}", if held == 1 { "" } else { "s" }),
     }
 }
 

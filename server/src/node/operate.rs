@@ -65,12 +65,21 @@ pub async fn who_everywhere(node: &Arc<Node>, user: Option<&UserName>) -> Vec<(P
     .await
 }
 
-/// How every live node is.
+/// How every live node is; what they say of their users is remembered for the day they die.
 pub async fn status_everywhere(node: &Arc<Node>) -> Vec<(Peer, Option<StatusReply>)> {
-    everywhere(node, |peer, is_this| async move {
+    let answers = everywhere(node, |peer, is_this| async move {
         if is_this { Some(status(node)) } else { ask(node, &peer.holder, &Request::Status, ANSWER_LIMIT).await.ok() }
     })
-    .await
+    .await;
+    let mut last_held = node.last_held.lock();
+    last_held.retain(|holder, _| answers.iter().any(|(peer, _)| peer.holder == *holder));
+    for (peer, status) in &answers {
+        if let Some(status) = status {
+            tracing::debug!(peer = %peer.holder, held = status.held, "a node told how many users it holds");
+            last_held.insert(peer.holder.clone(), status.held);
+        }
+    }
+    answers
 }
 
 /// Ends sessions on every live node: how many, and who did not answer.

@@ -84,6 +84,37 @@ fn a_frozen_node_says_that_it_stood_still_and_who_fenced_it() -> Result<()> {
 }
 
 #[test]
+fn the_warning_of_a_death_says_how_many_users_the_node_held() -> Result<()> {
+    let mut cluster = Cluster::start(&Demo { nodes: 2, users: 8, dir: None })?;
+    cluster.configure("[log]\nlevel = \"debug\"\n")?;
+    let [killed, other] = [&cluster.nodes[0], &cluster.nodes[1]];
+    let sessions = cluster.users.iter().map(|user| open(&killed.doors, user)).collect::<Result<Vec<_>>>()?;
+    let holders = cluster.users.iter().map(|user| cluster.holder(&user.name)).collect::<Result<Vec<_>>>()?;
+    let held = holders.iter().filter(|holder| **holder == 0).count();
+    ensure!(held > 0 && held < holders.len(), "all users are on one node: {holders:?}");
+    let name = killed.doors.name.as_str();
+    // Nodes ask each other; no operator does.
+    wait::until("the other node to hear how many it holds", SOON, || {
+        let log = fs::read_to_string(&other.log)?;
+        let told = log.lines().rfind(|line| line.contains("a node told how many users it holds") && line.contains(name));
+        ensure!(told.is_some_and(|told| told.contains(&format!("held={held}"))), "not yet: {told:?}");
+        Ok(())
+    })?;
+    let before = fs::read_to_string(&other.log)?.len();
+    killed.process.kill()?;
+    let said = wait::until("the other node to fence it", FAILOVER_LIMIT + SOON, || {
+        let log = fs::read_to_string(&other.log)?.split_off(before);
+        ensure!(log.contains("was fenced by"), "not yet:\n{log}");
+        Ok(log)
+    })?;
+    let about = warnings(&said, name);
+    let held = if held == 1 { "1 user".to_owned() } else { format!("{held} users") };
+    ensure!(about.len() == 1 && about[0].contains(&format!("; it held about {held} ")), "{about:#?}");
+    drop(sessions);
+    Ok(())
+}
+
+#[test]
 fn a_node_that_is_stopped_leaves_without_a_warning() -> Result<()> {
     let cluster = Cluster::start(&Demo { nodes: 2, users: 1, dir: None })?;
     let (stopped, other) = (&cluster.nodes[0], &cluster.nodes[1]);
