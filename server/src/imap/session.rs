@@ -280,6 +280,12 @@ impl<H: Holding> Session<H> {
             if look {
                 command::noop(self, state).await?;
             }
+            // A command that comes meanwhile is carried out at once; its answer tells the same.
+            tokio::select! {
+                biased;
+                filled = self.connection.fill(self.settings.idle_timeout) => return Ok(filled?),
+                () = tokio::time::sleep(command::notify::SETTLE) => {}
+            }
             command::notify::tell(self, state).await?;
         }
     }

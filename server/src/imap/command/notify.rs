@@ -2,7 +2,8 @@
 //!
 //! - Of the selected mailbox, [`Heard`] says what `updates.rs` may tell; of all others, numbers and names are compared with what the client was told last.
 //! - Nothing is looked for on disk. A mailbox that is not open changes by other programs alone, and that is seen when somebody opens it.
-//! - What happened in a mailbox meanwhile is told together, [`SETTLE`] after it began.
+//! - What happened in a mailbox meanwhile is told together, [`SETTLE`] after it began, or with the answer to a command that comes before that
+//!   (`a_command_does_not_wait_until_what_is_to_tell_has_settled`).
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -13,7 +14,7 @@ use std::{
 
 use index::{MailboxId, ModSeq, Uid};
 use storage::{Account, Mailbox, MailboxEntry, MailboxName, Numbers, StorageError};
-use tokio::{sync::watch, time::sleep};
+use tokio::sync::watch;
 
 use super::{contexts, fetch, list, mailboxes, status};
 use crate::imap::{
@@ -30,7 +31,7 @@ use crate::imap::{
 };
 
 /// How long events are gathered: a delivery to many mailboxes, or a STORE of many messages in small steps, is told once.
-const SETTLE: Duration = Duration::from_millis(100);
+pub const SETTLE: Duration = Duration::from_millis(100);
 
 /// What the client hears of the selected mailbox.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -236,7 +237,6 @@ pub async fn woken(following: &mut Option<Box<Following>>, state: &mut State) {
 
 /// Tells what happened since the client was last told, between commands.
 pub async fn tell<H: Holding>(session: &mut Session<H>, state: &mut State) -> Result<(), Stop> {
-    sleep(SETTLE).await;
     if let State::Selected(selected) = state {
         selected.changes.mark_unchanged();
         let expunges = if selected.heard.delayed { Expunges::KeepBack } else { Expunges::Tell };

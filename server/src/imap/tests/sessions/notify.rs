@@ -81,6 +81,22 @@ async fn of_messages_that_it_made_itself_a_client_is_sent_nothing() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_command_does_not_wait_until_what_is_to_tell_has_settled() {
+    let house = House::new();
+    let (mut talk, mut other) = two(&house, 1).await;
+    talk.ok("NOTIFY SET (selected (MessageNew MessageExpunge FlagChange))").await;
+    for sign in ["+", "-", "+"] {
+        other.ok(&format!("STORE 1 {sign}FLAGS (\\Flagged)")).await;
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        let start = tokio::time::Instant::now();
+        let told = talk.ok("NOOP").await;
+        assert!(told.contains("* 1 FETCH (UID 1 FLAGS ") && start.elapsed().is_zero(), "{:?}: {told}", start.elapsed());
+    }
+    other.ok("STORE 1 -FLAGS (\\Flagged)").await;
+    talk.until("* 1 FETCH (UID 1 FLAGS ").await;
+}
+
 #[tokio::test]
 async fn other_mailboxes_are_told_by_status() {
     let house = House::new();
