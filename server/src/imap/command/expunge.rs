@@ -51,7 +51,10 @@ pub async fn close<H: Holding>(session: &mut Session<H>, state: &mut State) -> R
     let selected = state.selected()?;
     if selected.access == Access::ReadWrite && selected.rights.has(Right::Expunge) {
         let mailbox = selected.writable()?;
-        session.held.run(move |_| mailbox.expunge(None)).await?;
+        let expunged = session.held.run(move |_| mailbox.expunge(None)).await?;
+        if let Some(following) = &mut session.following {
+            following.know_messages(&selected.mailbox, 0, expunged.len());
+        }
     }
     *state = State::Authenticated;
     Ok(Reply::ok("Close completed"))

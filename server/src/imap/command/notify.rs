@@ -192,18 +192,16 @@ impl Following {
         self.subscriptions.extend(subscriptions.into_iter().filter(|name| touched.contains(name)));
     }
 
-    /// So are messages that it put into another mailbox, if its numbers moved by these messages alone since they were told: otherwise they are told.
-    fn know_made(&mut self, mailbox: &Mailbox, made: &[Uid]) {
+    /// So are messages that it put into another mailbox, or removed with CLOSE: these numbers are expected. Where others changed something as well, there are
+    /// other numbers, which are told.
+    pub fn know_messages(&mut self, mailbox: &Mailbox, made: usize, removed: usize) {
         // One that nothing is known of is as new as a mailbox can be.
         let empty = Numbers { uid_validity: mailbox.uid_validity(), uid_next: 1, messages: 0, highest_modseq: ModSeq::MIN };
         let told = self.numbers.entry(mailbox.id()).or_insert(empty);
-        let (Some(last), Some(modseq)) = (made.last(), ModSeq::new(told.highest_modseq.get() + 1)) else { return };
-        let come_next = (told.uid_next..).zip(made).all(|(next, uid)| next == uid.get());
-        let messages = mailbox.read();
-        if come_next && made.iter().all(|uid| messages.get(*uid).is_some_and(|row| row.modseq == modseq)) {
-            let count = u32::try_from(made.len()).unwrap_or(u32::MAX);
-            *told = Numbers { uid_next: last.get() + 1, messages: told.messages + count, highest_modseq: modseq, ..*told };
-        }
+        let (Some(modseq), false) = (ModSeq::new(told.highest_modseq.get() + 1), made + removed == 0) else { return };
+        let [made, removed] = [made, removed].map(|count| u32::try_from(count).unwrap_or(u32::MAX));
+        let (uid_next, messages) = (told.uid_next.saturating_add(made), told.messages.saturating_add(made).saturating_sub(removed));
+        *told = Numbers { uid_next, messages, highest_modseq: modseq, ..*told };
     }
 }
 
@@ -253,7 +251,7 @@ pub async fn tell<H: Holding>(session: &mut Session<H>, state: &mut State) -> Re
 pub fn made<H>(session: &mut Session<H>, selected: Option<&mut Selected>, mailbox: &Arc<Mailbox>, uids: impl Iterator<Item = Uid>) {
     match (selected.filter(|selected| Arc::ptr_eq(&selected.mailbox, mailbox)), &mut session.following) {
         (Some(selected), Some(_)) if !selected.heard.items.is_empty() => selected.own.extend(uids),
-        (None, Some(following)) if !following.groups.is_empty() => following.know_made(mailbox, &uids.collect::<Vec<_>>()),
+        (None, Some(following)) if !following.groups.is_empty() => following.know_messages(mailbox, uids.count(), 0),
         _ => {}
     }
 }

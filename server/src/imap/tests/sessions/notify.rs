@@ -71,7 +71,7 @@ async fn of_messages_that_it_made_itself_a_client_is_sent_nothing() {
     other.append("Box", &message("theirs", "x")).await;
     talk.until("* STATUS Box (MESSAGES 7 UIDNEXT 8 ").await;
     other.ok("SELECT Box").await;
-    for (theirs, told) in [("STORE 1 +FLAGS (\\Deleted)", "(MESSAGES 8 UIDNEXT 9 "), ("EXPUNGE", "(MESSAGES 8 UIDNEXT 10 ")] {
+    for (theirs, told) in [("STORE 1 +FLAGS (\\Deleted)", "(UIDVALIDITY "), ("EXPUNGE", "(MESSAGES 8 UIDNEXT 10 ")] {
         talk.send("a APPEND Box {3}\r\n").await;
         talk.until("+ ").await;
         other.ok(theirs).await;
@@ -79,6 +79,17 @@ async fn of_messages_that_it_made_itself_a_client_is_sent_nothing() {
         let own = talk.until("a OK").await;
         assert!(own.contains(&format!("* STATUS Box {told}")), "{theirs}: {own}");
     }
+    // What it removed with CLOSE, and what others did just before.
+    talk.ok("STORE 1 +FLAGS (\\Deleted)").await;
+    assert_eq!(talk.ok("CLOSE").await, "T OK Close completed\r\n");
+    talk.ok("SELECT INBOX").await;
+    talk.ok("STORE 1 +FLAGS (\\Deleted)").await;
+    talk.send("a APPEND Box {3}\r\n").await;
+    talk.until("+ ").await;
+    other.append("INBOX", &message("theirs", "x")).await;
+    talk.send("a:b\r\nb CLOSE\r\n").await;
+    let told = talk.until("b OK").await;
+    assert!(told.contains("* 5 EXISTS\r\n") && told.contains("* 5 FETCH (UID 8)") && !told.contains("STATUS"), "{told}");
 }
 
 #[tokio::test(start_paused = true)]
