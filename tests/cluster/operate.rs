@@ -23,6 +23,22 @@ fn said_goodbye(imap: &mut Imap, because: &str) -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn a_misspelt_user_is_told_apart_from_one_whom_nobody_holds() -> Result<()> {
+    let cluster = Cluster::start(&Demo { nodes: 1, users: 2, dir: None })?;
+    let config = cluster.nodes[0].config.to_str().context("path")?;
+    let asked = |user: &str| tests::berth::run(&["who", user, "--config", config]).map(|output| tests::process::said(&output));
+    for running in [true, false] {
+        let hint = "is the name right?";
+        ensure!(asked("usr1")?.contains(hint) && !asked("user1")?.contains(hint), "running: {running}: {}", asked("usr1")?);
+        if running {
+            cluster.nodes[0].process.terminate()?;
+            cluster.nodes[0].process.wait_ended(STOP_LIMIT)?;
+        }
+    }
+    Ok(())
+}
+
 fn nodes(cluster: &Cluster) -> Result<Value> {
     Ok(serde_json::from_str(&cluster.command(&["nodes", "--json"])?)?)
 }

@@ -113,6 +113,10 @@ pub(super) fn who(args: &WhoArgs) -> anyhow::Result<()> {
         }
         eprintln!("{source}");
     }
+    let is_there = !reply.sessions.is_empty() || reply.held.iter().any(|held| held.epoch > 0);
+    if user.is_some_and(|user| !is_there && found.knows(&user) == Some(false)) {
+        eprintln!("no source has this user: is the name right?");
+    }
     Ok(())
 }
 

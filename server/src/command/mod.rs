@@ -224,6 +224,13 @@ fn said(error: &anyhow::Error) -> String {
             text.push('\n');
         }
     }
+    let is_denied = |cause: &(dyn std::error::Error + 'static)| {
+        cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
+    };
+    if error.chain().any(is_denied) {
+        let uid = rustix::process::geteuid().as_raw();
+        text.push_str(&format!("  this runs as uid {uid}: what belongs to the nodes takes their account, as in `runuser -u berth -- berth …`\n"));
+    }
     text
 }
 
@@ -326,7 +333,6 @@ mod tests {
             ("berth user add ada --file a --config b", 2),
             ("berth who --root /a --config /b", 2),
             ("berth index check", 2),
-            ("berth kick", 2),
             ("berth quota", 2),
             ("berth import ada", 2),
             ("berth export ada", 2),
@@ -407,5 +413,24 @@ mod tests {
         assert_eq!(said(&error), "berth: can't read /etc/x: no such file\n");
         let error = Err::<(), _>(anyhow!("no such file")).context("can't read /etc/x").unwrap_err();
         assert_eq!(said(&error), "berth: can't read /etc/x\n  because: no such file\n");
+    }
+
+    #[test]
+    fn whoever_may_not_is_told_as_whom_the_nodes_run() {
+        let uid = rustix::process::geteuid().as_raw().to_string();
+        let error = |kind: io::ErrorKind| said(&anyhow::Error::from(io::Error::from(kind)).context("can't reach the socket"));
+        let denied = error(io::ErrorKind::PermissionDenied);
+        assert!(denied.contains(&format!("as uid {uid}")) && denied.contains("runuser -u berth"), "{denied}");
+        assert!(!error(io::ErrorKind::NotFound).contains("uid"));
+        let path = "/srv/berth/berth.toml".into();
+        let denied = AffinityError::Io { doing: "can't read", path, cause: io::ErrorKind::PermissionDenied.into() };
+        assert!(said(&denied.into()).contains("runuser -u berth"));
+    }
+
+    #[test]
+    fn kick_wants_to_know_whose_sessions() {
+        let error = parse("berth kick").unwrap().command.run().unwrap_err();
+        let said = error.downcast_ref::<clap::Error>().unwrap().to_string();
+        assert!(said.contains("--ip or --node"), "{said}");
     }
 }

@@ -170,7 +170,7 @@ impl Found {
         let known = match self.known_nodes() {
             Ok(known) => known,
             Err(error) => {
-                eprintln!("whether there is a node {node} can't be told: {error:#}");
+                eprintln!("whether there is a node {node} can't be told: {error}");
                 return Ok(());
             }
         };

@@ -15,6 +15,7 @@ use super::{
     directory, many,
     moves::{self, Move},
     place::{NodePlace, Place, no_user, normalise},
+    usage,
 };
 
 /// Show which node has a user, and why
@@ -59,7 +60,6 @@ pub struct MoveArgs {
 )]
 pub struct KickArgs {
     /// Sessions of this user
-    #[arg(required_unless_present_any = ["ip", "node"])]
     user: Option<String>,
     /// Sessions from this address
     #[arg(long)]
@@ -242,6 +242,9 @@ pub(super) fn move_users(args: &MoveArgs) -> anyhow::Result<()> {
 }
 
 pub(super) fn kick(args: &KickArgs) -> anyhow::Result<()> {
+    if args.user.is_none() && args.ip.is_none() && args.node.is_none() {
+        return Err(usage("kick", "whose sessions? Name a USER, or give --ip or --node"));
+    }
     let found = args.place.find()?;
     let user = args.user.as_deref().map(|user| normalise(user, &found.rules)).transpose()?;
     if let Some(node) = &args.node {

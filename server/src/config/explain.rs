@@ -116,6 +116,9 @@ fn plainer(message: &str, value: Option<&str>) -> String {
     let quoted: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
     let value = value.filter(|value| !value.is_empty() && value.chars().count() <= VALUE_CHARS_MAX).unwrap_or("this");
     let expects = |what: &str| message.contains(&format!("expected {what}"));
+    if expects("a sequence") && value.starts_with("[[") {
+        return format!("{value} is no list of tables: write the heading with single brackets, once");
+    }
     if expects("a sequence") {
         let example = if value.starts_with('"') { value } else { "\"…\"" };
         return format!("{value} is no list: write [{example}]");

@@ -1,6 +1,7 @@
 //! Accepts clients: limits, PROXY header, TLS, then the protocol; one log line at the start and one at the end of each connection.
 
 use std::{
+    io,
     net::{Ipv4Addr, SocketAddr},
     sync::Arc,
     time::Duration,
@@ -59,7 +60,15 @@ pub fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
         socket.listen(BACKLOG)?;
         TcpListener::from_std(socket.into())
     };
-    bound().map_err(|error| anyhow::anyhow!("can't listen on {address}: {error}"))
+    bound().map_err(|error| {
+        let advice = match error.kind() {
+            io::ErrorKind::AddrInUse => "; another process listens there: `ss -ltnp` says which",
+            io::ErrorKind::AddrNotAvailable => "; this host has no such address: `ip address` shows those that it has",
+            io::ErrorKind::PermissionDenied => "; ports below 1024 take CAP_NET_BIND_SERVICE (docs/install.md has a unit with it)",
+            _ => "",
+        };
+        anyhow::anyhow!("can't listen on {address}: {error}{advice}")
+    })
 }
 
 /// One address that clients connect to.
@@ -232,4 +241,19 @@ async fn refuse(mut stream: impl AsyncWrite + Unpin, door: Door) {
     };
     // The client may be gone; there is nobody else to tell.
     drop(timeout(Duration::from_secs(5), stream.write_all(text)).await);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_address_that_is_taken_is_an_error_with_what_to_do() {
+        let first = bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = first.local_addr().unwrap();
+        let taken = bind(address).unwrap_err().to_string();
+        assert!(taken.contains(&address.to_string()) && taken.contains("ss -ltnp"), "{taken}");
+        let elsewhere = bind("192.0.2.1:0".parse().unwrap()).unwrap_err().to_string();
+        assert!(elsewhere.contains("this host has no such address"), "{elsewhere}");
+    }
 }
