@@ -229,7 +229,9 @@ fn said(error: &anyhow::Error) -> String {
     };
     if error.chain().any(is_denied) {
         let uid = rustix::process::geteuid().as_raw();
-        text.push_str(&format!("  this runs as uid {uid}: what belongs to the nodes takes their account, as in `runuser -u berth -- berth …`\n"));
+        text.push_str(&format!(
+            "  this runs as uid {uid}: what belongs to the nodes takes their account, as in `runuser -u berth -- berth …`\n"
+        ));
     }
     text
 }

@@ -145,7 +145,10 @@ fn several_wrong_values_are_told_at_once() {
     expected.sort_unstable();
     assert_eq!(lines, expected, "{said}");
     let doubled = error("[node]\nname = \"a\"\nroot = \"/srv\"\n[[expiry]]\nrules = []\n");
-    assert!(doubled.contains("line 4") && doubled.contains("[[expiry]] is no list of tables: write the heading with single brackets"), "{doubled}");
+    assert!(
+        doubled.contains("line 4") && doubled.contains("[[expiry]] is no list of tables: write the heading with single brackets"),
+        "{doubled}"
+    );
     // What was left out to read the rest is not asked for.
     assert_eq!(error("[node]\nname = \"a\"\nroot = 7\n").matches("berth.toml").count(), 1);
 }
