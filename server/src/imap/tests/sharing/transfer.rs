@@ -66,6 +66,18 @@ async fn messages_are_moved_between_users_and_none_is_lost() {
 }
 
 #[tokio::test]
+async fn a_message_that_came_is_told_though_a_copy_to_somebody_elses_has_its_uid() {
+    let town = town().await;
+    let (mut bob, mut again) = (town.session("bob").await, town.session("bob").await);
+    bob.ok("SELECT Box").await;
+    bob.ok("NOTIFY SET (selected (MessageNew (uid) MessageExpunge))").await;
+    again.append("Box", &message("came", "x")).await;
+    let copied = bob.ok("COPY 1 \"Other Users/ada/Box\"").await;
+    assert!(copied.contains(" 1 4] Copy completed"), "{copied}");
+    assert!(copied.contains("* 4 FETCH (UID 4)\r\n"), "{copied}");
+}
+
+#[tokio::test]
 async fn a_move_without_the_right_to_remove_copies_nothing() {
     let town = town().await;
     let mut bob = town.session("bob").await;
