@@ -40,6 +40,21 @@ fn partial_bodies_are_cut_exactly() -> Result<()> {
 }
 
 #[test]
+fn a_message_that_is_sent_while_it_is_read_comes_back_byte_for_byte() -> Result<()> {
+    let (_site, mut imap, _) = session_with_mail(1)?;
+    let lines: String = (0..70_000).map(|number| format!("line {number:09}\r\n")).collect();
+    let message = format!("Subject: large\r\n\r\n{lines}").into_bytes();
+    imap.append("INBOX", "", &message)?;
+    imap.select("INBOX")?;
+    let reply = imap.command("FETCH 2 (BODY.PEEK[] BODY.PEEK[TEXT] BODY.PEEK[]<300001.600002>)")?.ok()?;
+    let items = &reply.messages()?[&2];
+    ensure!(items["BODY[]"].bytes()? == message);
+    ensure!(items["BODY[TEXT]"].bytes()? == lines.as_bytes());
+    ensure!(items["BODY[]<300001>"].bytes()? == &message[300_001..900_003]);
+    imap.logout()
+}
+
+#[test]
 fn header_and_text_together_are_the_message() -> Result<()> {
     let (_site, mut imap, _) = session_with_mail(7)?;
     let reply =

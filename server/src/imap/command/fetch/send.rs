@@ -78,15 +78,14 @@ fn begin_literal(connection: &mut Connection, writer: &mut FetchWriter, item: &F
 /// Sends a range of a large message, reading one chunk ahead.
 async fn stream<H: Holding>(connection: &mut Connection, held: &H, prepared: &Prepared, range: Range<u64>) -> Result<(), Stop> {
     let mut at = range.start;
-    let mut ready = read_chunk(held, prepared, at..range.end).await?;
-    loop {
-        if ready.is_empty() {
-            break;
-        }
+    let mut spare = Vec::new();
+    let mut ready = read_chunk(held, prepared, at..range.end, Vec::new()).await?;
+    while !ready.is_empty() {
         at += ready.len() as u64;
-        let (sent, next) = tokio::join!(put(connection, &ready), read_chunk(held, prepared, at..range.end));
+        // The read begins before the socket is written to, which takes a whole chunk without waiting.
+        let (next, sent) = tokio::join!(read_chunk(held, prepared, at..range.end, spare), put(connection, &ready));
         sent?;
-        ready = next?;
+        spare = std::mem::replace(&mut ready, next?);
     }
     if at == range.end {
         return Ok(());
@@ -96,14 +95,15 @@ async fn stream<H: Holding>(connection: &mut Connection, held: &H, prepared: &Pr
 }
 
 /// The next bytes of `range`, at most a chunk. An error in the middle of a literal can only end the connection: its length was announced.
-async fn read_chunk<H: Holding>(held: &H, prepared: &Prepared, range: Range<u64>) -> Result<Vec<u8>, Stop> {
+/// They are read into `chunk`, whose memory the chunk before the last one had.
+async fn read_chunk<H: Holding>(held: &H, prepared: &Prepared, range: Range<u64>, mut chunk: Vec<u8>) -> Result<Vec<u8>, Stop> {
     if range.is_empty() {
         return Ok(Vec::new());
     }
     let Some(reader) = prepared.reader.clone() else { return Ok(Vec::new()) };
     let length = usize::try_from(range.end - range.start).unwrap_or(CHUNK_BYTES).min(CHUNK_BYTES);
     let read = held.run(move |_| {
-        let mut chunk = vec![0; length];
+        chunk.resize(length, 0);
         let got = reader.read_at(range.start, &mut chunk)?;
         chunk.truncate(got);
         Ok(chunk)
