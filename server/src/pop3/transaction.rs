@@ -286,7 +286,8 @@ impl<M: Maildrop> Transaction<'_, M> {
             if is_last || top.as_ref().is_some_and(Top::is_complete) {
                 break;
             }
-            let (sent, next) = tokio::join!(connection.flush_if_large(), self.maildrop.read(&message, offset, PIECE_BYTES));
+            // The read begins before the socket is written to.
+            let (next, sent) = tokio::join!(self.maildrop.read(&message, offset, PIECE_BYTES), connection.flush_if_large());
             sent?;
             piece = next.map_err(Refusal::Torn)?;
         }

@@ -100,11 +100,11 @@ pub async fn fetch<H: Holding>(
     let mut ready = Ready::of(held, selected, &plan, batch).await?;
     while let Some(sent) = ready {
         let batch = next_batch(&mut rest, selected, &plan, changed_since, &mut told);
-        // What the next ones need is read while these are sent.
+        // What the next ones need is read while these are sent: the read is polled first, so it has begun when responses are made.
         let sending = deliver(connection, held, selected, &plan, sent, &mut told);
         let reading = async { Ok::<_, Stop>(Ready::of(held, selected, &plan, batch).await) };
         // What can't be read ends the command, but never in the middle of a response that is being sent: a literal has the bytes that were announced.
-        let ((), read) = tokio::try_join!(sending, reading)?;
+        let (read, ()) = tokio::try_join!(reading, sending)?;
         ready = read?;
     }
     drop(rest);
