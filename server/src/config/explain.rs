@@ -71,7 +71,8 @@ pub fn read<T: DeserializeOwned>(text: &str, file: &Path) -> (Option<T>, Mistake
         }
         let span = error.span();
         let value = span.clone().and_then(|span| text.get(span)).map(|value| value.lines().next().unwrap_or_default());
-        mistakes.said.push(at(&plainer(error.message(), value), span.clone(), text, file));
+        let place = span.clone().map(|span| unknown_below(error.message(), &span, text).unwrap_or(span));
+        mistakes.said.push(at(&plainer(error.message(), value), place, text, file));
         let Some((key, place)) = span.and_then(|span| setting_at(&rest, &span)) else { break };
         // Blanks, so that places stay what they are.
         let blanked = rest.bytes().enumerate().map(|(at, byte)| if place.contains(&at) && byte != b'\n' { b' ' } else { byte });
@@ -81,6 +82,27 @@ pub fn read<T: DeserializeOwned>(text: &str, file: &Path) -> (Option<T>, Mistake
         mistakes.left_out.push(key);
     }
     (None, mistakes)
+}
+
+/// Where an unknown setting stands below a heading like `[[auth.source]]`, which is all that the parser knows of its place. `None`: it is not clear.
+fn unknown_below(message: &str, heading: &Range<usize>, text: &str) -> Option<Range<usize>> {
+    let (unknown, _) = message.strip_prefix("unknown field `")?.split_once('`')?;
+    let title = text.get(heading.clone()).filter(|title| title.starts_with("[["))?;
+    let mut found = None;
+    let mut start = heading.start;
+    for line in text.get(start..)?.split_inclusive('\n') {
+        if line.starts_with('[') && !line.starts_with(title) {
+            break;
+        }
+        let indent = line.len() - line.trim_start().len();
+        if line.split_once('=').is_some_and(|(key, _)| key.trim() == unknown)
+            && found.replace(start + indent..start + indent + unknown.len()).is_some()
+        {
+            return None;
+        }
+        start += line.len();
+    }
+    found
 }
 
 /// The setting whose key or value lies at `span`, with all that it takes in the text.

@@ -144,6 +144,10 @@ fn several_wrong_values_are_told_at_once() {
     lines.sort_unstable();
     expected.sort_unstable();
     assert_eq!(lines, expected, "{said}");
+    let sources =
+        "[node]\nname = \"a\"\nroot = \"/srv\"\n[[auth.source]]\ntype = \"ldap\"\n  uri = \"ldap://a\"\nbase = \"dc=x\"\n[log]\nuri = 1\n";
+    let misspelt = error(sources);
+    assert!(misspelt.contains("line 6, column 3: unknown setting `uri`, did you mean `urls`?"), "{misspelt}");
     let doubled = error("[node]\nname = \"a\"\nroot = \"/srv\"\n[[expiry]]\nrules = []\n");
     assert!(
         doubled.contains("line 4") && doubled.contains("[[expiry]] is no list of tables: write the heading with single brackets"),
