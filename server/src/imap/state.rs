@@ -142,8 +142,8 @@ impl Writable {
         self.0.remove(uids)
     }
     /// Moves messages away. Blocking.
-    pub fn move_to(&self, uids: &[Uid], target: &Mailbox) -> Result<Copied, StorageError> {
-        self.0.move_to(uids, target)
+    pub fn move_keeping(&self, uids: &[Uid], target: &Mailbox, kept: FlagSet) -> Result<Copied, StorageError> {
+        self.0.move_keeping(uids, target, kept)
     }
     /// The flags a client names, new keywords made on the way. Blocking.
     pub fn make_flags(&self, flags: &[FlagArgument]) -> Result<FlagSet, StorageError> {

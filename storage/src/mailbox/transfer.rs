@@ -44,14 +44,22 @@ struct Item {
 impl Mailbox {
     /// Copies by hard link where possible; all or none. Keywords are mapped by name. Blocking.
     pub fn copy_to(&self, uids: &[Uid], target: &Mailbox) -> Result<Copied, StorageError> {
-        self.transfer(uids, target, Kind::Copy)
+        self.copy_keeping(uids, target, FlagSet::from_bits(u64::MAX))
     }
     /// Moves by rename; a message is at no time in neither. Blocking.
     pub fn move_to(&self, uids: &[Uid], target: &Mailbox) -> Result<Copied, StorageError> {
-        self.transfer(uids, target, Kind::Move)
+        self.move_keeping(uids, target, FlagSet::from_bits(u64::MAX))
+    }
+    /// Copies; of the flags only those of `kept` come with them. Blocking.
+    pub fn copy_keeping(&self, uids: &[Uid], target: &Mailbox, kept: FlagSet) -> Result<Copied, StorageError> {
+        self.transfer(uids, target, Kind::Copy, kept)
+    }
+    /// Moves; of the flags only those of `kept` come with them. Blocking.
+    pub fn move_keeping(&self, uids: &[Uid], target: &Mailbox, kept: FlagSet) -> Result<Copied, StorageError> {
+        self.transfer(uids, target, Kind::Move, kept)
     }
 
-    fn transfer(&self, uids: &[Uid], target: &Mailbox, kind: Kind) -> Result<Copied, StorageError> {
+    fn transfer(&self, uids: &[Uid], target: &Mailbox, kind: Kind, kept: FlagSet) -> Result<Copied, StorageError> {
         let _inside = self.store.enter_for_change()?;
         self.ensure_there()?;
         target.ensure_there()?;
@@ -66,7 +74,8 @@ impl Mailbox {
         wanted.dedup();
         let sources: Vec<(Row, String)> = {
             let columns = self.columns.read();
-            wanted.iter().filter_map(|uid| Some((columns.get(*uid)?, columns.file_of(*uid)?))).collect()
+            let with_kept = |row: Row| Row { flags: row.flags.intersection(kept), ..row };
+            wanted.iter().filter_map(|uid| Some((with_kept(columns.get(*uid)?), columns.file_of(*uid)?))).collect()
         };
         let uid_validity = target.uid_validity();
         if sources.is_empty() {

@@ -388,6 +388,14 @@ fn copies_and_moves_keep_content_flags_and_dates() {
     let within = inbox.move_to(&[uid(1)], &inbox).unwrap();
     assert_eq!(within.pairs, [(uid(1), uid(41))]);
     assert_eq!(inbox.read().uids().len(), 38);
+    // What may not come with them is at no time there.
+    let before = sent.read().highest_modseq().get();
+    let without =
+        [inbox.copy_keeping(&[uid(2)], &sent, FlagSet::EMPTY).unwrap(), inbox.move_keeping(&[uid(2)], &sent, FlagSet::EMPTY).unwrap()];
+    for (copied, modseq) in without.iter().zip(before + 1..) {
+        let row = sent.read().get(copied.pairs[0].1).unwrap();
+        assert_eq!((row.flags, row.modseq.get()), (FlagSet::EMPTY, modseq));
+    }
     let pictures = (picture(&inbox), picture(&sent));
     held.close().unwrap();
     let held = user.open(Handover::Clean);

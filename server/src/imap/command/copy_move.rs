@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use index::{Flag, FlagSet, Uid};
-use storage::{Copied, Mailbox, Rights, StorageError, StoreOperation};
+use storage::{Copied, Rights};
 
 use super::{expunge::removed, mailboxes::valid, notify};
 use crate::imap::{
@@ -31,17 +31,14 @@ pub async fn copy<H: Holding>(
     if let Some(stopped) = session.settings.message_limits.saving().and_then(|limit| limit.would_stop(&uids)) {
         return Err(stopped.limit.refuse(Some(stopped.lowest), "COPY").into());
     }
-    let lost = lost_with(session.rights(&name).await?);
+    let kept = kept_by(session.rights(&name).await?);
     let target = session.held.run(move |account| account.mailbox(&name)).await.map_err(reply::for_target)?;
     if uids.is_empty() {
         return Ok(Reply::ok("No messages to copy"));
     }
     let (source, into) = (selected.mailbox.clone(), Arc::clone(&target));
     let Session { connection, held, settings, tag, .. } = &mut *session;
-    let work = held.run(move |_| {
-        let copied = source.copy_to(&uids, &into)?;
-        without(&into, &copied, lost).map(|()| copied)
-    });
+    let work = held.run(move |_| source.copy_keeping(&uids, &into, kept));
     let copied = while_wanted(connection, held, settings, &Progress::unknown(tag), work).await?;
     notify::made(session, Some(selected), &target, copied.pairs.iter().map(|(_, new)| *new));
     Ok(done("Copy completed", copied))
@@ -59,17 +56,14 @@ pub async fn move_messages<H: Holding>(
     let source = selected.writable()?;
     let mut uids = present(selected, uid, set)?;
     let stopped = session.settings.message_limits.working().and_then(|limit| limit.cut_uids(&mut uids));
-    let lost = lost_with(session.rights(&name).await?);
+    let kept = kept_by(session.rights(&name).await?);
     let target = session.held.run(move |account| account.mailbox(&name)).await.map_err(reply::for_target)?;
     if uids.is_empty() {
         return Ok(Reply::ok("No messages to move"));
     }
     let into = Arc::clone(&target);
     let Session { connection, held, settings, tag, .. } = &mut *session;
-    let work = held.run(move |_| {
-        let moved = source.move_to(&uids, &into)?;
-        without(&into, &moved, lost).map(|()| moved)
-    });
+    let work = held.run(move |_| source.move_keeping(&uids, &into, kept));
     let moved = while_wanted(connection, held, settings, &Progress::unknown(tag), work).await?;
     notify::made(session, Some(&mut *selected), &target, moved.pairs.iter().map(|(_, new)| *new));
     session.acknowledge().await?;
@@ -79,15 +73,9 @@ pub async fn move_messages<H: Holding>(
     Ok(Stopped::told(stopped, reply, session.connection.output()))
 }
 
-/// Takes flags away that a guest may not set in the target (RFC 4314 §4), before anything is acknowledged.
-fn without(target: &Mailbox, copied: &Copied, lost: FlagSet) -> Result<(), StorageError> {
-    let uids: Vec<Uid> = copied.pairs.iter().map(|(_, new)| *new).collect();
-    if lost.is_empty() || uids.is_empty() { Ok(()) } else { target.store(&uids, StoreOperation::Remove(lost), None).map(drop) }
-}
-
-/// The flags that are lost on the way into a mailbox with these rights.
-fn lost_with(rights: Rights) -> FlagSet {
-    FlagSet::from_bits(u64::MAX).without(Flag::Passed).difference(guest::changeable(rights))
+/// The flags that messages keep on their way into a mailbox with these rights: a guest may not set others there (RFC 4314 §4).
+fn kept_by(rights: Rights) -> FlagSet {
+    guest::changeable(rights).with(Flag::Passed)
 }
 
 /// The UIDs that a set names and that are still there. A sequence number whose message is gone is an error: the client believes in it.
