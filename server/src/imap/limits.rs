@@ -2,7 +2,7 @@
 //!
 //! - FETCH, STORE, MOVE, SEARCH and UID EXPUNGE do the messages with the highest UIDs and say which was the last; their answers go from the highest UID down.
 //! - COPY and APPEND do all or none, so do SORT, THREAD and FETCH with PARTIAL: of a part they would make something else.
-//! - EXPUNGE, CLOSE and STATUS have no limit (RFC 9738 §3.1).
+//! - EXPUNGE, CLOSE, STATUS and SELECT with what it resynchronises have no limit (RFC 9738 §3.1).
 //!
 //! Invariants, each with the test that guards it:
 //! - a client that goes on below the UID it was told has done everything once (`going_on_below_the_last_uid_everything_is_done_once`)

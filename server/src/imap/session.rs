@@ -13,7 +13,7 @@ use crate::{
     connection::{Connection, ConnectionError},
     imap::{
         command::{self, notify::Following},
-        foreign::{self, Sharing, Way},
+        foreign::{self, OWN_TAG, Sharing, Way},
         guest::Guest,
         holding::Holding,
         limits::MessageLimits,
@@ -291,6 +291,11 @@ impl<H: Holding> Session<H> {
     }
 
     /// UNAUTHENTICATE (RFC 8437): all that the session knows ends with it, the compression behind its answer; nothing more is told of the mailbox. There is no NO.
+    /// Whether the command is one that another node gives for its user, not the user's own.
+    pub fn is_of_a_node(&self) -> bool {
+        self.guest.is_some() && self.tag == OWN_TAG
+    }
+
     async fn unauthenticate(&mut self, tag: &str) -> Result<(), Stop> {
         if !self.settings.may_log_in_anew {
             return Err(Stop::Bye("No other login is possible on this connection".into()));
@@ -424,7 +429,7 @@ impl<H: Holding> Session<H> {
                     self.needs_qresync()?;
                     command::vanished::tell_named(self, selected, &set, changed_since.unwrap_or_default()).await?;
                 }
-                command::fetch::fetch(self, selected, uid, &set, items, command::fetch::Only { changed_since, partial }).await
+                command::fetch::fetch(self, selected, uid, &set, items, command::fetch::Only { changed_since, partial, all: false }).await
             }
             Command::Store { uid, set, unchanged_since, how, silent, flags } => {
                 let change = command::store::Change { unchanged_since, how, silent, flags };

@@ -89,6 +89,10 @@ impl MessageReader {
     }
     /// The header with its blank line, as [`crate::mime::Structure`] finds it; without a blank line the whole message is read for that. Blocking.
     pub fn read_header(&self) -> Result<Vec<u8>, StorageError> {
+        Ok(self.read_header_up_to(usize::MAX)?.unwrap_or_default())
+    }
+    /// The same; `None` where it is longer than `most`, of which little more is read. Blocking.
+    pub fn read_header_up_to(&self, most: usize) -> Result<Option<Vec<u8>>, StorageError> {
         let mut read = Vec::new();
         loop {
             let old = read.len();
@@ -100,11 +104,14 @@ impl MessageReader {
             read.truncate(old + got);
             if let Some(end) = header_end(&read, old) {
                 read.truncate(end);
-                return Ok(read);
+                return Ok(Some(read).filter(|read| read.len() <= most));
             }
             if got == 0 {
                 read.truncate(header_length(&read));
-                return Ok(read);
+                return Ok(Some(read).filter(|read| read.len() <= most));
+            }
+            if read.len() > most {
+                return Ok(None);
             }
         }
     }

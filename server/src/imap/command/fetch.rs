@@ -61,6 +61,8 @@ pub struct Only {
     pub changed_since: Option<u64>,
     /// Those at these places among all that the set names, whether they changed or not.
     pub partial: Option<PartialRange>,
+    /// Without a limit on their number: SELECT has none (RFC 9738 §3.1).
+    pub all: bool,
 }
 
 /// FETCH and UID FETCH.
@@ -72,12 +74,13 @@ pub async fn fetch<H: Holding>(
     items: Vec<FetchItem>,
     only: Only,
 ) -> Result<Reply, Stop> {
-    let Only { changed_since, partial } = only;
+    let Only { changed_since, partial, all } = only;
     let mut positions = sets::positions(set, Numbers::new(uid), selected)?;
     if let Some(range) = partial {
         positions = sets::narrow(&positions, range);
     }
-    let stopped = session.settings.message_limits.working().and_then(|limit| limit.cut(&mut positions, &selected.view));
+    let limit = session.settings.message_limits.working().filter(|_| !all);
+    let stopped = limit.and_then(|limit| limit.cut(&mut positions, &selected.view));
     if let (Some(stopped), Some(_)) = (stopped, partial) {
         return Err(stopped.limit.refuse(None, "FETCH").into());
     }
@@ -113,6 +116,7 @@ pub async fn fetch<H: Holding>(
     updates::tell(&mut session.connection, selected, session.enabled, expunges, &told.known).await?;
     let reply = match told {
         Told { unknown_encoding: true, .. } => Reply::no(Code::UnknownCte, "The transfer encoding of a part is not known, or broken"),
+        Told { too_much: true, .. } => Reply::no(Code::Limit, "The header fields of a message are too many for one command"),
         Told { unreadable: 1.., .. } => Reply::no(Code::ServerBug, "A message can't be read on the server"),
         Told { missing: true, .. } if !uid && stopped.is_some() => reply::also_expunged(),
         Told { missing: true, .. } if !uid => reply::expunged(),
@@ -262,6 +266,8 @@ struct Told {
     unreadable: usize,
     /// Whether a part was left out because its transfer encoding can't be undone.
     unknown_encoding: bool,
+    /// Whether header fields were left out because they would take too much memory.
+    too_much: bool,
 }
 
 /// A message to be sent.
@@ -379,7 +385,9 @@ async fn deliver<H: Holding>(
                 continue;
             }
         };
-        told.unknown_encoding |= prepared.as_ref().is_some_and(|prepared| prepared.parts.contains(&Part::UnknownEncoding));
+        let has = |part| prepared.as_ref().is_some_and(|prepared| prepared.parts.contains(&part));
+        told.unknown_encoding |= has(Part::UnknownEncoding);
+        told.too_much |= has(Part::TooMuch);
         let recent = selected.view.is_recent(message.row.uid);
         let response = Response { plan, message, keywords: &keywords, recent, preview: preview.as_deref(), fields: &fields };
         response.send(connection, held, rendered.as_ref(), prepared.as_ref()).await?;

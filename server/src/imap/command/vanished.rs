@@ -33,7 +33,7 @@ pub async fn resynchronise<H: Holding>(session: &mut Session<H>, selected: &mut 
     let matched = matches.map_or(0, |(sequence, uids)| last_match(&sequence, &uids, selected.view.uids()));
     tell(session, selected, &known, modseq, matched).await?;
     let items = vec![FetchItem::Uid, FetchItem::Flags, FetchItem::ModSeq];
-    fetch::fetch(session, selected, true, &known, items, Only { changed_since: Some(modseq), partial: None }).await?;
+    fetch::fetch(session, selected, true, &known, items, Only { changed_since: Some(modseq), partial: None, all: true }).await?;
     Ok(())
 }
 

@@ -1,6 +1,10 @@
 //! APPEND, FETCH, STORE, SEARCH, COPY, MOVE, EXPUNGE.
 
+use index::Uid;
+use storage::mime::{Section, SectionText};
+
 use super::*;
+use crate::imap::command::fetch::body::{CHUNK_BYTES, Form, Request, Wanted, When};
 
 #[tokio::test]
 async fn an_appended_message_is_fetched_as_it_was_sent() {
@@ -338,4 +342,22 @@ async fn a_file_that_cannot_be_read_costs_only_its_own_message() {
         let told = talk.ask(&format!("FETCH 1:* {item}")).await;
         assert!(told.lines().last().is_some_and(|line| line.starts_with("T NO [SERVERBUG] The mail store failed")), "{item}: {told}");
     }
+}
+
+#[tokio::test]
+async fn a_long_header_is_not_read_ahead() {
+    let house = House::new();
+    let mut talk = inbox_of(&house, 1).await;
+    let header = format!("Subject: long\r\nX-Long: {}\r\n\r\n", "x".repeat(2 * CHUNK_BYTES));
+    talk.append("INBOX", &format!("{header}text\r\n")).await;
+    let mailbox = house.account().mailbox(&MailboxName::parse("INBOX").unwrap()).unwrap();
+    let wanted = Wanted { section: Section { part: vec![], text: SectionText::Header }, partial: None, form: Form::AsItIs };
+    let request = Request { sections: vec![wanted], body_structure: false };
+    let prepare = |uid, when| request.prepare(&mailbox, Uid::new(uid).unwrap(), when).unwrap();
+    assert!(prepare(1, When::Ahead).is_some() && prepare(2, When::Ahead).is_none());
+    assert_eq!(prepare(2, When::AtItsTurn).unwrap().raw, header.as_bytes());
+    talk.ok("NOOP").await;
+    assert!(talk.ok("FETCH 1:2 BODY.PEEK[HEADER]").await.contains(&format!("BODY[HEADER] {{{}}}\r\n{header})", header.len())));
+    let often = format!("FETCH 2 ({})", ["BODY.PEEK[HEADER.FIELDS.NOT (X)] BODY.PEEK[HEADER.FIELDS.NOT (Y)]"; 4].join(" "));
+    assert!(talk.ask(&often).await.contains("T NO [LIMIT] "));
 }

@@ -126,7 +126,7 @@ impl House {
     }
 
     /// The user's mail, for what no client does.
-    pub fn account(&self) -> &Account {
+    pub fn account(&self) -> &Arc<Account> {
         &self.account
     }
 

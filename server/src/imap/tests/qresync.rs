@@ -85,6 +85,19 @@ async fn a_client_that_was_away_learns_what_went_and_what_changed() {
 }
 
 #[tokio::test]
+async fn a_limit_on_messages_hides_no_change_from_a_client_that_was_away() {
+    let house = House::new();
+    let mut talk = aware(&house, 4).await;
+    let selected = talk.ok("SELECT INBOX").await;
+    let (validity, modseq) = (after(&selected, "[UIDVALIDITY "), after(&selected, "[HIGHESTMODSEQ "));
+    talk.ok("UID STORE 1,4 +FLAGS.SILENT (\\Flagged)").await;
+    let mut away = house.session_with(Settings { message_limits: MessageLimits::new(2, 0), ..settings() }).await;
+    away.ok("ENABLE QRESYNC").await;
+    let answer = away.ok(&format!("SELECT INBOX (QRESYNC ({validity} {modseq} 1:4))")).await;
+    assert!(answer.contains("* 1 FETCH (") && answer.contains("* 4 FETCH ("), "{answer}");
+}
+
+#[tokio::test]
 async fn the_last_message_is_found_missing_by_a_star() {
     let house = House::new();
     let mut talk = aware(&house, 3).await;

@@ -6,7 +6,7 @@ use storage::{Mailbox, MailboxName, Right, Staged, StorageError, mime::Section};
 
 use super::Content;
 use crate::imap::{
-    command::fetch::body::{CHUNK_BYTES, Form, Part, Prepared, Request, Wanted},
+    command::fetch::body::{CHUNK_BYTES, Form, Part, Prepared, Request, Wanted, When},
     holding::Holding,
     reply::{Reply, ReplyCode, Stop},
     session::Session,
@@ -85,16 +85,16 @@ fn prepare(mailbox: &Arc<Mailbox>, named: &MessageUrl) -> Result<Option<Prepared
     let section = Section::clone(&named.section);
     let partial = named.partial.map(|(first, count)| (first, count.unwrap_or(TO_THE_END)));
     let request = Request { sections: vec![Wanted { section, partial, form: Form::AsItIs }], body_structure: false };
-    let prepared = request.prepare(mailbox, named.uid)?;
-    Ok(Some(prepared).filter(|prepared| !matches!(prepared.parts.first(), Some(Part::Nil))))
+    let prepared = request.prepare(mailbox, named.uid, When::AtItsTurn)?;
+    Ok(prepared.filter(|prepared| !matches!(prepared.parts.first(), Some(Part::Nil))))
 }
 
 fn length(part: &Part) -> u64 {
     match part {
         Part::Owned(bytes) => bytes.len() as u64,
-        Part::Held(range) => range.len() as u64,
+        Part::Held(range) | Part::Decoded(_, range) => range.len() as u64,
         Part::Streamed(range) => range.end.saturating_sub(range.start),
-        Part::Nil | Part::Size(_) | Part::UnknownEncoding => 0,
+        Part::Nil | Part::Size(_) | Part::UnknownEncoding | Part::TooMuch => 0,
     }
 }
 
@@ -102,6 +102,7 @@ fn length(part: &Part) -> u64 {
 fn each_chunk(prepared: &Prepared, part: &Part, take: &mut dyn FnMut(&[u8]) -> Result<(), StorageError>) -> Result<(), StorageError> {
     match part {
         Part::Owned(bytes) => take(bytes),
+        Part::Decoded(bytes, range) => take(bytes.get(Range::clone(range)).unwrap_or_default()),
         Part::Held(range) => take(prepared.raw.get(Range::clone(range)).unwrap_or_default()),
         Part::Streamed(range) => {
             let Some(reader) = &prepared.reader else { return Err(StorageError::Expunged) };
@@ -118,6 +119,6 @@ fn each_chunk(prepared: &Prepared, part: &Part, take: &mut dyn FnMut(&[u8]) -> R
             }
             Ok(())
         }
-        Part::Nil | Part::Size(_) | Part::UnknownEncoding => Ok(()),
+        Part::Nil | Part::Size(_) | Part::UnknownEncoding | Part::TooMuch => Ok(()),
     }
 }

@@ -3,10 +3,11 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use futures::{StreamExt, future::BoxFuture, stream::FuturesOrdered};
+use index::Uid;
 use storage::{Mailbox, Row, StorageError};
 
 use super::{
-    body::{Prepared, Request},
+    body::{Prepared, Request, When},
     made::is_of_one_file,
 };
 use crate::imap::{holding::Holding, reply::Stop};
@@ -43,8 +44,8 @@ pub(super) enum Found {
     Unreadable(StorageError),
 }
 
-/// What became of reading one message.
-type Read = Result<Prepared, StorageError>;
+/// What became of reading a message; `None`: it is to be read at its turn, since it takes too much memory before.
+type Read = (Uid, Result<Option<Prepared>, StorageError>);
 
 impl<'a, H: Holding> Ahead<'a, H> {
     pub fn new(held: &'a H, mailbox: &'a Arc<Mailbox>, request: &'a Arc<Request>, rows: VecDeque<Row>) -> Ahead<'a, H> {
@@ -80,7 +81,7 @@ impl<'a, H: Holding> Ahead<'a, H> {
             }
             self.group = if self.mailbox.is_remote() { 1 } else { (self.group * 2).min(GROUP_MESSAGES) };
             let (mailbox, request) = (Arc::clone(self.mailbox), Arc::clone(self.request));
-            let read = move |_: &_| Ok(uids.into_iter().map(|uid| request.prepare(&mailbox, uid)).collect());
+            let read = move |_: &_| Ok(uids.into_iter().map(|uid| (uid, request.prepare(&mailbox, uid, When::Ahead))).collect());
             self.reading.push_back(Box::pin(self.held.run(read)));
         }
     }
@@ -96,10 +97,14 @@ impl<'a, H: Holding> Ahead<'a, H> {
             self.ready.extend(group?);
             self.start();
         }
-        let Some(prepared) = self.ready.pop_front() else { return Ok(Found::Gone) };
+        let Some((uid, mut read)) = self.ready.pop_front() else { return Ok(Found::Gone) };
         self.bytes -= self.costs.pop_front().unwrap_or_default();
-        match prepared {
-            Ok(prepared) => Ok(Found::There(Some(prepared))),
+        if matches!(read, Ok(None)) {
+            let (mailbox, request) = (Arc::clone(self.mailbox), Arc::clone(self.request));
+            read = self.held.run(move |_| request.prepare(&mailbox, uid, When::AtItsTurn)).await;
+        }
+        match read {
+            Ok(prepared) => Ok(Found::There(prepared)),
             Err(StorageError::Expunged) => Ok(Found::Gone),
             Err(error) if is_of_one_file(&error) => Ok(Found::Unreadable(error)),
             Err(error) => Err(error.into()),

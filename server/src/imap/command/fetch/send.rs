@@ -37,7 +37,7 @@ pub async fn send_part<H: Holding>(
             }
             return Ok(());
         }
-        Part::UnknownEncoding => return Ok(()), // the command ends with NO
+        Part::UnknownEncoding | Part::TooMuch => return Ok(()), // the command ends with NO
         Part::Size(bytes) => {
             if let FetchItem::BinarySize(part) = item {
                 writer.binary_size(connection.output(), part, *bytes);
@@ -45,6 +45,7 @@ pub async fn send_part<H: Holding>(
             return Ok(());
         }
         Part::Owned(bytes) => bytes,
+        Part::Decoded(bytes, range) => bytes.get(range.clone()).unwrap_or_default(),
         Part::Held(range) => prepared.raw.get(range.clone()).unwrap_or_default(),
         Part::Streamed(range) => {
             begin_literal(connection, writer, item, range.end - range.start);

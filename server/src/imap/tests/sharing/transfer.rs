@@ -141,3 +141,17 @@ async fn limits_hold_between_users() {
     assert!(bob.ask("COPY 1:3 \"Other Users/ada/Box\"").await.contains("T NO [MESSAGELIMIT 2 "));
     assert!(bob.ok("MOVE 1:3 \"Other Users/ada/Box\"").await.contains("T OK Move completed"));
 }
+
+#[tokio::test]
+async fn what_a_client_could_not_append_is_copied_all_the_same() {
+    let town = town().await;
+    let mut bob = town.session("bob").await;
+    std::fs::write(town.house("bob").maildir().join("new/1763000000.M1P1.other"), "Subject: grün\r\n\r\nx\r\n").unwrap();
+    bob.ok("SELECT INBOX").await;
+    let copied = bob.ok("COPY 1 \"Other Users/ada/Box\"").await;
+    assert!(copied.contains("[COPYUID "), "{copied}");
+    let refused = bob.append("\"Other Users/ada/Box\"", "Subject: grün\r\n\r\nx\r\n").await;
+    assert!(refused.contains("T NO [CANNOT] "), "{refused}");
+    bob.ok("SELECT \"Other Users/ada/Box\"").await;
+    bob.ok("MOVE 4 \"Other Users/eve/Box\"").await;
+}
