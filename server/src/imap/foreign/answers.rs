@@ -71,6 +71,13 @@ pub fn item(line: &[u8]) -> Option<Item> {
     Some(Item { uid: Uid::new(uid?)?, flags: flags?, date: date?, size: size? })
 }
 
+/// The UID of `* 3 FETCH (UID 5)`, or UIDFETCH: a response that tells nothing else.
+pub fn uid_alone(line: &[u8]) -> Option<Uid> {
+    let (head, rest) = std::str::from_utf8(line).ok()?.trim_end().strip_prefix("* ")?.split_once(" (UID ")?;
+    let is_fetch = head.ends_with(" FETCH") || head.ends_with(" UIDFETCH");
+    Uid::new(rest.strip_suffix(')')?.parse().ok()?).filter(|_| is_fetch)
+}
+
 /// The bytes of the only literal of a response.
 pub fn literal(response: &[u8]) -> Option<&[u8]> {
     let end = memchr::memchr(b'\n', response)?;
@@ -95,6 +102,8 @@ mod tests {
         let line = format!("* 5 UIDFETCH (MODSEQ (7) FLAGS () {date} RFC822.SIZE 12)\r\n");
         assert_eq!(item(line.as_bytes()), expected(""));
         assert_eq!(item(b"* 3 FETCH (FLAGS (\\Seen))\r\n"), None);
+        assert_eq!((uid_alone(b"* 3 FETCH (UID 5)\r\n"), uid_alone(b"* 5 UIDFETCH (UID 5)\r\n")), (Uid::new(5), Uid::new(5)));
+        assert_eq!((uid_alone(b"* 3 FETCH (UID 5 FLAGS ())\r\n"), uid_alone(b"* X (UID 5)\r\n")), (None, None));
     }
 
     #[test]

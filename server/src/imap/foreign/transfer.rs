@@ -7,16 +7,17 @@
 //! - what is removed from the source is durable in the target (`messages_are_moved_between_users_and_none_is_lost`)
 //! - MOVE copies nothing that may not be removed (`a_move_without_the_right_to_remove_copies_nothing`)
 //! - a large message takes no memory (`a_large_message_goes_in_pieces`)
+//! - of many messages only the UIDs are held (`many_messages_are_moved_a_hundred_at_a_time`)
 
 use std::sync::Arc;
 
 use bytes::{BufMut, BytesMut};
 use index::Uid;
-use storage::{Copied, Mailbox, MailboxName, Rights, Staged};
+use storage::{Copied, Mailbox, MailboxName, Rights, Row, Staged};
 
 use super::{
     Place,
-    answers::{Item, appended, item, literal},
+    answers::{Item, appended, item, literal, uid_alone},
     gone,
     link::{Link, Piece},
 };
@@ -230,20 +231,11 @@ impl<H: Holding> Session<H> {
                     stopped = limit.cut_uids(&mut uids).map(|stopped| stopped.limit.code(Some(stopped.lowest)).into());
                 }
                 selected.mailbox.ensure_known(&uids)?;
-                let keywords = selected.mailbox.keywords();
-                let messages = selected.mailbox.read();
-                let rows = uids.iter().filter_map(|uid| messages.get(*uid));
-                let items = rows.map(|row| {
-                    let mut flags = BytesMut::new();
-                    response::flag_list(&mut flags, row.flags, &keywords, false);
-                    let flags = String::from_utf8_lossy(&flags).trim_matches(['(', ')']).to_owned();
-                    Item { uid: row.uid, flags, date: row.internal_date, size: row.size }
-                });
-                Source { of: Of::Own(Arc::clone(&selected.mailbox)), items: items.collect() }
+                Source { of: Of::Own(Arc::clone(&selected.mailbox)), uids }
             }
             State::Elsewhere => {
                 let link = self.sharing.as_mut().and_then(|sharing| sharing.selected.take()).ok_or_else(|| gone(None))?;
-                let mut source = Source { of: Of::Theirs(Box::new(link)), items: Vec::new() };
+                let mut source = Source { of: Of::Theirs(Box::new(link)), uids: Vec::new() };
                 let found = self.find(&mut source, uid, &set.to_string(), moves).await;
                 if let Err(Stop::Reply(reply)) = found {
                     self.give_back(source);
@@ -276,10 +268,9 @@ impl<H: Holding> Session<H> {
                 ..Reply::ok("Too many messages to copy, try a smaller subset").with(code.clone())
             });
         }
-        let uids: Vec<Uid> = source.items.iter().map(|item| item.uid).collect();
         match self.settings.message_limits.saving() {
-            Some(limit) => limit.would_stop(&uids).map_or(Ok(()), |stopped| Err(limit.refuse(Some(stopped.lowest), "COPY"))),
-            None if uids.len() > COPY_MAX => {
+            Some(limit) => limit.would_stop(&source.uids).map_or(Ok(()), |stopped| Err(limit.refuse(Some(stopped.lowest), "COPY"))),
+            None if source.uids.len() > COPY_MAX => {
                 Err(Reply::no(Code::Limit, format!("Between users, {COPY_MAX} messages can be copied at once")))
             }
             None => Ok(()),
@@ -315,31 +306,61 @@ impl<H: Holding> Session<H> {
                 return Err(Reply::no(Code::ReadOnly, "The mailbox is open read-only, use SELECT to change it").into());
             }
         }
-        let command = format!("{}FETCH {set} (UID FLAGS INTERNALDATE RFC822.SIZE)\r\n", if uid { "UID " } else { "" });
-        let is_ours = |line: &[u8]| memchr::memmem::find(line, b"RFC822.SIZE ").is_some();
-        let (lines, reply) = self.gather(link, command.as_bytes(), is_ours).await?;
-        // The other session has told the flags now, and will not again.
-        for line in &lines {
-            self.connection.send(line).await?;
-        }
+        let command = format!("{}FETCH {set} (UID)\r\n", if uid { "UID " } else { "" });
+        let uids = &mut source.uids;
+        let reply = self.each(link, command.as_bytes(), |line| uid_alone(line).map(|uid| uids.push(uid)).is_some()).await?;
         let stopped = match reply.code.as_ref() {
             Some(ReplyCode::Passed(code)) if code.starts_with("MESSAGELIMIT ") => reply.code.clone(),
             Some(ReplyCode::Passed(code)) if code == "EXPUNGEISSUED" => return Err(reply::expunged().into()),
             _ => None,
         };
         ok(reply)?;
-        source.items = lines.iter().filter_map(|line| item(line)).collect();
-        source.items.sort_by_key(|item| item.uid);
-        source.items.dedup_by_key(|item| item.uid);
+        source.uids.sort_unstable();
+        source.uids.dedup();
         Ok(stopped)
+    }
+    /// What is to be known of messages of the source; those that are gone are left out.
+    async fn items(&mut self, source: &mut Source, uids: &[Uid]) -> Result<Vec<Item>, Stop> {
+        let link = match &mut source.of {
+            Of::Own(mailbox) => return Ok(own_items(mailbox, uids)),
+            Of::Theirs(link) => link,
+        };
+        let mut items = Vec::with_capacity(uids.len());
+        for uids in uids.chunks(MOVE_AT_ONCE) {
+            let command = format!("UID FETCH {} (UID FLAGS INTERNALDATE RFC822.SIZE)\r\n", uid_set(uids));
+            let is_ours = |line: &[u8]| memchr::memmem::find(line, b"RFC822.SIZE ").is_some();
+            let (lines, reply) = self.gather(link, command.as_bytes(), is_ours).await?;
+            // The other session has told the flags now, and will not again.
+            for line in &lines {
+                self.connection.send(line).await?;
+            }
+            ok(reply)?;
+            items.extend(lines.iter().filter_map(|line| item(line)));
+        }
+        items.sort_by_key(|item| item.uid);
+        items.dedup_by_key(|item| item.uid);
+        Ok(items)
     }
     /// Asks by the node itself: the untagged responses that are wanted, and the answer; the others are passed on.
     async fn gather(&mut self, link: &mut Link, command: &[u8], wanted: impl Fn(&[u8]) -> bool) -> Result<(Vec<Vec<u8>>, Reply), Stop> {
+        let mut answers = Vec::new();
+        let take = |line: &[u8]| {
+            let is_wanted = wanted(line);
+            if is_wanted {
+                answers.push(line.to_vec());
+            }
+            is_wanted
+        };
+        let reply = self.each(link, command, take).await?;
+        Ok((answers, reply))
+    }
+    /// The same for each untagged response as it comes; those that are not taken are passed on.
+    async fn each(&mut self, link: &mut Link, command: &[u8], mut take: impl FnMut(&[u8]) -> bool) -> Result<Reply, Stop> {
         let mut line = BytesMut::from(super::OWN_TAG);
         line.put_u8(b' ');
         line.put_slice(command);
         link.send(&line).await.map_err(|_| gone(None))?;
-        let (mut answers, mut response) = (Vec::new(), Vec::new());
+        let mut response = Vec::new();
         loop {
             match self.next_piece(link, super::OWN_TAG).await? {
                 Piece::Part(part) => {
@@ -349,15 +370,13 @@ impl<H: Holding> Session<H> {
                         self.connection.send(&std::mem::take(&mut response)).await?;
                     } else if link.is_between_responses() {
                         let whole = std::mem::take(&mut response);
-                        if wanted(&whole) {
-                            answers.push(whole);
-                        } else {
+                        if !take(&whole) {
                             self.connection.send(&whole).await?;
                         }
                     }
                 }
                 Piece::Continuation => {}
-                Piece::Tagged(reply) => return Ok((answers, reply)),
+                Piece::Tagged(reply) => return Ok(reply),
                 Piece::Bye(text) => return Err(gone(Some(text))),
             }
         }
@@ -371,7 +390,7 @@ impl<H: Holding> Session<H> {
         name: &MailboxName,
         moves: bool,
     ) -> Result<Reply, Stop> {
-        let items = std::mem::take(&mut source.items);
+        let uids = std::mem::take(&mut source.uids);
         let mut target = match &place {
             None => {
                 let name = name.clone();
@@ -379,17 +398,25 @@ impl<H: Holding> Session<H> {
             }
             Some(place) => Target::Theirs(Box::new(self.link(false, place).await?)),
         };
-        if items.is_empty() {
+        if uids.is_empty() {
             return Ok(Reply::ok(if moves { "No messages to move" } else { "No messages to copy" }));
         }
         if !moves {
+            let items = self.items(source, &uids).await?;
+            if items.len() < uids.len() {
+                return Err(reply::expunged().into());
+            }
             let stored = self.put(source, &mut target, name, &items).await;
             let copied = self.answer(false, stored)?;
             return Ok(Reply::ok("Copy completed").with(ReplyCode::Copied(copied)));
         }
         let at_once = self.settings.message_limits.saving().map_or(MOVE_AT_ONCE, |limit| MOVE_AT_ONCE.min(limit.most()));
-        for items in items.chunks(at_once) {
-            let stored = self.put(source, &mut target, name, items).await;
+        for uids in uids.chunks(at_once) {
+            let items = self.items(source, uids).await?;
+            if items.is_empty() {
+                continue;
+            }
+            let stored = self.put(source, &mut target, name, &items).await;
             let moved = self.answer(false, stored)?;
             self.acknowledge().await?;
             let uids: Vec<Uid> = moved.pairs.iter().map(|(old, _)| *old).collect();
@@ -503,9 +530,7 @@ impl<H: Holding> Session<H> {
                 expunge::removed(self, selected, !removed.is_empty(), Reply::ok("")).await.map(drop)
             }
             (Of::Theirs(link), _) => {
-                let mut set = BytesMut::new();
-                response::uid_set(&mut set, uids.iter().map(|uid| uid.get()));
-                let set = String::from_utf8_lossy(&set).into_owned();
+                let set = uid_set(&uids);
                 for command in [format!("UID STORE {set} +FLAGS.SILENT (\\Deleted)\r\n"), format!("UID EXPUNGE {set}\r\n")] {
                     ok(self.ask(link, &command).await?)?;
                 }
@@ -519,7 +544,8 @@ impl<H: Holding> Session<H> {
 /// Where messages come from.
 struct Source {
     of: Of,
-    items: Vec<Item>,
+    /// Which; what else is to be known of them is asked when it is their turn.
+    uids: Vec<Uid>,
 }
 enum Of {
     Own(Arc<Mailbox>),
@@ -529,6 +555,24 @@ enum Of {
 enum Target {
     Own(Arc<Mailbox>),
     Theirs(Box<Link>),
+}
+
+fn own_items(mailbox: &Mailbox, uids: &[Uid]) -> Vec<Item> {
+    let keywords = mailbox.keywords();
+    let messages = mailbox.read();
+    let item = |row: Row| {
+        let mut flags = BytesMut::new();
+        response::flag_list(&mut flags, row.flags, &keywords, false);
+        let flags = String::from_utf8_lossy(&flags).trim_matches(['(', ')']).to_owned();
+        Item { uid: row.uid, flags, date: row.internal_date, size: row.size }
+    };
+    uids.iter().filter_map(|uid| messages.get(*uid)).map(item).collect()
+}
+
+fn uid_set(uids: &[Uid]) -> String {
+    let mut set = BytesMut::new();
+    response::uid_set(&mut set, uids.iter().map(|uid| uid.get()));
+    String::from_utf8_lossy(&set).into_owned()
 }
 
 fn ok(reply: Reply) -> Result<(), Stop> {

@@ -155,3 +155,20 @@ async fn what_a_client_could_not_append_is_copied_all_the_same() {
     bob.ok("SELECT \"Other Users/ada/Box\"").await;
     bob.ok("MOVE 4 \"Other Users/eve/Box\"").await;
 }
+
+#[tokio::test]
+async fn many_messages_are_moved_a_hundred_at_a_time() {
+    let town = town().await;
+    let mut ada = town.session("ada").await;
+    for number in 4..=120 {
+        ada.append("Box", &message(&format!("ada{number}"), "x")).await;
+    }
+    let mut bob = town.session("bob").await;
+    bob.ok("SELECT \"Other Users/ada/Box\"").await;
+    let moved = bob.ok("MOVE 1:* Box").await;
+    // What is to be known of the second hundred is asked when the first is where it should be.
+    let first = moved.find(" 1:100 4:103] Moved\r\n").unwrap_or_else(|| panic!("{moved}"));
+    assert!(moved[..first].contains("(UID 100 ") && !moved[..first].contains("(UID 101 "), "{moved}");
+    assert!(moved[first..].contains("(UID 101 ") && moved.contains(" 101:120 104:123] Moved\r\n"), "{moved}");
+    assert_eq!((content(&town, "ada", "Box").await.len(), content(&town, "bob", "Box").await.len()), (0, 123));
+}
