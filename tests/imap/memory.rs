@@ -42,6 +42,32 @@ fn a_large_open_mailbox_is_small_in_memory_and_a_closed_one_is_given_back() -> R
     Ok(())
 }
 
+/// Of hostile mail and hostile commands: a message at a time, and no part of it twice.
+#[test]
+fn a_fetch_of_long_headers_or_of_many_ranges_takes_the_memory_of_one_message() -> Result<()> {
+    const MESSAGE_BYTES: usize = 8 << 20;
+    let cluster = Cluster::start(&Demo { nodes: 1, users: 1, dir: None })?;
+    let user = cluster.users[0].clone();
+    let mut imap = Imap::login(&cluster.nodes[0].doors.imap, &user.name, &user.password)?;
+    let header = format!("Subject: long\r\n{}\r\n", "X-Long: line after line\r\n".repeat(MESSAGE_BYTES / 25));
+    for _ in 0..16 {
+        imap.append("INBOX", "", header.as_bytes())?;
+    }
+    let part = format!("Content-Transfer-Encoding: quoted-printable\r\n\r\n{}", "line=20after line\r\n".repeat(MESSAGE_BYTES / 19));
+    imap.append("INBOX", "", part.as_bytes())?;
+    imap.select("INBOX")?;
+    let ranges: Vec<String> = (0..24).map(|start| format!("BINARY.PEEK[1]<{start}.{MESSAGE_BYTES}>")).collect();
+    let process = cluster.nodes[0].process;
+    let before = process.most_resident_bytes()?;
+    for command in ["FETCH 1:16 BODY.PEEK[HEADER]".to_owned(), format!("FETCH 17 ({})", ranges.join(" "))] {
+        imap.command(&command)?.ok()?;
+        let grown = process.most_resident_bytes()?.saturating_sub(before);
+        eprintln!("{} KiB", grown / 1024);
+        ensure!(grown <= 5 * MESSAGE_BYTES as u64, "{command:.40}: {} KiB", grown / 1024);
+    }
+    imap.logout()
+}
+
 fn grown_by_at_most(process: Process, before: u64, limit: u64, what: &str) -> Result<()> {
     wait::until(what, GIVEN_BACK, || {
         let grown = process.resident_bytes()?.saturating_sub(before);

@@ -88,9 +88,18 @@ impl Process {
 
     /// Resident memory in bytes.
     pub fn resident_bytes(self) -> Result<u64> {
+        self.memory("VmRSS:")
+    }
+
+    /// The most that was in memory at once so far.
+    pub fn most_resident_bytes(self) -> Result<u64> {
+        self.memory("VmHWM:")
+    }
+
+    fn memory(self, key: &str) -> Result<u64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid()))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS line: the process has ended")?;
-        let kib: u64 = line.trim().trim_end_matches(" kB").parse().context("VmRSS is not a number")?;
+        let line = status.lines().find_map(|line| line.strip_prefix(key)).context("no such line: the process has ended")?;
+        let kib: u64 = line.trim().trim_end_matches(" kB").parse().context("not a number")?;
         Ok(kib * 1024)
     }
 
