@@ -48,7 +48,17 @@ fn a_fetch_of_long_headers_or_of_many_ranges_takes_the_memory_of_one_message() -
     const MESSAGE_BYTES: usize = 8 << 20;
     let cluster = Cluster::start(&Demo { nodes: 1, users: 1, dir: None })?;
     let user = cluster.users[0].clone();
+    let new = cluster.root.join("mail/_/user1/Maildir/new");
+    fs::create_dir_all(&new)?;
+    // Of another server, with bare line feeds.
+    let bare = format!("Subject: bare\n\n{}", "line after line\n".repeat(MESSAGE_BYTES / 16));
+    let bare_lines = bare.lines().count();
+    for number in 1..=16 {
+        let name = format!("{}.M{number}P42.mail.example.org,S={},W={}", 1_763_000_000 + number, bare.len(), bare.len() + bare_lines);
+        fs::write(new.join(name), &bare)?;
+    }
     let mut imap = Imap::login(&cluster.nodes[0].doors.imap, &user.name, &user.password)?;
+    imap.select("INBOX")?;
     let header = format!("Subject: long\r\n{}\r\n", "X-Long: line after line\r\n".repeat(MESSAGE_BYTES / 25));
     for _ in 0..16 {
         imap.append("INBOX", "", header.as_bytes())?;
@@ -59,11 +69,13 @@ fn a_fetch_of_long_headers_or_of_many_ranges_takes_the_memory_of_one_message() -
     let ranges: Vec<String> = (0..24).map(|start| format!("BINARY.PEEK[1]<{start}.{MESSAGE_BYTES}>")).collect();
     let process = cluster.nodes[0].process;
     let before = process.most_resident_bytes()?;
-    for command in ["FETCH 1:16 BODY.PEEK[HEADER]".to_owned(), format!("FETCH 17 ({})", ranges.join(" "))] {
+    for command in
+        ["FETCH 17:32 BODY.PEEK[HEADER]".to_owned(), format!("FETCH 33 ({})", ranges.join(" ")), "FETCH 1:16 BODY.PEEK[]".to_owned()]
+    {
         imap.command(&command)?.ok()?;
         let grown = process.most_resident_bytes()?.saturating_sub(before);
         eprintln!("{} KiB", grown / 1024);
-        ensure!(grown <= 5 * MESSAGE_BYTES as u64, "{command:.40}: {} KiB", grown / 1024);
+        ensure!(grown <= 8 * MESSAGE_BYTES as u64, "{command:.40}: {} KiB", grown / 1024);
     }
     imap.logout()
 }

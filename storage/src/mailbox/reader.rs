@@ -13,6 +13,7 @@ use crate::{
     Row, StorageError,
     cache::{ENTRY_BYTES_MAX, Key, Kind},
     filesystem::OpenFile,
+    maildir::filename::FileName,
     mime::header_length,
     store::{Store, unix_micros},
 };
@@ -193,6 +194,13 @@ impl Mailbox {
             }
         }
         Err(StorageError::Expunged)
+    }
+
+    /// Whether opening a message reads all of it, as far as its name says: its file has bare line feeds.
+    pub fn is_held_when_open(&self, uid: Uid) -> bool {
+        let columns = self.columns.read();
+        let Some(position) = columns.position(uid) else { return false };
+        FileName::of(&columns.file(position)).base.disk_size != Some(columns.row(position).size)
     }
 
     fn open_file(&self, path: &std::path::Path, size: u64) -> io::Result<(Content, u64)> {

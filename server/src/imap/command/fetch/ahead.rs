@@ -66,7 +66,10 @@ impl<'a, H: Holding> Ahead<'a, H> {
         while !self.rows.is_empty() && self.reading.len() < AHEAD_READS {
             let mut uids = Vec::new();
             while let Some(row) = self.rows.front().filter(|_| uids.len() < self.group) {
-                let cost = self.request.cost(row.size);
+                let cost = match self.request.cost(row.size) {
+                    cost if cost < row.size && self.mailbox.is_held_when_open(row.uid) => row.size,
+                    cost => cost,
+                };
                 let full = self.bytes.saturating_add(cost) > AHEAD_BYTES;
                 if full && !self.costs.is_empty() {
                     break;
