@@ -122,8 +122,12 @@ fn play(seed: u64, time: Duration, out: &Path) -> Result<History> {
         std::fs::write(&path, stacks(&lab, &cluster))?;
         println!("what every thread of every node waited for: {}", path.display());
         for node in &cluster.nodes {
-            println!("log of {}: {}", node.name, node.log_file().display());
+            // The lab's own folder goes with the lab.
+            let path = out.join(format!("chaos-{seed}-{}.log", node.name));
+            std::fs::copy(node.log_file(), &path)?;
+            println!("log of {}: {}", node.name, path.display());
         }
+        print_errors(&Said::read(&cluster.nodes)?);
     }
     outcome?;
     println!(
@@ -179,6 +183,12 @@ fn stacks(lab: &Lab, cluster: &Cluster) -> String {
     cluster.nodes.iter().map(of_node).collect()
 }
 
+fn print_errors(said: &Said) {
+    for (error, count) in &said.errors {
+        println!("logged {count} times: {error}");
+    }
+}
+
 fn read_everything(lab: &Lab, cluster: &Cluster, recorder: &Recorder, nemesis: &Nemesis) -> Result<()> {
     let users: Vec<String> = (1..=cluster.users).map(|user| format!("user{user}")).collect();
     let keep = |read: history::Final| recorder.with(|history| history.finals.push(read));
@@ -215,9 +225,7 @@ fn read_everything(lab: &Lab, cluster: &Cluster, recorder: &Recorder, nemesis: &
     }
     lab.kill_all(cluster.nodes.len())?;
     let said = Said::read(&cluster.nodes)?;
-    for (error, count) in &said.errors {
-        println!("logged {count} times: {error}");
-    }
+    print_errors(&said);
     ensure!(said.broken.is_empty(), "nodes panicked: {:#?}", said.broken);
     recorder.with(|history| {
         history.acknowledgements = said.acknowledgements;

@@ -5,6 +5,7 @@ mod budget;
 mod chaos;
 mod counts;
 mod failover;
+mod late;
 
 use std::{
     env,
@@ -36,6 +37,7 @@ fn run() -> Result<bool> {
             let rounds = option(&arguments, "--rounds")?.map_or(Ok(3), |rounds| rounds.parse()).context("--rounds takes a number")?;
             failover::run(rounds, option(&arguments, "--only")?.as_deref())
         }
+        Some("late") => late::run(),
         Some("acme") => acme::run(),
         Some("chaos") => chaos::run(&chaos_options(&arguments)?),
         Some("check") => chaos::check(arguments.get(1).context("cargo lab check FILE")?.as_ref()),
