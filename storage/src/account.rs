@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use crate::{
     AccountPaths, Cache, IndexProgress, Mailbox, MailboxName, StorageError,
     filesystem::{Filesystem, Shared},
-    hierarchy::{Catalog, acls, annotations, watched::AnnotationLog},
+    hierarchy::{Catalog, acls, annotations, late::FoldersLook, watched::AnnotationLog},
     mailbox::{Look, Status},
     maildir::ceiling::Marks,
     parallel,
@@ -131,6 +131,7 @@ pub struct Account {
     /// Folders that are only to be removed: of deleted mailboxes, of earlier epochs' indexes.
     pub(crate) trash: Mutex<Vec<PathBuf>>,
     pub(crate) set_limits: Mutex<SetLimits>,
+    pub(crate) folders_look: Mutex<FoldersLook>,
     pub(crate) index_progress: Mutex<Option<IndexProgress>>,
     pub(crate) maildirsize: Mutex<Maildirsize>,
     pub(crate) annotations: Mutex<annotations::Cache>,
@@ -197,6 +198,7 @@ impl Account {
             open: Mutex::new(HashMap::new()),
             trash: Mutex::new(opened.old),
             set_limits: Mutex::default(),
+            folders_look: Mutex::default(),
             index_progress: Mutex::default(),
             maildirsize: Mutex::default(),
             annotations: Mutex::default(),
@@ -270,6 +272,7 @@ impl Account {
     ///
     /// What failed in folders of single mailboxes is in the answer and in the log: it is tried again mailbox by mailbox, and keeps nobody else from theirs.
     pub fn run_background_work(&self) -> Result<Vec<StorageError>, StorageError> {
+        self.look_at_folders_when_due();
         let _inside = self.store.enter()?;
         if !self.store.is_live() {
             return Ok(Vec::new());
@@ -302,7 +305,14 @@ impl Account {
     }
     /// Opens a mailbox (shared by all sessions). The first opening after a takeover or by an interval looks at the folder. Blocking.
     pub fn mailbox(self: &Arc<Self>, name: &MailboxName) -> Result<Arc<Mailbox>, StorageError> {
-        self.store.twice(|| self.try_mailbox(name))
+        match self.store.twice(|| self.try_mailbox(name)) {
+            // Its folder may be elsewhere by now.
+            Err(error) if error.is_not_found() => match self.find_folders_again()? {
+                true => self.try_mailbox(name),
+                false => Err(error),
+            },
+            found => found,
+        }
     }
     fn try_mailbox(&self, name: &MailboxName) -> Result<Arc<Mailbox>, StorageError> {
         let _inside = self.store.enter()?;

@@ -88,6 +88,10 @@ impl StorageError {
     pub fn is_over_quota(&self) -> bool {
         matches!(self, StorageError::NoSpace { cause, .. } if cause.kind() == io::ErrorKind::QuotaExceeded)
     }
+    /// What should be there is not.
+    pub(crate) fn is_not_found(&self) -> bool {
+        matches!(self, StorageError::Io { cause, .. } if cause.kind() == io::ErrorKind::NotFound)
+    }
     /// An answer of the file server (EIO, ESTALE, EROFS, a time-out) that may be another one later, without a change by the user.
     pub fn may_pass(&self) -> bool {
         use io::ErrorKind::{Interrupted, ReadOnlyFilesystem, StaleNetworkFileHandle, TimedOut};

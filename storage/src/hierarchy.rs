@@ -10,6 +10,7 @@ pub mod acl;
 pub(crate) mod acls;
 pub(crate) mod annotations;
 mod folders;
+pub(crate) mod late;
 mod opening;
 pub mod shares;
 pub(crate) mod watched;
@@ -26,7 +27,6 @@ use index::{MailboxId, MailboxRecord, ModSeq, ScanDue, UidValidity};
 
 use crate::{
     Account, CreateOptions, Layout, MailboxEntry, MailboxName, SpecialUse, StorageError, Usage,
-    filesystem::replace_small,
     maildir::{
         ceiling::Marks,
         layout::{
@@ -285,8 +285,7 @@ impl Account {
             true => folder.join(format!("{WRITING_PREFIX}{}", self.store.scratch())),
             false => folder.join("tmp").join(self.store.scratch()),
         };
-        let path = folder.join(name);
-        replace_small(self.store.filesystem.as_ref(), &path, &scratch, content).map_err(self.store.io("can't write", path))
+        self.store.replace_small(&folder.join(name), &scratch, content)
     }
     /// `cur`, `new`, `tmp` and empty files.
     fn fill_folder(&self, folder: &Path, files: &[String]) -> io::Result<()> {

@@ -8,9 +8,11 @@
 mod answers;
 mod leftovers;
 mod let_go;
+mod replaced;
 mod retry;
 
 use std::{
+    collections::HashSet,
     io,
     path::{Path, PathBuf},
     sync::{
@@ -69,6 +71,8 @@ pub(crate) struct Store {
     reader: Mutex<Option<IndexReader>>,
     index_folder: Mutex<PathBuf>,
     pub damaged: AtomicBool,
+    /// Something in a folder was not there: the folder may have gone.
+    misses_a_folder: AtomicBool,
     /// Makes a damaged index anew; known once the account is open.
     healer: OnceLock<Weak<Account>>,
     /// Time since opening until which a dead client's delegations may be in force.
@@ -86,6 +90,8 @@ pub(crate) struct Store {
     pub leftovers: AtomicBool,
     /// Until then nothing is stored that can be made again.
     pub keep_again_at: Mutex<Duration>,
+    /// Folders in which nothing of a dead holder is on its way.
+    swept: Mutex<HashSet<PathBuf>>,
 }
 
 /// Sets of header fields that the index keeps.
@@ -107,6 +113,7 @@ impl Store {
             asked: Mutex::default(),
             answers: Mutex::default(),
             leftovers: AtomicBool::new(true),
+            swept: Mutex::default(),
             keep_again_at: Mutex::default(),
             filesystem,
             quota: Quota::default(),
@@ -117,6 +124,7 @@ impl Store {
             writer: Commits::new(index),
             reader: Mutex::new(None),
             damaged: AtomicBool::new(false),
+            misses_a_folder: AtomicBool::new(false),
             healer: OnceLock::new(),
             quiet_until: Mutex::default(),
             commits: AtomicU32::new(0),
@@ -175,7 +183,8 @@ impl Store {
         self.lease.confirm(self.settings.suspended_wait)?;
         Ok(answer)
     }
-    fn ensure_open(&self) -> Result<(), StorageError> {
+    /// Fails while it is closing, and afterwards.
+    pub fn ensure_open(&self) -> Result<(), StorageError> {
         self.ensure_not_abandoned()?;
         if self.phase.load(Ordering::SeqCst) == CLOSING {
             return Err(StorageError::Closing(self.lease.user().clone()));
@@ -364,7 +373,20 @@ impl Store {
     /// An error of the file system.
     pub fn io(&self, doing: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> StorageError {
         let path = path.into();
-        move |cause| io_error(doing, &path, cause)
+        move |cause| {
+            if cause.kind() == io::ErrorKind::NotFound {
+                self.misses_a_folder.store(true, Ordering::SeqCst);
+            }
+            io_error(doing, &path, cause)
+        }
+    }
+    /// Whether something was not where it should be since all folders were found.
+    pub fn misses_a_folder(&self) -> bool {
+        self.misses_a_folder.load(Ordering::SeqCst)
+    }
+    /// The folders were compared with what is known of them.
+    pub fn found_all_folders(&self) {
+        self.misses_a_folder.store(false, Ordering::SeqCst);
     }
 
     /// Time since the account was opened.

@@ -118,19 +118,11 @@ pub(crate) fn read_small(filesystem: &dyn Filesystem, path: &Path, bytes_max: us
     Ok(Some(content))
 }
 
-/// Replaces a small file: readers see the old content or the new. `scratch` is a unique name on the same file system.
-pub(crate) fn replace_small(filesystem: &dyn Filesystem, path: &Path, scratch: &Path, content: &[u8]) -> io::Result<()> {
-    let written = (|| {
-        let mut file = filesystem.create(scratch)?;
-        file.write(content)?;
-        file.finish()?;
-        filesystem.rename(scratch, path)
-    })();
-    if written.is_err() {
-        remove_quietly(filesystem, scratch);
-    }
-    written?;
-    path.parent().map_or(Ok(()), |folder| filesystem.sync_folder(folder))
+/// Makes a small file, durable as soon as its folder is.
+pub(crate) fn write_small(filesystem: &dyn Filesystem, path: &Path, content: &[u8]) -> io::Result<()> {
+    let mut file = filesystem.create(path)?;
+    file.write(content)?;
+    file.finish()
 }
 
 /// Removes what nobody needs; what stays is found later.

@@ -3,7 +3,10 @@
 //! A mailbox appears and disappears by one rename. In the layout `fs` a folder may have others below it that stay: then it is `cur/` alone that is
 //! renamed away, or made last.
 
-use std::{io, path::Path};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use super::Known;
 use crate::{
@@ -79,14 +82,13 @@ impl Account {
         let Some(entries) = has_more else {
             filesystem.rename(&from, &to).map_err(self.store.io("can't rename", &from))?;
             filesystem.sync_folder(maildir).map_err(self.store.io("can't sync", maildir))?;
-            self.trash.lock().push(to);
-            return Ok(());
+            return self.empty_later(to);
         };
         filesystem.create_folder(&to).map_err(self.store.io("can't make", &to))?;
-        self.trash.lock().push(to.clone());
         let cur = from.join("cur");
         filesystem.rename(&cur, &to.join("cur")).map_err(self.store.io("can't rename", &cur))?;
         filesystem.sync_folder(&from).map_err(self.store.io("can't sync", &from))?;
+        self.empty_later(to.clone())?;
         // It is no mailbox any more; what can't be taken away now is, should the mailbox be made again.
         for inner in ["new", "tmp"] {
             if let Err(error) = filesystem.rename(&from.join(inner), &to.join(inner)) {
@@ -96,6 +98,14 @@ impl Account {
         for entry in entries.iter().filter(|entry| entry.is_folder == Some(false)) {
             remove_quietly(filesystem, &from.join(&entry.name));
         }
+        Ok(())
+    }
+
+    /// The background removes what was deleted as long as we held the user. Where the rename took longer than that, the mailbox may be another holder's, who
+    /// brings it back (`what_was_deleted_after_the_lease_is_not_emptied`).
+    fn empty_later(&self, deleted: PathBuf) -> Result<(), StorageError> {
+        self.store.lease.confirm(self.store.settings.suspended_wait)?;
+        self.trash.lock().push(deleted);
         Ok(())
     }
 

@@ -52,7 +52,7 @@ impl Account {
     pub(crate) fn find_mailboxes(&self) -> Result<(), StorageError> {
         let filesystem = self.store.filesystem.as_ref();
         let maildir = &self.store.paths.maildir;
-        let entries = match filesystem.list(maildir) {
+        let mut entries = match filesystem.list(maildir) {
             Ok(entries) => entries,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 create_folders(filesystem, maildir).map_err(self.store.io("can't make", maildir))?;
@@ -60,6 +60,11 @@ impl Account {
             }
             Err(error) => return Err(self.store.io("can't list", maildir)(error)),
         };
+        let records = self.store.with_writer(|index| index.mailboxes())?;
+        let late = self.undo_late_deletions(&entries, &records)?;
+        if late.came_back {
+            entries = filesystem.list(maildir).map_err(self.store.io("can't list", maildir))?;
+        }
         let inbox_entries = match &self.store.paths.inbox {
             None => entries.clone(),
             Some(inbox) => match filesystem.list(inbox) {
@@ -89,11 +94,10 @@ impl Account {
         for problem in &found.problems {
             tracing::warn!(user = %self.store.lease.user(), problem, "a folder is left out");
         }
-        let records = self.store.with_writer(|index| index.mailboxes())?;
         let incomplete = records.iter().filter(|record| matches!(record.scan_due, ScanDue::Rebuild | ScanDue::Takeover));
         self.uncounted.lock().extend(incomplete.map(|record| record.id));
         let left_behind = entries.iter().filter(|entry| entry.name.starts_with(DELETED_PREFIX) || entry.name.starts_with(CREATING_PREFIX));
-        self.trash.lock().extend(left_behind.map(|entry| maildir.join(&entry.name)));
+        self.trash.lock().extend(left_behind.map(|entry| maildir.join(&entry.name)).filter(|path| !late.kept.contains(path)));
         for entry in entries.iter().filter(|entry| entry.name.starts_with(WRITING_PREFIX)) {
             remove_quietly(filesystem, &maildir.join(&entry.name));
         }
@@ -107,16 +111,7 @@ impl Account {
 
         let mut folders: BTreeMap<String, MailboxName> = found.mailboxes.into_iter().collect();
         folders.insert(String::new(), MailboxName::inbox());
-        let mut missing = Vec::new();
-        for record in records {
-            match folders.remove(&record.folder) {
-                Some(name) => {
-                    let special_use = record.special_use.as_deref().and_then(special_use_from);
-                    self.catalog.write().mailboxes.insert(name, Known { id: record.id, folder: record.folder, special_use });
-                }
-                None => missing.push(record),
-            }
-        }
+        let missing = self.match_records(&mut folders, records);
         let earlier_server = self.adopt(folders, missing, &inbox_entries)?;
         self.count_from_index()?;
         // What was handed back and comes again is as new.
@@ -135,7 +130,7 @@ impl Account {
     /// Takes folders over that the index does not know: rebuilt after a loss, or made by another program. Whether an earlier server's lists were found.
     /// `missing`: mailboxes that the index knows in folders that are gone. The one whose UIDVALIDITY a new folder has was renamed, and the index was not
     /// told: it keeps what file names do not say yet.
-    fn adopt(
+    pub(super) fn adopt(
         &self,
         folders: BTreeMap<String, MailboxName>,
         mut missing: Vec<MailboxRecord>,

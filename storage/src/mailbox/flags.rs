@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use super::{Mailbox, StoreOperation, Stored, state::State};
 use crate::{
     Columns, StorageError,
-    filesystem::{read_small, replace_small},
+    filesystem::read_small,
     maildir::{
         beside,
         filename::KEYWORD_LETTERS,
@@ -158,8 +158,7 @@ impl Mailbox {
         self.store.ensure_not_abandoned()?;
         let (lettered, further) = names.split_at(names.len().min(usize::from(KEYWORD_LETTERS)));
         if self.keywords().len() < lettered.len() {
-            replace_small(self.store.filesystem.as_ref(), &path, &scratch, keywords::print(lettered).as_bytes())
-                .map_err(self.store.io("can't write", path))?;
+            self.store.replace_small(&path, &scratch, keywords::print(lettered).as_bytes())?;
         }
         self.write_further(folder, further)?;
         let highest = self.columns.read().highest_modseq();

@@ -19,7 +19,7 @@ use super::{
 use crate::{
     Row, StorageError, Usage,
     columns::UNKNOWN,
-    filesystem::{read_small, remove_quietly, replace_small},
+    filesystem::{read_small, remove_quietly},
     maildir::{
         filename::{FileName, identity},
         scan::{Found, Plan, assign},
@@ -93,7 +93,7 @@ impl Mailbox {
         let filesystem = self.store.filesystem.as_ref();
         if filesystem.attributes(&aside).is_err() {
             let scratch = folder.join("tmp").join(self.store.scratch());
-            replace_small(filesystem, &aside, &scratch, file).map_err(self.store.io("can't keep a damaged list as", &aside))?;
+            self.store.replace_small(&aside, &scratch, file)?;
         }
         tracing::error!(
             list = %path.display(), damage, kept = %aside.display(),
@@ -237,8 +237,7 @@ impl Mailbox {
         list.uid_next = uid_next;
         let own = OwnList { epoch, uid_next };
         let (path, scratch) = (folder.join(own.print()), folder.join("tmp").join(self.store.scratch()));
-        replace_small(self.store.filesystem.as_ref(), &path, &scratch, list.print(false).as_bytes())
-            .map_err(self.store.io("can't write", path))?;
+        self.store.replace_small(&path, &scratch, list.print(false).as_bytes())?;
         self.list_has_guid(list.guid.as_deref());
         Ok(own)
     }

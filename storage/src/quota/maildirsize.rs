@@ -8,12 +8,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use super::{Limits, Usage};
-use crate::{
-    StorageError,
-    filesystem::{read_small, replace_small},
-    maildir::layout::WRITING_PREFIX,
-    store::Store,
-};
+use crate::{StorageError, filesystem::read_small, maildir::layout::WRITING_PREFIX, store::Store};
 
 /// In the Maildir.
 pub(crate) const MAILDIRSIZE_FILE: &str = "maildirsize";
@@ -107,8 +102,7 @@ impl Maildirsize {
         let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
         let content = print_limits(limits) + "\n" + &line(signed(usage.bytes), signed(usage.messages));
         let scratch = store.paths.maildir.join(format!("{WRITING_PREFIX}{}", store.scratch()));
-        store.ensure_not_abandoned()?;
-        replace_small(store.filesystem.as_ref(), &path, &scratch, content.as_bytes()).map_err(store.io("can't write", path))?;
+        store.replace_small(&path, &scratch, content.as_bytes())?;
         self.was_there = true;
         self.written = Some(Written { usage, limits, recounts, bytes: content.len(), renewed: store.now() });
         Ok(())

@@ -9,6 +9,7 @@ mod damage;
 mod faults;
 mod folders;
 mod foreign;
+mod late;
 mod layouts;
 mod leftovers;
 mod listed;
