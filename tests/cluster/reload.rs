@@ -30,6 +30,34 @@ fn a_user_who_is_added_while_the_nodes_run_can_log_in_everywhere() -> Result<()>
     session.logout()
 }
 
+/// The users file of one node is behind another's: that node holds nobody whom it does not know, and makes no folder for them.
+#[test]
+fn a_node_that_does_not_know_a_user_takes_no_mail_for_them() -> Result<()> {
+    let cluster = Cluster::start(&Demo { nodes: 2, users: 1, dir: None })?;
+    let [behind, ahead] = cluster.nodes.as_slice() else { tests::bail!("two nodes") };
+    let of_all = cluster.root.join("users");
+    let newer = cluster.root.join("newer");
+    fs::write(&newer, format!("{}late:{{PLAIN}}secret::::::pin={}\n", fs::read_to_string(&of_all)?, behind.doors.name))?;
+    append(ahead, &format!("[auth]\npasswd_file = {newer:?}\n"))?;
+    let deliver = || {
+        let mut lmtp = Lmtp::connect(&ahead.doors.lmtp)?;
+        lmtp.command("LHLO localhost")?;
+        lmtp.command("MAIL FROM:<a@localhost>")?;
+        let known = lmtp.command("RCPT TO:<late>")?;
+        ensure!(known.code == 250, "{known:?}");
+        lmtp.command("DATA")?.expect(354)?;
+        lmtp.wire().send(b"Subject: one\r\n\r\nhello\r\n.\r\n")?;
+        lmtp.reply()
+    };
+    let reply = wait::until("one node to know the user", NOTICED, deliver)?;
+    ensure!(reply.code == 451, "{reply:?}");
+    ensure!(Imap::login(&ahead.doors.imap, "late", "secret").is_err(), "a session began at a node that knows no such user");
+    let folder = cluster.root.join("mail/_/late");
+    ensure!(!folder.exists(), "{} was made", folder.display());
+    fs::copy(&newer, &of_all)?;
+    wait::until("the mail to be taken", NOTICED, || deliver()?.expect(250).map(drop))
+}
+
 #[test]
 fn a_changed_limit_is_in_force_without_a_restart() -> Result<()> {
     let cluster = Cluster::start(&Demo { nodes: 1, users: 1, dir: None })?;

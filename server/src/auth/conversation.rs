@@ -1,5 +1,6 @@
 //! Leads one SASL exchange: what the mechanisms ask for is looked up, and what they prove is decided.
 
+use affinity::Address;
 use tokio::time::Instant;
 
 use super::{
@@ -264,6 +265,11 @@ impl Conversation {
     async fn without_password(&self, login: &str) -> Result<Login, Refusal> {
         let state = self.auth.inner.state.load_full();
         admit(&state, self.client.address.ip())?;
+        let vouched = login.rsplit_once(sasl::AUTHZID_SEPARATOR).map_or(login, |(_, name)| name);
+        let whole = Address::parse(vouched, &state.section.names).is_ok_and(|name| name.master.is_none() && name.detail.is_none());
+        if !whole {
+            return Err(Refusal::wrong("a name in a token or a certificate can't name a master user or a detail"));
+        }
         let claim = self.auth.claim(&state, login, &self.client, self.protocol, false).await?;
         if claim.account.is_none() {
             return Err(self.auth.failed(&claim, &self.client, "unknown user"));

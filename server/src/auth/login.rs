@@ -158,11 +158,18 @@ impl Authenticator {
         client: &Client,
         protocol: Protocol,
     ) -> Result<Login, Refusal> {
-        if self.is_remembered(state, &claim, password) {
+        // Guessers can't keep users out of where they got in before; elsewhere the right guess waits like the wrong ones
+        // (`a_remembered_password_is_guessed_no_faster`).
+        let address = client.address.ip();
+        let mut is_right = self.inner.penalty.knows(address, claim.counted()) && self.is_remembered(state, &claim, password);
+        if !is_right {
+            self.wait_turn(state, &claim, address).await?;
+            is_right = self.is_remembered(state, &claim, password);
+        }
+        if is_right {
             self.succeeded(&claim, client);
             return self.permit(state, &claim, client, protocol).await;
         }
-        self.wait_turn(state, &claim, client.address.ip()).await?;
         let unsure = match self.by_app_password(state, &claim, password, client, protocol).await {
             Ok(Some(login)) => return login,
             Ok(None) => None,

@@ -149,7 +149,13 @@ impl OAuth {
             return refused(format!("the token has no claim {claim:?} with a name"));
         };
         // An address that its owner never proved is not its owner's.
-        if claim == "email" && claims.get("email_verified") == Some(&Value::Bool(false)) {
+        let is_verified = match claims.get("email_verified") {
+            None => true,
+            // Some providers write it as a string.
+            Some(Value::String(said)) => said == "true",
+            Some(said) => *said == Value::Bool(true),
+        };
+        if claim == "email" && !is_verified {
             return refused("the address in the token is not verified".to_owned());
         }
         let fields = self.section.claims.iter().filter_map(|(field, claim)| Some((field.clone(), text(claims.get(claim)?)))).collect();

@@ -189,7 +189,8 @@ impl Penalty {
         }
     }
 
-    fn knows(&self, address: IpAddr, user: Option<&str>) -> bool {
+    /// Whether this user got in from there of late.
+    pub fn knows(&self, address: IpAddr, user: Option<&str>) -> bool {
         user.is_some_and(|user| self.got_in.contains_key(&(counted(address), self.hasher.hash_one(user))))
     }
 

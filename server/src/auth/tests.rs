@@ -122,6 +122,46 @@ async fn failures_delay_the_next_attempt_and_a_success_ends_that() {
     assert_eq!(timed("a").await, (true, 0));
 }
 
+/// That it is remembered here helps its user where they got in before, and nobody else.
+#[tokio::test(start_paused = true)]
+async fn a_remembered_password_is_guessed_no_faster() {
+    let auth = Fixture::new("ada:a\n").open();
+    assert_eq!(verify_from("192.0.2.2", &auth, "ada", "a").await, accepted("ada"));
+    for _ in 0..3 {
+        assert_eq!(verify(&auth, "ada", "guess").await, Err(AuthError::WrongCredentials));
+    }
+    let started = Instant::now();
+    assert_eq!(verify_from("192.0.2.2", &auth, "ada", "a").await, accepted("ada"));
+    assert_eq!(started.elapsed().as_millis(), 0);
+    for _ in 0..3 {
+        assert_eq!(verify(&auth, "ada", "guess").await, Err(AuthError::WrongCredentials));
+    }
+    let started = Instant::now();
+    assert_eq!(verify(&auth, "ada", "a").await, accepted("ada"));
+    assert!(started.elapsed() >= Duration::from_secs(4), "{:?}", started.elapsed());
+}
+
+/// Whoever chooses their own name at a provider or an authority becomes nobody else by it.
+#[tokio::test(start_paused = true)]
+async fn a_name_in_a_certificate_is_a_whole_name() {
+    let mut fixture = Fixture::new("ada:a\nadmin:secret::::::master=yes\n");
+    fixture.section.mechanisms = vec!["EXTERNAL".to_owned()];
+    let auth = fixture.open();
+    let external = async |name: &str, authzid: &str| {
+        let facts = crate::tls::TlsFacts { certificate_name: Some(name.to_owned()), ..crate::tls::TlsFacts::default() };
+        let mut exchange = auth.begin("EXTERNAL", &client("192.0.2.1", true), Some(&facts), Protocol::Imap).unwrap();
+        match exchange.respond(Some(authzid.as_bytes())).await {
+            Turn::Done(decided) => decided,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(external("ada", "").await, accepted("ada"));
+    assert_eq!(external("admin", "ada").await, Ok(Login { user: user("ada"), master: Some(user("admin")) }));
+    for name in ["ada*admin", "ada+x", "+x", "nobody"] {
+        assert_eq!(external(name, "").await, Err(AuthError::WrongCredentials), "{name}");
+    }
+}
+
 /// Many connections of one address guess no faster than a few, and what they keep waiting is never called a wrong password.
 #[tokio::test(start_paused = true)]
 async fn guesses_on_many_connections_are_no_more_than_on_a_few() {
@@ -144,9 +184,9 @@ async fn guesses_on_many_connections_are_no_more_than_on_a_few() {
     assert!(took < Duration::from_millis(100), "{took:?}");
     let started = Instant::now();
     assert_eq!(
-        (verify(&auth, "bob", "b").await, started.elapsed().as_millis()),
+        (verify_from("192.0.2.2", &auth, "bob", "b").await, started.elapsed().as_millis()),
         (accepted("bob"), 0),
-        "what was right of late waits for nobody"
+        "who got in there of late waits for nobody"
     );
 }
 

@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// Recipients that are routed or stored at once: enough to keep the file system busy, few enough for other senders.
-const PARALLEL: usize = 32;
+pub(super) const PARALLEL: usize = 32;
 /// How much of a message is sent at once.
 const CHUNK_BYTES: usize = 64 * 1024;
 /// How long another node may take to store a message for all its recipients.

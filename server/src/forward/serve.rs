@@ -5,6 +5,7 @@ use std::{io, pin::pin, sync::Arc, time::Duration};
 use affinity::HolderId;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
+    sync::Semaphore,
     task::JoinSet,
     time::timeout,
 };
@@ -13,6 +14,7 @@ use tracing::Instrument;
 use super::{
     Held, Mark,
     accounts::{Claim, Opened},
+    deliver::PARALLEL,
     frames::{self, AtHolder, DeliveryReply, Redirect, Request, SessionReply},
     goodbyes::ENDED,
     held::Use,
@@ -223,9 +225,11 @@ async fn deliver(
     let message = timeout(MESSAGE_TIMEOUT, receive(node, stream, bytes)).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
     let delivery = Delivery::new(node.deliveries.clone(), &node.config(), client, envelope, message, to.len());
     let mut storing = JoinSet::new();
+    let permits = Arc::new(Semaphore::new(PARALLEL));
     for (index, addressee) in to.into_iter().enumerate() {
-        let (node, delivery) = (node.clone(), delivery.clone());
+        let (node, delivery, permits) = (node.clone(), delivery.clone(), permits.clone());
         storing.spawn(async move {
+            let _permit = permits.acquire_owned().await;
             let reply = match open(&node, &addressee.user, Use::Delivery).await {
                 Ok(held) => DeliveryReply::Done(delivery.store(&held, &addressee).await),
                 Err(NotHere::Redirect(redirect)) => DeliveryReply::NotMine(redirect),

@@ -148,11 +148,13 @@ impl Node {
         self.config.load_full()
     }
 
-    /// Where a user's mail is, by the settings and by what the sources say of them.
+    /// Where a user's mail is, by the settings and by what the sources say of them. Whom this node's sources do not know (any more, or not yet) it opens nothing
+    /// for: what the settings alone say may be another place (`a_node_that_does_not_know_a_user_takes_no_mail_for_them`).
     pub async fn account_paths(&self, user: &UserName) -> Result<AccountPaths, RouteError> {
         let unclear = |reason: String| RouteError::Users { user: user.clone(), reason };
         let record = self.auth.record(user).await.map_err(|error| unclear(error.to_string()))?;
-        let paths = self.config().account_paths(user, record.as_deref()).map_err(unclear)?;
+        let Some(record) = record else { return Err(unclear("no source of this node knows them".to_owned())) };
+        let paths = self.config().account_paths(user, Some(&record)).map_err(unclear)?;
         for path in [Some(&paths.maildir), Some(&paths.index), paths.inbox.as_ref()].into_iter().flatten() {
             if !sandbox::permits(path) {
                 return Err(unclear(format!("{} is outside of this node's sandbox: add it to node.sandbox_paths", path.display())));

@@ -78,6 +78,7 @@ async fn a_token_is_believed_only_if_everything_fits() {
         (changed("scope", json!("openid")), "lacks the scope"),
         (changed("email", json!("")), "no claim"),
         (changed("email_verified", json!(false)), "not verified"),
+        (changed("email_verified", json!("false")), "not verified"),
         (signer.sign(&without_exp), "exp"),
         (secret, "HS256 is not in auth.oauth.algorithms"),
         ("a.b.c".to_owned(), "can't be read"),

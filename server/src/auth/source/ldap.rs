@@ -125,6 +125,11 @@ impl Ldap {
         self.auth == LdapAuth::Bind
     }
 
+    /// Whether it says different things to different logins of one user.
+    pub fn asks_who(&self) -> bool {
+        self.base.asks_who() || self.filter.asks_who()
+    }
+
     /// The entry of one user.
     pub async fn find(&self, asker: &Asker) -> Result<Option<Found>, String> {
         let base = self.base.fill(asker, |value| dn_escape(value).into_owned());

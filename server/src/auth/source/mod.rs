@@ -98,6 +98,8 @@ struct Source {
     kind: Kind,
     /// `None`: it is in memory anyway.
     remembered: Option<Memory>,
+    /// What it says depends on where a login comes from, or on its protocol: it is asked at each.
+    asks_who: bool,
 }
 
 /// What a remote source said last, of as many users as `auth.cache_users`.
@@ -113,6 +115,8 @@ struct Memory {
 struct Said {
     answer: Option<Account>,
     at: Instant,
+    /// To one login; it answers nobody else.
+    to_one: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -156,10 +160,13 @@ impl Memory {
     fn answer(&self, user: &UserName) -> Option<Option<Account>> {
         let said = self.said.get(user)?;
         let lifetime = if said.answer.is_some() { self.lifetimes.found } else { self.lifetimes.unknown };
-        (said.at >= self.since && said.at.elapsed() < lifetime).then_some(said.answer)
+        (!said.to_one && said.at >= self.since && said.at.elapsed() < lifetime).then_some(said.answer)
     }
-    fn keep(&self, user: &UserName, answer: Option<Account>) {
-        self.said.insert(user.clone(), Said { answer, at: Instant::now() });
+    fn keep(&self, user: &UserName, answer: Option<Account>, to_one: bool) {
+        // That one login is refused says nothing of the user.
+        if !to_one || answer.is_some() {
+            self.said.insert(user.clone(), Said { answer, at: Instant::now(), to_one });
+        }
     }
     fn last(&self, user: &UserName) -> Option<Arc<UserRecord>> {
         Some(self.said.get(user)?.answer?.record)
@@ -179,7 +186,8 @@ struct Reading {
 }
 
 impl Sources {
-    /// Sets the sources up; users files are read, other sources are first asked when they are needed. `old` sources that stay the same are kept.
+    /// Sets the sources up; users files are read, other sources are first asked when they are needed. What `old` ones said last
+    /// is known.
     pub fn open(section: &AuthSection, passwd_file: PathBuf, old: Option<&Sources>) -> anyhow::Result<Sources> {
         let scheme = Scheme::parse(&section.default_scheme)
             .with_context(|| format!("password scheme {:?} (auth.default_scheme) is not supported", section.default_scheme))?;
@@ -191,15 +199,8 @@ impl Sources {
                 SourceSection::PasswdFile(file) => {
                     let path = file.file.clone().unwrap_or_else(|| passwd_file.clone());
                     let name = format!("passwd-file {}", path.display());
-                    let kept = old.and_then(|old| old.users_files().find(|file| file.path() == path).cloned());
-                    let file = match kept {
-                        Some(file) => {
-                            file.read_again(&section.names, scheme)?;
-                            file
-                        }
-                        None => Arc::new(UsersFile::open(path, &section.names, scheme)?),
-                    };
-                    (name, Kind::UsersFile(file), false)
+                    // A file of its own: should a later source fail, the old users stay as they were read.
+                    (name, Kind::UsersFile(Arc::new(UsersFile::open(path, &section.names, scheme)?)), false)
                 }
                 SourceSection::Static(fixed) => ("static".to_owned(), Kind::Fixed(Fixed::new(fixed, &section.names, scheme)?), false),
                 SourceSection::Sql(sql) => (format!("sql {:?}", sql.driver).to_lowercase(), Kind::Sql(Sql::new(sql)?), true),
@@ -211,7 +212,12 @@ impl Sources {
             };
             let before = old.and_then(|old| old.list.iter().find(|source| source.name == name)?.remembered.as_ref());
             let remembered = remote.then(|| Memory::new(section, before));
-            list.push(Source { name, kind, remembered });
+            let asks_who = match &kind {
+                Kind::Sql(sql) => sql.asks_who(),
+                Kind::Ldap(ldap) => ldap.asks_who(),
+                Kind::UsersFile(_) | Kind::Fixed(_) | Kind::Helper(_) => false,
+            };
+            list.push(Source { name, kind, remembered, asks_who });
         }
         Ok(Sources { list, reading: Reading { rules: section.names.clone(), scheme } })
     }
@@ -283,8 +289,10 @@ impl Sources {
 
 impl Source {
     async fn find(&self, place: usize, asker: &Asker, fresh: bool, reading: &Reading) -> Result<Option<Account>, Down> {
+        let to_one = self.asks_who && asker.client.is_some();
         if let Some(remembered) = &self.remembered
             && !fresh
+            && !to_one
             && let Some(answer) = remembered.answer(&asker.user)
         {
             return Ok(answer);
@@ -304,7 +312,7 @@ impl Source {
         let found = found.map_err(|why| Down { source_name: self.name.clone(), why })?;
         let answer = found.map(|(record, credential)| Account { record, credential, source: place });
         if let Some(remembered) = &self.remembered {
-            remembered.keep(&asker.user, answer.clone());
+            remembered.keep(&asker.user, answer.clone(), to_one);
         }
         Ok(answer)
     }
@@ -399,6 +407,41 @@ mod tests {
             assert!(!ask().await);
             assert_eq!(rule(), None, "there is no such user any more");
         }
+    }
+
+    #[tokio::test]
+    async fn what_one_login_is_told_answers_no_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let (_database, mut section, _) = database(folder.path(), Duration::from_secs(3600));
+        let SourceSection::Sql(sql) = &mut section.source[0] else { panic!("the source is SQL") };
+        sql.query = "SELECT password, quota_rule FROM users WHERE name = %u AND (%s <> 'pop3' OR %r = '192.0.2.7')".to_owned();
+        let sources = Sources::open(&section, "unused".into(), None).unwrap();
+        let login = |address: &str, protocol| Asker { user: user("ada"), client: Some((address.parse().unwrap(), protocol)) };
+        let may = async |asker: Asker| sources.find(&asker, false).await.unwrap().is_some();
+        for _ in 0..2 {
+            assert!(may(login("192.0.2.1", Protocol::Imap)).await);
+            assert!(!may(login("192.0.2.1", Protocol::Pop3)).await);
+            assert!(sources.known(&user("ada")).is_some(), "that one login is refused is no news of the user");
+            assert!(may(login("192.0.2.7", Protocol::Pop3)).await);
+            assert!(may(Asker::lookup(&user("ada"))).await);
+        }
+    }
+
+    #[tokio::test]
+    async fn settings_that_are_refused_change_no_users() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("users");
+        std::fs::write(&file, "ada:{PLAIN}a\n").unwrap();
+        let files = SourceSection::PasswdFile(crate::config::auth::PasswdFileSection { file: Some(file.clone()) });
+        let section = AuthSection { source: vec![files], ..AuthSection::default() };
+        let auth = crate::auth::Authenticator::open(&section, file.clone()).unwrap();
+        std::fs::write(&file, "bob:{PLAIN}b\n").unwrap();
+        let wrong = SqlSection { query: "SELECT %z".to_owned(), ..SqlSection::default() };
+        let refused = AuthSection { source: vec![section.source[0].clone(), SourceSection::Sql(wrong)], ..section.clone() };
+        assert!(auth.reload(&refused).is_err());
+        assert!(auth.known(&user("ada")).is_some() && auth.known(&user("bob")).is_none());
+        auth.reload(&section).unwrap();
+        assert!(auth.known(&user("ada")).is_none() && auth.known(&user("bob")).is_some());
     }
 
     #[tokio::test]

@@ -67,6 +67,11 @@ impl Sql {
         Ok(Sql { database, query, bound, limit: section.timeout, turns })
     }
 
+    /// Whether it says different things to different logins of one user.
+    pub fn asks_who(&self) -> bool {
+        self.bound.iter().any(|variable| variable.is_of_login())
+    }
+
     /// The row of one user.
     pub async fn find(&self, asker: &Asker) -> Result<Option<Fields>, String> {
         let turn = self.turns.enter().await.map_err(|busy| busy.to_string())?;

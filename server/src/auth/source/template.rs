@@ -28,6 +28,10 @@ pub enum Variable {
 }
 
 impl Variable {
+    /// Whether it tells one login of a user from another.
+    pub fn is_of_login(self) -> bool {
+        matches!(self, Variable::Address | Variable::Protocol)
+    }
     /// Its value; empty where there is none.
     pub fn of(self, asker: &Asker) -> String {
         match self {
@@ -41,6 +45,10 @@ impl Variable {
 }
 
 impl Template {
+    /// Whether it differs between logins of one user.
+    pub fn asks_who(&self) -> bool {
+        self.parts.iter().any(|part| matches!(part, Part::Variable(variable) if variable.is_of_login()))
+    }
     /// Reads a text.
     pub fn parse(text: &str) -> Result<Template, String> {
         let mut parts = Vec::new();

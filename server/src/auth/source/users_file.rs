@@ -79,12 +79,6 @@ impl UsersFile {
         Arc::clone(&self.present.load().users)
     }
 
-    /// Reads it again; on error the old users stay. Blocking.
-    pub fn read_again(&self, rules: &NameRules, scheme: Scheme) -> anyhow::Result<()> {
-        let _reading = self.reading.lock();
-        self.store(rules, scheme)
-    }
-
     /// One user. Looks at the file now and then in the background; for a user who isn't known, waits for that.
     pub async fn find(self: &Arc<Self>, user: &UserName) -> Option<(Arc<UserRecord>, Credential)> {
         let known = self.present.load().users.get(user).is_some();
