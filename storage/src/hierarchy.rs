@@ -30,7 +30,8 @@ use crate::{
     maildir::{
         ceiling::Marks,
         layout::{
-            CREATING_PREFIX, SUBSCRIPTIONS_FILE, WRITING_PREFIX, print_subscriptions, special_use_file, special_use_name, validity_file,
+            CREATING_PREFIX, SUBSCRIPTIONS_BYTES_MAX, SUBSCRIPTIONS_FILE, WRITING_PREFIX, print_subscriptions, special_use_file,
+            special_use_name, validity_file,
         },
     },
     store::unix_micros,
@@ -128,6 +129,7 @@ impl Account {
         name.check_new()?;
         self.store.paths.layout.folder(name)?;
         self.ensure_free(name)?;
+        self.ensure_room(self.missing_parents(name).len() + 1)?;
         self.create_parents(name)?;
         let validity = self.make(name, options.special_use)?;
         self.list_changed();
@@ -178,6 +180,7 @@ impl Account {
         if to == from || to.is_below(from) {
             return Err(StorageError::NotAllowed("a mailbox can't be moved below itself"));
         }
+        self.ensure_room(self.missing_parents(to).len() + usize::from(from.is_inbox()))?;
         if from.is_inbox() {
             self.create_parents(to)?;
             self.make(to, None)?;
@@ -206,16 +209,18 @@ impl Account {
         }
         self.create_parents(to)?;
         let ids: Vec<MailboxId> = moves.iter().map(|(.., known)| known.id).collect();
-        match self.store.paths.layout {
+        let renamed = match self.store.paths.layout {
             Layout::MaildirPlusPlus => moves.into_iter().try_for_each(|(old, new, known)| {
                 let (source, target) = (known.folder.clone(), Layout::MaildirPlusPlus.folder(&new)?);
                 self.move_folder(&source, &target, vec![(old, new, known)])
-            })?,
+            }),
             // The folders below move along.
-            Layout::Fs => self.move_folder(&Layout::Fs.folder(from)?, &Layout::Fs.folder(to)?, moves)?,
-        }
-        self.shared_mailboxes_changed(&ids, false)?;
+            Layout::Fs => self.move_folder(&Layout::Fs.folder(from)?, &Layout::Fs.folder(to)?, moves),
+        };
+        // Also of those that were renamed before one failed.
+        let told = self.shared_mailboxes_changed(&ids, false);
         self.list_changed();
+        renamed.and(told)?;
         self.store.acknowledge(())
     }
 
@@ -226,7 +231,13 @@ impl Account {
         let mut names = self.catalog.read().subscriptions.clone();
         let changed = if subscribed { names.insert(name.clone()) } else { names.remove(name) };
         if changed {
-            self.replace_file(&self.store.paths.maildir, SUBSCRIPTIONS_FILE, print_subscriptions(&names).as_bytes())?;
+            let file = print_subscriptions(&names);
+            // Of mailboxes there may yet be, or were: a client that goes on subscribing has no more than what is read again.
+            let most = self.store.settings.mailboxes_max.saturating_mul(2);
+            if subscribed && (names.len() > most || file.len() > SUBSCRIPTIONS_BYTES_MAX) {
+                return Err(StorageError::Limit { what: "the number of subscriptions", limit: u64::try_from(most).unwrap_or(u64::MAX) });
+            }
+            self.replace_file(&self.store.paths.maildir, SUBSCRIPTIONS_FILE, file.as_bytes())?;
             self.catalog.write().subscriptions = names;
             self.list_changed();
         }
@@ -242,13 +253,18 @@ impl Account {
         if name.is_inbox() || catalog.mailboxes.contains_key(name) {
             return Err(StorageError::MailboxExists(name.clone()));
         }
+        Ok(())
+    }
+    /// Whether so many more mailboxes may be made.
+    fn ensure_room(&self, more: usize) -> Result<(), StorageError> {
         let limit = self.store.settings.mailboxes_max;
-        if catalog.mailboxes.len() >= limit {
+        if more > 0 && self.catalog.read().mailboxes.len() + more > limit {
             return Err(StorageError::Limit { what: "the number of mailboxes", limit: u64::try_from(limit).unwrap_or(u64::MAX) });
         }
         Ok(())
     }
-    fn create_parents(&self, name: &MailboxName) -> Result<(), StorageError> {
+    /// Levels above that are no mailboxes yet, topmost last.
+    fn missing_parents(&self, name: &MailboxName) -> Vec<MailboxName> {
         let mut missing = Vec::new();
         let mut above = name.parent();
         while let Some(parent) = above {
@@ -257,7 +273,10 @@ impl Account {
             }
             above = parent.parent();
         }
-        for parent in missing.into_iter().rev() {
+        missing
+    }
+    fn create_parents(&self, name: &MailboxName) -> Result<(), StorageError> {
+        for parent in self.missing_parents(name).into_iter().rev() {
             self.make(&parent, None)?;
         }
         Ok(())

@@ -13,8 +13,8 @@ use crate::{
 
 /// The file with the subscriptions, in the Maildir.
 pub(crate) const SUBSCRIPTIONS_FILE: &str = "subscriptions";
-/// Longest `subscriptions` file that is read: tens of thousands of names.
-pub(crate) const SUBSCRIPTIONS_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Longest `subscriptions` file that is read and written: tens of thousands of names. Tests have few.
+pub(crate) const SUBSCRIPTIONS_BYTES_MAX: usize = if cfg!(test) { 64 * 1024 } else { 4 * 1024 * 1024 };
 /// An empty file that says that a folder is a mailbox (Maildir++).
 pub(crate) const FOLDER_MARK: &str = "maildirfolder";
 /// Folders on their way out: no leading dot, so that no listing of mailboxes shows them.

@@ -45,6 +45,46 @@ fn a_new_user_is_subscribed_where_the_settings_say_so() {
     assert!(subscribed(&User::new().open(Handover::Clean)).is_empty());
 }
 
+#[test]
+fn mailboxes_have_a_limit_and_a_rename_needs_no_room() {
+    let mut user = User::new();
+    user.settings.mailboxes_max = 4;
+    let held = user.open(Handover::Clean);
+    let is_limit = |made: Result<(), StorageError>| matches!(made, Err(StorageError::Limit { limit: 4, .. }));
+    let create = |text: &str| held.create(&name(text), CreateOptions::default()).map(drop);
+    assert!(is_limit(create("a/b/c")), "with its parents it is one too many");
+    assert_eq!(names(&held), ["INBOX", "Sent"], "no parent is left behind");
+    create("a/b").unwrap();
+    assert!(is_limit(create("d")));
+    held.rename(&name("a"), &name("d")).unwrap();
+    assert!(is_limit(held.rename(&name("d/b"), &name("e/f"))));
+    assert!(is_limit(held.rename(&MailboxName::inbox(), &name("e"))));
+    assert_eq!(names(&held), ["INBOX", "Sent", "d", "d/b"]);
+}
+
+#[test]
+fn subscriptions_have_a_limit() {
+    let mut user = User::new();
+    user.settings.mailboxes_max = 3;
+    let held = user.open(Handover::Clean);
+    for number in 1..=6 {
+        held.set_subscribed(&name(&format!("list{number}")), true).unwrap();
+    }
+    assert!(matches!(held.set_subscribed(&name("list7"), true), Err(StorageError::Limit { limit: 6, .. })));
+    held.set_subscribed(&name("list1"), false).unwrap();
+    held.set_subscribed(&name("list7"), true).unwrap();
+    // All that is kept is read again.
+    user.settings.mailboxes_max = 100_000;
+    let long = "x".repeat(200);
+    held.close().unwrap();
+    let held = user.open(Handover::Clean);
+    let last = (0..).find(|number| held.set_subscribed(&name(&format!("{long}/{number}")), true).is_err());
+    assert!(last.is_some_and(|last| last > 100), "{last:?}");
+    let known = held.list().unwrap().len();
+    held.close().unwrap();
+    assert_eq!(user.open(Handover::Clean).list().unwrap().len(), known);
+}
+
 /// Levels that differ though they look or fold alike, of every plane; some folders of which are as long as file names may be.
 fn level() -> impl Strategy<Value = String> {
     prop_oneof![

@@ -43,7 +43,15 @@ pub async fn list<H: Holding>(session: &mut Session<H>, state: &State, list: &Li
     let mut entries = session.held.run(|account| account.list()).await?;
     let theirs = session.list_theirs(list, &mut entries).await;
     let mut links = Links::default();
-    let lines = select(&entries, list);
+    let patterns = list.patterns.clone();
+    let reference = list.reference.clone();
+    // Thousands of names with any pattern: not beside other sessions.
+    let matching = move |_: &Arc<Account>| {
+        let fits = matching(&entries, &reference, &patterns);
+        Ok((entries, fits))
+    };
+    let (entries, fits) = session.held.run(matching).await?;
+    let lines = select(&entries, &fits, list);
     if let Some(items) = &list.return_status {
         status::notice(session, state, items);
     }
@@ -171,10 +179,14 @@ struct Line<'a> {
     subscribed_child: bool,
 }
 
-/// Which entries a LIST names, in order.
-fn select<'a>(entries: &'a [MailboxEntry], list: &List) -> Vec<Line<'a>> {
-    let patterns: Vec<Pattern> = list.patterns.iter().map(|pattern| Pattern::new(&list.reference, pattern)).collect();
-    let matches = |entry: &MailboxEntry| patterns.iter().any(|pattern| pattern.matches(&entry.name));
+/// Which of the entries have names that fit.
+fn matching(entries: &[MailboxEntry], reference: &str, patterns: &[String]) -> Vec<bool> {
+    let patterns: Vec<Pattern> = patterns.iter().map(|pattern| Pattern::new(reference, pattern)).collect();
+    entries.iter().map(|entry| patterns.iter().any(|pattern| pattern.matches(&entry.name))).collect()
+}
+
+/// Which entries a LIST names, in order. `fits`: as [`matching`] says.
+fn select<'a>(entries: &'a [MailboxEntry], fits: &[bool], list: &List) -> Vec<Line<'a>> {
     let selected = |entry: &MailboxEntry| {
         let selected = if list.select_subscribed {
             entry.subscribed
@@ -185,17 +197,17 @@ fn select<'a>(entries: &'a [MailboxEntry], list: &List) -> Vec<Line<'a>> {
     };
     let (mut above, mut above_untold) = (HashSet::new(), HashSet::new());
     if list.select_recursive_match {
-        let subscribed = || entries.iter().filter(|entry| entry.subscribed);
-        above = levels_above(subscribed());
+        let subscribed = || entries.iter().zip(fits).filter(|(entry, _)| entry.subscribed);
+        above = levels_above(subscribed().map(|(entry, _)| entry));
         // Of a child that is told of itself, its parents need not tell (RFC 5258 §3.5).
-        above_untold = levels_above(subscribed().filter(|entry| !matches(entry) || !selected(entry)));
+        above_untold = levels_above(subscribed().filter(|(entry, fits)| !**fits || !selected(entry)).map(|(entry, _)| entry));
     }
     let line = |entry: &'a MailboxEntry| {
         let is_above = |levels: &HashSet<&str>| levels.contains(entry.name.as_str());
         let told = selected(entry) || is_above(&above_untold);
         told.then(|| Line { entry, subscribed_child: is_above(&above) })
     };
-    entries.iter().filter(|entry| matches(entry)).filter_map(line).collect()
+    entries.iter().zip(fits).filter(|(_, fits)| **fits).filter_map(|(entry, _)| line(entry)).collect()
 }
 
 fn levels_above<'a>(entries: impl Iterator<Item = &'a MailboxEntry>) -> HashSet<&'a str> {
@@ -219,25 +231,31 @@ fn attributes(entry: &MailboxEntry, list: &List, enabled: Enabled) -> Vec<&'stat
 /// LSUB (RFC 3501 §6.3.9).
 pub async fn lsub<H: Holding>(session: &mut Session<H>, reference: &str, pattern: &str) -> Result<Reply, Stop> {
     let names = session.enabled.names();
-    let entries = session.held.run(|account| account.list()).await?;
-    for (mailbox, attributes) in subscriptions(&entries, reference, pattern) {
+    let (reference, pattern) = (reference.to_owned(), pattern.to_owned());
+    let look = move |account: &Arc<Account>| {
+        let found = subscriptions(&account.list()?, &reference, &pattern);
+        Ok(found)
+    };
+    let found = session.held.run(look).await?;
+    for (mailbox, is_level) in found {
+        let (attributes, mailbox): (&[&str], _) = (if is_level { &["\\NoSelect"] } else { &[] }, mailbox.as_str());
         response::lsub(session.connection.output(), ListLine { attributes, mailbox, ..ListLine::default() }, names);
         session.connection.flush_if_large().await?;
     }
     Ok(Reply::ok("Lsub completed"))
 }
 
-/// Subscribed names that fit; with `%` also levels above subscribed names, as \NoSelect: they are not subscribed themselves.
-fn subscriptions<'a>(entries: &'a [MailboxEntry], reference: &str, pattern: &str) -> BTreeMap<&'a str, &'static [&'static str]> {
+/// Subscribed names that fit; with `%` also levels above subscribed names, as \NoSelect (`true`): they are not subscribed themselves.
+fn subscriptions(entries: &[MailboxEntry], reference: &str, pattern: &str) -> BTreeMap<String, bool> {
     let wants_levels = pattern.contains('%');
     let pattern = Pattern::new(reference, pattern);
-    let mut found: BTreeMap<&str, &'static [&'static str]> = BTreeMap::new();
+    let mut found: BTreeMap<String, bool> = BTreeMap::new();
     for entry in entries.iter().filter(|entry| entry.subscribed) {
         if pattern.matches(&entry.name) {
-            found.insert(entry.name.as_str(), &[]);
+            found.insert(entry.name.as_str().to_owned(), false);
         } else if wants_levels {
             for parent in pattern.matching_parents(&entry.name) {
-                found.entry(parent).or_insert(&["\\NoSelect"]);
+                found.entry(parent.to_owned()).or_insert(true);
             }
         }
     }
@@ -263,7 +281,11 @@ mod tests {
     }
     fn named(list: &List) -> Vec<String> {
         let entries = entries();
-        select(&entries, list).iter().map(|line| format!("{}{}", line.entry.name, if line.subscribed_child { "+" } else { "" })).collect()
+        let fits = matching(&entries, &list.reference, &list.patterns);
+        select(&entries, &fits, list)
+            .iter()
+            .map(|line| format!("{}{}", line.entry.name, if line.subscribed_child { "+" } else { "" }))
+            .collect()
     }
     fn list(pattern: &str) -> List {
         List { patterns: vec![pattern.to_owned()], ..List::default() }
@@ -309,8 +331,8 @@ mod tests {
     fn lsub_names_levels_above_subscriptions_only_for_percent_signs() {
         let entries = entries();
         let names = |pattern: &str| subscriptions(&entries, "", pattern).into_iter().collect::<Vec<_>>();
-        let none: &[&str] = &[];
-        assert_eq!(names("%"), [("Archive", ["\\NoSelect"].as_slice()), ("Gone", none), ("INBOX", none)]);
-        assert_eq!(names("*"), [("Archive/2026", none), ("Gone", none), ("INBOX", none)]);
+        let told = |lines: &[(&str, bool)]| lines.iter().map(|(name, told)| ((*name).to_owned(), *told)).collect::<Vec<_>>();
+        assert_eq!(names("%"), told(&[("Archive", true), ("Gone", false), ("INBOX", false)]));
+        assert_eq!(names("*"), told(&[("Archive/2026", false), ("Gone", false), ("INBOX", false)]));
     }
 }

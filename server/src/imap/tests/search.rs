@@ -25,6 +25,20 @@ async fn inbox_with(house: &House, messages: &[&str]) -> Talk {
 }
 
 #[tokio::test]
+async fn texts_of_one_search_have_a_limit() {
+    let house = House::new();
+    let mut talk = inbox_of(&house, 2).await;
+    for (key, most) in [("BODY x", 256), ("NOT TEXT x", 256), ("OR HEADER X-A x HEADER X-B x", 128)] {
+        let keys = |number: usize| vec![key; number].join(" ");
+        talk.ok(&format!("SEARCH {}", keys(most))).await;
+        for command in ["SEARCH", "SORT (ARRIVAL) UTF-8", "THREAD REFERENCES UTF-8"] {
+            let answer = talk.ask(&format!("{command} {}", keys(most + 1))).await;
+            assert!(answer.starts_with("T NO [LIMIT] At most 256 texts"), "{answer}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_saved_result_is_used_by_the_next_commands() {
     let house = House::new();
     let mut talk = inbox_of(&house, 5).await;

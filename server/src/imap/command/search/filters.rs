@@ -4,7 +4,7 @@
 //! - Filters in filters are followed three deep, and to no more keys than [`KEYS_MAX`]; what goes on beyond counts as not there, as the RFC has it.
 //! - A filter that names messages by sequence number counts as not there: it would mean others each time.
 
-use std::sync::Arc;
+use std::{cell::Cell, sync::Arc};
 
 use storage::{Account, Annotations, StorageError};
 
@@ -16,6 +16,7 @@ use crate::imap::{
         command::SearchKey,
         enabled::Enabled,
         parse::{self, Options},
+        response::Code,
     },
 };
 
@@ -23,10 +24,13 @@ use crate::imap::{
 const PASSES_MAX: usize = 3;
 /// Most keys that the filters of one command may stand for together: they could multiply.
 const KEYS_MAX: usize = 10_000;
+/// Most BODY, TEXT and HEADER keys of one command: a line of them would keep a processor busy for seconds with each message.
+const TEXTS_MAX: usize = 256;
 
 /// `key` with what its filters stand for.
 pub async fn resolve<H: Holding>(session: &Session<H>, key: &SearchKey) -> Result<SearchKey, Stop> {
     if !key.any(&|key| matches!(key, SearchKey::Filter(_))) {
+        ensure_few_texts(key)?;
         return Ok(key.clone());
     }
     let look = |account: &Arc<Account>| -> Result<Arc<Annotations>, StorageError> { account.annotations(None) };
@@ -37,7 +41,21 @@ pub async fn resolve<H: Holding>(session: &Session<H>, key: &SearchKey) -> Resul
     if resolved.depth() > parse::NESTING_MAX {
         return Err(Reply::bad("The search keys with their filters are nested too deep").into());
     }
+    ensure_few_texts(&resolved)?;
     Ok(resolved)
+}
+
+/// Each text is looked for in every message that is read.
+fn ensure_few_texts(key: &SearchKey) -> Result<(), Reply> {
+    let texts = Cell::new(0);
+    key.any(&|key| {
+        texts.set(texts.get() + usize::from(matches!(key, SearchKey::Body(_) | SearchKey::Text(_) | SearchKey::Header { .. })));
+        false
+    });
+    if texts.get() <= TEXTS_MAX {
+        return Ok(());
+    }
+    Err(Reply::no(Code::Limit, format!("At most {TEXTS_MAX} texts may be searched for in one command")))
 }
 
 fn undefined(name: String) -> Reply {

@@ -5,7 +5,7 @@
 //!
 //! Invariants, each with the test that guards it:
 //! - a command ends when its client leaves or its account is taken away, however much there is to read (`a_search_ends_when_the_account_is_taken_away`)
-//! - messages under way take bounded memory ([`BYTES_AT_ONCE`])
+//! - messages under way take bounded memory and threads ([`ROOM`])
 
 use std::{sync::Arc, time::UNIX_EPOCH};
 
@@ -33,8 +33,13 @@ pub const BATCH_MESSAGES: usize = 256;
 pub const BATCHES_AHEAD: usize = 3;
 /// Messages read at once: enough to hide a server's latency.
 const AHEAD_MESSAGES: usize = 8;
-/// Bytes of messages that are read at once: a few large messages do not multiply. One message alone may be larger.
-const BYTES_AT_ONCE: u32 = 64 << 20;
+/// Parts of memory that messages under way take, on the whole node: 256 MiB, and 128 of the 512 blocking threads, so that one user's searches leave room for
+/// all that others do.
+static ROOM: Semaphore = Semaphore::const_new(128);
+/// One part. A smaller message takes a whole one.
+const PART_BYTES: u64 = 2 << 20;
+/// What one message takes at most, however large it is.
+const PARTS_MAX: u32 = 32;
 
 /// What a search found.
 pub struct Found {
@@ -279,12 +284,10 @@ async fn decide_from_messages<H: Holding>(
     found: &mut Vec<RowFacts>,
     progress: &Progress<'_>,
 ) -> Result<(), StorageError> {
-    let bytes = Arc::new(Semaphore::new(usize::try_from(BYTES_AT_ONCE).unwrap_or(usize::MAX)));
     let read = |row: RowFacts| -> BoxFuture<'_, Result<Option<RowFacts>, StorageError>> {
-        let (mailbox, query, bytes) = (Arc::clone(&selected.mailbox), Arc::clone(query), Arc::clone(&bytes));
+        let (mailbox, query) = (Arc::clone(&selected.mailbox), Arc::clone(query));
         Box::pin(async move {
-            let wanted = u32::try_from(row.size).unwrap_or(u32::MAX).min(BYTES_AT_ONCE);
-            let room = bytes.acquire_many_owned(wanted).await.ok(); // it is never closed
+            let room = ROOM.acquire_many(parts(row.size)).await.ok(); // it is never closed
             // The room is given back by the thread that reads, also when nobody waits for it any more.
             let work = move |_: &Arc<storage::Account>| {
                 let decided = from_message(&mailbox, &query, &row);
@@ -300,6 +303,10 @@ async fn decide_from_messages<H: Holding>(
         found.extend(decided);
     }
     Ok(())
+}
+
+fn parts(bytes: u64) -> u32 {
+    u32::try_from(bytes.div_ceil(PART_BYTES)).unwrap_or(PARTS_MAX).clamp(1, PARTS_MAX)
 }
 
 fn from_message(mailbox: &Mailbox, query: &Query, row: &RowFacts) -> Result<bool, StorageError> {
