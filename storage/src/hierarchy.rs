@@ -207,17 +207,16 @@ impl Account {
         for (_, new, _) in &moves {
             self.ensure_free(new)?;
         }
-        self.create_parents(to)?;
         let ids: Vec<MailboxId> = moves.iter().map(|(.., known)| known.id).collect();
-        let renamed = match self.store.paths.layout {
+        let renamed = self.create_parents(to).and_then(|()| match self.store.paths.layout {
             Layout::MaildirPlusPlus => moves.into_iter().try_for_each(|(old, new, known)| {
                 let (source, target) = (known.folder.clone(), Layout::MaildirPlusPlus.folder(&new)?);
                 self.move_folder(&source, &target, vec![(old, new, known)])
             }),
             // The folders below move along.
             Layout::Fs => self.move_folder(&Layout::Fs.folder(from)?, &Layout::Fs.folder(to)?, moves),
-        };
-        // Also of those that were renamed before one failed.
+        });
+        // Also of those that were made or renamed before one failed.
         let told = self.shared_mailboxes_changed(&ids, false);
         self.list_changed();
         renamed.and(told)?;
@@ -234,8 +233,12 @@ impl Account {
             let file = print_subscriptions(&names);
             // Of mailboxes there may yet be, or were: a client that goes on subscribing has no more than what is read again.
             let most = self.store.settings.mailboxes_max.saturating_mul(2);
-            if subscribed && (names.len() > most || file.len() > SUBSCRIPTIONS_BYTES_MAX) {
-                return Err(StorageError::Limit { what: "the number of subscriptions", limit: u64::try_from(most).unwrap_or(u64::MAX) });
+            let limits = [
+                ("the number of subscriptions", names.len(), most),
+                ("the size of all subscriptions together", file.len(), SUBSCRIPTIONS_BYTES_MAX),
+            ];
+            if let Some((what, _, limit)) = limits.into_iter().find(|(_, is, most)| subscribed && is > most) {
+                return Err(StorageError::Limit { what, limit: u64::try_from(limit).unwrap_or(u64::MAX) });
             }
             self.replace_file(&self.store.paths.maildir, SUBSCRIPTIONS_FILE, file.as_bytes())?;
             self.catalog.write().subscriptions = names;

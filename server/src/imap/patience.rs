@@ -1,10 +1,15 @@
 //! Work that may take long: it ends when nobody waits for it any more, and a client that waits hears how far it is (RFC 9585).
+//!
+//! Invariant: work goes on whatever the client does, since a search may hold room that other users' searches wait for
+//! (`a_search_goes_on_while_its_client_reads_nothing`).
 
 use std::{
     future::{Future, pending},
+    pin::pin,
     sync::atomic::{AtomicU32, Ordering},
 };
 
+use futures::future::{Either, select};
 use storage::StorageError;
 use tokio::time::{Instant, interval_at};
 
@@ -57,7 +62,7 @@ pub async fn while_wanted<H: Holding, T>(
     work: impl Future<Output = Result<T, StorageError>> + Send,
 ) -> Result<T, Stop> {
     connection.flush_if_large().await?;
-    tokio::pin!(work);
+    let mut work = pin!(work);
     // A script that sent all it wants and closed its side still gets its answers.
     let mut silent = connection.input().is_empty();
     let mut told = interval_at(Instant::now() + settings.progress_interval, settings.progress_interval);
@@ -75,7 +80,14 @@ pub async fn while_wanted<H: Holding, T>(
             },
             _ = told.tick() => {
                 progress.tell(connection);
-                connection.flush().await?;
+                // Who reads slowly keeps no work waiting: it may have got what others wait for.
+                match select(pin!(connection.flush()), &mut work).await {
+                    Either::Left((flushed, _)) => flushed?,
+                    Either::Right((done, flushed)) => {
+                        flushed.await?;
+                        return Ok(done?);
+                    }
+                }
             }
         }
     }

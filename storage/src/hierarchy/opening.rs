@@ -297,6 +297,9 @@ impl Account {
             let path = self.store.paths.maildir.join(SUBSCRIPTIONS_FILE);
             let file =
                 read_small(self.store.filesystem.as_ref(), &path, SUBSCRIPTIONS_BYTES_MAX).map_err(self.store.io("can't read", path))?;
+            if file.as_ref().is_some_and(|file| file.len() >= SUBSCRIPTIONS_BYTES_MAX) {
+                tracing::warn!(user = %self.user(), "the file of subscriptions is too large, the end of it is not read");
+            }
             self.catalog.write().subscriptions = file.map(|file| parse_subscriptions(&file, self.store.paths.layout)).unwrap_or_default();
         }
         Ok(())

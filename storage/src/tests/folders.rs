@@ -5,7 +5,7 @@ use index::FlagSet;
 use proptest::prelude::*;
 
 use super::*;
-use crate::CreateOptions;
+use crate::{CreateOptions, filesystem::Failure};
 
 fn names(held: &Held) -> Vec<String> {
     held.list().unwrap().into_iter().map(|entry| entry.name.to_string()).collect()
@@ -252,6 +252,28 @@ fn there_are_no_more_mailboxes_than_allowed() {
     let held = user.open(Handover::Clean);
     held.create(&name("a"), CreateOptions::default()).unwrap();
     assert!(matches!(held.create(&name("b"), CreateOptions::default()), Err(StorageError::Limit { .. })));
+}
+
+#[test]
+fn a_rename_that_fails_half_way_is_told() {
+    for call in 1..40 {
+        let mut user = User::new();
+        let held = user.open(Handover::Clean);
+        for made in ["a", "a/b", "a/c"] {
+            held.create(&name(made), CreateOptions::default()).unwrap();
+        }
+        let (before, mut changes) = (names(&held), held.list_changes());
+        changes.mark_unchanged();
+        user.faulty.fail_at(call, Failure::FromThenOn);
+        let renamed = held.rename(&name("a"), &name("y/z"));
+        user.faulty.heal();
+        let after = names(&held);
+        assert!(after == before || changes.has_changed().unwrap(), "{call}: {after:?}");
+        if renamed.is_err() && after.contains(&"y/z".to_owned()) && after.contains(&"a/c".to_owned()) {
+            return;
+        }
+    }
+    panic!("no rename failed half-way");
 }
 
 /// Prints what it takes: `MAILBOXES=10000 cargo t --release -p storage many_mailboxes -- --nocapture`.

@@ -111,10 +111,11 @@ pub async fn announce<H: Holding>(session: &mut Session<H>, name: &MailboxName, 
     Ok(())
 }
 
-/// Tells of one name, whether it is a mailbox, a level, or gone (RFC 5465 §5.4, §5.5).
+/// Tells of one name, whether it is a mailbox, a level, or gone (RFC 5465 §5.4, §5.5); `entries` as the account lists them, in order.
 pub fn tell<H: Holding>(session: &mut Session<H>, entries: &[MailboxEntry], name: &MailboxName, old_name: Option<&str>) {
     let extended = List { return_subscribed: true, extended: true, ..List::default() };
-    let entry = entries.iter().find(|entry| entry.name == *name);
+    let place = |name: &MailboxName| (!name.is_inbox(), name.clone());
+    let entry = entries.binary_search_by_key(&place(name), |entry| place(&entry.name)).ok().and_then(|at| entries.get(at));
     let attributes = entry.map_or_else(|| vec!["\\NonExistent"], |entry| attributes(entry, &extended, session.enabled));
     let line = ListLine { attributes: &attributes, mailbox: name.as_str(), old_name, ..ListLine::default() };
     response::list(session.connection.output(), line, session.enabled.names());

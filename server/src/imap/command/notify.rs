@@ -8,6 +8,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     future::pending,
+    iter::successors,
     sync::Arc,
     time::Duration,
 };
@@ -79,8 +80,8 @@ struct Group {
 enum Which {
     All,
     Subscribed,
-    Below(Vec<MailboxName>),
-    Named(Vec<MailboxName>),
+    Below(BTreeSet<MailboxName>),
+    Named(BTreeSet<MailboxName>),
 }
 
 /// Which mailboxes there are.
@@ -175,7 +176,7 @@ impl Following {
         let matches = |which: &Which| match which {
             Which::All => true,
             Which::Subscribed => subscriptions.contains(name),
-            Which::Below(roots) => roots.iter().any(|root| name == root || name.is_below(root)),
+            Which::Below(roots) => successors(Some(name.clone()), MailboxName::parent).any(|level| roots.contains(&level)),
             Which::Named(names) => names.contains(name),
         };
         self.groups.iter().any(|group| event(&group.events) && matches(&group.which))
@@ -346,27 +347,7 @@ fn tell_names<H: Holding>(session: &mut Session<H>, following: &Following, seen:
     if following.names == seen.names {
         return;
     }
-    let mut affected: BTreeMap<MailboxName, Option<MailboxName>> = BTreeMap::new();
-    let changed = |id: &MailboxId| Some((following.names.get(id)?, seen.names.get(id)?)).filter(|(old, new)| old != new);
-    for (id, name) in &seen.names {
-        match following.names.get(id) {
-            None => drop(affected.insert(name.clone(), None)),
-            // Those below move along: that is not told.
-            Some(old) if old != name && !seen.names.keys().filter_map(changed).any(|(above, to)| moved_along((above, to), (old, name))) => {
-                drop(affected.insert(name.clone(), Some(old.clone())));
-            }
-            Some(_) => {}
-        }
-    }
-    for name in following.names.iter().filter(|(id, _)| !seen.names.contains_key(id)).map(|(_, name)| name) {
-        affected.entry(name.clone()).or_insert(None);
-    }
-    // Whether it has children may be another thing now.
-    let parents: Vec<MailboxName> = affected.iter().filter(|(_, old)| old.is_none()).filter_map(|(name, _)| name.parent()).collect();
-    for parent in parents {
-        affected.entry(parent).or_insert(None);
-    }
-    for (name, old) in affected {
+    for (name, old) in affected(&following.names, &seen.names) {
         let of_old = old.as_ref().is_some_and(|old| following.wants(old, &following.subscriptions, |events| events.names));
         if of_old || following.wants(&name, &seen.subscriptions, |events| events.names) {
             list::tell(session, &seen.entries, &name, old.as_ref().map(MailboxName::as_str));
@@ -374,11 +355,36 @@ fn tell_names<H: Holding>(session: &mut Session<H>, following: &Following, seen:
     }
 }
 
-fn moved_along((above, to): (&MailboxName, &MailboxName), (old, new): (&MailboxName, &MailboxName)) -> bool {
-    let rest = |name: &MailboxName, above: &MailboxName| {
-        name.as_str().strip_prefix(above.as_str()).filter(|_| name.is_below(above)).map(str::to_owned)
-    };
-    rest(old, above).is_some_and(|below| rest(new, to) == Some(below))
+/// Names to tell of, with those that they had before.
+fn affected<Id: Ord>(before: &BTreeMap<Id, MailboxName>, now: &BTreeMap<Id, MailboxName>) -> BTreeMap<MailboxName, Option<MailboxName>> {
+    let mut affected: BTreeMap<MailboxName, Option<MailboxName>> = BTreeMap::new();
+    let changed = |id: &Id| Some((before.get(id)?.as_str(), now.get(id)?.as_str())).filter(|(old, new)| old != new);
+    let moved: HashMap<&str, &str> = now.keys().filter_map(changed).collect();
+    for (id, name) in now {
+        match before.get(id) {
+            None => drop(affected.insert(name.clone(), None)),
+            // Those below move along: that is not told.
+            Some(old) if old != name && !moved_along(&moved, old.as_str(), name.as_str()) => {
+                drop(affected.insert(name.clone(), Some(old.clone())));
+            }
+            Some(_) => {}
+        }
+    }
+    for name in before.iter().filter(|(id, _)| !now.contains_key(id)).map(|(_, name)| name) {
+        affected.entry(name.clone()).or_insert(None);
+    }
+    // Whether it has children may be another thing now.
+    let parents: Vec<MailboxName> = affected.iter().filter(|(_, old)| old.is_none()).filter_map(|(name, _)| name.parent()).collect();
+    for parent in parents {
+        affected.entry(parent).or_insert(None);
+    }
+    affected
+}
+
+/// Whether a level above moved in the same way; `moved`: old names and new ones.
+fn moved_along(moved: &HashMap<&str, &str>, old: &str, new: &str) -> bool {
+    let mut levels = old.match_indices('/').map(|(at, _)| old.split_at(at));
+    levels.any(|(above, rest)| moved.get(above).is_some_and(|to| new.strip_suffix(rest) == Some(to)))
 }
 
 fn tell_subscriptions<H: Holding>(session: &mut Session<H>, following: &Following, seen: &Seen) {
@@ -441,4 +447,30 @@ async fn tell_all_numbers<H: Holding>(session: &mut Session<H>, state: &State, f
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use affinity::{Clock, SystemClock};
+
+    use super::*;
+
+    #[test]
+    fn of_a_large_subtree_that_moves_its_root_alone_is_told_in_time() {
+        let name = |name: &str| MailboxName::parse(name).unwrap();
+        let tree = |root: &str| -> BTreeMap<usize, MailboxName> {
+            let below = (0..20_000).map(|number| name(&format!("{root}/{number}")));
+            [name(root)].into_iter().chain(below).enumerate().collect()
+        };
+        let (before, mut now) = (tree("old"), tree("new"));
+        let clock = SystemClock::new();
+        let began = clock.now();
+        assert_eq!(affected(&before, &now), [(name("new"), Some(name("old")))].into());
+        // One that did not move along.
+        *now.values_mut().nth(7).unwrap() = name("other/6");
+        let told = affected(&before, &now);
+        assert_eq!(told, [(name("new"), Some(name("old"))), (name("other/6"), Some(name("old/6")))].into());
+        let took = clock.now() - began;
+        assert!(took < Duration::from_secs(10), "{took:?}");
+    }
 }

@@ -215,3 +215,29 @@ async fn a_client_that_waits_hears_how_far_its_command_is() {
     let (done, line) = within(async { tokio::join!(while_wanted(&mut connection, &held, &settings, &progress, work), heard) }).await;
     assert!(done.is_ok() && line.starts_with("* OK [INPROGRESS (\"A1\" 454 1000)] Still wo"), "{line}");
 }
+
+#[tokio::test]
+async fn a_search_goes_on_while_its_client_reads_nothing() {
+    let house = House::new();
+    let held = TestHeld { account: Arc::clone(&house.account), gone: house.gone.subscribe() };
+    let (mut client, mut connection) = connected();
+    let (ended, has_ended) = tokio::sync::oneshot::channel::<()>();
+    let work = async {
+        // Until then, many times as much is told as is on the way to the client at most.
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        ended.send(()).unwrap();
+        Ok(())
+    };
+    let settings = Settings { progress_interval: Duration::from_millis(1), ..settings() };
+    let reads = async {
+        has_ended.await.unwrap();
+        let (mut heard, mut some) = (0, [0; 1024]);
+        while let Ok(Ok(read @ 1..)) = tokio::time::timeout(Duration::from_millis(200), client.read(&mut some)).await {
+            heard += read;
+        }
+        heard
+    };
+    let progress = Progress::unknown("A1");
+    let (done, heard) = within(async { tokio::join!(while_wanted(&mut connection, &held, &settings, &progress, work), reads) }).await;
+    assert!(done.is_ok() && heard > 1024, "{heard}");
+}
