@@ -91,6 +91,8 @@ pub struct AppPasswords {
     file: PathBuf,
     present: ArcSwap<Present>,
     looked: Mutex<Option<Instant>>,
+    /// One reader of the file at a time.
+    looking: Mutex<()>,
     noted: Cache<(UserName, u32), ()>,
     /// Why the file could not be read the last time: what is remembered may lack some.
     unreadable: Mutex<Option<String>>,
@@ -106,7 +108,14 @@ impl AppPasswords {
     /// A file that may not be there yet; it is read when it is first needed.
     pub fn new(file: PathBuf) -> AppPasswords {
         let noted = Cache::builder().max_capacity(NOTED_MAX).time_to_live(NOTE_INTERVAL).build();
-        AppPasswords { file, present: ArcSwap::default(), looked: Mutex::new(None), noted, unreadable: Mutex::new(None) }
+        AppPasswords {
+            file,
+            present: ArcSwap::default(),
+            looked: Mutex::new(None),
+            looking: Mutex::default(),
+            noted,
+            unreadable: Mutex::new(None),
+        }
     }
 
     /// Which of the user's app passwords this is, if it is one and opens `protocol`. `Err`: that can't be told, and why.
@@ -153,9 +162,11 @@ impl AppPasswords {
     }
 
     fn look(&self) {
+        // Somebody is at it, and perhaps hangs with the file server: one thread that hangs is enough.
+        let Some(_looking) = self.looking.try_lock() else { return };
         let present = self.present.load_full();
-        match fs::metadata(&self.file) {
-            Ok(metadata) if present.stamp == Some(Stamp::of(&metadata)) => {}
+        match Stamp::now(&self.file) {
+            Ok(stamp) if present.stamp == Some(stamp) => {}
             Ok(_) => match read(&self.file) {
                 Ok(new) => self.present.store(Arc::new(new)),
                 Err(error) => return self.is_unreadable(&error),

@@ -33,6 +33,8 @@ use crate::config::auth::OAuthSection;
 
 /// Between two looks for keys that a token names and nobody knows.
 const KEYS_AGAIN: Duration = Duration::from_secs(30);
+/// Between two looks while there are no keys at all: those who wait for one another get the same error.
+const DOWN_FOR: Duration = Duration::from_secs(5);
 /// A provider's answer at most.
 const ANSWER_BYTES_MAX: usize = 256 * 1024;
 /// How long what a provider said of a token counts: a revoked one is out after this.
@@ -69,9 +71,17 @@ pub struct OAuth {
     http: reqwest::Client,
     secret: Option<String>,
     keys: ArcSwapOption<JwkSet>,
-    looked: Mutex<Option<Instant>>,
+    looked: Mutex<Looked>,
     introspected: Cache<[u8; 32], Arc<Map<String, Value>>>,
     turns: Bounded,
+}
+
+/// The last look for keys.
+#[derive(Debug, Default)]
+struct Looked {
+    at: Option<Instant>,
+    /// Why there are none.
+    failure: Option<String>,
 }
 
 /// An algorithm of the list by its name; only those with a public key.
@@ -110,7 +120,7 @@ impl OAuth {
             algorithms,
             http,
             keys: ArcSwapOption::empty(),
-            looked: Mutex::new(None),
+            looked: Mutex::default(),
             introspected: Cache::builder().max_capacity(INTROSPECTED_MAX).time_to_live(INTROSPECTED).build(),
             turns: Bounded::new(section.connections.max(1), WAITING_MAX, section.timeout),
         })
@@ -191,9 +201,20 @@ impl OAuth {
     /// The keys, read again where they are old or lack the one that is named.
     async fn keys_for(&self, kid: Option<&str>) -> Result<Arc<JwkSet>, Trouble> {
         let lacks = |keys: &JwkSet| kid.is_some_and(|kid| keys.find(kid).is_none());
-        let mut looked = self.looked.lock().await;
+        let down = |why: &str| Trouble::Down(format!("the provider's keys can't be read: {why}"));
+        // Old keys do while somebody looks for new ones.
+        let mut looked = match (self.looked.try_lock(), self.keys.load_full()) {
+            (Ok(looked), _) => looked,
+            (Err(_), Some(keys)) if !lacks(&keys) => return Ok(keys),
+            (Err(_), _) => self.looked.lock().await,
+        };
         let present = self.keys.load_full();
-        let age = looked.map(|looked| looked.elapsed());
+        let age = looked.at.map(|at| at.elapsed());
+        if let (None, Some(why)) = (&present, &looked.failure)
+            && age.is_some_and(|age| age < DOWN_FOR)
+        {
+            return Err(down(why));
+        }
         let due = match (&present, age) {
             (None, _) | (_, None) => true,
             (Some(keys), Some(age)) => age >= self.section.refresh || (lacks(keys) && age >= KEYS_AGAIN),
@@ -210,7 +231,7 @@ impl OAuth {
             None => Err("auth.oauth.keys is not set".to_owned()),
         };
         let keys = read.and_then(|bytes| serde_json::from_slice::<JwkSet>(&bytes).map_err(|error| format!("no JWKS: {error}")));
-        *looked = Some(Instant::now());
+        *looked = Looked { at: Some(Instant::now()), failure: None };
         match (keys, present) {
             (Ok(keys), _) => {
                 let keys = Arc::new(keys);
@@ -222,8 +243,8 @@ impl OAuth {
                 Ok(old)
             }
             (Err(why), None) => {
-                *looked = None;
-                Err(Trouble::Down(format!("the provider's keys can't be read: {why}")))
+                looked.failure = Some(why.clone());
+                Err(down(&why))
             }
         }
     }

@@ -128,7 +128,7 @@ async fn a_new_key_is_found_when_it_is_named() {
     }
     assert_eq!(count(), 1, "names that nobody knows don't make us ask at once");
     *offered.lock() = jwks(&[&old, &new]);
-    *oauth.looked.lock().await = Some(Instant::now() - KEYS_AGAIN);
+    oauth.looked.lock().await.at = Some(Instant::now() - KEYS_AGAIN);
     assert!(oauth.verify(&new.sign(&claims())).await.is_ok());
     assert_eq!(count(), 2);
 }
@@ -147,6 +147,36 @@ async fn a_token_without_a_form_is_shown_to_the_provider() {
     assert_eq!(oauth.verify("good+token").await.unwrap().user, "ada@example.org");
     assert_eq!(asked.load(std::sync::atomic::Ordering::SeqCst), 1, "what the provider said counts for a while");
     assert!(matches!(oauth.verify("bad").await, Err(Trouble::Refused(_))));
+}
+
+/// Who waits for the provider is told what the one before was told: logins are no queue of time-outs.
+#[tokio::test]
+async fn a_provider_that_is_down_is_asked_once_in_a_while() {
+    crate::tls::install_provider();
+    let (url, asked) = provider(|_| "no keys".to_owned()).await;
+    let oauth = OAuth::new(&section(Some(url))).unwrap();
+    let token = Signer::new("a").sign(&claims());
+    let count = || asked.load(std::sync::atomic::Ordering::SeqCst);
+    for verified in futures::future::join_all((0..20).map(|_| oauth.verify(&token))).await {
+        assert!(matches!(verified, Err(Trouble::Down(_))));
+    }
+    assert_eq!(count(), 1);
+    oauth.looked.lock().await.at = Some(Instant::now() - DOWN_FOR);
+    assert!(oauth.verify(&token).await.is_err());
+    assert_eq!(count(), 2);
+}
+
+#[tokio::test]
+async fn old_keys_do_while_new_ones_are_looked_for() {
+    crate::tls::install_provider();
+    let signer = Signer::new("a");
+    let keys = jwks(&[&signer]);
+    let (url, _) = provider(move |_| keys.clone()).await;
+    let oauth = OAuth::new(&section(Some(url))).unwrap();
+    let token = signer.sign(&claims());
+    oauth.verify(&token).await.unwrap();
+    let _looking = oauth.looked.lock().await;
+    tokio::time::timeout(Duration::from_secs(10), oauth.verify(&token)).await.unwrap().unwrap();
 }
 
 #[tokio::test]

@@ -57,8 +57,12 @@ pub(in crate::auth) struct Stamp {
 
 impl Stamp {
     /// Of a file as it is now.
-    pub(in crate::auth) fn of(metadata: &fs::Metadata) -> Stamp {
+    fn of(metadata: &fs::Metadata) -> Stamp {
         Stamp { inode: metadata.ino(), bytes: metadata.len(), modified: metadata.modified().ok() }
+    }
+    /// Of a file as the file server has it: an NFS client asks when a file is opened, and answers a look at its path from memory for up to a minute.
+    pub(in crate::auth) fn now(file: &Path) -> io::Result<Stamp> {
+        Ok(Stamp::of(&open_undelegated(file, OFlags::RDONLY)?.metadata()?))
     }
 }
 
@@ -111,7 +115,7 @@ impl UsersFile {
         // Somebody is at it, and perhaps hangs with the file server: one thread that hangs is enough.
         let Some(_reading) = self.reading.try_lock() else { return };
         let present = self.present.load_full();
-        let changed = fs::metadata(&self.file).map(|metadata| Stamp::of(&metadata) != present.stamp);
+        let changed = Stamp::now(&self.file).map(|stamp| stamp != present.stamp);
         let reread = match changed {
             Ok(false) => return,
             Ok(true) => self.store(&present.rules, present.scheme),
