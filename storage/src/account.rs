@@ -259,7 +259,14 @@ impl Account {
         // Mailboxes that an earlier holder left work in and nobody opened since.
         let with_work = self.store.with_writer(|index| index.mailboxes_with_work())?.into_iter().collect();
         let left = self.catalog.read().find(&with_work);
-        let finished = parallel::for_each(parallel::MAILBOXES, &left, |(id, name, folder)| self.load(*id, name.clone(), folder)?.finish());
+        let finished = parallel::for_each(parallel::MAILBOXES, &left, |(id, name, folder)| match self.load(*id, name.clone(), folder) {
+            // It stays due.
+            Err(error) if error.is_about(&self.folder_path(folder)) && !error.is_about(&self.store.paths.index) => {
+                tracing::warn!(user = %self.user(), mailbox = %name, %error, "what an earlier holder left to be done is left to the next");
+                Ok(())
+            }
+            mailbox => mailbox?.finish(),
+        });
         finished.into_iter().collect::<Result<(), _>>()?;
         self.empty_trash();
         self.maildirsize.lock().keep(&self.store, true)

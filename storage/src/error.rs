@@ -88,6 +88,10 @@ impl StorageError {
     pub fn is_over_quota(&self) -> bool {
         matches!(self, StorageError::NoSpace { cause, .. } if cause.kind() == io::ErrorKind::QuotaExceeded)
     }
+    /// Whether it was the file system's answer about something in this folder.
+    pub(crate) fn is_about(&self, folder: &std::path::Path) -> bool {
+        matches!(self, StorageError::Io { path, .. } | StorageError::NoSpace { path, .. } if path.starts_with(folder))
+    }
     /// What should be there is not.
     pub(crate) fn is_not_found(&self) -> bool {
         matches!(self, StorageError::Io { cause, .. } if cause.kind() == io::ErrorKind::NotFound)

@@ -273,12 +273,17 @@ impl Mailbox {
     }
     /// Whether an error is about the mailbox's folder alone, not about what all mailboxes of the account share.
     pub(crate) fn is_own(&self, error: &StorageError) -> bool {
-        let folder = self.folder();
-        match error {
-            StorageError::Io { path, .. } | StorageError::NoSpace { path, .. } => {
-                path.starts_with(&*folder) && !path.starts_with(&self.store.paths.index)
+        error.is_about(&self.folder()) && !error.is_about(&self.store.paths.index)
+    }
+    /// As it ended, but for what fails in the mailbox's folder alone: it is due by the index, for whoever opens the mailbox next
+    /// (`a_folder_that_fails_keeps_no_account_from_closing`).
+    fn left_for_the_next(&self, worked: Result<(), StorageError>) -> Result<(), StorageError> {
+        match worked {
+            Err(error) if self.is_own(&error) => {
+                tracing::warn!(user = %self.store.lease.user(), mailbox = %self.name(), %error, "names of files are left to whoever opens the mailbox next");
+                Ok(())
             }
-            _ => false,
+            worked => worked,
         }
     }
     /// What can be done without anybody waiting for it. What fails is tried again, and keeps nothing else from being done.
@@ -296,8 +301,8 @@ impl Mailbox {
     /// Everything that is due, for closing. Dates and sizes that are not known yet are for whoever asks for them next.
     pub(crate) fn finish(&self) -> Result<(), StorageError> {
         self.flush_rows()?;
-        self.write_back(Duration::ZERO)?;
-        self.remove_files()?;
+        self.left_for_the_next(self.write_back(Duration::ZERO))?;
+        self.left_for_the_next(self.remove_files())?;
         self.clear_tmp(true);
         if let Err(error) = self.list_what_was_learnt() {
             self.store.ensure_not_abandoned()?;

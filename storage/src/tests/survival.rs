@@ -271,6 +271,30 @@ fn an_account_whose_index_can_not_be_closed_goes_on() {
 }
 
 #[test]
+fn a_folder_that_fails_keeps_no_account_from_closing() {
+    let mut user = User::new();
+    let held = user.open(Handover::Clean);
+    let inbox = held.inbox();
+    for subject in ["one", "two"] {
+        append(&inbox, subject, FlagSet::EMPTY).unwrap();
+    }
+    held.run_background_work().unwrap();
+    inbox.store(&[uid(1)], StoreOperation::Add(FlagSet::of(&[Flag::Seen])), None).unwrap();
+    inbox.remove(&[uid(2)]).unwrap();
+    user.faulty.fail_at(1, Failure::FromThenOn);
+    held.close().unwrap();
+    // Nor does the next holder's, who has it from the index alone.
+    user.open(Handover::Clean).close().unwrap();
+    assert!(user.faulty.calls() > 1);
+    user.faulty.heal();
+    let held = user.open(Handover::Clean);
+    let inbox = held.inbox();
+    assert_eq!(inbox.read().rows().map(|row| (row.uid, row.flags)).collect::<Vec<_>>(), [(uid(1), FlagSet::of(&[Flag::Seen]))]);
+    held.run_background_work().unwrap();
+    assert!(matches!(user.files("").as_slice(), [file] if file.ends_with(":2,S")), "{:?}", user.files(""));
+}
+
+#[test]
 fn a_lost_lease_is_never_acknowledged() {
     let mut user = User::new();
     let held = user.open(Handover::Clean);
