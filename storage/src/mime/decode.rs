@@ -82,10 +82,28 @@ pub(super) fn visit_header(header: &[u8], visit: &mut dyn FnMut(&str) -> bool) -
     fields(header).all(|field| visit(&format!("{}: {}", guess(field.name), header_value(&field))))
 }
 
-/// The Date field: Unix seconds, and year, month, day as written.
+/// The Date field: Unix seconds, and year, month, day as written. Without a zone it is UTC, without a time midnight (RFC 5256 §2.2).
 pub(super) fn sent_date(header: &[u8]) -> Option<(i64, (i16, u8, u8))> {
-    let parsed = HeaderForm::Date.parse(last_field(header, "date")?.value);
+    let value = last_field(header, "date")?.value;
+    date(value).or_else(|| date(&[value.trim_ascii_end(), what_lacks(value)?].concat()))
+}
+
+fn date(value: &[u8]) -> Option<(i64, (i16, u8, u8))> {
+    let parsed = HeaderForm::Date.parse(value);
     let date = parsed.value().as_datetime()?;
     let is_day = (1..=12).contains(&date.month) && (1..=31).contains(&date.day);
     is_day.then_some((date.to_timestamp(), (i16::try_from(date.year).ok()?, date.month, date.day)))
+}
+
+/// What makes a whole date of day, month and year, with a time or without.
+fn what_lacks(value: &[u8]) -> Option<&'static [u8]> {
+    let is_name = |word: &[u8]| word.iter().all(u8::is_ascii_alphabetic);
+    let words = value.split(|byte| byte.is_ascii_whitespace() || *byte == b',').filter(|word| !word.is_empty());
+    let words: Vec<&[u8]> = words.take(6).collect();
+    let without_weekday = words.split_first().filter(|(first, _)| is_name(first)).map_or(&words[..], |(_, rest)| rest);
+    match without_weekday {
+        [_, month, _] if is_name(month) => Some(b" 00:00:00 +0000"),
+        [_, month, _, _] if is_name(month) => Some(b" +0000"),
+        _ => None,
+    }
 }

@@ -24,7 +24,7 @@ use super::{decode, fields::fields, fields::last_field, tokens::collapse};
 pub const SUMMARY_FIELDS: &[&str] = &["subject", "from", "to", "cc", "bcc"];
 
 /// Moves when summaries of before say too little, or something else.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const IS_REPLY: u8 = 1;
 const HAS_SENT: u8 = 2;
 /// The base subject is the whole subject, which stands there already.

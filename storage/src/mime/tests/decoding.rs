@@ -139,7 +139,11 @@ fn the_sent_date_is_the_day_that_is_written() {
     assert_eq!(sent("Tue, 21 Nov 1997 09:55:06 -0600"), sent("Fri, 21 Nov 1997 09:55:06 -0600"), "a wrong weekday");
     assert_eq!(sent("21 Nov 97 09:55:06 GMT").unwrap().1, (1997, 11, 21), "RFC 5322 §4.3");
     assert_eq!(sent("Fri, 21 Nov 1997 09(comment):   55  :  06 -0600").unwrap().1, (1997, 11, 21), "RFC 5322 §A.5");
-    for broken in ["", "yesterday", "99 Nov 1997 09:55:06 -0600"] {
+    for utc in ["21 Nov 1997 15:55:06", "Fri, 21 Nov 1997\n 15:55:06", "21 Nov 97 15:55:06 XYZ"] {
+        assert_eq!(sent(utc), sent("21 Nov 1997 15:55:06 +0000"), "{utc:?} (RFC 5256 §2.2)");
+    }
+    assert_eq!(sent("Fri, 21 Nov 1997"), sent("21 Nov 1997 00:00:00 +0000"));
+    for broken in ["", "yesterday", "99 Nov 1997 09:55:06 -0600", "99 Nov 1997", "Fri Nov 21 09:55:06 1997", "1997 11 21"] {
         assert_eq!(sent(broken), None, "{broken:?}");
     }
     assert_eq!(Structure::parse(b"\r\n").sent_date(), None);
