@@ -315,8 +315,8 @@ impl Account {
         match self.store.twice(|| self.try_mailbox(name)) {
             // Its folder may be elsewhere by now.
             Err(error) if error.is_not_found() => match self.find_folders_again()? {
-                true => self.try_mailbox(name),
-                false => Err(error),
+                Some(true) => self.try_mailbox(name),
+                _ => Err(error),
             },
             found => found,
         }

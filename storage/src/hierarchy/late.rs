@@ -59,26 +59,26 @@ impl Account {
             last
         };
         match self.find_folders_again() {
-            Ok(_) => self.folders_look.lock().is_settled |= last,
+            Ok(found) => self.folders_look.lock().is_settled |= last && found.is_some(),
             Err(error) => tracing::warn!(user = %self.user(), %error, "folders that others moved are looked for again"),
         }
     }
 
-    /// Compares the folders with the mailboxes that are known: whether these are others now. Not from within a call.
-    pub(crate) fn find_folders_again(&self) -> Result<bool, StorageError> {
+    /// Compares the folders with the mailboxes that are known: whether these are others now. `None`: it can't be done now, or from within a call.
+    pub(crate) fn find_folders_again(&self) -> Result<Option<bool>, StorageError> {
         if !self.store.is_live() {
-            return Ok(false);
+            return Ok(None);
         }
         if !self.folders_differ()? {
             self.store.found_all_folders();
-            return Ok(false);
+            return Ok(Some(false));
         }
-        let Some(_alone) = self.store.enter_alone(WAIT) else { return Ok(false) };
+        let Some(_alone) = self.store.enter_alone(WAIT) else { return Ok(None) };
         self.store.ensure_open()?;
         let _structure = self.structure.lock();
         let changed = self.follow_folders()?;
         self.store.found_all_folders();
-        Ok(changed)
+        Ok(Some(changed))
     }
 
     fn list_maildir(&self) -> Result<Vec<Entry>, StorageError> {
@@ -233,7 +233,9 @@ impl Account {
         for sub in ["cur", "new"] {
             let path = folder.join(sub);
             let visit = &mut |listed: crate::filesystem::Listed<'_>| {
-                has |= FileName::of(listed.name).base.own().is_some_and(|own| own.epoch > deleted_in);
+                // Epochs may have begun anew, with the leases: what is above ours is of before.
+                let epochs = deleted_in.0 + 1..=self.store.lease.epoch().0;
+                has |= FileName::of(listed.name).base.own().is_some_and(|own| epochs.contains(&own.epoch.0));
             };
             match self.store.filesystem.each_entry(&path, &|_| false, visit) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(self.store.io("can't list", path)(error)),

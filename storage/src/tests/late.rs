@@ -191,8 +191,10 @@ fn what_a_late_deletion_took_from_the_next_holder_is_not_emptied() {
     rename(deleted(&user, 1), user.maildir().join(".A")).unwrap();
     let held = user.open(Handover::Clean);
     assert_eq!((held.open("A").uid_validity(), subjects(&held.open("A"))), (validity, there));
-    // A deletion that is none of those is carried out to its end.
+    // A deletion that is none of those is carried out to its end, also where epochs were higher before.
     held.delete(&name("A")).unwrap();
+    let deleted = user.everything().into_iter().find(|path| path.ends_with("cur") && path.to_string_lossy().contains("berth-deleted"));
+    fs::write(deleted.unwrap().join("1000000000.M1N1E500.node-a:2,"), message("of before")).unwrap();
     user.die(held);
     user.open(Handover::Unclean).close().unwrap();
     assert!(!user.everything().iter().any(|path| path.to_string_lossy().contains("berth-deleted")));
