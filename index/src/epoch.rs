@@ -55,6 +55,8 @@ pub struct Opened {
     pub empty: bool,
     /// Copied from another holder's files: what the log lacked must be looked for in the Maildir.
     pub copied: bool,
+    /// The number of the folder that it came from: a holder of that epoch, or of a later one, wrote it last. `None`: there was none.
+    pub written_in: Option<Epoch>,
     /// Folders of earlier epochs, to be removed in the background ([`remove_old`]).
     pub old: Vec<PathBuf>,
 }
@@ -67,7 +69,9 @@ pub fn open(root: &Path, epoch: Epoch, handover: Handover) -> Result<Opened, Ind
 fn open_by(look: Look<'_>, root: &Path, epoch: Epoch, handover: Handover) -> Result<Opened, IndexError> {
     let (folders, left) = folders(look, root)?;
     let own = root.join(epoch.to_string());
-    let opened = match newest(look, &folders)? {
+    let newest = newest(look, &folders)?;
+    let written_in = newest.as_ref().map(|(number, ..)| *number);
+    let opened = match newest {
         // Our own folder: an earlier opening under this lease.
         Some((number, folder, found)) if number == epoch || handover == Handover::Clean => match try_open(&folder, found) {
             Ok(index) => Some((index, folder, false)),
@@ -91,7 +95,18 @@ fn open_by(look: Look<'_>, root: &Path, epoch: Epoch, handover: Handover) -> Res
     };
     let mut old: Vec<PathBuf> = folders.into_iter().map(|(_, old)| old).filter(|old| *old != folder).collect();
     old.extend(left);
-    Ok(Opened { index, empty, copied, old })
+    Ok(Opened { index, empty, copied, written_in, old })
+}
+
+/// Whether the newest index under `root` says of something in the mailboxes' folders that it is still to be done. Of a user whom nobody holds.
+pub fn has_work_left(root: &Path) -> Result<bool, IndexError> {
+    let Some((_, folder, found)) = newest(&names, &folders(&names, root)?.0)? else { return Ok(false) };
+    match try_open(&folder, found).and_then(|index| index.mailboxes_with_work()) {
+        Ok(mailboxes) => Ok(!mailboxes.is_empty()),
+        // It has nothing to say.
+        Err(error) if error.is_lost() => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// Says that the index in `folder` must be rebuilt at the next opening. Best effort: a damaged file is noticed then anyway.

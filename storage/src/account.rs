@@ -185,6 +185,7 @@ impl Account {
         lease.confirm(settings.suspended_wait)?;
         let opened =
             index::epoch::open(&paths.index, lease.epoch(), handover).map_err(|error| store::index_error(&lease, &paths.index, error))?;
+        let written_in = opened.written_in;
         let store = Arc::new(Store::new(paths, lease, settings, filesystem, opened.index));
         if handover == Handover::Unclean || opened.copied {
             store.change(|change| change.taken_over_uncleanly())?;
@@ -207,7 +208,7 @@ impl Account {
             uncounted: Mutex::default(),
             untold: Mutex::default(),
         });
-        account.find_mailboxes()?;
+        account.find_mailboxes(written_in)?;
         account.look_at_shares();
         account.store.set_healer(&account);
         account.store.acknowledge(account.clone())
@@ -261,14 +262,17 @@ impl Account {
         let left = self.catalog.read().find(&with_work);
         let finished = parallel::for_each(parallel::MAILBOXES, &left, |(id, name, folder)| match self.load(*id, name.clone(), folder) {
             // It stays due.
-            Err(error) if error.is_about(&self.folder_path(folder)) && !error.is_about(&self.store.paths.index) => {
+            Err(error) if error.is_about(&self.folder_path(folder)) && !error.is_about(&self.store.paths.index) && !error.may_pass() => {
                 tracing::warn!(user = %self.user(), mailbox = %name, %error, "what an earlier holder left to be done is left to the next");
                 Ok(())
             }
             mailbox => mailbox?.finish(),
         });
         finished.into_iter().collect::<Result<(), _>>()?;
-        self.empty_trash();
+        // As long as a dead holder's requests may arrive, what it deleted may yet be more.
+        if !self.store.may_wait_for_dead_client() {
+            self.empty_trash();
+        }
         self.maildirsize.lock().keep(&self.store, true)
     }
     /// The lease is lost: stops every background task at once, writes nothing more, lets go of the index. Does not block on the shared file system.
@@ -314,7 +318,7 @@ impl Account {
     pub fn mailbox(self: &Arc<Self>, name: &MailboxName) -> Result<Arc<Mailbox>, StorageError> {
         match self.store.twice(|| self.try_mailbox(name)) {
             // Its folder may be elsewhere by now.
-            Err(error) if error.is_not_found() => match self.find_folders_again()? {
+            Err(error) if error.is_not_found() && self.misses_folder_of(name) => match self.find_folders_again()? {
                 Some(true) => self.try_mailbox(name),
                 _ => Err(error),
             },
@@ -416,11 +420,14 @@ impl Account {
         self.store.paths.folder(folder)
     }
     /// Removes what nobody can reach any more; what stays is tried again.
-    fn empty_trash(&self) {
+    pub(crate) fn empty_trash(&self) {
         let folders: Vec<PathBuf> = self.trash.lock().drain(..).collect();
         for folder in folders {
             if self.store.ensure_not_abandoned().is_err() {
                 return;
+            }
+            if self.has_come_late(&folder) {
+                continue;
             }
             if let Err(error) = self.store.filesystem.remove_folder(&folder) {
                 tracing::debug!(folder = %folder.display(), %error, "not removed yet");

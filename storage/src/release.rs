@@ -111,7 +111,14 @@ pub fn to_dovecot(paths: &AccountPaths, ensure_free: impl FnOnce() -> Result<(),
         }
     }
     mark_released(inbox, &inbox_entries).map_err(failed(inbox))?;
-    if let Err(why) = ensure_free() {
+    let all_done = || {
+        match index::epoch::has_work_left(&paths.index) {
+        Ok(false) => Ok(()),
+        Ok(true) => Err("flags are still to be written into names of files, or files to be removed: the log says which folder fails; mend it, log in once, run it again".to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
+    };
+    if let Err(why) = ensure_free().and_then(|()| all_done()) {
         if ours.is_some() {
             Shared.rename(&inbox.join(marks.print_as(RELEASED)), &inbox.join(marks.print())).map_err(failed(inbox))?;
         }

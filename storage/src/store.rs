@@ -375,7 +375,7 @@ impl Store {
         let path = path.into();
         move |cause| {
             if cause.kind() == io::ErrorKind::NotFound {
-                self.misses_a_folder.store(true, Ordering::SeqCst);
+                self.miss_a_folder();
             }
             io_error(doing, &path, cause)
         }
@@ -383,6 +383,10 @@ impl Store {
     /// Whether something was not where it should be since all folders were found.
     pub fn misses_a_folder(&self) -> bool {
         self.misses_a_folder.load(Ordering::SeqCst)
+    }
+    /// It was not.
+    pub fn miss_a_folder(&self) {
+        self.misses_a_folder.store(true, Ordering::SeqCst);
     }
     /// The folders were compared with what is known of them.
     pub fn found_all_folders(&self) {

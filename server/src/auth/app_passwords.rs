@@ -86,6 +86,9 @@ fn protocol(name: &str) -> Option<Protocol> {
     [Protocol::Imap, Protocol::Pop3].into_iter().find(|protocol| protocol.to_string() == name)
 }
 
+/// Who comes while the first one reads the file is told to try again, and not that the password is wrong.
+const NOT_YET: &str = "it is being read";
+
 /// The file in memory, read again when it changes.
 pub struct AppPasswords {
     file: PathBuf,
@@ -114,7 +117,7 @@ impl AppPasswords {
             looked: Mutex::new(None),
             looking: Mutex::default(),
             noted,
-            unreadable: Mutex::new(None),
+            unreadable: Mutex::new(Some(NOT_YET.to_owned())),
         }
     }
 
@@ -174,7 +177,7 @@ impl AppPasswords {
             Err(error) if error.kind() == io::ErrorKind::NotFound => self.present.store(Arc::default()),
             Err(error) => return self.is_unreadable(&error),
         }
-        if self.unreadable.lock().take().is_some() {
+        if self.unreadable.lock().take().is_some_and(|why| why != NOT_YET) {
             info!(file = %self.file.display(), "the app passwords can be read again");
         }
     }

@@ -4,17 +4,19 @@
 //! - a mailbox whose folder was renamed or removed is not looked for where it was (`folders_that_others_move_are_found_where_they_are`)
 //! - what a dead holder's late requests do to folders is looked for as long as they can arrive (`a_dead_holders_late_rename_of_a_folder_is_followed`)
 //! - a DELETE of an earlier holder that is carried out late takes nothing away (`a_dead_holders_late_deletion_is_undone`,
-//!   `what_a_late_deletion_took_from_the_next_holder_is_not_emptied`)
+//!   `a_late_deletion_of_a_mailbox_with_children_is_undone`, `a_late_deletion_is_undone_by_whoever_finds_it_later`), and what came after it is never emptied
+//!   (`what_a_late_deletion_took_from_the_next_holder_is_not_emptied`)
+//! - what is known of a mailbox is forgotten only by two listings that are the same (`no_row_goes_by_a_listing_that_others_rename_under`)
 
 use std::{
     collections::{BTreeMap, HashSet},
     io,
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
 use affinity::Epoch;
-use index::{MailboxId, MailboxRecord};
+use index::MailboxRecord;
 
 use super::Known;
 use crate::{
@@ -60,8 +62,17 @@ impl Account {
         };
         match self.find_folders_again() {
             Ok(found) => self.folders_look.lock().is_settled |= last && found.is_some(),
-            Err(error) => tracing::warn!(user = %self.user(), %error, "folders that others moved are looked for again"),
+            Err(error) => {
+                tracing::warn!(user = %self.user(), %error, "folders that others moved can't be looked for: the next call that misses one tries again")
+            }
         }
+    }
+
+    /// Whether a mailbox is not where it should be.
+    pub(crate) fn misses_folder_of(&self, name: &MailboxName) -> bool {
+        let folder = self.catalog.read().mailboxes.get(name).map(|known| self.folder_path(&known.folder));
+        let looked = folder.map(|folder| self.store.filesystem.attributes(&folder.join("cur")));
+        matches!(looked, Some(Err(error)) if error.kind() == io::ErrorKind::NotFound)
     }
 
     /// Compares the folders with the mailboxes that are known: whether these are others now. `None`: it can't be done now, or from within a call.
@@ -69,16 +80,18 @@ impl Account {
         if !self.store.is_live() {
             return Ok(None);
         }
+        // Before the look: who misses one meanwhile asks for another.
+        self.store.found_all_folders();
         if !self.folders_differ()? {
-            self.store.found_all_folders();
             return Ok(Some(false));
         }
-        let Some(_alone) = self.store.enter_alone(WAIT) else { return Ok(None) };
+        let Some(_alone) = self.store.enter_alone(WAIT) else {
+            self.store.miss_a_folder();
+            return Ok(None);
+        };
         self.store.ensure_open()?;
         let _structure = self.structure.lock();
-        let changed = self.follow_folders()?;
-        self.store.found_all_folders();
-        Ok(Some(changed))
+        self.follow_folders().map(Some)
     }
 
     fn list_maildir(&self) -> Result<Vec<Entry>, StorageError> {
@@ -100,28 +113,29 @@ impl Account {
     /// With nobody inside.
     fn follow_folders(&self) -> Result<bool, StorageError> {
         let entries = self.list_maildir()?;
-        let mut folders = self.folders_in(&entries)?;
+        let mut found = self.folders_in(&entries)?;
         let records = self.store.with_writer(|index| index.mailboxes())?;
+        let mut folders = found.clone();
         let mut missing = self.match_records(&mut folders, records);
-        self.ensure_gone(&missing)?;
-        let trash: HashSet<PathBuf> = self.trash.lock().iter().cloned().collect();
-        let appeared = entries.iter().filter(|entry| !trash.contains(&self.store.paths.maildir.join(&entry.name)));
-        for (path, deleted_in) in self.deleted_folders(appeared) {
-            // Ours is no folder of a mailbox that we know.
-            if deleted_in < self.store.lease.epoch() {
-                self.bring_back(&path, &mut missing)?;
+        if !missing.is_empty() {
+            self.ensure_settled(&found)?;
+        }
+        // The listings may have taken longer than the lease.
+        self.store.lease.confirm(self.store.settings.suspended_wait)?;
+        for (path, deleted_in) in self.deleted_folders(entries.iter()) {
+            // A mailbox that is missing now was there when the account was opened, so only an earlier holder's deletion is late.
+            if deleted_in < self.store.lease.epoch()
+                && let Some(back) = self.bring_back(&path, &mut missing)?
+            {
+                found.insert(back, MailboxName::inbox());
             }
         }
-        if missing.is_empty() && folders.is_empty() {
+        let gone: Vec<(MailboxName, Known)> =
+            self.catalog.write().mailboxes.extract_if(.., |_, known| !found.contains_key(&known.folder)).collect();
+        if gone.is_empty() && folders.is_empty() {
             return Ok(true);
         }
-        let gone: Vec<(MailboxName, Known)> = {
-            let mut catalog = self.catalog.write();
-            let ids: HashSet<MailboxId> = missing.iter().map(|record| record.id).collect();
-            let gone = catalog.mailboxes.extract_if(.., |_, known| ids.contains(&known.id));
-            gone.collect()
-        };
-        self.adopt(folders, missing, &entries)?;
+        let adopted = self.adopt(folders, missing, &entries);
         let mut moved = Vec::new();
         let mut removed = Vec::new();
         for (old, known) in gone {
@@ -133,6 +147,9 @@ impl Account {
                 }
                 self.store.quota.mailbox_is_called(id, &name);
                 moved.push(id);
+            } else if adopted.is_err() {
+                // The next look finds out.
+                self.catalog.write().mailboxes.entry(old).or_insert(known);
             } else {
                 if let Some(mailbox) = open {
                     mailbox.retire(|| Ok(()))?;
@@ -143,9 +160,10 @@ impl Account {
                 tracing::warn!(user = %self.user(), mailbox = %old, folder = known.folder, "the folder of a mailbox is gone: it is no mailbox any more");
             }
         }
+        self.list_changed();
+        adopted?;
         self.shared_mailboxes_changed(&moved, false)?;
         self.shared_mailboxes_changed(&removed, true)?;
-        self.list_changed();
         Ok(true)
     }
 
@@ -165,17 +183,13 @@ impl Account {
         missing
     }
 
-    /// A listing that somebody renames under may lack a folder that is there.
-    fn ensure_gone(&self, missing: &[MailboxRecord]) -> Result<(), StorageError> {
-        missing.iter().try_for_each(|record| {
-            let path = self.folder_path(&record.folder);
-            let inner = if self.store.paths.layout == Layout::Fs { path.join("cur") } else { path };
-            match self.store.filesystem.attributes(&inner) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-                Err(error) => Err(self.store.io("can't look at", inner)(error)),
-                Ok(_) => Err(self.store.io("was not listed, and is there:", inner)(io::ErrorKind::ResourceBusy.into())),
-            }
-        })
+    /// A listing that somebody renames under may lack a folder that is there: rows go only by two that are the same.
+    pub(super) fn ensure_settled(&self, listed: &BTreeMap<String, MailboxName>) -> Result<(), StorageError> {
+        if self.folders_in(&self.list_maildir()?)? == *listed {
+            return Ok(());
+        }
+        let cause = io::Error::new(io::ErrorKind::ResourceBusy, "its folders are being renamed: try again");
+        Err(self.store.io("can't tell the mailboxes of", &self.store.paths.maildir)(cause))
     }
 
     /// Folders of deleted mailboxes, each with the epoch of the holder that deleted it.
@@ -186,49 +200,94 @@ impl Account {
         });
         deleted.collect()
     }
-    /// Undoes the deletion of a folder, if it is the one of a mailbox that is missing.
-    fn bring_back(&self, path: &std::path::Path, missing: &mut Vec<MailboxRecord>) -> Result<bool, StorageError> {
+    /// Undoes the deletion of a folder, if it is the one of a mailbox that is missing: which one.
+    fn bring_back(&self, path: &Path, missing: &mut Vec<MailboxRecord>) -> Result<Option<String>, StorageError> {
         let filesystem = self.store.filesystem.as_ref();
-        let marks = Marks::find(&filesystem.list(path).map_err(self.store.io("can't list", path))?);
-        let of = |record: &MailboxRecord| marks.is_some_and(|marks| marks.uid_validity == record.uid_validity);
-        let Some(at) = missing.iter().position(of) else { return Ok(false) };
-        let Some(place) = missing.get(at).map(|record| self.folder_path(&record.folder)) else { return Ok(false) };
-        if filesystem.attributes(&place).is_ok() {
-            return Ok(false);
+        let list = |folder: &Path| match filesystem.list(folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            entries => entries.map(Some).map_err(self.store.io("can't list", folder)),
+        };
+        let Some(entries) = list(path)? else { return Ok(None) };
+        let (from, to, at) = match Marks::find(&entries) {
+            Some(marks) => {
+                let Some(at) = missing.iter().position(|record| record.uid_validity == marks.uid_validity) else { return Ok(None) };
+                let Some(record) = missing.get(at) else { return Ok(None) };
+                (path.to_owned(), self.folder_path(&record.folder), at)
+            }
+            // In the layout `fs` a mailbox with others below lost its `cur` alone; whose it was, its state file beside says, if it is the only one.
+            None if self.store.paths.layout == Layout::Fs && has_cur(&entries) => {
+                let mut without_cur = Vec::new();
+                for (at, record) in missing.iter().enumerate() {
+                    let entries = list(&self.folder_path(&record.folder))?.unwrap_or_default();
+                    if Marks::find(&entries).is_some_and(|marks| marks.uid_validity == record.uid_validity) && !has_cur(&entries) {
+                        without_cur.push((at, self.folder_path(&record.folder).join("cur")));
+                    }
+                }
+                let [(at, cur)] = without_cur.as_slice() else { return Ok(None) };
+                (path.join("cur"), cur.clone(), *at)
+            }
+            None => return Ok(None),
+        };
+        if filesystem.attributes(&to).is_ok() {
+            return Ok(None);
         }
+        self.store.lease.confirm(self.store.settings.suspended_wait)?;
+        filesystem.rename(&from, &to).map_err(self.store.io("can't bring back", &to))?;
+        let above = to.parent().unwrap_or(&self.store.paths.maildir);
+        filesystem.sync_folder(above).map_err(self.store.io("can't sync", above))?;
         let record = missing.swap_remove(at);
-        filesystem.rename(path, &place).map_err(self.store.io("can't bring back", &place))?;
-        let maildir = &self.store.paths.maildir;
-        filesystem.sync_folder(maildir).map_err(self.store.io("can't sync", maildir))?;
         tracing::warn!(
             user = %self.user(), folder = record.folder, deleted = %path.display(),
             "a DELETE that an earlier holder sent was carried out late: it is undone, since nobody was told and the mailbox was in use"
         );
-        Ok(true)
+        Ok(Some(record.folder))
     }
 
-    /// At opening: deleted folders that have messages of later holders come back, or stay where they are; whether any came back.
-    pub(super) fn undo_late_deletions(&self, entries: &[Entry], records: &[MailboxRecord]) -> Result<LateDeletions, StorageError> {
+    /// At opening: folders that were deleted late come back, or stay where they are; whether any came back. `written_in`: the epoch of the index.
+    pub(super) fn undo_late_deletions(
+        &self,
+        entries: &[Entry],
+        records: &[MailboxRecord],
+        written_in: Option<Epoch>,
+    ) -> Result<LateDeletions, StorageError> {
         let mut late = LateDeletions::default();
-        let mut missing: Vec<MailboxRecord> =
-            records.iter().filter(|record| !entries.iter().any(|entry| entry.name == record.folder)).cloned().collect();
-        for (path, deleted_in) in self.deleted_folders(entries.iter()) {
-            if !self.has_later_messages(&path, deleted_in)? {
-                continue;
-            }
-            if self.bring_back(&path, &mut missing)? {
+        let deleted = self.deleted_folders(entries.iter());
+        if deleted.is_empty() {
+            return Ok(late);
+        }
+        let found = self.folders_in(entries)?;
+        let mut missing: Vec<MailboxRecord> = records.iter().filter(|record| !found.contains_key(&record.folder)).cloned().collect();
+        for (path, deleted_in) in deleted {
+            let has_later = self.has_later_messages(&path, deleted_in)?;
+            // A later holder's index has the mailbox, so that holder had it after the deletion was sent.
+            let was_in_use = written_in.is_some_and(|written_in| written_in > deleted_in);
+            if (has_later || was_in_use) && self.bring_back(&path, &mut missing)?.is_some() {
                 late.came_back = true;
-            } else {
-                tracing::error!(
-                    user = %self.user(), folder = %path.display(),
-                    "a deleted mailbox has messages that came after its deletion: it is not emptied; rename its folder to have them back"
-                );
+            } else if has_later {
+                self.say_kept(&path);
                 late.kept.insert(path);
             }
         }
         Ok(late)
     }
-    fn has_later_messages(&self, folder: &std::path::Path, deleted_in: Epoch) -> Result<bool, StorageError> {
+    fn say_kept(&self, folder: &Path) {
+        tracing::error!(
+            user = %self.user(), folder = %folder.display(),
+            "a deleted mailbox has messages that came after its deletion: it is not emptied; rename its folder to have them back"
+        );
+    }
+    /// Whether a folder that is only to be removed got messages of a later holder since; then it stays.
+    pub(crate) fn has_come_late(&self, folder: &Path) -> bool {
+        let name = folder.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let deleted_in = name.strip_prefix(DELETED_PREFIX).and_then(|unique| Base::parse(unique).own()).map(|own| own.epoch);
+        let late =
+            deleted_in.is_some_and(|epoch| epoch < self.store.lease.epoch() && self.has_later_messages(folder, epoch).unwrap_or(true));
+        if late {
+            self.say_kept(folder);
+        }
+        late
+    }
+    fn has_later_messages(&self, folder: &Path, deleted_in: Epoch) -> Result<bool, StorageError> {
         let mut has = false;
         for sub in ["cur", "new"] {
             let path = folder.join(sub);
@@ -244,6 +303,10 @@ impl Account {
         }
         Ok(has)
     }
+}
+
+fn has_cur(entries: &[Entry]) -> bool {
+    entries.iter().any(|entry| entry.name == "cur")
 }
 
 /// What [`Account::undo_late_deletions`] found.

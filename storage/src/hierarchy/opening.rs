@@ -49,7 +49,7 @@ impl Unknown {
 
 impl Account {
     /// Compares the Maildir's folders with the index, and makes what a new user lacks.
-    pub(crate) fn find_mailboxes(&self) -> Result<(), StorageError> {
+    pub(crate) fn find_mailboxes(&self, written_in: Option<Epoch>) -> Result<(), StorageError> {
         let filesystem = self.store.filesystem.as_ref();
         let maildir = &self.store.paths.maildir;
         let mut entries = match filesystem.list(maildir) {
@@ -61,7 +61,7 @@ impl Account {
             Err(error) => return Err(self.store.io("can't list", maildir)(error)),
         };
         let records = self.store.with_writer(|index| index.mailboxes())?;
-        let late = self.undo_late_deletions(&entries, &records)?;
+        let late = self.undo_late_deletions(&entries, &records, written_in)?;
         if late.came_back {
             entries = filesystem.list(maildir).map_err(self.store.io("can't list", maildir))?;
         }
@@ -111,7 +111,11 @@ impl Account {
 
         let mut folders: BTreeMap<String, MailboxName> = found.mailboxes.into_iter().collect();
         folders.insert(String::new(), MailboxName::inbox());
+        let listed = folders.clone();
         let missing = self.match_records(&mut folders, records);
+        if !missing.is_empty() {
+            self.ensure_settled(&listed)?;
+        }
         let earlier_server = self.adopt(folders, missing, &inbox_entries)?;
         self.count_from_index()?;
         // What was handed back and comes again is as new.

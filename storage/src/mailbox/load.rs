@@ -275,11 +275,11 @@ impl Mailbox {
     pub(crate) fn is_own(&self, error: &StorageError) -> bool {
         error.is_about(&self.folder()) && !error.is_about(&self.store.paths.index)
     }
-    /// As it ended, but for what fails in the mailbox's folder alone: it is due by the index, for whoever opens the mailbox next
+    /// As it ended, but for what fails in the mailbox's folder alone, and will fail again: it is due by the index, for whoever opens the mailbox next
     /// (`a_folder_that_fails_keeps_no_account_from_closing`).
     fn left_for_the_next(&self, worked: Result<(), StorageError>) -> Result<(), StorageError> {
         match worked {
-            Err(error) if self.is_own(&error) => {
+            Err(error) if self.is_own(&error) && !error.may_pass() => {
                 tracing::warn!(user = %self.store.lease.user(), mailbox = %self.name(), %error, "names of files are left to whoever opens the mailbox next");
                 Ok(())
             }

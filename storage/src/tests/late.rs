@@ -99,6 +99,68 @@ fn a_dead_holders_late_deletion_is_undone() {
     assert_eq!(subjects(&held.open("A")), texts(&[(1, "one"), (1025, "acknowledged"), (1026, "more")]));
 }
 
+/// A mailbox with others below it loses its `cur` alone, into a folder that the dead holder had made before.
+#[test]
+fn a_late_deletion_of_a_mailbox_with_children_is_undone() {
+    // Found by whoever misses it; by the next holder; before what is deleted is removed.
+    for found in ["missed", "next", "emptied"] {
+        let mut user = User::new();
+        user.layout = Layout::Fs;
+        user.faulty.pretend_remote();
+        let held = with_a(&mut user);
+        held.create(&name("A/child"), CreateOptions::default()).unwrap();
+        user.die(held);
+        fs::create_dir(deleted(&user, 1)).unwrap();
+        let mut held = user.open(Handover::Unclean);
+        append(&held.open("A"), "acknowledged", FlagSet::EMPTY).unwrap();
+        rename(user.maildir().join("A/cur"), deleted(&user, 1).join("cur")).unwrap();
+        match found {
+            "next" => {
+                held.close().unwrap();
+                held = user.open(Handover::Clean);
+            }
+            "emptied" => held.account.empty_trash(),
+            _ => {}
+        }
+        assert_eq!(subjects(&held.open("A")), texts(&[(1, "one"), (1025, "acknowledged")]), "{found}");
+        assert_eq!(names(&held), ["INBOX", "A", "A/child", "Sent"], "{found}");
+    }
+}
+
+/// Nothing was delivered since: that a later holder had the mailbox is said by its index.
+#[test]
+fn a_late_deletion_is_undone_by_whoever_finds_it_later() {
+    let mut user = User::new();
+    let held = with_a(&mut user);
+    user.die(held);
+    let held = user.open(Handover::Unclean);
+    held.open("A").store(&[uid(1)], crate::StoreOperation::Add(FlagSet::of(&[index::Flag::Seen])), None).unwrap();
+    user.die(held);
+    rename(user.maildir().join(".A"), deleted(&user, 1)).unwrap();
+    let held = user.open(Handover::Unclean);
+    assert_eq!(held.open("A").read().rows().map(|row| row.flags).collect::<Vec<_>>(), [FlagSet::of(&[index::Flag::Seen])]);
+}
+
+/// Two listings, with a rename before the second: what the first one lacks is somewhere.
+#[test]
+fn no_row_goes_by_a_listing_that_others_rename_under() {
+    let mut user = User::new();
+    let held = with_a(&mut user);
+    rename(user.maildir().join(".A"), user.maildir().join("elsewhere")).unwrap();
+    let maildir = user.maildir();
+    let mut listings = 0;
+    user.faulty.after_listing(move |folder| {
+        listings += u32::from(folder == maildir);
+        if listings == 2 {
+            rename(maildir.join("elsewhere"), maildir.join(".B")).unwrap();
+        }
+    });
+    let error = held.find_folders_again().unwrap_err();
+    assert!(error.to_string().contains("being renamed"), "{error}");
+    assert_eq!(held.find_folders_again().unwrap(), Some(true));
+    assert_eq!(subjects(&held.open("B")), texts(&[(1, "one")]));
+}
+
 #[test]
 fn a_dead_holders_late_replacement_finds_nothing() {
     let mut user = User::new();

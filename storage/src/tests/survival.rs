@@ -272,7 +272,9 @@ fn an_account_whose_index_can_not_be_closed_goes_on() {
 
 #[test]
 fn a_folder_that_fails_keeps_no_account_from_closing() {
+    const EACCES: i32 = 13;
     let mut user = User::new();
+    user.faulty = Faulty::new(EACCES);
     let held = user.open(Handover::Clean);
     let inbox = held.inbox();
     for subject in ["one", "two"] {
@@ -285,6 +287,11 @@ fn a_folder_that_fails_keeps_no_account_from_closing() {
     held.close().unwrap();
     // Nor does the next holder's, who has it from the index alone.
     user.open(Handover::Clean).close().unwrap();
+    let refused = crate::release::to_dovecot(&user.paths(), || Ok(()));
+    assert!(
+        matches!(refused, Err(crate::release::ReleaseError::Held(why)) if why.contains("names of files")),
+        "the index is all that has it"
+    );
     assert!(user.faulty.calls() > 1);
     user.faulty.heal();
     let held = user.open(Handover::Clean);
