@@ -51,10 +51,9 @@ impl Account {
             let follows = self.store.follows_a_dead_client() && !look.is_settled;
             let last = follows && now >= self.store.late_requests_last();
             // In the layout `fs` each level is a listing: once is enough.
-            let often = follows && self.store.paths.layout == Layout::MaildirPlusPlus;
-            let due =
-                last || self.store.misses_a_folder() || (often && now.saturating_sub(look.at) >= self.store.settings.late_look_interval);
-            if !due {
+            let due = last || (follows && self.store.paths.layout == Layout::MaildirPlusPlus);
+            let due = due && now.saturating_sub(look.at) >= self.store.settings.late_look_interval;
+            if !due && !self.store.misses_a_folder() {
                 return;
             }
             look.at = now;
