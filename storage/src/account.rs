@@ -419,8 +419,11 @@ impl Account {
     pub(crate) fn folder_path(&self, folder: &str) -> PathBuf {
         self.store.paths.folder(folder)
     }
-    /// Removes what nobody can reach any more; what stays is tried again.
+    /// Removes what nobody can reach any more; what stays is tried again. Only while we hold the user: then we did when these were deleted.
     pub(crate) fn empty_trash(&self) {
+        if !self.store.is_live() {
+            return;
+        }
         let folders: Vec<PathBuf> = self.trash.lock().drain(..).collect();
         for folder in folders {
             if self.store.ensure_not_abandoned().is_err() {

@@ -101,11 +101,11 @@ impl Account {
         Ok(())
     }
 
-    /// The background removes what was deleted as long as we held the user. Where the rename took longer than that, the mailbox may be another holder's, who
-    /// brings it back (`what_was_deleted_after_the_lease_is_not_emptied`).
+    /// The background removes what was deleted, once it is sure that we held the user when the rename was done: before, the mailbox may be another holder's,
+    /// who brings it back (`what_was_deleted_after_the_lease_is_not_emptied`).
     fn empty_later(&self, deleted: PathBuf) -> Result<(), StorageError> {
-        self.store.lease.confirm(self.store.settings.suspended_wait)?;
         self.trash.lock().push(deleted);
+        self.store.lease.confirm(self.store.settings.suspended_wait)?;
         Ok(())
     }
 

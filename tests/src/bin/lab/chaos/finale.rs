@@ -53,11 +53,12 @@ pub fn read(recorder: &Recorder, node: &Node, by: &str, user: &str, bodies: bool
     Ok(Final { by: by.to_owned(), at, user: user.to_owned(), mailboxes, without_uids: false })
 }
 
-/// Message-IDs in the files of a user's Maildir, on the file server's own disk.
+/// Message-IDs in the files of a user's Maildir, on the file server's own disk. Folders of deleted mailboxes, which no program takes for mailboxes, may wait there
+/// to be emptied as long as a dead holder's requests can arrive.
 pub fn read_disk(lab: &Lab, recorder: &Recorder, root: &str, user: &str) -> Result<Final> {
     let maildir = format!("{}/mail/_/{user}/Maildir", root.replace(MAIL, "/export"));
     let script = format!(
-        "set -e; cd {maildir}; test -d cur; find . -path '*/cur/*' -o -path '*/new/*' | xargs -r grep -m 1 -H -i '^Message-ID:' || true"
+        "set -e; cd {maildir}; test -d cur; find . -name 'berth-deleted,*' -prune -o -type f \\( -path '*/cur/*' -o -path '*/new/*' \\) -print | xargs -r grep -m 1 -H -i '^Message-ID:' || true"
     );
     let mut mailboxes: BTreeMap<String, Mailbox> = BTreeMap::new();
     mailboxes.entry("INBOX".into()).or_default();
