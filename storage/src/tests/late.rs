@@ -212,7 +212,8 @@ fn what_was_deleted_after_the_lease_is_not_emptied() {
         user.faulty.on_call(1, move || clock.advance(Duration::from_secs(6)));
         assert!(matches!(held.delete(&name("A")), Err(StorageError::LeaseLost(_))));
         let left = |user: &User| {
-            let is_deleted_one = |path: &&PathBuf| path.to_string_lossy().contains("berth-deleted,") && path.to_string_lossy().contains("/cur/");
+            let is_deleted_one =
+                |path: &&PathBuf| path.to_string_lossy().contains("berth-deleted,") && path.to_string_lossy().contains("/cur/");
             user.everything().iter().filter(is_deleted_one).count()
         };
         held.run_background_work().unwrap();
