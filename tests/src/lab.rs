@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use serde_json::Value;
 
 use crate::{berth, clients::imap::Imap, packages, process, wait};
@@ -363,15 +363,4 @@ allow = ["10.77.0.0/24"]
 {sections}
 "#
     )
-}
-
-/// The value after `--name` in `arguments`.
-pub fn option(arguments: &[String], name: &str) -> Result<Option<String>> {
-    match arguments.iter().position(|argument| argument == name) {
-        None => Ok(None),
-        Some(at) => match arguments.get(at + 1) {
-            Some(value) => Ok(Some(value.clone())),
-            None => bail!("{name} needs a value"),
-        },
-    }
 }

@@ -6,6 +6,7 @@ mod finale;
 mod nemesis;
 
 use std::{
+    env,
     path::{Path, PathBuf},
     process::Command,
     sync::{
@@ -40,17 +41,25 @@ const LATE_LOOK: Duration = Duration::from_secs(15);
 const SHOWN: usize = 25;
 
 /// What to run.
+#[derive(Debug, clap::Args)]
 pub struct Options {
-    /// One after the other, each for `time`, each on a new cluster.
+    /// Seeds of runs, one after the other, each on a new cluster: the same seed strikes the same. Random where none is given
+    #[arg(long = "seed", value_delimiter = ',')]
     pub seeds: Vec<u64>,
-    pub time: Duration,
-    /// The folder for the histories.
+    /// How long each run takes; reading everything takes about a minute more
+    #[arg(long, default_value_t = 5.0)]
+    pub minutes: f64,
+    /// The folder for the histories
+    #[arg(long, default_value_os_t = env::temp_dir())]
     pub out: PathBuf,
-    /// Boot a lab for this run, whatever was there before under its name.
+    /// Boots a lab for this run, whatever was there before under its name
+    #[arg(long)]
     pub boot: bool,
-    /// Where no lab can be booted, say so and end well.
+    /// Where no lab can be booted, says so and ends well
+    #[arg(long)]
     pub if_possible: bool,
-    /// NFS version of the lab that is booted.
+    /// NFS version of the lab that is booted
+    #[arg(long, default_value = "4.2")]
     pub vers: String,
 }
 
@@ -72,8 +81,10 @@ pub fn run(options: &Options) -> Result<bool> {
     }
     lab::enter()?;
     let mut all_kept = true;
-    for seed in &options.seeds {
-        let history = play(*seed, options.time, &options.out)?;
+    let time = Duration::try_from_secs_f64(options.minutes * 60.0).context("--minutes takes a number of minutes")?;
+    let random = [rand::random::<u32>().into()];
+    for seed in if options.seeds.is_empty() { &random[..] } else { &options.seeds } {
+        let history = play(*seed, time, &options.out)?;
         let path = options.out.join(format!("chaos-{seed}.jsonl"));
         history::write(&history, &path)?;
         all_kept &= report(&history);

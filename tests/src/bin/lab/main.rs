@@ -8,14 +8,53 @@ mod failover;
 mod late;
 
 use std::{
-    env,
     os::unix::process::CommandExt,
+    path::PathBuf,
     process::{Command, ExitCode},
-    time::Duration,
 };
 
-use anyhow::{Context, Result, anyhow};
-use tests::lab::{self, Lab, Plan, option};
+use anyhow::{Result, anyhow};
+use clap::{Parser, Subcommand};
+use tests::lab::{self, Lab, Plan};
+
+/// A lab of hosts with real Linux NFS clients, and what is measured and proven there.
+#[derive(Debug, Parser)]
+#[command(
+    name = "cargo lab",
+    bin_name = "cargo lab",
+    after_help = "Every other verb is done to the hosts: `cargo lab hosts --help` lists them."
+)]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Starts a Berth cluster on the lab that is up, and says where it listens
+    Cluster,
+    /// Counts the NFS requests of each operation, and fails where one takes more than its budget
+    Budget,
+    /// Measures how long clients wait when hosts, networks and the file server fail
+    Failover {
+        /// Times that each fault is made
+        #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
+        rounds: u16,
+        /// The one fault to measure
+        #[arg(long)]
+        only: Option<String>,
+    },
+    /// Has the file server carry out a lost holder's RENAME, DELETE and CREATE late
+    Late,
+    /// Renews certificates on several nodes from a test authority
+    Acme,
+    /// Has clients write through every node while hosts, networks and the file server fail, and proves from what they were told that nothing was lost
+    Chaos(chaos::Options),
+    /// Checks the history of a run again
+    Check { file: PathBuf },
+    #[command(external_subcommand)]
+    Hosts(Vec<String>),
+}
 
 fn main() -> ExitCode {
     match run() {
@@ -29,37 +68,19 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<bool> {
-    let arguments: Vec<String> = env::args().skip(1).collect();
-    match arguments.first().map(String::as_str) {
-        Some("cluster") => cluster(),
-        Some("budget") => budget::run(),
-        Some("failover") => {
-            let rounds = option(&arguments, "--rounds")?.map_or(Ok(3), |rounds| rounds.parse()).context("--rounds takes a number")?;
-            failover::run(rounds, option(&arguments, "--only")?.as_deref())
+    match Arguments::parse().verb {
+        Verb::Cluster => cluster(),
+        Verb::Budget => budget::run(),
+        Verb::Failover { rounds, only } => failover::run(rounds.into(), only.as_deref()),
+        Verb::Late => late::run(),
+        Verb::Acme => acme::run(),
+        Verb::Chaos(options) => chaos::run(&options),
+        Verb::Check { file } => chaos::check(&file),
+        Verb::Hosts(arguments) => {
+            let arguments = arguments.strip_prefix(&["hosts".to_owned()]).unwrap_or(&arguments);
+            Err(anyhow!(Command::new(lab::script()).args(arguments).exec()).context("cannot run tests/lab/hosts"))
         }
-        Some("late") => late::run(),
-        Some("acme") => acme::run(),
-        Some("chaos") => chaos::run(&chaos_options(&arguments)?),
-        Some("check") => chaos::check(arguments.get(1).context("cargo lab check FILE")?.as_ref()),
-        // Everything else is done to the hosts.
-        _ => Err(anyhow!(Command::new(lab::script()).args(&arguments).exec()).context("cannot run tests/lab/hosts")),
     }
-}
-
-fn chaos_options(arguments: &[String]) -> Result<chaos::Options> {
-    let seeds = match option(arguments, "--seed")? {
-        Some(seeds) => seeds.split(',').map(str::parse).collect::<Result<_, _>>().context("--seed takes numbers: 1,2,3")?,
-        None => vec![rand::random::<u32>().into()],
-    };
-    let minutes = option(arguments, "--minutes")?.map_or(Ok(5.0), |minutes| minutes.parse()).context("--minutes takes a number")?;
-    Ok(chaos::Options {
-        seeds,
-        time: Duration::try_from_secs_f64(minutes * 60.0).context("--minutes takes a number")?,
-        out: option(arguments, "--out")?.map_or_else(env::temp_dir, Into::into),
-        boot: arguments.iter().any(|argument| argument == "--boot"),
-        if_possible: arguments.iter().any(|argument| argument == "--if-possible"),
-        vers: option(arguments, "--vers")?.unwrap_or_else(|| "4.2".into()),
-    })
 }
 
 /// A name for a cluster's directory that was not there before.
