@@ -189,7 +189,7 @@ async fn send_message(stream: &mut RelayStream, message: &Message) -> io::Result
     let mut offset = 0;
     let mut chunk = vec![0; CHUNK_BYTES];
     while offset < message.len() {
-        let read = message.read_at(offset, &mut chunk)?;
+        let read = message.read_into(offset, &mut chunk).await?;
         if read == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }

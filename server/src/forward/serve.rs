@@ -36,6 +36,8 @@ use crate::{
 
 /// How long a node may take to say what it wants on a stream that it opened.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// How much of a relayed message is collected before it is spooled: few trips to the blocking pool for a large one.
+const PIECE_BYTES: u64 = 64 * 1024;
 /// How long a relayed message may take to arrive.
 const MESSAGE_TIMEOUT: Duration = Duration::from_secs(120);
 
@@ -258,16 +260,15 @@ async fn receive(node: &Arc<Node>, stream: &mut RelayStream, bytes: u64) -> io::
         ));
     }
     let mut spool = Spool::new(&node.config().node.local_dir);
-    let mut chunk = vec![0; 64 * 1024];
     let mut left = bytes;
     while left > 0 {
-        let want = usize::try_from(left).unwrap_or(usize::MAX).min(chunk.len());
-        let read = stream.read(chunk.get_mut(..want).unwrap_or_default()).await?;
+        let mut piece = Vec::with_capacity(usize::try_from(left.min(PIECE_BYTES)).unwrap_or_default());
+        let read = stream.take(left.min(PIECE_BYTES)).read_to_end(&mut piece).await?;
         if read == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        spool.write(chunk.get(..read).unwrap_or_default())?;
         left -= read as u64;
+        spool = spool.take(&mut piece).await?;
     }
     Ok(spool.finish())
 }

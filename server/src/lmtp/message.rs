@@ -12,6 +12,8 @@ use std::{
     sync::Arc,
 };
 
+use tokio::task::spawn_blocking;
+
 /// Messages up to this size stay in memory: most mail does, and a thousand deliveries at once take 256 MiB.
 pub const MEMORY_BYTES_MAX: usize = 256 * 1024;
 
@@ -57,8 +59,18 @@ impl Spool {
         }
         Ok(())
     }
+    /// Adds bytes, on the blocking pool where that touches the disk. `bytes` is empty afterwards.
+    pub async fn take(mut self, bytes: &mut Vec<u8>) -> io::Result<Spool> {
+        if self.fits_memory(bytes.len()) {
+            self.write(bytes)?;
+            bytes.clear();
+            return Ok(self);
+        }
+        let bytes = std::mem::take(bytes);
+        spawn_blocking(move || self.write(&bytes).map(|()| self)).await.map_err(io::Error::other)?
+    }
     /// Whether `more` bytes can be added without touching the disk.
-    pub fn fits_memory(&self, more: usize) -> bool {
+    fn fits_memory(&self, more: usize) -> bool {
         matches!(&self.bytes, Bytes::Memory(so_far) if so_far.len().saturating_add(more) <= MEMORY_BYTES_MAX)
     }
     /// Bytes so far.
@@ -89,6 +101,17 @@ impl Message {
     /// Whether it is empty.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+    /// Fills `buffer` from `offset`, on the blocking pool where that touches the disk; how many bytes.
+    pub async fn read_into(&self, offset: u64, buffer: &mut Vec<u8>) -> io::Result<usize> {
+        if let Bytes::Memory(_) = &*self.bytes {
+            return self.read_at(offset, buffer);
+        }
+        let (message, mut filled) = (self.clone(), std::mem::take(buffer));
+        let read = spawn_blocking(move || message.read_at(offset, &mut filled).map(|count| (count, filled)));
+        let (count, filled) = read.await.map_err(io::Error::other)??;
+        *buffer = filled;
+        Ok(count)
     }
     /// Fills `buffer` from `offset`; fewer bytes only at the end. May block on the local disk.
     pub fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {

@@ -100,7 +100,7 @@ impl Receiver {
         let refused = || Err(too_large());
         self.spool = match std::mem::replace(&mut self.spool, refused()) {
             Ok(spool) if spool.len().saturating_add(self.piece.len() as u64) > self.settings.message_bytes_max => refused(),
-            Ok(spool) => write(spool, &mut self.piece).await.map_err(|error| no_room(&self.settings, &error)),
+            Ok(spool) => spool.take(&mut self.piece).await.map_err(|error| no_room(&self.settings, &error)),
             refused => refused,
         };
         self.piece.clear();
@@ -124,14 +124,4 @@ fn take(connection: &mut Connection, left: u64, mut with: impl FnMut(&[u8])) -> 
     with(input.get(..count).unwrap_or_default());
     input.advance(count);
     count as u64
-}
-
-/// Spools `piece`, on the blocking pool when that touches the disk.
-async fn write(mut spool: Spool, piece: &mut Vec<u8>) -> io::Result<Spool> {
-    if spool.fits_memory(piece.len()) {
-        spool.write(piece)?;
-        return Ok(spool);
-    }
-    let bytes = std::mem::take(piece);
-    tokio::task::spawn_blocking(move || spool.write(&bytes).map(|()| spool)).await.map_err(io::Error::other)?
 }

@@ -3,7 +3,6 @@
 use std::{
     io,
     net::{Ipv4Addr, SocketAddr},
-    os::unix::fs::PermissionsExt,
     path::PathBuf,
     sync::Arc,
     time::Duration,
@@ -14,7 +13,7 @@ use bytes::BytesMut;
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
-    net::{UnixListener, UnixStream},
+    net::UnixStream,
     time::timeout,
 };
 use tracing::Instrument;
@@ -22,6 +21,7 @@ use tracing::Instrument;
 use super::{
     Node, index, operate, quota,
     sessions::{SessionFilter, SessionLine},
+    socket::{Permissions, bind_unix},
 };
 use crate::{
     acme::renewal::{self, Outcome},
@@ -40,13 +40,9 @@ const ASKER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Answers until the node stops.
 pub async fn listen(node: Arc<Node>, path: PathBuf) -> anyhow::Result<()> {
-    match std::fs::remove_file(&path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => anyhow::bail!("can't replace {}: {error}", path.display()),
-        Ok(()) | Err(_) => {}
-    }
-    let listener = UnixListener::bind(&path).map_err(|error| anyhow::anyhow!("can't listen on {}: {error}", path.display()))?;
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
+    let (listener, file) = bind_unix(&path, Permissions::PRIVATE)?;
     tokio::spawn(async move {
+        let _removed_at_the_end = file;
         loop {
             let stream = tokio::select! {
                 accepted = listener.accept() => match accepted {

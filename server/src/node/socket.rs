@@ -86,6 +86,9 @@ pub struct Permissions {
 }
 
 impl Permissions {
+    /// For the node's own user alone.
+    pub const PRIVATE: Permissions = Permissions { mode: 0o600, user: None, group: None };
+
     /// As the settings say.
     pub fn of(settings: &LmtpSection) -> anyhow::Result<Permissions> {
         let number = |name: &Option<String>, file: &str, key: &str| -> anyhow::Result<Option<u32>> {
@@ -114,11 +117,11 @@ fn id_of(list: &str, name: &str) -> Option<u32> {
 }
 
 /// Listens at a path. A file that another process left behind is replaced in one step.
-pub fn bind_unix(path: &Path, permissions: Permissions) -> anyhow::Result<Socket> {
+pub fn bind_unix(path: &Path, permissions: Permissions) -> anyhow::Result<(UnixListener, SocketFile)> {
     listen_at(path, permissions).with_context(|| format!("can't listen on {}", path.display()))
 }
 
-fn listen_at(path: &Path, permissions: Permissions) -> anyhow::Result<Socket> {
+fn listen_at(path: &Path, permissions: Permissions) -> anyhow::Result<(UnixListener, SocketFile)> {
     match fs::symlink_metadata(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => {}
         Err(error) => return Err(error.into()),
@@ -157,7 +160,7 @@ fn listen_at(path: &Path, permissions: Permissions) -> anyhow::Result<Socket> {
         fs::remove_file(&unfinished).ok();
     })?;
     let listener = UnixListener::from_std(std::os::unix::net::UnixListener::from(std::os::fd::OwnedFd::from(socket)))?;
-    Ok(Socket::Unix(listener, Some(SocketFile { path: path.to_owned(), inode })))
+    Ok((listener, SocketFile { path: path.to_owned(), inode }))
 }
 
 /// What systemd handed over, by name.
@@ -209,7 +212,10 @@ impl Activated {
 pub fn open(address: &Address, settings: &LmtpSection, activated: &mut Activated) -> anyhow::Result<Vec<Socket>> {
     Ok(match address {
         Address::Tcp(address) => vec![Socket::Tcp(bind(*address)?)],
-        Address::Unix(path) => vec![bind_unix(path, Permissions::of(settings)?)?],
+        Address::Unix(path) => {
+            let (listener, file) = bind_unix(path, Permissions::of(settings)?)?;
+            vec![Socket::Unix(listener, Some(file))]
+        }
         Address::Systemd(name) => activated.take(name)?,
     })
 }
@@ -218,20 +224,18 @@ pub fn open(address: &Address, settings: &LmtpSection, activated: &mut Activated
 mod tests {
     use super::*;
 
-    const PRIVATE: Permissions = Permissions { mode: 0o600, user: None, group: None };
-
     #[tokio::test]
     async fn a_socket_file_has_its_mode_before_it_has_its_name() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("lmtp");
-        let socket = bind_unix(&path, PRIVATE).unwrap();
+        let socket = bind_unix(&path, Permissions::PRIVATE).unwrap();
         assert_eq!(fs::symlink_metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        let (connected, accepted) = tokio::join!(UnixStream::connect(&path), socket.accept());
-        assert!(connected.is_ok() && matches!(accepted.unwrap(), Accepted::Unix(_)));
+        let (connected, accepted) = tokio::join!(UnixStream::connect(&path), socket.0.accept());
+        assert!(connected.is_ok() && accepted.is_ok());
         drop(socket);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "its file goes with it");
         // Owners that can't be given are refused before anybody can connect.
-        let beyond = Permissions { group: Some(u32::MAX - 7), ..PRIVATE };
+        let beyond = Permissions { group: Some(u32::MAX - 7), ..Permissions::PRIVATE };
         if !rustix::process::geteuid().is_root() {
             assert!(bind_unix(&path, beyond).is_err());
         }
@@ -244,13 +248,13 @@ mod tests {
         let path = folder.path().join("lmtp");
         // Left behind: the listener is gone, its file is not.
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
-        let socket = bind_unix(&path, PRIVATE).unwrap();
-        let error = format!("{:#}", bind_unix(&path, PRIVATE).unwrap_err());
+        let socket = bind_unix(&path, Permissions::PRIVATE).unwrap();
+        let error = format!("{:#}", bind_unix(&path, Permissions::PRIVATE).unwrap_err());
         assert!(error.ends_with("another process listens there"), "{error}");
         assert!(Probe::connect(&path).is_ok(), "the first one goes on");
         drop(socket);
         fs::write(&path, "precious").unwrap();
-        let error = format!("{:#}", bind_unix(&path, PRIVATE).unwrap_err());
+        let error = format!("{:#}", bind_unix(&path, Permissions::PRIVATE).unwrap_err());
         assert!(error.contains("is no socket"), "{error}");
         assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
     }
