@@ -10,7 +10,7 @@ use super::{
     sasl::{
         self, Exchange, Mechanism, Setting, Step,
         bearer::{self, Bearer},
-        scram::{Hash, Verifier},
+        scram::{self, Hash, Verifier},
     },
     scheme::Scheme,
 };
@@ -18,9 +18,6 @@ use crate::{
     client::{Client, Protocol},
     tls::TlsFacts,
 };
-
-/// Rounds where a verifier is made of a password in plain text at each login: RFC 7677's least, since it costs a core each time.
-const DERIVED_ROUNDS: u32 = 4096;
 
 /// One exchange of one client.
 pub struct Conversation {
@@ -188,7 +185,8 @@ impl Conversation {
         Turn::Done(self.auth.conclude(started, login, &self.client, self.protocol, outcome).await)
     }
 
-    /// The verifier of whoever it is; a made-up one where there is none.
+    /// The verifier of whoever it is; a made-up one where there is none. One that is made of a password in plain text has as many rounds as that, so that they
+    /// don't tell who exists.
     async fn look_up(&self, login: &str, hash: Hash) -> Result<(Claim, Verifier), Refusal> {
         let state = self.auth.inner.state.load_full();
         let address = self.client.address.ip();
@@ -201,7 +199,7 @@ impl Conversation {
             Some(stored) if stored.scheme() == Scheme::Plain => {
                 let (stored, salt) = (stored.clone(), fake.salt.clone());
                 self.auth
-                    .compute(address, move || stored.plain_text().map(|text| Verifier::derive(hash, &text, &salt, DERIVED_ROUNDS)))
+                    .compute(address, move || stored.plain_text().map(|text| Verifier::derive(hash, &text, &salt, scram::ROUNDS)))
                     .await?
             }
             Some(stored) => stored.verifier(hash),

@@ -190,6 +190,27 @@ async fn guesses_on_many_connections_are_no_more_than_on_a_few() {
     );
 }
 
+/// Before a proof, the salt and the rounds are all that a guesser sees.
+#[tokio::test]
+async fn scram_tells_nobody_who_has_a_password() {
+    let mut fixture = Fixture::new("ada:{PLAIN}a\n");
+    fixture.section.mechanisms = vec!["SCRAM-SHA-256".to_owned()];
+    let auth = fixture.open();
+    let asked = async |name: &str| {
+        let mut exchange = auth.begin("SCRAM-SHA-256", &client("192.0.2.1", true), None, Protocol::Imap).unwrap();
+        match exchange.respond(Some(format!("n,,n={name},r=nonce").as_bytes())).await {
+            Turn::Challenge(challenge) => {
+                let challenge = String::from_utf8(challenge).unwrap();
+                challenge.split(',').skip(1).map(str::to_owned).collect::<Vec<_>>()
+            }
+            other => panic!("{other:?}"),
+        }
+    };
+    let (ada, eve) = (asked("ada").await, asked("eve").await);
+    assert_eq!((&ada, &eve), (&asked("ada").await, &asked("eve").await), "asking twice tells nothing");
+    assert_eq!((ada[0].len(), &ada[1]), (eve[0].len(), &eve[1]));
+}
+
 #[tokio::test]
 async fn an_unknown_user_costs_a_hash_too() {
     let mut fixture = Fixture::new("ada:{PLAIN}a\n");
