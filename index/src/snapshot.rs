@@ -89,6 +89,14 @@ impl UserIndex {
         written.map_err(IndexError::io("can't write", path))?;
         Ok(Snapshot::of(bytes))
     }
+    /// Removes the file of a mailbox that is no more.
+    pub fn remove_snapshot(&self, mailbox: MailboxId) -> Result<(), IndexError> {
+        let path = self.snapshot_path(mailbox);
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(IndexError::io("can't remove", path)(error)),
+            _ => Ok(()),
+        }
+    }
     /// Removes the files of mailboxes that are no more.
     pub fn remove_stale_snapshots(&self) -> Result<(), IndexError> {
         let there: Vec<String> = self.mailboxes()?.into_iter().map(|mailbox| mailbox.id.0.to_string()).collect();

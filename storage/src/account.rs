@@ -254,6 +254,14 @@ impl Account {
         mailbox.snapshot_is_there();
         Ok(true)
     }
+    /// What the index says of a mailbox that is no more.
+    pub(crate) fn forget_rows(&self, id: MailboxId) -> Result<(), StorageError> {
+        self.store.change(|change| change.delete_mailbox(id))?;
+        if let Err(error) = self.store.with_writer(|index| index.remove_snapshot(id)) {
+            tracing::debug!(user = %self.user(), %error, "it goes with the next that is written");
+        }
+        Ok(())
+    }
     fn finish(&self) -> Result<(), StorageError> {
         let finished = parallel::for_each(parallel::MAILBOXES, &self.loaded(), |mailbox| mailbox.finish());
         finished.into_iter().collect::<Result<(), _>>()?;

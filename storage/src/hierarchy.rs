@@ -164,7 +164,7 @@ impl Account {
         self.store.quota.mailbox_is_gone(known.id);
         self.forget_mailbox(known.id);
         drop(opened);
-        self.store.change(|change| change.delete_mailbox(known.id))?;
+        self.forget_rows(known.id)?;
         self.shared_mailboxes_changed(&[known.id], true)?;
         self.list_changed();
         self.store.acknowledge(())

@@ -414,12 +414,7 @@ impl Accounts {
         for user in stuck.into_iter().chain(self.unaccounted()) {
             let Some(turn) = self.closing.try_take() else { break };
             let (accounts, paths) = (self.clone(), paths(user.clone()));
-            tokio::spawn(async move {
-                match paths.await {
-                    Ok(paths) => turn.spend(&user, PATIENCE, accounts.free_stuck(&user, paths)).await,
-                    Err(error) => tracing::warn!(%error, "a lease that nobody uses stays for now"),
-                }
-            });
+            tokio::spawn(async move { turn.spend(&user, PATIENCE, accounts.free_stuck(&user, paths)).await });
         }
     }
 
@@ -455,21 +450,29 @@ impl Accounts {
         stuck
     }
 
-    /// Releases a lease whose account is not open, after dealing with what is left of it.
-    async fn free_stuck(self: &Arc<Self>, user: &UserName, paths: AccountPaths) {
+    /// Releases a lease whose account is not open, after dealing with what is left of it. Who was removed from the users has no `paths`, which matters only
+    /// where something is left.
+    async fn free_stuck(self: &Arc<Self>, user: &UserName, paths: impl Future<Output = Result<AccountPaths, RouteError>>) {
         let mut state = self.slot(user).lock_owned().await;
         if let State::Stuck(stuck) = &mut *state {
             stuck.since = self.clock.now();
-        }
-        match &*state {
-            State::Open(_) => return,
-            State::Stuck(stuck) if stuck.rest == Rest::Release => {
+            if stuck.rest == Rest::Release {
                 match self.keeper.release(stuck.lease.clone()).await {
                     Ok(()) => *state = State::Closed,
                     Err(error) => tracing::warn!(%user, %error, "can't release the lease yet"),
                 }
                 return;
             }
+        }
+        drop(state);
+        let paths = match paths.await {
+            Ok(paths) => paths,
+            Err(error) => return tracing::warn!(%user, %error, "a lease that nobody uses stays for now"),
+        };
+        let state = self.slot(user).lock_owned().await;
+        match &*state {
+            State::Open(_) => return,
+            State::Stuck(stuck) if stuck.rest == Rest::Release => return,
             State::Stuck(_) => {}
             // Released meanwhile: nothing may be acquired for nobody.
             State::Closed if !self.keeper.held().iter().any(|(held, _)| held == user) => return,

@@ -184,7 +184,7 @@ impl Account {
         }
         for record in missing {
             tracing::info!(user = %self.store.lease.user(), folder = record.folder, "mailbox folder is gone");
-            self.store.change(|change| change.delete_mailbox(record.id))?;
+            self.forget_rows(record.id)?;
         }
         let recorded = parallel::for_each(parallel::MAILBOXES, &with_state, |(name, folder, marks, special_use, adopted_below)| {
             self.record(name, folder.clone(), *marks, *special_use, ScanDue::Rebuild, *adopted_below)

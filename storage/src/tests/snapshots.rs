@@ -5,8 +5,8 @@ use std::time::Duration;
 use affinity::Handover;
 use index::{Flag, FlagSet};
 
-use super::{Held, User, append, picture, uid};
-use crate::StoreOperation;
+use super::{Held, User, append, name, picture, uid};
+use crate::{CreateOptions, StoreOperation};
 
 fn snapshots(user: &User) -> Vec<std::path::PathBuf> {
     let is_one = |path: &std::path::PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("messages-"));
@@ -48,6 +48,21 @@ fn a_large_mailbox_is_opened_from_its_snapshot() {
 }
 
 /// Sessions end long before the account is closed.
+#[test]
+fn the_snapshot_of_a_deleted_mailbox_goes_with_it() {
+    let mut user = User::new();
+    let held = user.open(Handover::Clean);
+    held.create(&name("A"), CreateOptions::default()).unwrap();
+    for text in ["one", "two", "three", "four"] {
+        append(&held.open("A"), text, FlagSet::EMPTY).unwrap();
+    }
+    held.close().unwrap();
+    assert_eq!(snapshots(&user).len(), 1);
+    let held = user.open(Handover::Clean);
+    held.delete(&name("A")).unwrap();
+    assert!(snapshots(&user).is_empty());
+}
+
 #[test]
 fn a_large_mailbox_that_nobody_uses_any_more_has_a_snapshot() {
     let mut user = User::new();

@@ -6,7 +6,7 @@ use std::{
 };
 
 use affinity::{KeeperConfig, NodeInfo, Root, Timings};
-use futures::FutureExt;
+use futures::{FutureExt, future::ready};
 
 use super::{super::route::SessionsOf, *};
 
@@ -183,10 +183,10 @@ async fn a_lease_whose_account_could_not_be_opened_is_released_in_the_end() {
     block(&index);
     assert!(a.open(&user, house.paths(&user), SESSION, Claim::Asked).await.is_err());
     assert_eq!(house.holder(&user).as_deref(), Some("a"));
-    soon(a.free_stuck(&user, house.paths(&user))).await;
+    soon(a.free_stuck(&user, ready(Ok(house.paths(&user))))).await;
     assert_eq!(house.holder(&user).as_deref(), Some("a"), "what an earlier holder left is not dealt with yet");
     std::fs::remove_file(&index).unwrap();
-    soon(a.free_stuck(&user, house.paths(&user))).await;
+    soon(a.free_stuck(&user, ready(Ok(house.paths(&user))))).await;
     assert_eq!(house.holder(&user), None);
 }
 
@@ -207,7 +207,7 @@ async fn whoever_wants_a_user_whose_lease_is_stuck_on_a_leaving_node_asks_again(
         other => panic!("{other:?}"),
     };
     let before = since().await;
-    soon(a.free_stuck(&user, house.paths(&user))).await;
+    soon(a.free_stuck(&user, ready(Ok(house.paths(&user))))).await;
     assert!(since().await > before);
 }
 
