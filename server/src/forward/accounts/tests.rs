@@ -191,6 +191,17 @@ async fn a_lease_whose_account_could_not_be_opened_is_released_in_the_end() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_lease_of_a_user_who_was_removed_is_released() {
+    let house = House::new();
+    let a = house.node("a");
+    let user = ada();
+    let Acquired::Mine { lease, .. } = a.keeper.acquire(&user).await.unwrap() else { panic!("nobody else holds it") };
+    *a.slot(&user).lock_owned().await = State::Stuck(Stuck { lease, rest: Rest::Release, since: Duration::ZERO });
+    soon(a.free_stuck(&user, ready(Err(RouteError::Refused("no such user".to_owned()))))).await;
+    assert_eq!(house.holder(&user), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn whoever_wants_a_user_whose_lease_is_stuck_on_a_leaving_node_asks_again() {
     let house = House::new();
     let (a, b) = (house.node("a"), house.node("b"));
