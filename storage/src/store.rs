@@ -23,7 +23,7 @@ use std::{
 };
 
 use affinity::{Clock, Lease, SystemClock, clock::wall_clock};
-use index::{Change, FieldsKind, IndexError, IndexReader, UserIndex};
+use index::{Change, FieldsKind, IndexError, IndexReader, ScanDue, UserIndex};
 use parking_lot::{Mutex, RecursiveRwLock, RecursiveRwLockReadGuard, RecursiveRwLockWriteGuard};
 use tokio::sync::watch;
 
@@ -77,6 +77,8 @@ pub(crate) struct Store {
     healer: OnceLock<Weak<Account>>,
     /// Time since opening until which a dead client's delegations may be in force.
     quiet_until: Mutex<Duration>,
+    /// The holder before died.
+    is_takeover: AtomicBool,
     commits: AtomicU32,
     /// When the index was last asked, in milliseconds since opening, and whether its memory was given back since.
     used: AtomicU64,
@@ -127,6 +129,7 @@ impl Store {
             misses_a_folder: AtomicBool::new(false),
             healer: OnceLock::new(),
             quiet_until: Mutex::default(),
+            is_takeover: AtomicBool::new(false),
             commits: AtomicU32::new(0),
             used: AtomicU64::new(0),
             resting: AtomicBool::new(false),
@@ -399,9 +402,14 @@ impl Store {
     }
     /// The holder before died: where other hosts share the files, its client may have been lost with delegations.
     pub fn wait_for_dead_client(&self) {
+        self.is_takeover.store(true, Ordering::SeqCst);
         if self.is_remote {
             *self.quiet_until.lock() = self.now() + DEAD_CLIENT_HOLDS;
         }
+    }
+    /// What is due of a mailbox of which the index knew nothing, once its folder was scanned: where nobody died, nothing is late.
+    pub fn due_after_rebuild(&self) -> ScanDue {
+        if self.is_takeover.load(Ordering::SeqCst) { ScanDue::Settle } else { ScanDue::No }
     }
     /// Whether the holder before died on a file server: requests of its host may still be on their way.
     pub fn follows_a_dead_client(&self) -> bool {

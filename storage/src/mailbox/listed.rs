@@ -205,7 +205,7 @@ impl Mailbox {
         // What was expunged is not known, nor what is \\Recent: absent UIDs count, and rather nothing than everything is recent.
         state.record.expunged_floor = highest.get();
         self.recent_from.store(uid_next, Ordering::SeqCst);
-        state.record.scan_due = ScanDue::Settle;
+        state.record.scan_due = self.store.due_after_rebuild();
         state.deferred = rows_can_wait;
         Ok(state)
     }

@@ -381,7 +381,8 @@ impl Mailbox {
         });
         self.settle_found(&mut state, settled.collect());
         match due {
-            ScanDue::Takeover | ScanDue::Rebuild => state.record.scan_due = ScanDue::Settle,
+            ScanDue::Takeover => state.record.scan_due = ScanDue::Settle,
+            ScanDue::Rebuild => state.record.scan_due = self.store.due_after_rebuild(),
             ScanDue::Settle | ScanDue::No => {}
         }
         if due == ScanDue::Rebuild {

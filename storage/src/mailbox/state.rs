@@ -249,7 +249,7 @@ impl Mailbox {
         let written_below = state.pending.keys().nth(rows).copied();
         let scan_due = match state.deferred {
             true if rows < state.pending.len() => ScanDue::Rebuild,
-            true => ScanDue::Settle,
+            true => self.store.due_after_rebuild(),
             false => state.record.scan_due,
         };
         let record = MailboxRecord {

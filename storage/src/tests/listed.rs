@@ -1,7 +1,7 @@
 //! Mailboxes that another program filled with many messages.
 
 use affinity::Handover;
-use index::{Flag, FlagSet};
+use index::{Flag, FlagSet, ScanDue};
 
 use super::*;
 use crate::{AccountPaths, StoreOperation, filesystem::Failure, maildir::uidlist::damaged_list};
@@ -144,6 +144,24 @@ fn dates_and_sizes_are_learnt_before_anybody_is_told() {
     inbox.learn().unwrap();
     inbox.refresh(false).unwrap();
     assert_eq!((inbox.read().len(), inbox.is_incomplete()), (MANY - 1, false));
+}
+
+#[test]
+fn a_mailbox_that_was_taken_over_is_listed_again_only_where_a_holder_died() {
+    for (handover, due) in [(Handover::Clean, ScanDue::No), (Handover::Unclean, ScanDue::Settle)] {
+        for count in [3, MANY] {
+            let mut user = filled(count);
+            user.faulty.pretend_remote();
+            user.open(Handover::Clean).close().unwrap();
+            user.delete_index();
+            let held = user.open(handover);
+            held.inbox().learn().unwrap();
+            held.run_background_work().unwrap();
+            let records = held.store.with_writer(|index| index.mailboxes()).unwrap();
+            let of_inbox = records.iter().find(|record| record.folder.is_empty()).unwrap();
+            assert_eq!(of_inbox.scan_due, due, "{handover:?} {count}");
+        }
+    }
 }
 
 #[test]
