@@ -7,7 +7,15 @@
 //!
 //! Creating, deleting and renaming mailboxes: `hierarchy.rs`.
 
-use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use affinity::{Handover, Lease, UserName};
 use index::MailboxId;
@@ -35,7 +43,7 @@ pub struct StorageSettings {
     /// Whether whoever has no subscriptions then is subscribed to INBOX and to those.
     pub auto_subscribe: bool,
     /// Largest message in bytes.
-    pub message_bytes_max: u64,
+    pub message_bytes_max: Limit,
     /// Most mailboxes per user.
     pub mailboxes_max: usize,
     /// How long changed flags may wait before they are written to file names.
@@ -53,6 +61,26 @@ pub struct StorageSettings {
     pub suspended_wait: Duration,
     /// Bodies and what was rendered, on a disk of this host.
     pub cache: Option<Arc<Cache>>,
+}
+
+/// A limit that may change while accounts are open; clones change together.
+#[derive(Debug, Clone)]
+pub struct Limit(Arc<AtomicU64>);
+
+impl From<u64> for Limit {
+    fn from(limit: u64) -> Limit {
+        Limit(Arc::new(AtomicU64::new(limit)))
+    }
+}
+impl Limit {
+    /// Now.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::SeqCst)
+    }
+    /// From now on.
+    pub fn set(&self, limit: u64) {
+        self.0.store(limit, Ordering::SeqCst);
+    }
 }
 
 /// RFC 6154 §2.

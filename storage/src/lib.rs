@@ -43,7 +43,7 @@ mod tests;
 mod uidl;
 pub use mailbox::inotify as watch;
 
-pub use account::{Account, CreateOptions, MailboxEntry, SpecialUse, StorageSettings};
+pub use account::{Account, CreateOptions, Limit, MailboxEntry, SpecialUse, StorageSettings};
 pub use cache::{CACHE_BYTES_MAX, CACHE_BYTES_MIN, Cache, CacheError, CacheFigures};
 pub use columns::{Columns, Row};
 pub use error::StorageError;

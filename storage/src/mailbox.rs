@@ -259,7 +259,7 @@ impl Mailbox {
     /// As [`Mailbox::stage`], for [`Mailbox::append_instead`]. Blocking.
     pub fn stage_instead(&self, size_hint: u64, replaced: Option<(&Mailbox, Uid)>) -> Result<Staged, StorageError> {
         let _inside = self.store.enter()?;
-        let limit = self.store.settings.message_bytes_max;
+        let limit = self.store.settings.message_bytes_max.get();
         if size_hint > limit {
             return Err(StorageError::Limit { what: "the message's size in bytes", limit });
         }

@@ -71,7 +71,7 @@ impl Staged {
             self.after_cr = *last == b'\r';
         }
         self.written += u64::try_from(self.buffer.len() - before).unwrap_or(u64::MAX);
-        let limit = self.store.settings.message_bytes_max;
+        let limit = self.store.settings.message_bytes_max.get();
         if self.written > limit {
             return Err(StorageError::Limit { what: "the message's size in bytes", limit });
         }

@@ -71,6 +71,18 @@ fn a_changed_limit_is_in_force_without_a_restart() -> Result<()> {
         Ok(())
     })?;
     session.command("NOOP")?.ok()?;
+    // What is offered is taken: the store knows as well, with accounts that are open.
+    let config = fs::read_to_string(&node.config)?;
+    fs::write(&node.config, config.replace("\"2KiB\"", "\"96MiB\""))?;
+    wait::until("the higher limit", NOTICED, || {
+        let offered = Lmtp::connect(&node.doors.lmtp)?.command("LHLO localhost")?;
+        ensure!(format!("{offered:?}").contains(&format!("SIZE {}", 96 << 20)), "{offered:?}");
+        Ok(())
+    })?;
+    let large =
+        [b"Subject: large\r\n\r\n".as_slice(), &b"0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcd\r\n".repeat(70 << 14)]
+            .concat();
+    Lmtp::connect(&node.doors.lmtp)?.deliver_ok("a@example.org", &[&cluster.users[0].address()], &large)?;
 
     // What is wrong changes nothing, and the log says what.
     append(node, "message_bites = 1\n")?;

@@ -498,6 +498,11 @@ impl Accounts {
         }
     }
 
+    /// The largest message that accounts take from now on.
+    pub fn set_message_bytes_max(&self, limit: u64) {
+        self.settings.message_bytes_max.set(limit);
+    }
+
     /// Closes an account that was opened for a moment, unless somebody uses it by now.
     pub async fn close_unused(&self, user: &UserName) {
         self.close_if(user, |open| open.is_unused_for(Duration::ZERO)).await;

@@ -18,15 +18,19 @@ use crate::{
         message::Message,
         reply,
     },
-    node::Node,
+    node::{Node, SUSPENDED_WAIT},
 };
 
 /// Recipients that are routed or stored at once: enough to keep the file system busy, few enough for other senders.
 pub(super) const PARALLEL: usize = 32;
 /// How much of a message is sent at once.
 const CHUNK_BYTES: usize = 64 * 1024;
-/// How long another node may take to store a message for all its recipients.
-const STORE_TIMEOUT: Duration = Duration::from_secs(120);
+/// How long another node may take to receive a message and store it for all its recipients: as long as this one would wait for the file server, or the sender is
+/// told to try again while the message is stored. Senders wait ten minutes (RFC 5321 §4.5.3.2.6).
+const STORE_TIMEOUT: Duration = SUSPENDED_WAIT.saturating_add(Duration::from_secs(120));
+
+/// How often a message is sent that may be stored each time: a holder that dies, and the next one.
+const UNANSWERED_MAX: u32 = 3;
 
 /// What every part of one delivery needs.
 #[derive(Clone)]
@@ -46,6 +50,7 @@ pub async fn deliver(node: &Arc<Node>, client: &Client, envelope: &Envelope, to:
     let mut outcomes: Vec<Option<Outcome>> = vec![None; to.len()];
     let mut open: Vec<(usize, Router<'_>)> =
         to.iter().enumerate().map(|(index, addressee)| (index, Router::new(node, addressee.user.clone(), Use::Delivery))).collect();
+    let mut unanswered = vec![0; to.len()];
 
     // Each round routes what is open, then does all of it; "not mine" and unreachable nodes come back for the next round. Routers bound the rounds.
     while !open.is_empty() {
@@ -89,6 +94,15 @@ pub async fn deliver(node: &Arc<Node>, client: &Client, envelope: &Envelope, to:
                     }
                     Round::NotMine(redirect) => again.push((index, Again::NotMine(redirect))),
                     Round::Unreachable { placement, reason } => again.push((index, Again::Unreachable { placement, reason })),
+                    Round::Unanswered { reason } => {
+                        if let Some(times) = unanswered.get_mut(index) {
+                            *times += 1;
+                            if *times >= UNANSWERED_MAX {
+                                continue;
+                            }
+                        }
+                        again.push((index, Again::Unreachable { placement: false, reason }));
+                    }
                 }
             }
         }
@@ -120,6 +134,7 @@ enum Round {
     Done(Outcome),
     NotMine(frames::Redirect),
     Unreachable { placement: bool, reason: String },
+    Unanswered { reason: String },
 }
 
 enum Again {
@@ -149,7 +164,7 @@ async fn deliver_there(job: Job, holder: HolderId, placement: bool, group: Vec<(
         Ok(Err(SendError::Unknown(reason))) => {
             let sender = &job.envelope.sender;
             tracing::warn!(%holder, reason, sender, "a relayed delivery got no answer and is tried again");
-            indexes.into_iter().map(|index| (index, Round::Unreachable { placement: false, reason: reason.clone() })).collect()
+            indexes.into_iter().map(|index| (index, Round::Unanswered { reason: reason.clone() })).collect()
         }
         Err(_) => indexes
             .into_iter()
@@ -180,6 +195,8 @@ async fn send(job: &Job, holder: &HolderId, to: &[Addressee]) -> Result<Vec<Deli
         frames::read::<Vec<DeliveryReply>, _>(&mut stream).await.map_err(|error| SendError::Unknown(error.to_string()))
     };
     tokio::select! {
+        // First: an answer that is here counts, whatever became of the link.
+        biased;
         replies = exchange => replies,
         why = broken.heard() => Err(SendError::Unknown(format!("the link to node {holder} broke: {why}"))),
     }

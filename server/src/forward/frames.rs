@@ -155,7 +155,7 @@ pub struct Redirect {
 }
 
 /// The answer to [`Request::Deliver`], one per recipient.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DeliveryReply {
     /// Tried, with this result.

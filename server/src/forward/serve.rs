@@ -28,6 +28,7 @@ use crate::{
     lmtp::{
         delivery::{Addressee, Delivery, Envelope, Outcome},
         message::{Message, Spool},
+        receive::too_large,
         reply,
     },
     node::{Node, index, operate, quota, traffic::Counted},
@@ -225,7 +226,13 @@ async fn deliver(
     bytes: u64,
 ) -> io::Result<()> {
     let message = timeout(MESSAGE_TIMEOUT, receive(node, stream, bytes)).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+    let Some(message) = message else {
+        let too_large = DeliveryReply::Done(Outcome::from(too_large()));
+        return frames::write(stream, &vec![too_large; to.len()]).await;
+    };
     let delivery = Delivery::new(node.deliveries.clone(), &node.config(), client, envelope, message, to.len());
+    let failed = DeliveryReply::Done(Outcome::temporary("delivery failed unexpectedly, please try again"));
+    let mut replies = vec![failed; to.len()];
     let mut storing = JoinSet::new();
     let permits = Arc::new(Semaphore::new(PARALLEL));
     for (index, addressee) in to.into_iter().enumerate() {
@@ -243,21 +250,27 @@ async fn deliver(
             (index, reply)
         });
     }
-    let mut replies: Vec<(usize, DeliveryReply)> = Vec::new();
     while let Some(stored) = storing.join_next().await {
-        replies.push(stored.map_err(io::Error::other)?);
+        match stored {
+            Ok((index, reply)) => {
+                if let Some(of) = replies.get_mut(index) {
+                    *of = reply;
+                }
+            }
+            // The others' answers count all the same.
+            Err(error) => tracing::error!(%error, "a delivery failed unexpectedly"),
+        }
     }
-    replies.sort_by_key(|(index, _)| *index);
-    frames::write(stream, &replies.into_iter().map(|(_, reply)| reply).collect::<Vec<_>>()).await
+    frames::write(stream, &replies).await
 }
 
-async fn receive(node: &Arc<Node>, stream: &mut RelayStream, bytes: u64) -> io::Result<Message> {
+/// `None`: it is larger than this node takes, and was read to its end.
+async fn receive(node: &Arc<Node>, stream: &mut RelayStream, bytes: u64) -> io::Result<Option<Message>> {
     let limit = node.config().limits.message_bytes.as_u64();
     if bytes > limit {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidData,
-            format!("a relayed message of {bytes} bytes is over this node's limit of {limit}"),
-        ));
+        tracing::warn!(bytes, limit, "a relayed message is refused: limits.message_bytes is higher at the node that took it");
+        tokio::io::copy(&mut stream.take(bytes), &mut tokio::io::sink()).await?;
+        return Ok(None);
     }
     let mut spool = Spool::new(&node.config().node.local_dir);
     let mut left = bytes;
@@ -270,5 +283,5 @@ async fn receive(node: &Arc<Node>, stream: &mut RelayStream, bytes: u64) -> io::
         left -= read as u64;
         spool = spool.take(&mut piece).await?;
     }
-    Ok(spool.finish())
+    Ok(Some(spool.finish()))
 }

@@ -198,7 +198,8 @@ impl Job {
             tracing::info!(%session, sender, user = %to.user, mailbox = %mailbox.name(), "a duplicate: it is stored already");
             return Ok(Outcome { code: 250, enhanced: "2.0.0".into(), text: format!("<{}> Saved before", to.address) });
         }
-        let outcome = self.store(&mailbox)?;
+        // It may be stored, only not acknowledged.
+        let outcome = self.store(&mailbox).inspect_err(|_| self.duplicates.look_again(account, &mailbox))?;
         if outcome.code == 250 {
             *stored = Some(duplicates::now_s());
         }

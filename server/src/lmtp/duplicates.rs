@@ -5,11 +5,12 @@
 //!
 //! Invariants, each with the test that guards it:
 //! - a message is only called a duplicate of one that is stored: of two at once, one waits (`of_two_at_once_one_is_stored_and_one_waits_for_it`)
+//! - however many messages come, the newest are known (`the_newest_messages_are_remembered`)
 //! - a message without a Message-ID is none (`a_message_without_an_id_is_always_stored`)
 
-use std::sync::Arc;
+use std::{hash::Hash, sync::Arc};
 
-use moka::sync::Cache;
+use moka::{policy::EvictionPolicy, sync::Cache};
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 use storage::{Account, Mailbox, StorageError, mime::HeaderBlock};
@@ -37,8 +38,13 @@ pub struct Duplicates {
 
 impl Default for Duplicates {
     fn default() -> Duplicates {
-        Duplicates { slots: Cache::new(REMEMBERED_MAX), seen: Cache::new(REMEMBERED_MAX) }
+        Duplicates { slots: newest(), seen: newest() }
     }
+}
+
+/// Remembers the newest: a policy that asks how often a key was wanted keeps old ones, and a message that comes again comes twice.
+fn newest<K: Hash + Eq + Send + Sync + 'static, V: Clone + Send + Sync + 'static>() -> Cache<K, V> {
+    Cache::builder().max_capacity(REMEMBERED_MAX).eviction_policy(EvictionPolicy::lru()).build()
 }
 
 /// The fields that tell messages apart: Message-ID and the reverse path.
@@ -51,8 +57,7 @@ pub fn identity(head: &[u8], sender: &str) -> Option<[u8; 32]> {
 impl Duplicates {
     /// Where it is noted when this message was stored in `mailbox`. Blocking.
     pub fn slot(&self, account: &Account, mailbox: &Mailbox, identity: [u8; 32], window_s: i64) -> Result<Slot, StorageError> {
-        let lease = account.lease();
-        let place = (lease.user().to_string(), lease.epoch().0, mailbox.name().as_str().to_owned());
+        let place = place(account, mailbox);
         let seen = self.seen.get_with_by_ref(&place, Arc::default);
         let mut seen = seen.lock();
         if !*seen {
@@ -61,6 +66,11 @@ impl Duplicates {
         }
         drop(seen);
         Ok(self.slots.get_with((place, identity), Arc::default))
+    }
+
+    /// What became of the last message is not known: the next one looks.
+    pub fn look_again(&self, account: &Account, mailbox: &Mailbox) {
+        self.seen.invalidate(&place(account, mailbox));
     }
 
     /// Notes the newest messages of a mailbox.
@@ -90,8 +100,27 @@ impl Duplicates {
     }
 }
 
+fn place(account: &Account, mailbox: &Mailbox) -> Place {
+    let lease = account.lease();
+    (lease.user().to_string(), lease.epoch().0, mailbox.name().as_str().to_owned())
+}
+
 /// Now, in Unix seconds: windows are hours long.
 pub fn now_s() -> i64 {
     let since = affinity::clock::wall_clock().duration_since(std::time::UNIX_EPOCH);
     since.map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_messages_are_remembered() {
+        let cache = newest();
+        (0..3 * REMEMBERED_MAX).for_each(|message| cache.get_with(message, || ()));
+        cache.run_pending_tasks();
+        assert_eq!((2 * REMEMBERED_MAX + 1000..3 * REMEMBERED_MAX).filter(|message| !cache.contains_key(message)).count(), 0);
+        assert!(cache.entry_count() <= REMEMBERED_MAX);
+    }
 }

@@ -7,7 +7,7 @@ pub mod delivery;
 mod duplicates;
 mod gates;
 pub mod message;
-mod receive;
+pub mod receive;
 pub mod reply;
 pub mod session;
 pub mod wire;

@@ -87,7 +87,8 @@ impl Receiver {
         if !binary {
             return Ok(message);
         }
-        binary::to_text(message, self.settings.spool_dir.clone()).await.map_err(|error| no_room(&self.settings, &error))
+        let text = binary::to_text(message, self.settings.spool_dir.clone()).await.map_err(|error| no_room(&self.settings, &error))?;
+        if text.len() > self.settings.message_bytes_max { Err(too_large()) } else { Ok(text) }
     }
 
     async fn spool_if_large(&mut self) {

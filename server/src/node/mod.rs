@@ -90,7 +90,9 @@ const LEAVE_LIMIT: Duration = Duration::from_secs(60);
 /// Two requests per open mailbox, for two minutes after an unclean takeover.
 const LATE_LOOK_INTERVAL: Duration = Duration::from_secs(10);
 /// How long a finished change waits to be acknowledged during an outage of the file server: clients wait longer than a server needs to restart.
-const SUSPENDED_WAIT: Duration = Duration::from_secs(300);
+pub const SUSPENDED_WAIT: Duration = Duration::from_secs(300);
+/// What a message may grow by on its way to the store, which doors have let in by its size: trace fields and repaired line ends.
+const TRACE_BYTES: u64 = 64 * 1024;
 /// How long sessions may take to say goodbye.
 const GOODBYE_LIMIT: Duration = Duration::from_secs(3);
 
@@ -303,6 +305,11 @@ async fn start(config: Config, config_file: &Path) -> anyhow::Result<Arc<Node>> 
     Ok(node)
 }
 
+/// The largest message that the store takes.
+fn stored_bytes_max(config: &Config) -> u64 {
+    config.limits.message_bytes.as_u64().saturating_add(TRACE_BYTES)
+}
+
 /// What the store wants to know of the configuration.
 fn storage_settings(config: &Config, settle_after: Duration, cache: Option<Arc<Cache>>) -> anyhow::Result<StorageSettings> {
     storage::watch::limit(config.mail.watches);
@@ -315,7 +322,7 @@ fn storage_settings(config: &Config, settle_after: Duration, cache: Option<Arc<C
         node: config.node.name.clone(),
         auto_create,
         auto_subscribe: config.mail.auto_subscribe,
-        message_bytes_max: config.limits.message_bytes.as_u64(),
+        message_bytes_max: stored_bytes_max(config).into(),
         mailboxes_max: config.limits.mailboxes,
         write_back_after: config.mail.write_back_after,
         rescan_interval: config.mail.rescan_interval,

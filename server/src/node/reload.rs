@@ -140,6 +140,7 @@ async fn reload(node: &Arc<Node>) {
                     ("[node]", new.node != old.node),
                     ("[mail]", new.mail != old.mail),
                     ("[cache]", new.cache != old.cache),
+                    ("limits.mailboxes", new.limits.mailboxes != old.limits.mailboxes),
                 ] {
                     if differs {
                         tracing::warn!("changes of {what} take effect at the next start");
@@ -163,9 +164,12 @@ async fn reload(node: &Arc<Node>) {
                     listen: old.listen.clone(),
                     node: old.node.clone(),
                     cache: old.cache.clone(),
+                    limits: crate::config::Limits { mailboxes: old.limits.mailboxes, ..new.limits },
                     mail: crate::config::MailSection { linger: new.mail.linger, ..old.mail.clone() },
                     ..new
                 };
+                // First: what doors promise is what the store takes.
+                node.accounts.set_message_bytes_max(super::stored_bytes_max(&effective));
                 node.config.store(Arc::new(effective));
             }
             Err(error) => {

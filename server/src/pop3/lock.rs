@@ -31,23 +31,23 @@ impl Default for MaildropLocks {
 }
 
 impl MaildropLocks {
-    /// Counts a login; how long it should have waited, where it came less than `delay` after the last one that was let in. Kept in memory: a new
-    /// holder lets everybody in.
+    /// How long a login should have waited, where it came less than `delay` after the last one that was [let in](MaildropLocks::let_in). Kept in memory: a
+    /// new holder lets everybody in.
     pub fn too_soon(&self, user: &UserName, delay: Duration) -> Option<Duration> {
+        let since = self.logins.lock().get(user).map(|last| self.clock.now().saturating_sub(*last))?;
+        Some(delay.saturating_sub(since)).filter(|left| !left.is_zero())
+    }
+    /// Counts a login.
+    pub fn let_in(&self, user: &UserName, delay: Duration) {
         if delay.is_zero() {
-            return None;
+            return;
         }
         let now = self.clock.now();
         let mut logins = self.logins.lock();
         if logins.len() >= FORGET_ABOVE {
             logins.retain(|_, last| now.saturating_sub(*last) < delay);
         }
-        let left = logins.get(user).map_or(Duration::ZERO, |last| delay.saturating_sub(now.saturating_sub(*last)));
-        if left.is_zero() {
-            logins.insert(user.clone(), now);
-            return None;
-        }
-        Some(left)
+        logins.insert(user.clone(), now);
     }
 
     /// `None`: another session has it.
@@ -80,7 +80,8 @@ mod tests {
         let clock = affinity::TestClock::default();
         let locks = MaildropLocks { clock: Arc::new(clock.clone()), ..MaildropLocks::default() };
         let (ada, delay) = (UserName::normalise("ada").unwrap(), Duration::from_secs(60));
-        assert_eq!(locks.too_soon(&ada, delay), None);
+        assert_eq!((locks.too_soon(&ada, delay), locks.too_soon(&ada, delay)), (None, None), "who was not let in has not logged in");
+        locks.let_in(&ada, delay);
         clock.advance(Duration::from_secs(59));
         assert_eq!(locks.too_soon(&ada, delay), Some(Duration::from_secs(1)));
         assert_eq!(locks.too_soon(&UserName::normalise("grace").unwrap(), delay), None);

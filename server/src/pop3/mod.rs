@@ -91,6 +91,7 @@ pub async fn serve(node: Arc<Node>, mut connection: Connection, held: Held, prea
             return End::because(format!("the maildrop could not be opened: {error}"));
         }
     };
+    node.maildrop_locks.let_in(&preamble.user, pop3.login_delay);
     let settings = transaction::Settings {
         offers: login::offers(&node, &preamble.client, None),
         utf8: preamble.utf8,
@@ -103,7 +104,7 @@ impl Gate for Arc<Node> {
     fn settings(&self) -> login::Settings {
         let config = self.config();
         let inbox = MailboxName::inbox();
-        let expires = config.expiry.parsed().iter().find(|rule| rule.names(&inbox)).map(|rule| rule.age().as_secs() / DAY_S);
+        let expires = config.expiry.parsed().iter().find(|rule| rule.names(&inbox)).map(|rule| (rule.age().as_secs() / DAY_S).max(1));
         login::Settings {
             login_timeout: config.limits.login_timeout,
             bad_commands_max: config.limits.bad_commands,

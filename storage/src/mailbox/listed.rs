@@ -8,7 +8,7 @@
 
 use std::{collections::HashMap, io, path::Path, sync::atomic::Ordering};
 
-use index::{FlagSet, ScanDue, Uid};
+use index::{FlagSet, Uid};
 use parking_lot::MutexGuard;
 
 use super::{

@@ -74,7 +74,7 @@ impl User {
                 node: "node-a".parse().unwrap(),
                 auto_create: vec![(name("Sent"), Some(SpecialUse::Sent))],
                 auto_subscribe: false,
-                message_bytes_max: 4 << 20,
+                message_bytes_max: (4 << 20).into(),
                 mailboxes_max: 100,
                 write_back_after: Duration::ZERO,
                 rescan_interval: Duration::ZERO,

@@ -45,7 +45,7 @@ impl House {
             node: name.parse().unwrap(),
             auto_create: vec![],
             auto_subscribe: false,
-            message_bytes_max: 1 << 20,
+            message_bytes_max: (1 << 20).into(),
             mailboxes_max: 10,
             write_back_after: Duration::ZERO,
             rescan_interval: Duration::from_secs(60),

@@ -75,7 +75,7 @@ impl House {
             node: "a".parse().unwrap(),
             auto_create: vec![(MailboxName::parse("Sent").unwrap(), Some(SpecialUse::Sent))],
             auto_subscribe: false,
-            message_bytes_max: 50_000_000,
+            message_bytes_max: 50_000_000.into(),
             mailboxes_max: 1_000,
             write_back_after: Duration::from_secs(1),
             rescan_interval: Duration::from_secs(60),

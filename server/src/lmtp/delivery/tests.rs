@@ -18,7 +18,7 @@ pub(crate) fn open_account(dir: &Path) -> (Arc<Account>, Arc<Tenure>) {
         node: "node-a".parse().unwrap(),
         auto_create: Vec::new(),
         auto_subscribe: false,
-        message_bytes_max: 10_000_000,
+        message_bytes_max: 10_000_000.into(),
         mailboxes_max: 3,
         write_back_after: Duration::from_secs(1),
         rescan_interval: Duration::from_secs(1),
